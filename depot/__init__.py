@@ -1,0 +1,1 @@
+"""Content-addressed storage of artifacts on mirrored datasets, and the repo depot API."""
