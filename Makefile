@@ -1,0 +1,91 @@
+# Everything a developer types. `make` alone lists the targets.
+#
+# Nothing but make and a Python >= 3.11 with venv is needed beforehand:
+#   make setup PYTHON=python3.13
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n auto
+# `make lock LOCK_ARGS=--upgrade` moves every pin to its newest release.
+LOCK_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench demo lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with the locked dependencies and the project
+
+# A venv without a working pip is what an interrupted or refused creation
+# leaves behind, so it is made anew rather than trusted.
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sled depot needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name one with make PYTHON=...")'
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+define NEXT_STEPS
+
+Three commands to try next, in another terminal and this directory:
+
+  sha=$$(sha256sum LICENSE | cut -c 1-64); curl -sS -X PUT http://127.0.0.1:12345/artifacts-config -H 'Content-Type: application/json' -d "{\"generation\": 1, \"artifacts\": [\"$$sha\"]}"
+  curl -sS -T LICENSE "http://127.0.0.1:12345/artifacts/$$sha?generation=1"
+  curl -sS http://127.0.0.1:12348/artifact/sha256/$$sha | sha256sum
+
+Ctrl-C stops the agent.
+endef
+export NEXT_STEPS
+
+# The agent replaces the recipe's shell, so Ctrl-C and TERM reach it directly
+# and its exit status is the target's. The hints are printed by a process on
+# the side, which waits for readiness and gives up when the agent ends.
+run: $(STAMP) ## run one agent on two directories under var/
+	@mkdir -p var/m2-a var/m2-b
+	@rm -f var/ready
+	@$(BIN)/sled-agent init --config packaging/dev.toml
+	@( while kill -0 $$$$ 2>/dev/null; do \
+	     if test -e var/ready; then printf '%s\n' "$$NEXT_STEPS"; break; fi; \
+	     sleep 0.2; \
+	   done & ); \
+	exec $(BIN)/sled-agent run --config packaging/dev.toml --ready-file var/ready
+
+lint: $(STAMP) ## style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# pytest comes last: its closing line is the end of the output.
+test: lint ## lint, then every test; PYTEST_ARGS="-x tests/unit" narrows it
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: $(STAMP) ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP) ## measure throughput, latency and memory
+	$(BIN)/python -m tests.benchmarks
+
+demo: $(STAMP) ## a guided tour on a throw-away node
+	$(BIN)/python packaging/demo.py
+
+# Universal: one file for every platform and every supported Python, chosen by
+# markers. The image's lock is constrained by the developers' lock, so what is
+# shipped is what was tested.
+UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet \
+  --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
+
+lock: $(STAMP) ## bring both lock files up to date with pyproject.toml
+	$(UV_COMPILE) --group dev --output-file requirements.lock
+	$(UV_COMPILE) --constraint requirements.lock --output-file packaging/requirements.lock
+
+clean: ## remove .venv, build outputs and caches; var/ stays
+	rm -rf $(VENV) build dist htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find agent depot tests packaging -name __pycache__ -type d -prune -exec rm -rf {} +
