@@ -1,0 +1,351 @@
+"""Every body of the sled agent API, as it stands on the wire.
+
+Rules kept here:
+- Request bodies refuse unknown fields and every lax conversion (`true`, `1.0` and `"1"` are not
+  integers). Answers are as strict about types, but a reader ignores fields it does not know: later
+  versions only add, and an older client must not break on what was added.
+- Hashes are accepted in any case and are lower-case, sorted and unique from here on.
+- Times are RFC 3339 in UTC; sizes are bytes and end in `_bytes`.
+- Lists are bounded by the body limit; the first wrong item ends the check, so that a bad body of
+  100,000 hashes costs one error and not 100,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash, Generation
+
+MAX_SOURCES: Final = 16
+MAX_URL_LENGTH: Final = 2048
+
+
+def _unique_and_sorted(hashes: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort `hashes`, which are lower-case already; a repeated one is a mistake of the sender."""
+    ordered = sorted(hashes)
+    for one, another in pairwise(ordered):
+        if one == another:
+            raise ValueError(f"expected each hash once, found {one} twice")
+    return tuple(ordered)
+
+
+Sha256 = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True),
+    WithJsonSchema(
+        {"type": "string", "format": "hex string (32 bytes)", "pattern": "^[0-9a-fA-F]{64}$"}
+    ),
+]
+Sha256Set = Annotated[
+    tuple[Sha256, ...],
+    FailFast(),
+    AfterValidator(_unique_and_sorted),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
+GenerationNumber = Annotated[
+    int, Field(ge=0, le=MAX_GENERATION, json_schema_extra={"format": "uint64"})
+]
+Count = Annotated[int, Field(ge=0)]
+DepotUrl = Annotated[str, StringConstraints(max_length=MAX_URL_LENGTH)]
+
+
+class Request(BaseModel):
+    """A body that a client sends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Answer(BaseModel):
+    """A body that a server sends."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+def texts(artifacts: Iterable[ArtifactHash]) -> tuple[str, ...]:
+    """Render hashes for the wire: lower-case, sorted, each once."""
+    return tuple(sorted({artifact.digest.hex() for artifact in artifacts}))
+
+
+def hashes(checked: Iterable[str]) -> frozenset[ArtifactHash]:
+    """Turn strings that a model has checked into hashes."""
+    return frozenset(ArtifactHash(bytes.fromhex(text)) for text in checked)
+
+
+# ---- artifact config
+
+
+class ArtifactConfigBody(Request):
+    """What the sled is to hold. Request and answer alike."""
+
+    generation: GenerationNumber
+    artifacts: Sha256Set
+
+    @classmethod
+    def of(cls, config: ArtifactConfig) -> Self:
+        """Render a config."""
+        return cls(generation=int(config.generation), artifacts=texts(config.artifacts))
+
+    def config(self) -> ArtifactConfig:
+        """The value behind the body."""
+        return ArtifactConfig(Generation(self.generation), hashes(self.artifacts))
+
+
+class ConfigResetBody(Request):
+    """Forget the config, if it is at the generation that the sender believes it is at."""
+
+    expected_generation: GenerationNumber
+
+
+# ---- artifacts
+
+
+class ArtifactListBody(Answer):
+    """The artifacts of the current config with at least one good copy, and how many copies."""
+
+    generation: GenerationNumber
+    list: dict[Sha256, Count]
+
+
+class ArtifactPutBody(Answer):
+    """How a put ended."""
+
+    datasets: Count = Field(description="Healthy datasets on this sled.")
+    successful_writes: Count = Field(description="Datasets that hold the artifact durably.")
+
+
+class ArtifactCopyDetail(Answer):
+    """One dataset's copy of an artifact."""
+
+    dataset: str = Field(description="The dataset's path on the sled.")
+    present: bool
+    verified_at: AwareDatetime | None = Field(
+        description="When the copy's bytes were last found to match its hash."
+    )
+    size_bytes: Count | None
+    path: str | None = Field(description="The file, for consumers on the sled itself.")
+
+
+class ArtifactDetailBody(Answer):
+    """Where an artifact is on this sled."""
+
+    sha256: Sha256
+    copies: tuple[ArtifactCopyDetail, ...]
+
+
+# ---- copies
+
+
+class CopyFromDepotBody(Request):
+    """Where to fetch an artifact from: one depot, and others to fall over to."""
+
+    depot_base_url: DepotUrl
+    depot_base_urls: Annotated[tuple[DepotUrl, ...], Field(max_length=MAX_SOURCES)] = ()
+
+    def sources(self) -> tuple[str, ...]:
+        """Every source once, in the order in which they are to be tried."""
+        return tuple(dict.fromkeys((self.depot_base_url, *self.depot_base_urls)))
+
+
+class CopyStartedBody(Answer):
+    """The copy that now runs, or ran already, for the artifact."""
+
+    copy_id: str
+
+
+CopyState = Literal["running", "succeeded", "failed", "superseded"]
+
+
+class CopyBody(Answer):
+    """One running or recent copy."""
+
+    copy_id: str
+    sha256: Sha256
+    generation: GenerationNumber
+    sources: tuple[str, ...]
+    state: CopyState
+    bytes_done: Count
+    bytes_total: Count | None
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+    error: str | None = None
+    datasets: Count | None = None
+    successful_writes: Count | None = None
+
+
+class CopiesBody(Answer):
+    """Running and recent copies, oldest first."""
+
+    copies: tuple[CopyBody, ...]
+
+
+# ---- pins
+
+
+class PinBody(Request):
+    """The artifacts that one local consumer holds. Request and answer alike."""
+
+    artifacts: Sha256Set
+
+
+class PinsBody(Answer):
+    """Every pin by name."""
+
+    pins: dict[str, PinBody]
+
+
+# ---- events
+
+
+class EventBody(Answer):
+    """Something that happened. What else it carries depends on its kind."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    sequence: Count
+    time: AwareDatetime
+    kind: str
+
+
+class EventsBody(Answer):
+    """A page of events, oldest first.
+
+    A sequence number is never used twice in an epoch. A reader that sees another epoch than the
+    one before starts again at `after=0`; one whose `after` is below `oldest - 1` has missed some.
+    """
+
+    epoch: str
+    oldest: Count = Field(description="Number of the oldest event kept; 0 when there is none.")
+    latest: Count = Field(description="Number of the newest event; 0 when there is none.")
+    events: tuple[EventBody, ...]
+
+
+# ---- health and status
+
+
+class HealthBody(Answer):
+    """Whether the server can do its work, and if not, why."""
+
+    status: Literal["ok", "unavailable"]
+    reasons: tuple[str, ...] = ()
+
+
+class DatasetBody(Answer):
+    """One dataset: what it is, how it is, how full it is."""
+
+    path: str
+    dataset_id: str | None
+    device: str | None
+    mounted: bool
+    state: Literal["healthy", "suspect", "missing"]
+    full: bool
+    last_error: str | None
+    quota_bytes: Count
+    used_bytes: Count
+    reserved_bytes: Count
+    available_bytes: Count
+    artifacts: Count
+
+
+class UnderReplicatedBody(Answer):
+    """Artifacts with fewer good copies than there are datasets."""
+
+    count: Count
+    artifacts: tuple[Sha256, ...] = Field(description="The first of them, sorted.")
+
+
+class CopyCountsBody(Answer):
+    """How many of the copies that GET /copies lists are in which state."""
+
+    running: Count
+    succeeded: Count
+    failed: Count
+    superseded: Count
+
+
+class EventLogBody(Answer):
+    """How the event log itself is."""
+
+    epoch: str
+    oldest: Count
+    latest: Count
+    persistent: bool = Field(description="False: events are in memory only and end with the agent.")
+    dropped: Count = Field(description="Events lost since start, because too many came at once.")
+    last_error: str | None
+
+
+class DutyBody(Answer):
+    """A background duty: whether its last run failed, and how often one has."""
+
+    name: str
+    failing: bool
+    failures: Count
+    last_error: str | None
+    last_failed_at: AwareDatetime | None
+
+
+class DiskBody(Answer):
+    """The filesystem under a dataset, as the kernel sees it."""
+
+    dataset: str
+    device: str | None
+    total_bytes: Count | None
+    free_bytes: Count | None
+    error: str | None
+
+
+class ProcessBody(Answer):
+    """The agent's own process."""
+
+    rss_bytes: Count
+    open_files: Count
+    threads: Count
+    cpu_percent: float
+
+
+class NodeBody(Answer):
+    """The machine the agent runs on, at `sampled_at`."""
+
+    sampled_at: AwareDatetime
+    cpu_count: Count
+    cpu_percent: float
+    load_1m: float
+    load_5m: float
+    load_15m: float
+    memory_total_bytes: Count
+    memory_available_bytes: Count
+    process: ProcessBody
+    disks: tuple[DiskBody, ...]
+
+
+class StatusBody(Answer):
+    """Everything about a sled in one document, for people and dashboards."""
+
+    sled_id: str | None
+    version: str
+    uptime_s: float
+    ledger: Literal["clear", "empty", "conflicted", "behind", "unknown"]
+    ledger_epoch: Count
+    generation: GenerationNumber | None
+    generation_certain: bool
+    config_digest: Sha256 | None
+    datasets: tuple[DatasetBody, ...]
+    under_replicated: UnderReplicatedBody
+    puts_running: Count
+    copies: CopyCountsBody
+    events: EventLogBody
+    duties: tuple[DutyBody, ...]
+    node: NodeBody | None = Field(description="None until the first sample is taken.")
+    warnings: tuple[str, ...]
