@@ -90,10 +90,10 @@ class RunningAgent:
     def spawn(self) -> None:
         """Start the process without waiting; for tests of a start that fails or hangs."""
         self.ready_path.unlink(missing_ok=True)
-        command = [BIN / "sled-agent", "run", "--config", self.config_path]
+        files = ["--config", str(self.config_path), "--ready-file", str(self.ready_path)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--ready-file", self.ready_path],
+                [str(BIN / "sled-agent"), "run", *files],
                 env=self._environment(),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -106,10 +106,11 @@ class RunningAgent:
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait for the ready line, then take the addresses from the ready file."""
         deadline = time.monotonic() + timeout_s
-        while not self.ready_path.exists():
-            line = self._next_line(deadline)
-            if line == b"":
-                raise self._failed(f"ended with {self._child().wait()} before it was ready")
+        # The file is written before the line, so a line without a file is not the ready line.
+        while self._next_line(deadline) and not self.ready_path.exists():
+            pass
+        if not self.ready_path.exists():
+            raise self._failed(f"ended with {self._child().wait()} before it was ready")
         ready = json.loads(self.ready_path.read_text())
         self.agent_url, self.depot_url = ready["agent_url"], ready["depot_url"]
 
@@ -121,7 +122,7 @@ class RunningAgent:
         """SIGKILL, as a crash would, and wait. Its dataset workers go with it."""
         return self._end(signal.SIGKILL, timeout_s)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send any other signal, such as SIGSTOP, to the agent's own process."""
         self._child().send_signal(number)
 
