@@ -1,0 +1,97 @@
+"""Page-aligned blocks that one ingest passes from its source to the hash and the mirrors.
+
+A block has one filler and several consumers; it goes back to its ring when the last consumer
+releases it. The ring is the back-pressure: a source is read only into a free block. Memory is
+anonymous, page-aligned (so that O_DIRECT takes it) and bounded by the number of blocks, whatever
+the artifact's size (S1).
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from queue import Empty, SimpleQueue
+from typing import Final
+
+BLOCK_SIZE_BYTES: Final = 1 << 20
+
+
+class Block:
+    """A buffer of `BLOCK_SIZE_BYTES`, of which the first `filled` bytes are content."""
+
+    __slots__ = ("_memory", "filled", "holders", "view")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, BLOCK_SIZE_BYTES)
+        self.view = memoryview(self._memory)
+        self.filled = 0
+        self.holders = 0
+
+    @property
+    def content(self) -> memoryview:
+        """The filled part."""
+        return self.view[: self.filled]
+
+
+class Ring:
+    """A fixed number of blocks in turn."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._free: SimpleQueue[Block] = SimpleQueue()
+        self._lock = threading.Lock()
+        for block in blocks:
+            self._free.put(block)
+
+    def take(self, timeout_s: float) -> Block | None:
+        """Wait for a free block; None when none came back within `timeout_s` seconds."""
+        try:
+            return self._free.get(timeout=timeout_s)
+        except Empty:
+            return None
+
+    def release(self, block: Block) -> None:
+        """One consumer (or the filler that did not hand it on) is done with a block."""
+        with self._lock:
+            block.holders -= 1
+            free = block.holders <= 0
+        if free:
+            self._free.put(block)
+
+
+class BlockPool:
+    """Lends blocks to rings and keeps the idle ones for the next ring.
+
+    Every ring gets at least `MIN_BLOCKS`; only as long as fewer than `generous_rings` are out does
+    one get `MAX_BLOCKS`, so the total stays bounded by the number of concurrent ingests.
+    """
+
+    MIN_BLOCKS: Final = 2
+    MAX_BLOCKS: Final = 8
+
+    def __init__(self, generous_rings: int = 4, idle_blocks: int = 8) -> None:
+        self._generous_rings = generous_rings
+        self._idle_blocks = idle_blocks
+        self._idle: list[Block] = []
+        self._rings = 0
+        self._lock = threading.Lock()
+
+    def lend(self, length_bytes: int | None) -> tuple[Ring, list[Block]]:
+        """Make a ring that fits a body of `length_bytes` (None: unknown)."""
+        with self._lock:
+            self._rings += 1
+            most = self.MAX_BLOCKS if self._rings <= self._generous_rings else self.MIN_BLOCKS
+            if length_bytes is not None:
+                most = min(most, length_bytes // BLOCK_SIZE_BYTES + 1)
+            reused = [self._idle.pop() for _ in range(min(most, len(self._idle)))]
+        blocks = reused + [Block() for _ in range(most - len(reused))]
+        for block in blocks:
+            block.holders = 0
+        return Ring(blocks), blocks
+
+    def give_back(self, blocks: list[Block], *, reusable: bool) -> None:
+        """End a ring. Blocks that a stuck consumer may still touch are not `reusable`."""
+        with self._lock:
+            self._rings -= 1
+            if reusable:
+                room = max(0, self._idle_blocks - len(self._idle))
+                self._idle.extend(blocks[:room])

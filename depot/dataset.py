@@ -1,0 +1,356 @@
+"""One dataset: a directory on one M.2 that carries our marker. The only file syscalls of the store.
+
+On disk::
+
+    <64 hex>                 an artifact, mode 0444
+    artifact-config.json     the ledger
+    .sled-depot/marker.json  who this dataset is (its UUID, its siblings', its sled's)
+    .sled-depot/pins.json    what local consumers hold
+    .sled-depot/lock         flock of the process that uses it
+    .sled-depot/reserve      room kept so that metadata can be written to a full disk
+    .sled-depot/staging/     files not yet under their name
+
+Everything goes through the directory descriptor taken at `attach`, and every write and commit first
+compares that descriptor with what the path leads to now: a path without its marker, unmounted or
+swapped is missing, never empty, and nothing is written there. All calls block; `Mirror` runs them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from depot.artifact import ArtifactHash
+from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
+from depot.marker import MARKER_NAME, Marker, decode_marker
+
+METADATA: Final = ".sled-depot"
+STAGING: Final = f"{METADATA}/staging"
+LOCK: Final = f"{METADATA}/lock"
+RESERVE: Final = f"{METADATA}/reserve"
+RESERVE_BYTES: Final = 16 << 20
+MAX_DOCUMENT_BYTES: Final = 64 << 20
+_ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What the filesystem says: bytes free to us, bytes in all, inodes free."""
+
+    free_bytes: int
+    total_bytes: int
+    free_inodes: int
+
+
+class Dataset:
+    """An attached dataset: marker seen, lock held, directory open."""
+
+    def __init__(self, path: Path, root_fd: int, lock_fd: int, marker: Marker) -> None:
+        self.path = path
+        self.marker = marker
+        self.device_id = os.fstat(root_fd).st_dev
+        self._root = root_fd
+        self._lock = lock_fd
+
+    @classmethod
+    def attach(cls, path: Path, *, require_mountpoint: bool, sled_id: str | None) -> Self:
+        """Open and lock the dataset at `path`, and clear what dead writers staged.
+
+        Raises:
+            DatasetUnusable: no such directory, no marker, not a mount, another sled's.
+            DatasetBusy: another process uses it.
+            FormatTooNew: the marker was written by a newer program.
+            OSError: the device fails.
+        """
+        with open_root(path) as root:
+            marker = read_marker(root, path)
+            if require_mountpoint and not path.is_mount():
+                raise DatasetUnusable(f"{path} is not a mount point of its own")
+            if sled_id is not None and marker.sled_id != sled_id:
+                raise DatasetUnusable(
+                    f"{path} belongs to sled {marker.sled_id}, this is sled {sled_id}"
+                )
+            lock = _lock(root, path)
+            dataset = cls(path, os.dup(root), lock, marker)
+        dataset._clear_staging()
+        return dataset
+
+    def close(self) -> None:
+        """Give up the directory and the lock."""
+        for fd in (self._root, self._lock):
+            with suppress(OSError):
+                os.close(fd)
+
+    def check_identity(self) -> None:
+        """Raise DatasetUnusable when the path no longer leads to this dataset."""
+        held = os.fstat(self._root)
+        try:
+            found = self.path.stat()
+            there = (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+        except OSError as error:
+            raise DatasetUnusable(f"{self.path}: {os.strerror(error.errno or 0)}") from error
+        if not there:
+            raise DatasetUnusable(f"{self.path} leads to another filesystem or directory now")
+        if not _exists(self._root, f"{METADATA}/{MARKER_NAME}"):
+            raise DatasetUnusable(f"{self.path} has lost its marker")
+
+    def space(self) -> Space:
+        """Ask the filesystem."""
+        found = os.fstatvfs(self._root)
+        unit = found.f_frsize
+        return Space(found.f_bavail * unit, found.f_blocks * unit, found.f_favail)
+
+    def scan(self) -> dict[ArtifactHash, int]:
+        """Find every artifact: a regular file named by a hash, with its size in bytes."""
+        found: dict[ArtifactHash, int] = {}
+        with os.scandir(self._root) as entries:
+            for entry in entries:
+                if _ARTIFACT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    size_bytes = entry.stat(follow_symlinks=False).st_size
+                    found[ArtifactHash(bytes.fromhex(entry.name))] = size_bytes
+        return found
+
+    def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
+        """Open an artifact for reading: descriptor and size in bytes."""
+        fd = os.open(str(artifact), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._root)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file")
+        return fd, found.st_size
+
+    def stage(self) -> tuple[int, str]:
+        """Create a file that no other writer can have: descriptor and name for `commit`."""
+        self.check_identity()
+        name = f"{STAGING}/{secrets.token_hex(16)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(name, flags, 0o444, dir_fd=self._root), name
+
+    def commit(self, staged: str, artifact: ArtifactHash) -> None:
+        """Give a staged, synced file its name, durably; replaces what stands there."""
+        self.check_identity()
+        os.rename(staged, str(artifact), src_dir_fd=self._root, dst_dir_fd=self._root)
+        os.fsync(self._root)
+
+    def discard(self, staged: str) -> None:
+        """Remove a staged file, if it is still there."""
+        with suppress(FileNotFoundError):
+            os.unlink(staged, dir_fd=self._root)
+
+    def unlink(self, artifact: ArtifactHash) -> None:
+        """Remove an artifact, if it is still there."""
+        self.check_identity()
+        with suppress(FileNotFoundError):
+            os.unlink(str(artifact), dir_fd=self._root)
+
+    def artifact_size(self, artifact: ArtifactHash) -> int | None:
+        """Size in bytes of the file under the artifact's name; None when there is none."""
+        try:
+            found = os.stat(str(artifact), dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def read_document(self, name: str) -> bytes | None:
+        """Read a small file; None when there is none.
+
+        Raises:
+            OSError: it is not a regular file, too large, or the device fails.
+        """
+        return _read_document(self._root, name)
+
+    def write_document(self, name: str, content: bytes) -> None:
+        """Replace a small file atomically and durably; draws on the reserve when the disk is full.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self.check_identity()
+        try:
+            write_document(self._root, name, content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with suppress(FileNotFoundError):
+                os.unlink(RESERVE, dir_fd=self._root)
+            write_document(self._root, name, content)
+
+    def probe(self) -> None:
+        """Prove that a file can be created, synced and removed, and refill the reserve."""
+        fd, name = self.stage()
+        try:
+            os.write(fd, b"probe")
+            os.fsync(fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        finally:
+            os.close(fd)
+            self.discard(name)
+        self._refill_reserve()
+
+    def _refill_reserve(self) -> None:
+        size_bytes = min(RESERVE_BYTES, self.space().total_bytes // 16)
+        fd = os.open(RESERVE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._root)
+        try:
+            if os.fstat(fd).st_blocks * 512 < size_bytes:
+                os.posix_fallocate(fd, 0, size_bytes)
+        except OSError as error:  # a reserve is help, not a condition
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        finally:
+            os.close(fd)
+
+    def _clear_staging(self) -> None:
+        # The lock is held, so whoever staged these is dead (Q3).
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(STAGING, 0o700, dir_fd=self._root)
+            with _directory(self._root, STAGING) as staging:
+                for name in os.listdir(staging):
+                    os.unlink(name, dir_fd=staging)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+
+
+@contextmanager
+def open_root(path: Path) -> Iterator[int]:
+    """Open a dataset directory for the block.
+
+    Raises:
+        DatasetUnusable: there is no such directory.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetUnusable(f"{path}: {os.strerror(error.errno or 0)}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_marker(root_fd: int, path: Path) -> Marker:
+    """Read the marker of the dataset at `path`.
+
+    Raises:
+        DatasetUnusable: there is none, or it is damaged.
+    """
+    content = _read_document(root_fd, f"{METADATA}/{MARKER_NAME}")
+    if content is None:
+        raise DatasetUnusable(
+            f"{path} has no marker: not mounted, the wrong disk, or new "
+            "('sled-agent init' makes a marker on a new one)"
+        )
+    return decode_marker(content, path)
+
+
+def prepare_metadata(root_fd: int, path: Path) -> None:
+    """Make the metadata directories in a directory that is empty but for what systems put there.
+
+    Raises:
+        DatasetForeign: something else is in it.
+    """
+    if not _exists(root_fd, METADATA):
+        others = sorted(set(os.listdir(root_fd)) - {"lost+found", ".zfs"})
+        if others:
+            raise DatasetForeign(
+                f"{path} is not empty and has no marker (found {others[0]!r} and "
+                f"{len(others) - 1} more); expected an empty directory"
+            )
+    for name in (METADATA, STAGING):
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=root_fd)
+
+
+def write_document(root_fd: int, name: str, content: bytes) -> None:
+    """Stage, write, sync, rename, sync the directory: all or nothing."""
+    staged = f"{STAGING}/{secrets.token_hex(16)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(staged, flags, 0o644, dir_fd=root_fd)
+    try:
+        try:
+            write_all(fd, memoryview(content))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(staged, name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(staged, dir_fd=root_fd)
+        raise
+    sync_directory(root_fd, os.path.dirname(name) or ".")
+
+
+def write_all(fd: int, content: memoryview) -> None:
+    """Write everything, however short each write is."""
+    while content:
+        content = content[os.write(fd, content) :]
+
+
+def sync_directory(root_fd: int, name: str) -> None:
+    """Make the names in a directory durable."""
+    with _directory(root_fd, name) as fd:
+        os.fsync(fd)
+
+
+@contextmanager
+def _directory(root_fd: int, name: str) -> Iterator[int]:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read_document(root_fd: int, name: str) -> bytes | None:
+    # O_NONBLOCK: a FIFO in the file's place must not hang the reader.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=root_fd)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, f"{name} is not a regular file")
+        content = file.read(MAX_DOCUMENT_BYTES + 1)
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise OSError(errno.EFBIG, f"{name} has over {MAX_DOCUMENT_BYTES} bytes")
+    return content
+
+
+def _exists(root_fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _lock(root_fd: int, path: Path) -> int:
+    try:
+        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root_fd)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        fd = os.open(LOCK, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise DatasetBusy(f"{path} is in use by another process (pid {holder})") from error
+    with suppress(OSError):  # the number is help for people; a read-only disk cannot hold it
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd

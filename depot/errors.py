@@ -1,0 +1,270 @@
+"""The error tree: one root, one leaf for each refusal in the contract.
+
+An error says what was refused, what was expected and what was found. It knows nothing of HTTP
+statuses or logs: `depot.http.problems` has the one table for those. `code` is stable and on the
+wire; `details()` is the machine-readable part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from depot.artifact import ArtifactHash, Generation
+
+
+class DepotError(Exception):
+    """Root of every refusal and failure this project raises on purpose."""
+
+    code: ClassVar[str]
+    retry_after_s: int | None = None
+
+    def details(self) -> dict[str, object]:
+        """JSON-ready facts beyond the message; empty when the message says it all."""
+        return {}
+
+
+class InvalidRequest(DepotError):
+    """The input is not of the documented shape."""
+
+    code = "InvalidRequest"
+
+
+class ApiVersion(DepotError):
+    """The `api-version` header is malformed or outside the supported range."""
+
+    code = "ApiVersion"
+
+
+class UnsupportedEncoding(DepotError):
+    """The body has a content coding that is not decoded here."""
+
+    code = "UnsupportedEncoding"
+
+
+class ExpectationFailed(DepotError):
+    """The `Expect` header asks for something other than 100-continue."""
+
+    code = "ExpectationFailed"
+
+
+class MethodNotAllowed(DepotError):
+    """The path exists, the method does not."""
+
+    code = "MethodNotAllowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not allowed on {path}; allowed: {', '.join(allowed)}")
+        self.allowed = tuple(allowed)
+
+
+class NotFound(DepotError):
+    """No such path, artifact, copy or pin."""
+
+    code = "NotFound"
+
+    def __init__(self, message: str, *, damaged: int = 0) -> None:
+        super().__init__(message)
+        self.damaged = damaged
+
+    def details(self) -> dict[str, object]:
+        """How many damaged copies exist, when that is why there is no good one."""
+        return {"damaged": self.damaged} if self.damaged else {}
+
+
+class BodyTimeout(DepotError):
+    """A body arrives more slowly than the configured minimum, or not at all."""
+
+    code = "BodyTimeout"
+
+
+class ShuttingDown(DepotError):
+    """The server is draining and takes no new work."""
+
+    code = "ShuttingDown"
+    retry_after_s = 5
+
+
+class NoDataset(DepotError):
+    """No dataset can be read (or, for a write, written)."""
+
+    code = "NoDataset"
+    retry_after_s = 10
+
+
+class NoConfig(DepotError):
+    """No artifact config was ever accepted."""
+
+    code = "NoConfig"
+
+    def __init__(self) -> None:
+        super().__init__("this sled has no artifact config yet; PUT /artifacts-config first")
+
+
+class ConfigNotFound(NoConfig):
+    """The same, asked of the config itself."""
+
+
+class LedgerUnknown(DepotError):
+    """What the ledger said last cannot be known now, so nothing may be built on it."""
+
+    code = "LedgerUnknown"
+    retry_after_s = 10
+
+
+class GenerationConflict(DepotError):
+    """Common part of both conflicts below."""
+
+    def __init__(self, message: str, attempted: Generation, current: Generation) -> None:
+        super().__init__(message)
+        self.attempted = attempted
+        self.current = current
+
+    def details(self) -> dict[str, object]:
+        """Both generations, as the contract names them."""
+        return {
+            "attempted_generation": int(self.attempted),
+            "current_generation": int(self.current),
+        }
+
+
+class ConfigGeneration(GenerationConflict):
+    """A config that is older than the current one, or its equal with other contents."""
+
+    code = "CONFIG_GENERATION"
+
+
+class ArtifactGeneration(GenerationConflict):
+    """A put or copy made for a generation that is not the current one."""
+
+    code = "ARTIFACT_GENERATION"
+
+
+class ArtifactInUse(DepotError):
+    """The config would drop artifacts that a local consumer has pinned."""
+
+    code = "ArtifactInUse"
+
+    def __init__(self, artifacts: Sequence[ArtifactHash]) -> None:
+        super().__init__(
+            f"the config drops {len(artifacts)} pinned artifact(s), first {artifacts[0]}; "
+            "unpin them or keep them in the config"
+        )
+        self.artifacts = tuple(artifacts)
+
+    def details(self) -> dict[str, object]:
+        """Every pinned artifact that would be dropped."""
+        return {"artifacts": [str(artifact) for artifact in self.artifacts]}
+
+
+class NotInConfig(DepotError):
+    """The artifact is not one this sled is to hold."""
+
+    code = "NotInConfig"
+
+
+class TooLarge(DepotError):
+    """The artifact can never fit here."""
+
+    code = "TooLarge"
+
+
+class QuotaExceeded(DepotError):
+    """There is no room for the artifact now."""
+
+    code = "QuotaExceeded"
+    retry_after_s = 60
+
+
+class HashMismatch(DepotError):
+    """The bytes hash to something other than their name."""
+
+    code = "HashMismatch"
+
+    def __init__(self, expected: ArtifactHash, actual: ArtifactHash) -> None:
+        super().__init__(f"expected bytes that hash to {expected}, found {actual}")
+        self.expected = expected
+        self.actual = actual
+
+    def details(self) -> dict[str, object]:
+        """Both hashes."""
+        return {"expected": str(self.expected), "actual": str(self.actual)}
+
+
+class LengthMismatch(DepotError):
+    """The body ended before, or ran past, the length that was announced."""
+
+    code = "LengthMismatch"
+
+    def __init__(self, expected_bytes: int, actual_bytes: int) -> None:
+        super().__init__(f"expected {expected_bytes} bytes, the body had {actual_bytes}")
+        self.expected_bytes = expected_bytes
+        self.actual_bytes = actual_bytes
+
+    def details(self) -> dict[str, object]:
+        """Both lengths, in bytes."""
+        return {"expected_bytes": self.expected_bytes, "actual_bytes": self.actual_bytes}
+
+
+class TooManyPuts(DepotError):
+    """`storage.max_concurrent_puts` are running already."""
+
+    code = "TooManyPuts"
+    retry_after_s = 1
+
+
+class TooFewCopies(DepotError):
+    """Fewer durable copies than `storage.min_copies`; what was written stays."""
+
+    code = "TooFewCopies"
+    retry_after_s = 10
+
+
+class Io(DepotError):
+    """Every dataset failed the same write."""
+
+    code = "Io"
+
+
+class BadSource(DepotError):
+    """A copy's source URL is not one this sled may fetch from."""
+
+    code = "BadSource"
+
+
+class TooManyCopies(DepotError):
+    """`copy.max_concurrent` are running already."""
+
+    code = "TooManyCopies"
+    retry_after_s = 1
+
+
+class DepotCopy(DepotError):
+    """The source did not give the artifact."""
+
+    code = "DepotCopy"
+
+
+class DatasetUnusable(DepotError):
+    """A dataset path cannot be used now; the reason is the message."""
+
+    code = "DatasetUnusable"
+
+
+class DatasetBusy(DatasetUnusable):
+    """Another process holds the dataset's lock."""
+
+    code = "DatasetBusy"
+
+
+class DatasetForeign(DatasetUnusable):
+    """The directory is not this sled's dataset and is not empty, so it is left alone."""
+
+    code = "DatasetForeign"
+
+
+class FormatTooNew(DatasetUnusable):
+    """A document was written by a newer version of the program."""
+
+    code = "FormatTooNew"

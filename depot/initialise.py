@@ -1,0 +1,141 @@
+"""Making directories into datasets: the markers, written once, by an explicit command.
+
+Idempotent. A directory that holds anything but what systems put there is left alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from depot.dataset import (
+    METADATA,
+    Dataset,
+    open_root,
+    prepare_metadata,
+    read_marker,
+    write_document,
+)
+from depot.document import Unreadable
+from depot.errors import DatasetUnusable
+from depot.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
+from depot.marker import MARKER_NAME, Marker, encode_marker
+
+
+@dataclass(frozen=True, slots=True)
+class InitReport:
+    """What became of one path.
+
+    Attributes:
+        dataset_id: None when the path was passed over.
+        created: a marker was written where there was none.
+        problem: why the path was passed over.
+    """
+
+    path: Path
+    dataset_id: str | None
+    created: bool
+    problem: str | None = None
+
+
+def init_datasets(
+    paths: Sequence[Path], *, sled_id: str | None = None, force: bool = False
+) -> list[InitReport]:
+    """Give each directory its marker; those that have one keep it.
+
+    With `force`, paths that are not there are passed over, and datasets whose ledger is missing or
+    unreadable are declared to have none, so that a first config is accepted although a dataset is
+    away. An unreadable ledger is kept beside the new one.
+
+    Raises:
+        DatasetUnusable: a directory is missing (without `force`), or the markers disagree.
+        DatasetForeign: a directory is not empty and not a dataset.
+        DatasetBusy: a dataset that would change is in use.
+        OSError: the device fails.
+    """
+    problems = {path: problem for path in paths if (problem := _problem(path))}
+    if problems and not force:
+        raise DatasetUnusable(next(iter(problems.values())))
+    present = [path for path in paths if path not in problems]
+    found = {path: marker for path in present if (marker := _prepare(path))}
+    sled = _agree(found, sled_id)
+    ids = {path: found[path].dataset_id if path in found else str(uuid.uuid4()) for path in present}
+    for path in present:
+        siblings = {other for other in ids.values() if other != ids[path]}
+        if problems and path in found:  # the one that is away is still a sibling
+            siblings |= set(found[path].siblings)
+        marker = Marker(ids[path], tuple(sorted(siblings)), sled)
+        if found.get(path) != marker:
+            _write_marker(path, marker)
+    if force:
+        _declare_no_ledger(present, sled)
+    return [InitReport(p, ids.get(p), p in ids and p not in found, problems.get(p)) for p in paths]
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        with open_root(path):
+            return None
+    except DatasetUnusable as error:
+        return str(error)
+
+
+def _prepare(path: Path) -> Marker | None:
+    with open_root(path) as root:
+        prepare_metadata(root, path)
+        if not (path / METADATA / MARKER_NAME).exists():
+            return None
+        return read_marker(root, path)
+
+
+def _agree(found: dict[Path, Marker], sled_id: str | None) -> str:
+    named = {marker.sled_id: path for path, marker in found.items()}
+    if sled_id is not None:
+        named.setdefault(sled_id, Path("the configuration"))
+    if len(named) > 1:
+        raise DatasetUnusable(
+            "the datasets belong to different sleds: "
+            + ", ".join(f"{where} to {sled}" for sled, where in sorted(named.items()))
+        )
+    return next(iter(named), None) or str(uuid.uuid4())
+
+
+def _write_marker(path: Path, marker: Marker) -> None:
+    with open_root(path) as root:
+        write_document(root, f"{METADATA}/{MARKER_NAME}", encode_marker(marker))
+
+
+def _declare_no_ledger(paths: Sequence[Path], sled_id: str) -> None:
+    datasets = [Dataset.attach(p, require_mountpoint=False, sled_id=sled_id) for p in paths]
+    try:
+        contents = {dataset.path: _ledger_bytes(dataset) for dataset in datasets}
+        if any(_intact(content) for content in contents.values()):
+            return
+        for dataset in datasets:
+            if content := contents[dataset.path]:
+                kept = f"{METADATA}/unreadable-{secrets.token_hex(4)}-{LEDGER_NAME}"
+                dataset.write_document(kept, content)
+            dataset.write_document(LEDGER_NAME, encode_ledger(NO_LEDGER))
+    finally:
+        for dataset in datasets:
+            dataset.close()
+
+
+def _ledger_bytes(dataset: Dataset) -> bytes | None:
+    with suppress(OSError):
+        return dataset.read_document(LEDGER_NAME)
+    return None
+
+
+def _intact(content: bytes | None) -> bool:
+    if content is None:
+        return False
+    try:
+        decode_ledger(content)
+    except Unreadable:
+        return False
+    return True

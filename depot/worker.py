@@ -1,0 +1,99 @@
+"""Daemon threads for blocking calls.
+
+A device that hangs leaves a thread in uninterruptible sleep. Threads of `concurrent.futures` are
+joined when the interpreter exits, so one such thread would keep the process alive; these are
+daemons and can be left behind. The number of threads is bounded, and so is the time a caller waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DaemonThreads:
+    """Up to `limit` daemon threads, started when needed and kept for the next call."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._started = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call; its result or exception arrives in the future."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:  # a task root: whatever happened belongs to the caller
+                future.set_exception(error)
+
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif self._started < self._limit:
+                self._start_thread()
+        self._calls.put(call)
+        return future
+
+    async def call(
+        self, timeout_s: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a call and wait for it, at most `timeout_s` seconds.
+
+        Raises:
+            OSError: ETIMEDOUT, when the call has not ended by then. It may still end later.
+        """
+        future = asyncio.wrap_future(self.submit(function, *args, **kwargs))
+        done, _ = await asyncio.wait((future,), timeout=timeout_s)
+        if not done:
+            future.cancel()
+            name = getattr(function, "__name__", "call")
+            raise OSError(errno.ETIMEDOUT, f"{name} did not end within {timeout_s:g} s", self._name)
+        return future.result()
+
+    def close(self) -> None:
+        """Let every idle thread end; a busy one ends after its call."""
+        with self._lock:
+            started, self._started, self._limit = self._started, 0, 0
+        for _ in range(started):
+            self._calls.put(None)
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        name = f"{self._name}-{self._started}"
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # no reference to the last call's arguments while idle
+            with self._lock:
+                self._idle += 1
+
+
+def full_disk(error: OSError) -> bool:
+    """Tell whether an error means "no room" (bytes, quota or inodes), not "broken"."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def describe_error(error: OSError) -> str:
+    """Name an OS error without the path it carries: `EIO: Input/output error`."""
+    if error.errno is None:
+        return type(error).__name__
+    return f"{errno.errorcode.get(error.errno, error.errno)}: {os.strerror(error.errno)}"
