@@ -1,0 +1,181 @@
+"""The event log's database: a bounded table of numbered events.
+
+Rules kept here:
+- AUTOINCREMENT hands out numbers, inside the transaction that stores the event: one that was ever
+  committed is never handed out again, even when its event has been removed.
+- A commit is on stable storage (`synchronous=FULL`) when `append` returns.
+- A corrupt database is moved aside, not deleted; one of a newer format is left alone.
+
+Blocking: only the event log's own thread, or one at start, comes here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+FORMAT: Final = 1
+_SIDE_FILES: Final = ("", "-wal", "-shm")
+_SCHEMA: Final = """
+    CREATE TABLE epoch (name TEXT NOT NULL);
+    CREATE TABLE event (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        time REAL NOT NULL,
+        kind TEXT NOT NULL,
+        fields TEXT NOT NULL
+    );
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that has no number yet. `time` is in Unix seconds, `fields` is a JSON object."""
+
+    time: float
+    kind: str
+    fields: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that happened, and its number in its epoch."""
+
+    sequence: int
+    time: float
+    kind: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A journal, or none and the reason why."""
+
+    journal: Journal | None
+    problem: str | None = None
+
+
+class Journal:
+    """One open database that keeps the last `max_entries` events.
+
+    `recovered` are those that it held when it was opened, oldest first.
+    """
+
+    def __init__(self, path: Path, max_entries: int) -> None:
+        # Opened in one thread and used in another, never in two at once.
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._max_entries = max_entries
+        # Text that has rotted is read with a mark in it rather than not at all.
+        self._db.text_factory = lambda content: content.decode(errors="replace")
+        try:
+            self.epoch = self._prepare()
+            self.recovered = self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> str:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > FORMAT:
+            raise sqlite3.NotSupportedError(
+                f"its format is {version}, this program knows up to {FORMAT}"
+            )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        # Also finds out now, not at the first event, that the database cannot be written.
+        self._db.execute("BEGIN IMMEDIATE")
+        if version == 0:
+            self._create()
+        self._db.execute("COMMIT")
+        (epoch,) = self._db.execute("SELECT name FROM epoch").fetchone()
+        return str(epoch)
+
+    def _create(self) -> None:
+        for statement in _SCHEMA.split(";"):
+            self._db.execute(statement)
+        self._db.execute("INSERT INTO epoch VALUES (?)", (new_epoch(),))
+        self._db.execute(f"PRAGMA user_version={FORMAT}")
+
+    def _load(self) -> list[Event]:
+        rows = self._db.execute(
+            "SELECT sequence, time, kind, fields FROM event ORDER BY sequence DESC LIMIT ?",
+            (self._max_entries,),
+        ).fetchall()
+        return [Event(number, time, kind, _fields(text)) for number, time, kind, text in rows[::-1]]
+
+    def append(self, drafts: Sequence[Draft]) -> list[Event]:
+        """Store `drafts` durably, drop what is too old, and return the numbered events.
+
+        After an error the journal is of no more use; whether the events are stored is unknown.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        events = [Event(self._insert(d), d.time, d.kind, _fields(d.fields)) for d in drafts]
+        self._db.execute(
+            "DELETE FROM event WHERE sequence <= ?", (events[-1].sequence - self._max_entries,)
+        )
+        self._db.execute("COMMIT")
+        return events
+
+    def _insert(self, draft: Draft) -> int:
+        cursor = self._db.execute(
+            "INSERT INTO event (time, kind, fields) VALUES (?, ?, ?)",
+            (draft.time, draft.kind, draft.fields),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def close(self) -> None:
+        """Close the database; a transaction under way is rolled back."""
+        self._db.close()
+
+
+def open_journal(path: Path, max_entries: int) -> Opened:
+    """Open or create the journal at `path`; a corrupt one is moved aside first."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _open_or_replace(path, max_entries)
+    except (OSError, sqlite3.Error) as error:
+        return Opened(None, f"{path} cannot be used: {error}")
+
+
+def _open_or_replace(path: Path, max_entries: int) -> Opened:
+    try:
+        return Opened(Journal(path, max_entries))
+    except (sqlite3.OperationalError, sqlite3.NotSupportedError):
+        raise  # The disk, the permissions, the format: nothing is wrong with the contents.
+    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+        kept = _move_aside(path)
+        problem = f"{path} was corrupt ({error}); it is kept as {kept.name}"
+        return Opened(Journal(path, max_entries), problem)
+
+
+def _move_aside(path: Path) -> Path:
+    """Rename the database. Only the last one is kept, so that they cannot fill the disk."""
+    kept = path.with_name(path.name + ".corrupt")
+    for suffix in _SIDE_FILES:
+        source = path.with_name(path.name + suffix)
+        target = kept.with_name(kept.name + suffix)
+        target.unlink(missing_ok=True)
+        if source.exists():
+            os.replace(source, target)
+    return kept
+
+
+def _fields(text: str) -> Mapping[str, object]:
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected an object as an event's fields, found {text[:80]!r}")
+    return fields
+
+
+def new_epoch() -> str:
+    """A name that no other epoch has."""
+    return secrets.token_hex(16)

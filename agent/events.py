@@ -1,0 +1,270 @@
+"""The event log: what happened on this sled, numbered, across restarts.
+
+Rules kept here:
+- A sequence number is never used twice in an epoch, also across SIGKILL: an event becomes visible,
+  and its number with it, only once its transaction is on stable storage.
+- `emit` never blocks and never fails. It is called on the event loop; one thread commits in
+  batches. Events that do not fit in the queue are counted, and the count becomes an event.
+- The log is bounded in events and in bytes per event. The kept events are in memory too, so that
+  a reader never waits for a disk.
+- Trouble with the database costs persistence, never events: the log goes on in memory, under a new
+  epoch because its numbers are no longer protected, and says so in its health.
+
+On disk: `<state_dir>/events.sqlite3` and what `agent.event_journal` keeps beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import sqlite3
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from agent.event_journal import Draft, Event, Opened, new_epoch, open_journal
+
+FILE_NAME: Final = "events.sqlite3"
+MAX_FIELDS_BYTES: Final = 16 * 1024
+_MAX_BATCH: Final = 256
+_CLOSE_TIMEOUT_S: Final = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events in order, and the bounds of what is kept; the bounds are 0 when nothing is."""
+
+    epoch: str
+    oldest: int
+    latest: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventLogHealth:
+    """Whether events survive a restart, and how many were lost since start."""
+
+    epoch: str
+    oldest: int
+    latest: int
+    persistent: bool
+    dropped: int
+    last_error: str | None
+
+
+class EventLog:
+    """Numbers, keeps and hands out events. Lives on one event loop; closed with `async with`."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        *,
+        max_entries: int = 10_000,
+        max_queued: int = 1_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._journal = opened.journal
+        self._problem = opened.problem
+        self._max_queued = max_queued
+        self._clock = clock
+        self._epoch = opened.journal.epoch if opened.journal else new_epoch()
+        kept = opened.journal.recovered if opened.journal else []
+        self._events: deque[Event] = deque(kept, maxlen=max_entries)
+        self._counts: Counter[str] = Counter()
+        self._dropped = self._unreported = 0
+        self._queue: queue.SimpleQueue[Draft | None] = queue.SimpleQueue()
+        self._published = asyncio.Event()
+        self._waiting_is_over = self._closed = False
+        self._writer = threading.Thread(target=self._write, name="event-log", daemon=True)
+
+    @classmethod
+    async def open(
+        cls,
+        state_dir: Path,
+        *,
+        max_entries: int = 10_000,
+        max_queued: int = 1_000,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Open the log kept in `state_dir`; never fails, see `health().last_error`."""
+        path = state_dir / FILE_NAME
+        opened = await asyncio.to_thread(open_journal, path, max_entries)
+        if opened.problem:
+            _log.warning("event log", problem=opened.problem)
+        log = cls(opened, max_entries=max_entries, max_queued=max_queued, clock=clock)
+        if log._journal is not None:
+            log._writer.start()
+        return log
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Commit what is queued and close the database. Waits for a stuck disk only so long."""
+        self.stop_waiting()
+        self._closed = True
+        if self._writer.is_alive():
+            self._queue.put(None)
+            await asyncio.to_thread(self._writer.join, _CLOSE_TIMEOUT_S)
+            if self._writer.is_alive():
+                _log.error("event log did not close", timeout_s=_CLOSE_TIMEOUT_S)
+
+    # ---- writing
+
+    def emit(self, kind: str, fields: Mapping[str, object] | None = None) -> None:
+        """Record that something happened. Call it on the event loop; it returns at once."""
+        if self._closed or self._queue.qsize() >= self._max_queued:
+            self._dropped += 1
+            self._unreported += 1
+            return
+        draft = Draft(self._clock(), kind, _encode(fields or {}))
+        if self._journal is None:
+            self._publish([self._numbered(draft)])
+        else:
+            self._queue.put(draft)
+
+    def _write(self) -> None:
+        """Commit batches until told to stop or the database fails. Runs in the writer thread."""
+        journal = self._journal
+        assert journal is not None
+        try:
+            while batch := self._next_batch():
+                try:
+                    self._on_loop(self._publish, journal.append(batch))
+                except sqlite3.Error as error:
+                    self._on_loop(self._go_on_in_memory, str(error), batch)
+                    return
+        finally:
+            journal.close()
+
+    def _next_batch(self) -> list[Draft]:
+        """Wait for an event and take what else is queued; empty when the log closes."""
+        batch: list[Draft] = []
+        while (draft := self._queue.get()) is not None:
+            batch.append(draft)
+            if len(batch) == _MAX_BATCH or self._queue.empty():
+                return batch
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _on_loop(self, callback: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # The loop ended before a stuck disk let go: nobody reads any more.
+            _log.error("event log outlived its event loop")
+
+    def _numbered(self, draft: Draft) -> Event:
+        """Number an event without a database."""
+        return Event(self._latest + 1, draft.time, draft.kind, json.loads(draft.fields))
+
+    def _go_on_in_memory(self, problem: str, lost: Sequence[Draft]) -> None:
+        """Leave the database behind; what is known so far opens the new epoch."""
+        _log.error("event log is in memory only", problem=problem)
+        self._journal, self._problem, self._epoch = None, problem, new_epoch()
+        renumbered = [replace(event, sequence=n) for n, event in enumerate(self._events, start=1)]
+        self._events.clear()
+        self._events.extend(renumbered)
+        for draft in (*lost, *self._drain()):
+            self._publish([self._numbered(draft)])
+
+    def _drain(self) -> list[Draft]:
+        """Take over what the writer thread, which has ended, left in the queue."""
+        drafts = []
+        while not self._queue.empty():
+            if (draft := self._queue.get()) is not None:
+                drafts.append(draft)
+        return drafts
+
+    def _publish(self, events: Sequence[Event]) -> None:
+        """Make committed events visible and wake those who wait for them."""
+        self._events.extend(events)
+        self._counts.update(event.kind for event in events)
+        self._wake()
+        if self._unreported:
+            count, self._unreported = self._unreported, 0
+            self.emit("events_dropped", {"count": count})
+
+    # ---- reading
+
+    @property
+    def _latest(self) -> int:
+        return self._events[-1].sequence if self._events else 0
+
+    @property
+    def _oldest(self) -> int:
+        return self._events[0].sequence if self._events else 0
+
+    def read(self, after: int, limit: int) -> EventPage:
+        """The first `limit` kept events numbered above `after`."""
+        # The numbers of kept events have no gap: one transaction hands them out and stores them.
+        first = max(0, after - self._oldest + 1)
+        events = tuple(islice(self._events, first, first + limit))
+        return EventPage(self._epoch, self._oldest, self._latest, events)
+
+    async def wait(self, after: int, timeout_s: float) -> None:
+        """Return once there is an event above `after`, or after `timeout_s`, or at shutdown.
+
+        At once as well when `after` is above every number: the reader knows another epoch.
+        """
+        if self._latest != after or self._waiting_is_over:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._published.wait()
+        except TimeoutError:
+            return
+
+    def stop_waiting(self) -> None:
+        """End every `wait`, now and from now on, so that none holds up a shutdown."""
+        self._waiting_is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._published.set()
+        self._published = asyncio.Event()
+
+    def health(self) -> EventLogHealth:
+        """How the log itself is."""
+        return EventLogHealth(
+            epoch=self._epoch,
+            oldest=self._oldest,
+            latest=self._latest,
+            persistent=self._journal is not None,
+            dropped=self._dropped,
+            last_error=self._problem,
+        )
+
+    def counts(self) -> Mapping[str, int]:
+        """Events by kind since start."""
+        return self._counts
+
+
+def _encode(fields: Mapping[str, object]) -> str:
+    """JSON of `fields`, or of their size when that is too much for one event."""
+    text = json.dumps(dict(fields), default=str, ensure_ascii=False)
+    # A file name that is not UTF-8 comes as lone surrogates, which no later encoder would take.
+    content = text.encode(errors="replace")
+    if len(content) > MAX_FIELDS_BYTES:
+        return json.dumps({"omitted_bytes": len(content)})
+    return content.decode()
