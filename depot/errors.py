@@ -59,6 +59,26 @@ class MethodNotAllowed(DepotError):
         self.allowed = tuple(allowed)
 
 
+class PreconditionFailed(DepotError):
+    """The request's `If-Match` names another representation."""
+
+    code = "PreconditionFailed"
+
+
+class RangeNotSatisfiable(DepotError):
+    """The requested range lies outside the artifact."""
+
+    code = "RangeNotSatisfiable"
+
+    def __init__(self, requested: str, size_bytes: int) -> None:
+        super().__init__(f"the artifact has {size_bytes} bytes; none are in range {requested!r}")
+        self.size_bytes = size_bytes
+
+    def details(self) -> dict[str, object]:
+        """The artifact's size, in bytes."""
+        return {"size_bytes": self.size_bytes}
+
+
 class NotFound(DepotError):
     """No such path, artifact, copy or pin."""
 
@@ -73,6 +93,12 @@ class NotFound(DepotError):
         return {"damaged": self.damaged} if self.damaged else {}
 
 
+class HeaderTimeout(DepotError):
+    """A connection was opened, or a request begun, and its head never completed."""
+
+    code = "HeaderTimeout"
+
+
 class BodyTimeout(DepotError):
     """A body arrives more slowly than the configured minimum, or not at all."""
 
@@ -83,6 +109,13 @@ class ShuttingDown(DepotError):
     """The server is draining and takes no new work."""
 
     code = "ShuttingDown"
+    retry_after_s = 5
+
+
+class TooManyConnections(DepotError):
+    """The server, or this client, has as many connections as it may have."""
+
+    code = "TooManyConnections"
     retry_after_s = 5
 
 
@@ -245,6 +278,11 @@ class DepotCopy(DepotError):
 
     code = "DepotCopy"
 
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+        """Whether the same source may well do better a moment later."""
+
 
 class DatasetUnusable(DepotError):
     """A dataset path cannot be used now; the reason is the message."""
@@ -268,3 +306,46 @@ class FormatTooNew(DatasetUnusable):
     """A document was written by a newer version of the program."""
 
     code = "FormatTooNew"
+
+
+class Internal(DepotError):
+    """A defect of this program; the log of the server has the traceback."""
+
+    code = "Internal"
+
+
+class Unreachable(DepotError):
+    """Another server could not be reached, or broke off, within its time."""
+
+    code = "Unreachable"
+
+
+class Refused(DepotError):
+    """Another server answered with a refusal of its own."""
+
+    code = "Refused"
+
+    def __init__(
+        self,
+        url: str,
+        status: int,
+        *,
+        remote_code: str | None = None,
+        remote_message: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        said = ": ".join(part for part in (remote_code, remote_message) if part)
+        super().__init__(f"{url} answered {status}" + (f" {said}" if said else ""))
+        self.url = url
+        self.status = status
+        self.remote_code = remote_code
+        self.remote_message = remote_message
+        self.request_id = request_id
+
+    def details(self) -> dict[str, object]:
+        """What the other server said."""
+        return {
+            "status": self.status,
+            "error_code": self.remote_code,
+            "request_id": self.request_id,
+        }
