@@ -1,0 +1,45 @@
+"""What a server is doing: the requests that run, and whether new ones are taken (S3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Activity:
+    """The running requests of one server."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return len(self._tasks)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count the current task as a running request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request runs."""
+        await self._idle.wait()
+
+    def cancel(self) -> None:
+        """Cancel what still runs; `idle` then waits for its cleaning up."""
+        for task in self._tasks:
+            task.cancel()

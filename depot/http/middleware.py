@@ -1,0 +1,182 @@
+"""What every request of both servers goes through, around its handler.
+
+Rules kept here:
+- Every answer has `x-request-id`; every refusal has the common JSON body, also unknown paths,
+  wrong methods and unknown expectations.
+- While the server drains, new requests are refused (S3).
+- An unexpected exception is a 500 without a traceback, which is in the log (S4).
+- The answer is sent here, in bounded time. A body that nobody read is then taken in, bounded by
+  bytes and time, so that the client can read its answer; the connection closes after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.typedefs import Middleware
+
+from depot.errors import (
+    DepotError,
+    ExpectationFailed,
+    Internal,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    ShuttingDown,
+)
+from depot.http.activity import Activity
+from depot.http.limits import HttpLimits
+from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
+from depot.http.requests import BODY_TAKEN, LIMITS, REQUEST_ID, expects_continue
+from depot.http.versions import ApiInfo
+
+log = structlog.get_logger("depot.http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_STARTED: Final = web.RequestKey("started", bool)
+
+
+def front(api: ApiInfo, activity: Activity) -> Middleware:
+    """Make the middleware of one server."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[REQUEST_ID] = uuid4().hex
+        with activity.request():
+            try:
+                _refuse_early(request, api, activity)
+                response = await handler(request)
+            except Exception as error:
+                response = _answer_to(request, error)
+            await _finish(request, response, draining=activity.draining)
+            return response
+
+    return middleware
+
+
+async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler: runs when any response is about to be sent, also a streamed one."""
+    request[_STARTED] = True
+    if request_id := request.get(REQUEST_ID):
+        response.headers[REQUEST_ID_HEADER] = request_id
+
+
+async def defer_continue(request: web.Request) -> None:
+    """Expect handler of every route: says nothing, because the refusals come first."""
+
+
+async def unknown_path(request: web.Request) -> web.StreamResponse:
+    """Handler of whatever no other route takes.
+
+    It is a route and not an absence of one because aiohttp answers `Expect: 100-continue` by
+    itself where no route matches.
+    """
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource is not request.match_info.route.resource:
+            allowed |= (await resource.resolve(request))[1]
+    path = request.path[:200]
+    if allowed:
+        raise MethodNotAllowed(request.method, path, sorted(allowed))
+    raise NotFound(f"no such path: {path}")
+
+
+def _refuse_early(request: web.Request, api: ApiInfo, activity: Activity) -> None:
+    if activity.draining:
+        raise ShuttingDown("this server is shutting down and takes no new requests")
+    api.check(request.headers.get("api-version"))
+    expected = request.headers.get(hdrs.EXPECT)
+    if expected and request.version >= HttpVersion11 and not expects_continue(request):
+        raise ExpectationFailed(f"Expect: expected 100-continue, found {expected[:80]!r}")
+
+
+def _answer_to(request: web.Request, error: Exception) -> web.StreamResponse:
+    """Log `error` and make its answer; raises ConnectionResetError when there can be none."""
+    problem = as_problem(error)
+    _log(request, problem, error)
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client is gone") from error
+    if request.get(_STARTED):
+        # Cut short, never ended cleanly: the client must not take half a body for a whole (B2).
+        transport.abort()
+        raise ConnectionResetError("the answer was broken off") from error
+    return problem_response(problem, request[REQUEST_ID])
+
+
+def as_problem(error: Exception) -> DepotError:
+    """What the client is told about `error`."""
+    match error:
+        case DepotError():
+            return error
+        case web.RequestPayloadError():
+            return InvalidRequest(f"the body is not well-formed: {error}")
+        case web.HTTPNotFound():
+            return NotFound("no such path")
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(error.method, "this path", sorted(error.allowed_methods))
+        case _:
+            return Internal("an unexpected error, which the server has logged with this id")
+
+
+def _log(request: web.Request, problem: DepotError, error: Exception) -> None:
+    fields = {
+        "request_id": request[REQUEST_ID],
+        "method": request.method,
+        "path": request.path,
+        "peer": request.remote,
+    }
+    if isinstance(problem, Internal):
+        gone = request.transport is None and isinstance(error, ConnectionError)
+        if gone:
+            log.debug("client went away", **fields)
+        else:
+            log.error("request failed", exc_info=error, **fields)
+        return
+    row = row_of(problem)
+    log.log(
+        row.log_level,
+        "request refused",
+        status=row.status,
+        error_code=problem.code,
+        reason=str(problem),
+        **fields,
+    )
+
+
+async def _finish(request: web.Request, response: web.StreamResponse, *, draining: bool) -> None:
+    unread = not request.content.is_eof()
+    if unread or draining:
+        response.force_close()
+    limits = request.app[LIMITS]
+    await _send(request, response, limits)
+    if unread and not request.get(BODY_TAKEN):
+        await drain_body(request, limits)
+
+
+async def _send(request: web.Request, response: web.StreamResponse, limits: HttpLimits) -> None:
+    try:
+        async with asyncio.timeout(limits.answer_timeout_s(response.content_length or 0)):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not take its answer") from error
+
+
+async def drain_body(request: web.Request, limits: HttpLimits) -> None:
+    """Take in and drop what is left of a body, up to the limits for refused ones."""
+    left_bytes = limits.refused_drain_bytes
+    try:
+        async with asyncio.timeout(limits.refused_drain_s):
+            while left_bytes > 0 and not request.content.at_eof():
+                left_bytes -= len(await request.content.readany())
+    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+        return  # The answer is sent; whatever the client does now is its own affair.

@@ -1,0 +1,134 @@
+"""Reading requests: path and query values, `100 Continue`, JSON bodies.
+
+Rules kept here:
+- `Expect: 100-continue` is answered when the body is wanted and not before, once, and only to
+  HTTP/1.1.
+- A JSON body has no content coding, is bounded in size and may not dawdle (S1, S2). What is wrong
+  with it is said with the field's name. A large one is parsed in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import reprlib
+from typing import Final, TypeVar
+
+from aiohttp import HttpVersion11, hdrs, web
+from pydantic import BaseModel, ValidationError
+
+from depot.artifact import ArtifactHash, Generation
+from depot.errors import InvalidRequest, TooLarge, UnsupportedEncoding
+from depot.http.limits import HttpLimits
+from depot.http.problems import JSON_TYPE
+from depot.sources import PaceMeter
+
+LIMITS: Final = web.AppKey("limits", HttpLimits)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Set by whoever reads the body past aiohttp, so that nobody waits for the rest of it afterwards.
+BODY_TAKEN: Final = web.RequestKey("body_taken", bool)
+_CONTINUED: Final = web.RequestKey("continued", bool)
+
+PARSE_IN_THREAD_BYTES: Final = 64 << 10
+_PACE_CHECK_S: Final = 1.0
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def artifact_hash(request: web.Request) -> ArtifactHash:
+    """The hash in the path; raises InvalidRequest when it is none."""
+    return ArtifactHash.parse(request.match_info["sha256"])
+
+
+def query_generation(request: web.Request) -> Generation:
+    """The generation in the query; raises InvalidRequest when it is missing or none."""
+    values = request.query.getall("generation", [])
+    if len(values) != 1:
+        raise InvalidRequest(f"generation: expected one in the query, found {len(values)}")
+    return Generation.parse(values[0])
+
+
+def expects_continue(request: web.Request) -> bool:
+    """Whether the client waits for `100 Continue` before it sends the body."""
+    return (
+        request.version >= HttpVersion11
+        and request.headers.get(hdrs.EXPECT, "").strip().lower() == "100-continue"
+    )
+
+
+async def send_continue(request: web.Request) -> None:
+    """Tell a client that waits for it that the body is wanted. Calling it twice does no harm."""
+    if not expects_continue(request) or request.get(_CONTINUED):
+        return
+    request[_CONTINUED] = True
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # The interim answer is not part of the final one, for which this counts.
+    request.writer.output_size = 0
+
+
+async def read_json(request: web.Request, model: type[Model]) -> Model:
+    """Read and validate a JSON body.
+
+    Raises:
+        UnsupportedEncoding: the body has a content coding.
+        TooLarge: it has more than `max_json_body_bytes`.
+        InvalidRequest: it is not JSON, or not a `model`.
+        BodyTimeout: it arrives too slowly.
+    """
+    _check_json_headers(request)
+    content = await _read_body(request, request.app[LIMITS])
+    if len(content) > PARSE_IN_THREAD_BYTES:
+        return await asyncio.to_thread(_parse, content, model)
+    return _parse(content, model)
+
+
+def _check_json_headers(request: web.Request) -> None:
+    coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedEncoding(f"expected a JSON body without content coding, found {coding!r}")
+    if hdrs.CONTENT_TYPE in request.headers and request.content_type != JSON_TYPE:
+        raise InvalidRequest(
+            f"Content-Type: expected {JSON_TYPE}, found {request.content_type[:80]!r}"
+        )
+    _check_size(request.content_length or 0, request.app[LIMITS])
+
+
+def _check_size(size_bytes: int, limits: HttpLimits) -> None:
+    if size_bytes > limits.max_json_body_bytes:
+        raise TooLarge(
+            f"expected a JSON body of at most {limits.max_json_body_bytes} bytes, "
+            f"found {size_bytes} or more"
+        )
+
+
+async def _read_body(request: web.Request, limits: HttpLimits) -> bytes:
+    await send_continue(request)
+    loop = asyncio.get_running_loop()
+    meter = PaceMeter(limits.pace, loop.time())
+    content = bytearray()
+    while not request.content.at_eof():
+        try:
+            async with asyncio.timeout(_PACE_CHECK_S):
+                block = await request.content.readany()
+        except TimeoutError:
+            meter.check(loop.time())
+            continue
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(f"the body is not well-formed: {error}") from error
+        meter.arrived(len(block), loop.time())
+        content += block
+        _check_size(len(content), limits)
+    return bytes(content)
+
+
+def _parse(content: bytes, model: type[Model]) -> Model:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise InvalidRequest(_first_mistake(error)) from None
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors(include_url=False, include_context=False)[0]
+    field = ".".join(str(part) for part in mistake["loc"]) or "body"
+    found = reprlib.repr(mistake["input"])
+    return f"{field}: {mistake['msg']}, found {found}"
