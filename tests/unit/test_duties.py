@@ -1,0 +1,107 @@
+"""Background duties: a failure shows, and nothing ends because of it (S5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import pytest
+
+from agent import duties as module
+from agent.duties import Duties, DutyState
+
+
+class Seen:
+    """An event sink."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, object]]] = []
+
+    def __call__(self, kind: str, fields: Mapping[str, object]) -> None:
+        self.events.append((kind, fields))
+
+
+class Script:
+    """A duty that fails as often as it is told to, and then says that it came through."""
+
+    def __init__(self, failures: int) -> None:
+        self._left = failures
+        self.done = asyncio.Event()
+
+    async def __call__(self) -> None:
+        if self._left:
+            self._left -= 1
+            raise OSError("disk on fire")
+        self.done.set()
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def duties(seen: Seen) -> Duties:
+    return Duties(seen, clock=lambda: 7.0, first_restart_s=0)
+
+
+async def run_until(done: asyncio.Event, work: Awaitable[None]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_as_coroutine(work))
+        await done.wait()
+        task.cancel()
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work
+
+
+@pytest.fixture(params=["every", "keep_running"])
+def run(request: pytest.FixtureRequest, duties: Duties) -> Callable[[Script], Awaitable[None]]:
+    def start(script: Script) -> Awaitable[None]:
+        if request.param == "every":
+            return duties.every(0, "scrub", script)
+        return duties.keep_running("scrub", script)
+
+    return start
+
+
+async def test_a_duty_that_fails_is_run_again(
+    run: Callable[[Script], Awaitable[None]], duties: Duties
+) -> None:
+    script = Script(failures=3)
+    await run_until(script.done, run(script))
+    assert duties.snapshot() == (DutyState("scrub", False, 3, "OSError: disk on fire", 7.0),)
+
+
+async def test_only_the_first_and_the_last_failure_of_a_row_are_events(
+    run: Callable[[Script], Awaitable[None]], duties: Duties, seen: Seen
+) -> None:
+    script = Script(failures=2)
+    await run_until(script.done, run(script))
+    kinds = [kind for kind, _ in seen.events]
+    assert kinds[0] == "duty_failed"
+    assert kinds[-1] == "duty_recovered"
+    assert seen.events[0][1] == {"duty": "scrub", "error": "OSError: disk on fire"}
+
+
+async def test_a_duty_that_ends_is_not_run_again(duties: Duties) -> None:
+    await duties.keep_running("scrub", Script(failures=0))
+    assert duties.snapshot() == (DutyState("scrub"),)
+
+
+async def test_a_failing_duty_is_named_until_it_succeeds(duties: Duties) -> None:
+    duties.succeeded("b")
+    try:
+        raise OSError("full")
+    except OSError as error:
+        duties.failed("a", error)
+    assert [(duty.name, duty.failing) for duty in duties.snapshot()] == [("a", True), ("b", False)]
+    duties.succeeded("a")
+    assert duties.snapshot()[0].last_error == "OSError: full"
+    assert not duties.snapshot()[0].failing
+
+
+def test_pauses_between_restarts_grow_to_a_bound() -> None:
+    pauses = module.pauses_s(1.0)
+    assert [next(pauses) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
