@@ -112,6 +112,21 @@ class ShuttingDown(DepotError):
     retry_after_s = 5
 
 
+class NotReady(DepotError):
+    """The server runs and cannot do its work."""
+
+    code = "NotReady"
+    retry_after_s = 10
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(f"not ready: {'; '.join(reasons)}")
+        self.reasons = tuple(reasons)
+
+    def details(self) -> dict[str, object]:
+        """Each reason by itself."""
+        return {"reasons": list(self.reasons)}
+
+
 class TooManyConnections(DepotError):
     """The server, or this client, has as many connections as it may have."""
 

@@ -41,6 +41,7 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
     errors.HeaderTimeout: Row(408, logging.INFO),
     errors.BodyTimeout: Row(408, logging.WARNING),
     errors.ShuttingDown: Row(503, logging.INFO),
+    errors.NotReady: Row(503, logging.INFO),
     errors.TooManyConnections: Row(503, logging.WARNING),
     errors.NoDataset: Row(503, logging.ERROR),
     errors.NoConfig: Row(400, logging.INFO),
