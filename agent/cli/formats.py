@@ -1,0 +1,156 @@
+"""Words for people: sizes, ages, counts, hashes and tables as text. Pure.
+
+Rules kept here:
+
+- Nothing that came from a file, a server or a peer reaches a terminal unescaped: `printable` is
+  applied to every cell and every line.
+- A hash is shown whole, or as its first `SHORT` characters and an ellipsis; no layout breaks one.
+- A table never cuts a cell. Only its last column, when it is prose, wraps, and under itself.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.cells import cell_len
+from rich.text import Text
+
+SHORT: Final = 12
+GAP: Final = "  "
+PROSE_MIN_WIDTH: Final = 24
+_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_SPANS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def printable(text: str) -> str:
+    r"""Escape what is not printable: control characters, line breaks, lone surrogates.
+
+    A message or a file name must not be able to move the cursor or colour the rest of the screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def size(count_bytes: int) -> str:
+    """721 B, 12.8 KiB, 1.0 MiB, 20.0 GiB."""
+    if count_bytes < 1024:
+        return f"{count_bytes} B"
+    # One step early where rounding would print 1024.0 of the smaller unit.
+    steps = next((n for n in range(1, len(_UNITS)) if count_bytes / 1024**n < 1023.95), len(_UNITS))
+    return f"{count_bytes / 1024**steps:.1f} {_UNITS[steps - 1]}"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 file, 2 files, 0 copies."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
+def span(seconds: float) -> str:
+    """A length of time by its largest unit: 3 minutes, 1 day, 0 seconds."""
+    for unit_s, name in _SPANS:
+        if seconds >= unit_s:
+            return plural(int(seconds // unit_s), name)
+    return "0 seconds"
+
+
+def age(seconds: float) -> str:
+    """How long ago something was; the future, by clocks that differ, is just now."""
+    return "just now" if seconds < 2 else f"{span(seconds)} ago"
+
+
+def short(sha256: str) -> str:
+    """The first characters of a hash, for where the full one is a --long or --json away."""
+    return f"{sha256[:SHORT]}…" if len(sha256) > SHORT else sha256
+
+
+def middle(text: str, width: int) -> str:
+    """Cut the middle out of `text`: the start and the end of a file name say most."""
+    if len(text) <= width:
+        return text
+    kept = max(2, width - 1)
+    return f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
+
+
+def fields(values: Mapping[str, object]) -> str:
+    """`key=value` pairs, for what has no words of its own."""
+    return " ".join(f"{key}={_field(value)}" for key, value in values.items() if value is not None)
+
+
+def _field(value: object) -> str:
+    text = str(value)
+    return repr(text) if " " in text or not text else text
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading and habits: numbers to the right, prose wrapped."""
+
+    heading: str
+    right: bool = False
+    prose: bool = False
+
+
+def table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], *, width: int | None = None
+) -> list[Text]:
+    """Lay out rows under headings, aligned, without trailing blanks.
+
+    Args:
+        columns: one per cell of a row; only the last may be prose.
+        rows: cells; a `Text` keeps its style.
+        width: of the terminal; None (a file, a pipe) never wraps.
+    """
+    head = [Text(column.heading, style="bold") for column in columns]
+    body = [[_cell(cell) for cell in row] for row in rows]
+    widths = [
+        max(cell_len(row[index].plain) for row in (head, *body)) for index in range(len(columns))
+    ]
+    return [
+        line for row in (head, *body) for line in _lines(row, columns, widths, _room(widths, width))
+    ]
+
+
+def _cell(value: str | Text) -> Text:
+    if isinstance(value, Text):
+        return Text(printable(value.plain), style=value.style)
+    return Text(printable(value))
+
+
+def _room(widths: Sequence[int], width: int | None) -> int | None:
+    """What is left for the last column, never less than makes prose readable."""
+    if width is None:
+        return None
+    return max(PROSE_MIN_WIDTH, width - sum(widths[:-1]) - len(GAP) * (len(widths) - 1))
+
+
+def _lines(
+    row: Sequence[Text], columns: Sequence[Column], widths: Sequence[int], room: int | None
+) -> list[Text]:
+    parts = [row[-1]]
+    if columns[-1].prose and room is not None and len(row[-1].plain) > room:
+        parts = [Text(piece, style=row[-1].style) for piece in _wrapped(row[-1].plain, room)]
+    first = _joined([*row[:-1], parts[0]], columns, widths)
+    indent = " " * (sum(widths[:-1]) + len(GAP) * (len(widths) - 1))
+    return [first, *(Text.assemble(indent, part) for part in parts[1:])]
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    # A hash or a path inside the prose stays whole, so that it can be copied.
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+
+
+def _joined(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:
+    line = Text()
+    for index, (cell, column, wide) in enumerate(zip(cells, columns, widths, strict=True)):
+        blank = " " * (wide - cell_len(cell.plain))
+        if index:
+            line.append(GAP)
+        line.append_text(Text.assemble(blank, cell) if column.right else Text.assemble(cell, blank))
+    line.rstrip()
+    return line

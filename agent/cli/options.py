@@ -1,0 +1,169 @@
+"""The options every verb of `depot` takes, before or after the verb.
+
+One mechanism: `shared` adds the same options to a group or a verb. Each option leaves its value in
+`Context.meta`, which click shares between a group and its verb and which is filled from the
+outside in, so the one closest to the verb wins. `common` then fills what is missing from the
+environment and the defaults, and the verb sees one frozen `Common`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Concatenate, Final, ParamSpec, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import click
+
+from depot.artifact import ArtifactHash
+from depot.errors import InvalidRequest
+
+AGENT_VARIABLE: Final = "DEPOT_AGENT_URL"
+DEPOT_VARIABLE: Final = "DEPOT_DEPOT_URL"
+DEFAULT_AGENT_URL: Final = "http://127.0.0.1:12345"
+DEFAULT_DEPOT_URL: Final = "http://127.0.0.1:12348"
+
+_KEY: Final = "depot.option."
+P = ParamSpec("P")
+R = TypeVar("R")
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Which servers to talk to, and how to report."""
+
+    agent_url: str = DEFAULT_AGENT_URL
+    depot_url: str = DEFAULT_DEPOT_URL
+    json: bool = False
+    quiet: bool = False
+
+
+def url(text: str) -> str:
+    """Click type: the base URL of a server. A typing mistake is not an unreachable server."""
+    try:
+        return base_url(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def sha256(text: str) -> str:
+    """Click type: a whole hash, lower-case from here on."""
+    try:
+        return str(ArtifactHash.parse(text))
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def base_url(text: str) -> str:
+    """Normalise a base URL: `host:port` gets a scheme, a slash at the end goes.
+
+    Raises:
+        ValueError: not an http(s) URL of a host, or with credentials, a query or a fragment.
+    """
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    wrong = _fault(parts)
+    if wrong:
+        raise ValueError(f"expected http://host:port, found {text!r}: {wrong}")
+    return parts._replace(path=parts.path.rstrip("/")).geturl()
+
+
+def _fault(parts: SplitResult) -> str | None:
+    if parts.scheme not in ("http", "https"):
+        return f"the scheme is {parts.scheme!r}"
+    if not parts.hostname:
+        return "it has no host"
+    if parts.username is not None:
+        return "it has credentials"
+    if parts.query or parts.fragment:
+        return "it has a query or a fragment"
+    # Reading the port is what checks it: urlsplit raises ValueError by itself.
+    return "the port is 0" if parts.port == 0 else None
+
+
+def common(meta: Mapping[str, object], environ: Mapping[str, str]) -> Common:
+    """Merge what was typed, else the environment, else the defaults.
+
+    Raises:
+        click.BadParameter: an environment variable does not hold a URL.
+    """
+    return Common(
+        agent_url=_url(meta, "agent", environ, AGENT_VARIABLE) or DEFAULT_AGENT_URL,
+        depot_url=_url(meta, "depot", environ, DEPOT_VARIABLE) or DEFAULT_DEPOT_URL,
+        json=bool(meta.get(_KEY + "json")),
+        quiet=bool(meta.get(_KEY + "quiet")),
+    )
+
+
+def _url(
+    meta: Mapping[str, object], name: str, environ: Mapping[str, str], variable: str
+) -> str | None:
+    typed = meta.get(_KEY + name)
+    if isinstance(typed, str):
+        return typed
+    if not environ.get(variable):
+        return None
+    try:
+        return base_url(environ[variable])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=variable) from None
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """Leave a value that was typed; an option that was not typed leaves the outer one alone."""
+    if value:
+        ctx.meta[f"{_KEY}{param.name}"] = value
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--agent",
+        type=url,
+        metavar="URL",
+        expose_value=False,
+        callback=_remember,
+        help=f"Sled agent API. [env: {AGENT_VARIABLE}; default: {DEFAULT_AGENT_URL}]",
+    ),
+    click.option(
+        "--depot",
+        type=url,
+        metavar="URL",
+        expose_value=False,
+        callback=_remember,
+        help=f"Repo depot API. [env: {DEPOT_VARIABLE}; default: {DEFAULT_DEPOT_URL}]",
+    ),
+    click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember,
+        help="One JSON document on stdout; one per line with --follow and --watch.",
+    ),
+    click.option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember,
+        help="No progress and no notes on stderr; errors still are.",
+    ),
+)
+
+
+def shared_group(function: Decorated) -> Decorated:
+    """Give a group the shared options; its verbs see what was typed there."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def shared(function: Callable[Concatenate[Common, P], R]) -> Callable[P, R]:
+    """Give a verb the shared options and, as its first argument, what they came to."""
+
+    def invoke(*args: P.args, **kwargs: P.kwargs) -> R:
+        meta = click.get_current_context().meta
+        return function(common(meta, os.environ), *args, **kwargs)
+
+    return shared_group(update_wrapper(invoke, function))

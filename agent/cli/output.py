@@ -1,0 +1,124 @@
+"""Where a command writes: results on stdout, everything else on stderr.
+
+Rules kept here:
+
+- With --json, stdout gets one JSON document (or one per line, for a stream) and nothing else, also
+  when the command fails: the document then has an `error` beside whatever was done before.
+- Colour and wrapping only on a terminal; NO_COLOR is respected. Elsewhere lines are as long as
+  they are, so that `grep` and `cut` see whole ones.
+- Text from elsewhere is escaped before it is written (`formats.printable`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from agent.cli.failures import Failure
+from agent.cli.formats import printable
+from agent.cli.options import Common
+
+Document = Mapping[str, object]
+
+
+class _Stream(Console):
+    """A console that leaves a closed pipe to the command's root instead of exiting with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Output:
+    """What one command writes."""
+
+    def __init__(
+        self, common: Common, *, stdout: TextIO | None = None, stderr: TextIO | None = None
+    ) -> None:
+        self.json = common.json
+        self.quiet = common.quiet
+        self.out = _stream(stdout or sys.stdout)
+        self.err = _stream(stderr or sys.stderr)
+        self._result: Document = {}
+        self._streaming = False
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal behind stdout; None when it is not one."""
+        return self.out.width if self.out.is_terminal else None
+
+    def document(self, value: Document, lines: Iterable[str | Text]) -> None:
+        """Give the result of the command, once: as these lines now, or as JSON when it ends."""
+        if self.json:
+            self._result = value
+            return
+        for line in lines:
+            self._line(self.out, line)
+
+    def record(self, value: Document, line: str | Text) -> None:
+        """Write one record of a stream, at once."""
+        if self.json:
+            self._streaming = True
+            self._write(value)
+        else:
+            self._line(self.out, line)
+        self.out.file.flush()
+
+    def finish(self) -> None:
+        """End a command that went well."""
+        if self.json and not self._streaming:
+            self._write(self._result)
+
+    def note(self, text: str) -> None:
+        """Tell what is going on, on stderr; --quiet leaves it out."""
+        if not self.quiet:
+            self._line(self.err, text)
+
+    def failure(self, failure: Failure) -> None:
+        """End a command that failed: on stderr, and with --json beside the result on stdout."""
+        if self.json:
+            self._write({**self._result, "error": failure.document()})
+        self._line(self.err, Text.assemble(("depot: ", "bold red"), printable(failure.message)))
+        if failure.hint:
+            self._line(self.err, f"  {failure.hint}")
+
+    def _write(self, value: Document) -> None:
+        if self._streaming:
+            text = json.dumps(value, separators=(",", ":"))
+        else:
+            text = json.dumps(value, indent=2)
+        self.out.file.write(f"{text}\n")
+
+    def _line(self, console: Console, line: str | Text) -> None:
+        text = line if isinstance(line, Text) else Text(printable(line))
+        console.print(text, soft_wrap=True)
+
+
+@contextmanager
+def reporting(common: Common) -> Iterator[Output]:
+    """Run the body of a verb: its result is written when it ends, and its failure if it fails.
+
+    Raises:
+        click.exceptions.Exit: it failed; the status is the failure's.
+    """
+    output = Output(common)
+    try:
+        yield output
+    except Failure as failure:
+        output.failure(failure)
+        raise click.exceptions.Exit(failure.exit_code) from failure
+    output.finish()
+
+
+def _stream(file: TextIO) -> Console:
+    # A name with bytes that are no text must not end the command with an encoding error.
+    if isinstance(file, TextIOWrapper):
+        file.reconfigure(errors="backslashreplace")
+    return _Stream(file=file, force_terminal=file.isatty(), highlight=False, markup=False)
