@@ -39,6 +39,7 @@ log = structlog.get_logger("depot.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+SERVER_NAME: Final = "sled-depot"
 _STARTED: Final = web.RequestKey("started", bool)
 
 
@@ -63,6 +64,7 @@ def front(api: ApiInfo, activity: Activity) -> Middleware:
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Signal handler: runs when any response is about to be sent, also a streamed one."""
     request[_STARTED] = True
+    response.headers[hdrs.SERVER] = SERVER_NAME
     if request_id := request.get(REQUEST_ID):
         response.headers[REQUEST_ID_HEADER] = request_id
 

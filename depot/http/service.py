@@ -1,20 +1,31 @@
-"""An app made of an endpoint table, and a listening server for it."""
+"""An app made of an endpoint table, and a listening server for it.
+
+A server that stops goes on listening while it drains: clients get 503 `ShuttingDown` and not a
+refused connection, running requests finish, and what has not finished in time is cancelled (S3).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
+from yarl import URL
 
 from depot.http.activity import Activity
 from depot.http.limits import HttpLimits
 from depot.http.middleware import add_request_id, defer_continue, front, unknown_path
 from depot.http.openapi import Endpoint, openapi_document
 from depot.http.problems import JSON_TYPE
+from depot.http.protocol import DepotServer
 from depot.http.requests import LIMITS
 from depot.http.versions import ApiInfo
+
+BACKLOG: Final = 512
+# How long a cancelled request may take to clean up behind itself.
+CANCEL_GRACE_S: Final = 5.0
 
 ACTIVITY: Final = web.AppKey("activity", Activity)
 
@@ -59,3 +70,67 @@ def with_description(endpoints: Sequence[Endpoint], api: ApiInfo) -> tuple[Endpo
 
 def _add_route(app: web.Application, method: str, endpoint: Endpoint) -> None:
     app.router.add_route(method, endpoint.path, endpoint.handler, expect_handler=defer_continue)
+
+
+class HttpService:
+    """One listening server for one app.
+
+    Attributes:
+        name: for people.
+        url: where it listens, with the port that was really bound; empty until `start`.
+    """
+
+    def __init__(self, app: web.Application, *, limits: HttpLimits, name: str) -> None:
+        self.name = name
+        self.url = ""
+        self._limits = limits
+        self._activity = app[ACTIVITY]
+        # The runner starts and cleans up the app; it never listens itself.
+        self._runner = web.AppRunner(app)
+        self._server: DepotServer | None = None
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._server.door.connections if self._server is not None else 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen on `host` and `port` (0 picks a free one); raises OSError when that is taken."""
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._server = DepotServer(self._runner.server, self._limits)
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._server, host.strip("[]"), port, backlog=BACKLOG
+            )
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        address, bound_port = self._listener.sockets[0].getsockname()[:2]
+        self.url = str(URL.build(scheme="http", host=address, port=bound_port))
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        """Take no new work, let running requests finish for `drain_timeout_s`, then close."""
+        self._activity.draining = True
+        try:
+            await self._drain(drain_timeout_s)
+        finally:
+            await self._close()
+
+    async def _drain(self, drain_timeout_s: float) -> None:
+        for timeout_s in (drain_timeout_s, CANCEL_GRACE_S):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._activity.idle()
+            except TimeoutError:
+                self._activity.cancel()
+
+    async def _close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._server.shutdown(CANCEL_GRACE_S)
+            self._server.hush()
+        await self._runner.cleanup()

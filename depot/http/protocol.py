@@ -1,0 +1,225 @@
+"""What aiohttp's server lacks: header timeout, connection limits, and refusals as JSON.
+
+Rules kept here:
+- A connection that has not sent a whole request head `header_timeout_s` after it was opened, or
+  after the first byte of a later head, is answered 408 and closed; one that has sent nothing at
+  all is just closed (S2).
+- A connection over a limit is answered 503 and closed, before anything of it is parsed (S1).
+- What cannot be parsed gets the common error body too.
+- An answer that the client does not take holds its connection for the idle timeout at most.
+
+`aiohttp.web` has no public hook for any of these, so this module knows a few of `RequestHandler`'s
+own attributes; tests hold each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from depot.errors import DepotError, HeaderTimeout, Internal, InvalidRequest, TooManyConnections
+from depot.http.door import Door, affordable_connections
+from depot.http.limits import HttpLimits
+from depot.http.problems import problem_bytes, problem_response
+
+log = structlog.get_logger("depot.http")
+
+# Refused connections linger for a moment so that the client can read why; no more than these.
+MAX_LINGERING: Final = 64
+
+
+class DepotServer(web.Server):
+    """Makes a `DepotConnection` for each connection that is accepted."""
+
+    def __init__(self, inner: web.Server, limits: HttpLimits) -> None:
+        super().__init__(
+            inner.request_handler,
+            request_factory=inner.request_factory,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=limits.idle_timeout_s,
+            lingering_time=0,
+            max_headers=64,
+        )
+        self.limits = limits
+        self.door = Door(affordable_connections(limits), limits.max_connections_per_client)
+        self.lingering: set[LastWords] = set()
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of one connection."""
+        return DepotConnection(self, loop=self._loop, **self._kwargs)
+
+    def refuse(self, transport: asyncio.Transport, error: DepotError) -> None:
+        """Answer `error` on a connection that has no request, and close it."""
+        if len(self.lingering) >= MAX_LINGERING:
+            transport.abort()
+            return
+        LastWords(transport, error, self)
+
+    def hush(self) -> None:
+        """Close the connections of refused clients now."""
+        for words in tuple(self.lingering):
+            words.abort()
+
+
+class LastWords(asyncio.Protocol):
+    """Takes over a connection to send one refusal and to read on for a moment.
+
+    A connection that is closed with unread bytes is reset, and the client then never sees the
+    answer; so what it still sends is taken in and dropped, within bounds.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, error: DepotError, server: DepotServer
+    ) -> None:
+        self._transport = transport
+        self._server = server
+        self._left_bytes = server.limits.refused_drain_bytes
+        server.lingering.add(self)
+        transport.set_protocol(self)
+        transport.write(problem_bytes(error, uuid4().hex))
+        transport.write_eof()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(server.limits.refused_drain_s, transport.abort)
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Drop `data`; close when it is too much."""
+        self._left_bytes -= len(data)
+        if self._left_bytes <= 0:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._timer.cancel()
+        self._server.lingering.discard(self)
+
+
+class DepotConnection(RequestHandler):
+    """One connection of a client."""
+
+    __slots__ = ("_client", "_head_timer", "_heard", "_limits", "_server")
+
+    def __init__(self, server: DepotServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._limits = server.limits
+        self._client: str | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._heard = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the client in, or hand the connection over to be refused."""
+        assert isinstance(transport, asyncio.Transport)
+        client = _address(transport)
+        try:
+            self._server.door.enter(client)
+        except TooManyConnections as error:
+            log.warning("connection refused", peer=client, reason=str(error))
+            self._server.refuse(transport, error)
+            return
+        self._client = client
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count the client out."""
+        if self._client is not None:
+            self._server.door.leave(self._client)
+            self._client = None
+        self._head_complete()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse `data`, and watch how long a head takes."""
+        waiting = self._waits_for_request()
+        super().data_received(data)
+        if self._messages or not waiting:
+            self._head_complete()
+        elif data:
+            self._heard = True
+            self._expect_head()
+
+    async def start(self) -> None:
+        """Answer requests until the connection ends; then see that it does end."""
+        transport = self.transport
+        try:
+            await super().start()
+        finally:
+            # Closing waits for the client to take what is buffered, for ever if need be.
+            if transport is not None and transport.get_write_buffer_size():
+                self._loop.call_later(self._limits.idle_timeout_s, transport.abort)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp itself refuses: mostly requests that it cannot parse."""
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer was begun already")
+        request_id = uuid4().hex
+        problem: DepotError
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            reason = (message or "").partition("\n")[0][:200]
+            problem = InvalidRequest(f"not a well-formed HTTP request: {reason}")
+            log.info("request refused", request_id=request_id, peer=request.remote, reason=reason)
+        else:
+            problem = Internal("an unexpected error, which the server has logged with this id")
+            log.error("request failed", request_id=request_id, peer=request.remote, exc_info=exc)
+        response = problem_response(problem, request_id)
+        response.force_close()
+        return response
+
+    def _waits_for_request(self) -> bool:
+        return not self._messages and self._waiter is not None and not self._waiter.done()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self._loop.call_later(
+                self._limits.header_timeout_s, self._head_is_late
+            )
+
+    def _head_complete(self) -> None:
+        self._heard = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        transport = self.transport
+        if transport is None:
+            return
+        if not self._heard:
+            self.force_close()
+            return
+        error = HeaderTimeout(
+            f"expected a whole request head within {self._limits.header_timeout_s:g} s"
+        )
+        log.info("connection refused", peer=self._client, reason=str(error))
+        # From here on the connection is the refusal's: this protocol must not close it.
+        self.transport = None
+        self.connection_lost(None)
+        self._server.refuse(transport, error)
+
+    def _process_keepalive(self) -> None:
+        # A head that has begun to arrive is on the header timeout, no longer on the idle one.
+        if not self._heard:
+            super()._process_keepalive()
+
+
+def _address(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else str(peer or "local")
