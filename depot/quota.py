@@ -1,4 +1,4 @@
-"""Accounting of one dataset's bytes: reserve before the first byte, settle or release after.
+"""Accounting of one dataset's bytes: reserve before the first byte, release on every way out.
 
 Pure numbers: no path, no clock. Keeps Q1: `used + reserved` never passes the limit. Calls may come
 from the event loop and from ingest threads, so each step is atomic.
@@ -52,17 +52,20 @@ class Quota:
         with self._lock:
             self._used_bytes += change_bytes
 
-    def _move_reserved(self, change_bytes: int, *, used_bytes: int = 0) -> bool:
+    def _move_reserved(self, change_bytes: int) -> bool:
         with self._lock:
             if change_bytes > self.available_bytes:
                 return False
             self._reserved_bytes += change_bytes
-            self._used_bytes += used_bytes
             return True
 
 
 class Reservation:
-    """A write's promised bytes. Ends with `settle` or `release`; a second end changes nothing."""
+    """A write's promised bytes.
+
+    When the write lands, its bytes are first counted as used and then released here, so that the
+    sum is never too low in between.
+    """
 
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
@@ -70,16 +73,12 @@ class Reservation:
 
     def grow(self, by_bytes: int) -> bool:
         """Ask for more; False, and unchanged, when there is no room."""
-        if not self._quota._move_reserved(by_bytes):
+        if by_bytes > 0 and not self._quota._move_reserved(by_bytes):
             return False
         self.size_bytes += by_bytes
         return True
 
-    def settle(self, used_change_bytes: int) -> None:
-        """The write landed: the promise becomes use, in one step."""
-        size_bytes, self.size_bytes = self.size_bytes, 0
-        self._quota._move_reserved(-size_bytes, used_bytes=used_change_bytes)
-
     def release(self) -> None:
-        """The write did not land."""
-        self.settle(0)
+        """End the promise; a second call changes nothing."""
+        size_bytes, self.size_bytes = self.size_bytes, 0
+        self._quota._move_reserved(-size_bytes)

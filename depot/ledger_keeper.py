@@ -1,0 +1,293 @@
+"""The ledger and the pins as kept on every mirror: read, resolved, changed, brought up to date.
+
+Keeps G1 to G4 with `depot.ledger` and `depot.fencing` deciding: a config is on every healthy
+dataset, durable, before it is acknowledged or acted on; the witness follows before the answer. One
+lock orders every change; readers look at `resolved` and `book`, which are replaced whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from depot import fencing
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.dataset import METADATA, Dataset
+from depot.document import Unreadable
+from depot.errors import (
+    ConfigGeneration,
+    DatasetUnusable,
+    DepotError,
+    FormatTooNew,
+    Io,
+    NoConfig,
+    NoDataset,
+    NotFound,
+    NotInConfig,
+    QuotaExceeded,
+)
+from depot.ledger import (
+    LEDGER_NAME,
+    NO_LEDGER,
+    Ledger,
+    Rank,
+    Readings,
+    Resolved,
+    Standing,
+    decode_ledger,
+    encode_ledger,
+    resolve,
+)
+from depot.mirror import Mirror
+from depot.mirrors import MirrorSet
+from depot.pins import PINS_NAME, PinBook, decode_pins, encode_pins
+from depot.state_dir import StateDir
+from depot.worker import describe_error, full_disk
+
+EventSink = Callable[[str, Mapping[str, object]], None]
+"""Called on the event loop with a kind and its fields; must not block."""
+
+T = TypeVar("T")
+_PINS: Final = f"{METADATA}/{PINS_NAME}"
+_SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one mirror says; `unseen` when its ledger cannot be read."""
+
+    ledger: Ledger | None
+    book: PinBook | None
+    unseen: str | None = None
+
+
+class LedgerKeeper:
+    """Owns what this node has accepted.
+
+    Attributes:
+        resolved: the state that decisions are made on.
+        book: the pins.
+        problems: what is wrong with the ledgers, for the status.
+    """
+
+    def __init__(
+        self, mirrors: MirrorSet, state_dir: StateDir, *, delete_grace_s: float, on_event: EventSink
+    ) -> None:
+        self.resolved = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
+        self.book = PinBook()
+        self.problems: tuple[str, ...] = ()
+        self._mirrors = mirrors
+        self._state_dir = state_dir
+        self._delete_grace_s = delete_grace_s
+        self._emit = on_event
+        self._lock = asyncio.Lock()
+        self._witness: Rank | None = None
+        self._witness_problem: str | None = None
+
+    async def load(self) -> None:
+        """Read the witness and every ledger, at boot.
+
+        Raises:
+            FormatTooNew: the witness was written by a newer program.
+        """
+        self._witness, self._witness_problem = await asyncio.to_thread(
+            self._state_dir.read_witness, self._mirrors.sled_id
+        )
+        await self.reload()
+
+    async def reload(self) -> bool:
+        """Look at every ledger again, after a dataset came; tell whether the config changed."""
+        async with self._lock:
+            before = self.resolved
+            readings = await self._read_all()
+            self._adopt(readings)
+            if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
+                await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
+                if self.resolved.certain:
+                    await self._acknowledge(self.resolved.floor)
+            if self.book.version:
+                await self._spread(_PINS, encode_pins(self.book))
+            return before.floor != self.resolved.floor
+
+    async def put_config(self, proposed: ArtifactConfig) -> bool:
+        """Accept a config; False when it is the one in force (which repairs its ledger copies).
+
+        Raises:
+            NoDataset, LedgerUnknown, ConfigGeneration, ArtifactInUse, QuotaExceeded, Io.
+        """
+        async with self._lock:
+            self._mirrors.require_readable()
+            changed = self._judge(proposed)
+            self._mirrors.require_healthy()
+            if not changed:
+                await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
+                return False
+            current, now_s = self.resolved.ledger, time.time()
+            grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s)
+            await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
+            self._emit(
+                "config_changed",
+                {"generation": int(proposed.generation), "artifacts": len(proposed.artifacts)},
+            )
+            return True
+
+    async def reset(self, expected: Generation) -> None:
+        """Forget config and generation on every dataset, in a new epoch.
+
+        Raises:
+            NoDataset: a dataset is not there or cannot be written.
+            NoConfig: there is nothing to forget.
+            ConfigGeneration: `expected` is not the current generation.
+        """
+        async with self._lock:
+            if len(self._mirrors.healthy()) < len(self._mirrors.all):
+                raise NoDataset("a reset needs every dataset present and writable")
+            floor = self.resolved.floor
+            if floor.generation < 0:
+                raise NoConfig
+            if int(expected) != floor.generation:
+                raise ConfigGeneration(
+                    f"expected generation {expected}, the current one is {floor.generation}",
+                    expected,
+                    Generation(floor.generation),
+                )
+            await self._accept(Ledger(floor.epoch + 1, None))
+            self._emit("reset", {"generation": floor.generation, "ledger_epoch": floor.epoch + 1})
+
+    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
+        """Hold artifacts under a name.
+
+        Raises:
+            NoDataset, NoConfig, LedgerUnknown, NotInConfig, InvalidRequest, QuotaExceeded, Io.
+        """
+        async with self._lock:
+            self._mirrors.require_readable()
+            config = fencing.check_config_known(self.resolved)
+            outside = sorted(set(artifacts) - config.artifacts)
+            if outside:
+                raise NotInConfig(
+                    f"{len(outside)} artifact(s) of the pin, first {outside[0]}, are not in the "
+                    f"config of generation {config.generation}"
+                )
+            await self._replace_pins(self.book.with_pin(name, artifacts))
+
+    async def delete_pin(self, name: str) -> None:
+        """Let go of a pin.
+
+        Raises:
+            NoDataset, NotFound, QuotaExceeded, Io.
+        """
+        async with self._lock:
+            self._mirrors.require_readable()
+            if name not in self.book.pins:
+                raise NotFound(f"no pin is named {name!r}")
+            await self._replace_pins(self.book.without_pin(name))
+
+    def _judge(self, proposed: ArtifactConfig) -> bool:
+        try:
+            return fencing.accept_config(self.resolved, proposed, self.book.artifacts)
+        except DepotError as error:
+            self._emit(
+                "config_refused",
+                {"generation": int(proposed.generation), "code": error.code, "error": str(error)},
+            )
+            raise
+
+    async def _accept(self, ledger: Ledger) -> None:
+        await self._write(LEDGER_NAME, encode_ledger(ledger))
+        await self._acknowledge(ledger.rank)
+        standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
+        self.resolved = Resolved(standing, ledger, ledger.rank, certain=True)
+
+    async def _replace_pins(self, book: PinBook) -> None:
+        await self._write(_PINS, encode_pins(book))
+        self.book = book
+
+    async def _acknowledge(self, rank: Rank) -> None:
+        if rank == self._witness and self._witness_problem is None:
+            return
+        self._witness = rank
+        try:
+            await asyncio.to_thread(self._state_dir.write_witness, rank, self._mirrors.sled_id)
+            self._witness_problem = None
+        except OSError as error:
+            # The datasets have it; what is weaker now is the next boot with one of them stale.
+            self._witness_problem = f"the witness cannot be written: {describe_error(error)}"
+
+    async def _write(self, name: str, content: bytes) -> None:
+        outcomes = await self._each(lambda m: m.call(Dataset.write_document, name, content))
+        failures = [outcome for outcome in outcomes if outcome is not None]
+        if len(failures) < len(outcomes):
+            return
+        if not failures:
+            raise NoDataset("no dataset can be written")
+        if all(isinstance(e, OSError) and full_disk(e) for e in failures):
+            raise QuotaExceeded("every dataset is full, also its reserve for metadata")
+        raise Io("no dataset could write it")
+
+    async def _spread(self, name: str, content: bytes) -> None:
+        # A failure has moved the mirror's state already; its return brings it here again.
+        await self._each(lambda m: m.call(_write_if_different, name, content))
+
+    async def _each(
+        self, work: Callable[[Mirror], Awaitable[None]]
+    ) -> list[OSError | DatasetUnusable | None]:
+        async def attempt(mirror: Mirror) -> OSError | DatasetUnusable | None:
+            try:
+                await work(mirror)
+            except (OSError, DatasetUnusable) as error:
+                return error
+            return None
+
+        return await asyncio.gather(*(attempt(mirror) for mirror in self._mirrors.healthy()))
+
+    async def _read_all(self) -> list[_Reading]:
+        readings = await asyncio.gather(*(_read(mirror) for mirror in self._mirrors.all))
+        problems = (reading.unseen for reading in (*readings, self._witness_reading()))
+        self.problems = tuple(problem for problem in problems if problem)
+        return list(readings)
+
+    def _witness_reading(self) -> _Reading:
+        return _Reading(None, None, self._witness_problem)
+
+    def _adopt(self, readings: list[_Reading]) -> None:
+        ledgers = [reading.ledger for reading in readings if reading.ledger is not None]
+        unseen = sum(reading.unseen is not None for reading in readings)
+        absent = len(readings) - len(ledgers) - unseen
+        self.resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
+        books = (reading.book for reading in readings if reading.book is not None)
+        self.book = max((self.book, *books), key=lambda book: book.version)
+
+
+async def _read(mirror: Mirror) -> _Reading:
+    if not mirror.readable:
+        return _Reading(None, None, f"dataset {mirror.path} is missing: {mirror.last_error}")
+    try:
+        content = await mirror.read(Dataset.read_document, LEDGER_NAME)
+        ledger = None if content is None else decode_ledger(content)
+    except FormatTooNew as error:
+        mirror.detach(str(error))  # an older program must not write what it cannot read
+        return _Reading(None, None, f"dataset {mirror.path}: {error}")
+    except (OSError, DatasetUnusable, Unreadable) as error:
+        return _Reading(None, await _read_pins(mirror), f"dataset {mirror.path}: {error}")
+    return _Reading(ledger, await _read_pins(mirror))
+
+
+async def _read_pins(mirror: Mirror) -> PinBook | None:
+    try:
+        content = await mirror.read(Dataset.read_document, _PINS)
+        return None if content is None else decode_pins(content)
+    except (OSError, DatasetUnusable, Unreadable):
+        return None
+
+
+def _write_if_different(dataset: Dataset, name: str, content: bytes) -> None:
+    try:
+        if dataset.read_document(name) == content:
+            return
+    except OSError:
+        pass  # whatever stands there cannot be read: the rename below replaces it
+    dataset.write_document(name, content)

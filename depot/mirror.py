@@ -1,0 +1,204 @@
+"""A configured dataset path and its live state: attached or not, trusted or not, and what it holds.
+
+The event loop's view of a `Dataset`. Every blocking call runs in the mirror's own daemon threads
+under a deadline, so one device's hang stays its own (B4). A failure moves the state:
+
+    healthy --write fails, call hangs--> suspect (still readable) --probe succeeds--> healthy
+    any --path no longer leads to the dataset--> missing --attach succeeds--> healthy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from depot.artifact import ArtifactHash
+from depot.dataset import Dataset, Space
+from depot.errors import DatasetUnusable
+from depot.quota import Quota
+from depot.worker import DaemonThreads, describe_error, full_disk
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS: Final = 8
+EMPTY_ARTIFACT: Final = ArtifactHash.of(b"")
+
+
+class MirrorState(StrEnum):
+    """How far a dataset can be used."""
+
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One artifact's file on one dataset.
+
+    Attributes:
+        verified_at_s: Unix time when its bytes last hashed to its name; None: never seen.
+        damaged: known not to hold the bytes its name says.
+    """
+
+    size_bytes: int
+    verified_at_s: float | None = None
+    damaged: bool = False
+
+
+Transition = Callable[["Mirror", MirrorState, MirrorState], None]
+
+
+class Mirror:
+    """One of the datasets of a store.
+
+    Args:
+        index: its place in the configuration.
+        on_transition: told after each change of state.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        path: Path,
+        *,
+        quota_bytes: int,
+        device_timeout_s: float,
+        on_transition: Transition,
+    ) -> None:
+        self.index = index
+        self.path = path
+        self.artifacts: dict[ArtifactHash, Copy] = {}
+        self.quota = Quota(quota_bytes)
+        self.space: Space | None = None
+        self.full = False
+        self.last_error: str | None = None
+        self.state = MirrorState.MISSING
+        self._dataset: Dataset | None = None
+        self.timeout_s = device_timeout_s
+        self._on_transition = on_transition
+        self._threads = DaemonThreads(f"dataset-{index}", THREADS)
+
+    @property
+    def healthy(self) -> bool:
+        """Can be read and written."""
+        return self.state is MirrorState.HEALTHY
+
+    @property
+    def readable(self) -> bool:
+        """Can be read."""
+        return self.state is not MirrorState.MISSING
+
+    @property
+    def dataset(self) -> Dataset:
+        """The attached dataset; ask only a readable mirror."""
+        if self._dataset is None:
+            raise DatasetUnusable(f"{self.path}: {self.last_error or 'not attached'}")
+        return self._dataset
+
+    def good_copy(self, artifact: ArtifactHash) -> Copy | None:
+        """The artifact's copy here, unless it is known to be damaged or cannot be whole."""
+        copy = self.artifacts.get(artifact)
+        if copy is None or copy.damaged or not self.readable:
+            return None
+        return None if copy.size_bytes == 0 and artifact != EMPTY_ARTIFACT else copy
+
+    def room_for(self, size_bytes: int) -> bool:
+        """Tell whether the filesystem, as last asked, has the bytes and an inode."""
+        space = self.space
+        return space is None or (space.free_bytes >= size_bytes and space.free_inodes != 0)
+
+    async def call(
+        self, function: Callable[Concatenate[Dataset, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a file operation; its failure is also the mirror's.
+
+        Raises:
+            OSError, DatasetUnusable: after the state was moved accordingly.
+        """
+        try:
+            return await self.read(function, *args, **kwargs)
+        except (OSError, DatasetUnusable) as error:
+            self.failed(error)
+            raise
+
+    async def read(
+        self, function: Callable[Concatenate[Dataset, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a file operation whose failure says nothing about the rest of the dataset."""
+        return await self._threads.call(self.timeout_s, function, self.dataset, *args, **kwargs)
+
+    def failed(self, error: OSError | DatasetUnusable) -> None:
+        """Move the state after a failed operation."""
+        if isinstance(error, DatasetUnusable):
+            self.detach(str(error))
+        elif isinstance(error, FileNotFoundError):
+            pass
+        elif full_disk(error):
+            self.full = True
+            self.last_error = describe_error(error)
+        else:
+            self.last_error = describe_error(error)
+            if self.state is MirrorState.HEALTHY:
+                self._move(MirrorState.SUSPECT)
+
+    def attached(self, dataset: Dataset, sizes: dict[ArtifactHash, int], *, writable: bool) -> None:
+        """Take over a dataset that was opened, with what a scan of it found."""
+        self._dataset = dataset
+        self.artifacts = {artifact: Copy(size) for artifact, size in sizes.items()}
+        self.quota.set_used(sum(sizes.values()))
+        if writable:
+            self.recovered()
+        else:
+            self.last_error = "read-only"
+            self._move(MirrorState.SUSPECT)
+
+    def recovered(self) -> None:
+        """The dataset has proved that it can be written."""
+        self.last_error = None
+        self.full = False
+        self._move(MirrorState.HEALTHY)
+
+    def detach(self, reason: str) -> None:
+        """Let go of the dataset."""
+        self.last_error = reason
+        self.artifacts = {}
+        self.quota.set_used(0)
+        self.space = None
+        dataset, self._dataset = self._dataset, None
+        if dataset is not None:
+            # Closing can hang on a dead device, so it is the mirror's threads' work too.
+            self._threads.submit(dataset.close)
+        self._move(MirrorState.MISSING)
+
+    def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start a call in the mirror's threads without waiting for it."""
+        return self._threads.submit(function, *args, **kwargs)
+
+    def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
+        """Note that a copy appeared, changed or left; keeps the quota's use right."""
+        before = self.artifacts.get(artifact)
+        self.quota.add_used((copy.size_bytes if copy else 0) - (before.size_bytes if before else 0))
+        if copy is None:
+            self.artifacts.pop(artifact, None)
+        else:
+            self.artifacts[artifact] = copy
+
+    async def close(self) -> None:
+        """Release the dataset, or leave it behind if its device hangs, and let the threads end."""
+        if self._dataset is not None:
+            with suppress(OSError):
+                await self._threads.call(self.timeout_s, self._dataset.close)
+            self._dataset = None
+        self._threads.close()
+
+    def _move(self, state: MirrorState) -> None:
+        before, self.state = self.state, state
+        if before is not state:
+            self._on_transition(self, before, state)

@@ -1,0 +1,139 @@
+"""All datasets of a store: which are there, attaching those that come, watching those that are.
+
+Several agents on one dataset, or another sled's disk in the slot, are kept out here: only a dataset
+with this sled's marker whose lock could be taken becomes part of the set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from depot.artifact import ArtifactHash
+from depot.dataset import Dataset, Space
+from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
+from depot.mirror import Mirror
+from depot.worker import describe_error
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A dataset that was just opened, and what stands on it."""
+
+    dataset: Dataset
+    sizes: dict[ArtifactHash, int]
+    space: Space
+    writable: bool
+
+
+class MirrorSet:
+    """The mirrors of a store, in the order of the configuration.
+
+    Args:
+        sled_id: the sled whose datasets these are; None: whoever the first marker names.
+    """
+
+    def __init__(
+        self, mirrors: Sequence[Mirror], *, require_mountpoint: bool, sled_id: str | None
+    ) -> None:
+        self.all = tuple(mirrors)
+        self.sled_id = sled_id
+        self._require_mountpoint = require_mountpoint
+        self._attaching: dict[int, Future[Attachment]] = {}
+
+    def healthy(self) -> list[Mirror]:
+        """Those that can be read and written."""
+        return [mirror for mirror in self.all if mirror.healthy]
+
+    def readable(self) -> list[Mirror]:
+        """Those that can be read, the healthy ones first."""
+        return sorted((m for m in self.all if m.readable), key=lambda mirror: not mirror.healthy)
+
+    def require_readable(self) -> None:
+        """Raise NoDataset when none can be read."""
+        if not self.readable():
+            raise NoDataset(f"no dataset can be read: {self._reasons()}")
+
+    def require_healthy(self) -> None:
+        """Raise NoDataset when none can be written."""
+        if not self.healthy():
+            raise NoDataset(f"no dataset can be written: {self._reasons()}")
+
+    def share_a_device(self) -> bool:
+        """Tell whether two datasets share a device, so that one failure takes both."""
+        devices = [mirror.dataset.device_id for mirror in self.readable()]
+        return len(set(devices)) < len(devices)
+
+    async def attach(self, mirror: Mirror) -> None:
+        """Try to attach a missing mirror; the reason is recorded when it cannot be.
+
+        Raises:
+            DatasetBusy: another process uses the dataset (also recorded).
+        """
+        if mirror.index not in self._attaching:
+            self._attaching[mirror.index] = mirror.begin(
+                _attach, mirror.path, self._require_mountpoint, self.sled_id
+            )
+        # A hung attach is awaited again at the next try, never started twice.
+        attaching = self._attaching[mirror.index]
+        await asyncio.wait((asyncio.wrap_future(attaching),), timeout=mirror.timeout_s)
+        if not attaching.done():
+            mirror.last_error = describe_error(OSError(errno.ETIMEDOUT, ""))
+            return
+        del self._attaching[mirror.index]
+        try:
+            attachment = attaching.result()
+            self._admit(mirror, attachment)
+        except DatasetBusy as error:
+            mirror.last_error = str(error)
+            raise
+        except DatasetUnusable as error:
+            mirror.last_error = str(error)
+        except OSError as error:
+            mirror.last_error = describe_error(error)
+
+    async def close(self) -> None:
+        """Release every dataset."""
+        for attaching in self._attaching.values():
+            attaching.add_done_callback(_close_late)
+        await asyncio.gather(*(mirror.close() for mirror in self.all))
+
+    def _admit(self, mirror: Mirror, attachment: Attachment) -> None:
+        # Two paths may have raced for the first marker: the second is checked against it here.
+        dataset = attachment.dataset
+        sled_id = dataset.marker.sled_id
+        if self.sled_id not in (None, sled_id):
+            dataset.close()
+            raise DatasetUnusable(f"{mirror.path} belongs to sled {sled_id}, not {self.sled_id}")
+        self.sled_id = sled_id
+        mirror.space = attachment.space
+        mirror.attached(dataset, attachment.sizes, writable=attachment.writable)
+
+    def _reasons(self) -> str:
+        # The index, not the path: this message is on the wire (S4).
+        return "; ".join(f"dataset {m.index + 1} is {m.state}" for m in self.all)
+
+
+def _attach(path: Path, require_mountpoint: bool, sled_id: str | None) -> Attachment:
+    dataset = Dataset.attach(path, require_mountpoint=require_mountpoint, sled_id=sled_id)
+    try:
+        sizes, space = dataset.scan(), dataset.space()
+        try:
+            dataset.probe()
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            return Attachment(dataset, sizes, space, writable=False)
+        return Attachment(dataset, sizes, space, writable=True)
+    except BaseException:
+        dataset.close()
+        raise
+
+
+def _close_late(attaching: Future[Attachment]) -> None:
+    if attaching.exception() is None:
+        attaching.result().dataset.close()

@@ -1,0 +1,369 @@
+"""One write of an artifact: admission, the stream, and the commit.
+
+Admission makes every refusal that needs no body, in the contract's order, and reserves the space
+(Q1). The commit point is the entry in the mirrors' records, made on the event loop together with a
+last look at the fence (G5): a file that got its name while the config moved on is unlinked again.
+Writers of the same artifact stream side by side and commit one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from depot import fencing
+from depot.artifact import ArtifactHash, Generation
+from depot.dataset import Dataset
+from depot.errors import (
+    ArtifactGeneration,
+    DatasetUnusable,
+    HashMismatch,
+    Io,
+    LengthMismatch,
+    QuotaExceeded,
+    TooFewCopies,
+    TooLarge,
+    TooManyPuts,
+)
+from depot.ingest import Ingested, Ingestor, StagedFile
+from depot.keyed_lock import KeyedLock
+from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.mirror import Copy, Mirror
+from depot.mirrors import MirrorSet
+from depot.quota import Reservation
+from depot.sources import Source
+from depot.verify import verify_copy
+from depot.worker import describe_error, full_disk
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The outcome of a write.
+
+    Attributes:
+        datasets: how many datasets could be written when it began.
+        copies: how many hold the artifact durably now.
+        failures: why the others do not, for people.
+    """
+
+    datasets: int
+    copies: int
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutLimits:
+    """Bounds of writes; sizes in bytes."""
+
+    max_artifact_size_bytes: int
+    min_copies: int
+    max_concurrent_puts: int
+
+
+@dataclass
+class _Targets:
+    """Where a write goes: mirrors with a reservation; what was ruled out, and why."""
+
+    reservations: dict[int, Reservation] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+class PutDesk:
+    """Admits writes and knows which artifacts have one running.
+
+    Attributes:
+        running: writes that count towards the limit.
+        in_flight: how many writers each artifact has now.
+        commits: held for each artifact while its files get or lose their names.
+    """
+
+    def __init__(
+        self,
+        mirrors: MirrorSet,
+        keeper: LedgerKeeper,
+        ingestor: Ingestor,
+        limits: PutLimits,
+        on_event: EventSink,
+    ) -> None:
+        self.running = 0
+        self.in_flight: Counter[ArtifactHash] = Counter()
+        self.commits: KeyedLock[ArtifactHash] = KeyedLock()
+        self.mirrors = mirrors
+        self.keeper = keeper
+        self.ingestor = ingestor
+        self.limits = limits
+        self.emit = on_event
+
+    @asynccontextmanager
+    async def begin(
+        self,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int | None,
+        *,
+        counted: bool,
+        event: str | None,
+    ) -> AsyncIterator[Put]:
+        """Admit a write for the block; see `ArtifactStore.begin_put`."""
+        self.mirrors.require_readable()
+        fencing.check_write(self.keeper.resolved, artifact, generation)
+        self.mirrors.require_healthy()
+        self.in_flight[artifact] += 1
+        put = Put(self, artifact, generation, length_bytes, event)
+        try:
+            await put.look_for_copies()
+            fencing.check_commit(self.keeper.resolved, artifact, generation)  # that took a while
+            if put.held is None:
+                put.reserve()
+            with self._counted(counted and put.held is None):
+                yield put
+        finally:
+            put.release()
+            self.in_flight[artifact] -= 1
+            if not self.in_flight[artifact]:
+                del self.in_flight[artifact]
+
+    def _counted(self, counted: bool) -> _Slot:
+        if counted and self.running >= self.limits.max_concurrent_puts:
+            raise TooManyPuts(f"{self.running} puts are running, the limit of this sled")
+        return _Slot(self, int(counted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    desk: PutDesk
+    weight: int
+
+    def __enter__(self) -> None:
+        self.desk.running += self.weight
+
+    def __exit__(self, *_exc: object) -> None:
+        self.desk.running -= self.weight
+
+
+class Put:
+    """An admitted write.
+
+    Attributes:
+        held: every healthy dataset that has room already holds a copy that was verified just now;
+            nothing needs to be sent.
+    """
+
+    def __init__(
+        self,
+        desk: PutDesk,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int | None,
+        event: str | None,
+    ) -> None:
+        self.held: Stored | None = None
+        self._desk = desk
+        self._artifact = artifact
+        self._generation = generation
+        self._length_bytes = length_bytes
+        self._event = event
+        self._targets = _Targets()
+        self._healthy = desk.mirrors.healthy()
+        self._good: list[Mirror] = []
+
+    async def look_for_copies(self) -> None:
+        """Verify the copies that are there; with one on every healthy dataset the put is held."""
+        verified = await asyncio.gather(*(verify_copy(m, self._artifact) for m in self._healthy))
+        self._good = [m for m, copy in zip(self._healthy, verified, strict=True) if copy]
+        if self._good and len(self._good) == len(self._healthy):
+            self.held = self._stored(())
+
+    def reserve(self) -> None:
+        """Reserve space on every healthy dataset without a good copy.
+
+        Raises:
+            TooLarge, QuotaExceeded.
+        """
+        size_bytes = self._length_bytes or 0
+        self._check_size(size_bytes)
+        for mirror in self._lacking():
+            reservation = mirror.quota.reserve(size_bytes) if mirror.room_for(size_bytes) else None
+            if reservation is None:
+                self._targets.failures.append(f"dataset {mirror.index + 1} is full")
+            else:
+                self._targets.reservations[mirror.index] = reservation
+        if self._targets.reservations:
+            return
+        if not self._good:
+            raise QuotaExceeded(f"no dataset has room for the {size_bytes} bytes now")
+        self.held = self._stored(())
+
+    def release(self) -> None:
+        """Give back what is still reserved."""
+        for reservation in self._targets.reservations.values():
+            reservation.release()
+
+    async def receive(self, source: Source) -> Stored:
+        """Read the stream and store it on every mirror that can take it.
+
+        Raises:
+            HashMismatch, LengthMismatch, BodyTimeout, TooLarge, QuotaExceeded, Io, TooFewCopies,
+            ArtifactGeneration, LedgerUnknown, NoConfig: nothing is left behind, except that after
+                TooFewCopies what was written stays.
+            OSError: the source's connection was lost.
+        """
+        ingested = await self._ingest(source)
+        self._note_failures(ingested.failures)
+        landed: set[int] = set()
+        try:
+            self._check_content(ingested)
+            landed = await self._commit(ingested)
+        finally:
+            left = [file for index, file in ingested.staged.items() if index not in landed]
+            await asyncio.gather(*(self._discard(file) for file in left))
+        return self._outcome(ingested, landed)
+
+    def _lacking(self) -> list[Mirror]:
+        return [mirror for mirror in self._healthy if mirror not in self._good]
+
+    def _check_size(self, size_bytes: int) -> None:
+        most_bytes = min(
+            self._desk.limits.max_artifact_size_bytes,
+            max((_capacity_bytes(mirror) for mirror in self._healthy), default=0),
+        )
+        if size_bytes > most_bytes:
+            raise TooLarge(f"{size_bytes} bytes can never fit; at most {most_bytes} do")
+
+    async def _ingest(self, source: Source) -> Ingested:
+        mirrors = self._desk.mirrors.all
+        datasets = {i: mirrors[i].dataset for i in self._targets.reservations if mirrors[i].healthy}
+        running = self._desk.ingestor.start(source, datasets, self._length_bytes, self._admit)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(running))
+        except asyncio.CancelledError:
+            source.abort()
+            running.add_done_callback(_discard_late)
+            raise
+
+    def _admit(self, size_bytes: int) -> Collection[int]:
+        # Runs in the filler's thread; reservations and quotas are made for that.
+        if self._length_bytes is not None:
+            if size_bytes > self._length_bytes:
+                raise LengthMismatch(self._length_bytes, size_bytes)
+            return ()
+        self._check_size(size_bytes)
+        reservations = self._targets.reservations
+        grown = {i: r.grow(size_bytes - r.size_bytes) for i, r in reservations.items()}
+        if not any(grown.values()):
+            raise QuotaExceeded(f"no dataset has room for more than {size_bytes} bytes now")
+        return [index for index, fits in grown.items() if not fits]
+
+    def _note_failures(self, failures: Mapping[int, OSError | DatasetUnusable]) -> None:
+        for index, error in failures.items():
+            self._desk.mirrors.all[index].failed(error)
+            self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
+
+    def _check_content(self, ingested: Ingested) -> None:
+        if not ingested.staged and ingested.failures:
+            return  # reading may have ended early; the outcome tells why
+        if self._length_bytes not in (None, ingested.size_bytes):
+            raise LengthMismatch(self._length_bytes or 0, ingested.size_bytes)
+        if ingested.digest != self._artifact:
+            raise HashMismatch(self._artifact, ingested.digest)
+
+    async def _commit(self, ingested: Ingested) -> set[int]:
+        async with self._desk.commits.hold(self._artifact):
+            self._check_fence()
+            named = await asyncio.gather(
+                *(self._name(index, file) for index, file in ingested.staged.items())
+            )
+            landed = {index for index in named if index is not None}
+            try:
+                self._check_fence()
+            except ArtifactGeneration:
+                await self._take_back(landed)
+                raise
+            copy = Copy(ingested.size_bytes, verified_at_s=time.time())
+            for index in landed:
+                self._desk.mirrors.all[index].record(self._artifact, copy)
+        self.release()
+        return landed
+
+    def _check_fence(self) -> None:
+        fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)
+
+    async def _name(self, index: int, file: StagedFile) -> int | None:
+        mirror = self._desk.mirrors.all[index]
+        try:
+            if mirror.dataset is not file.dataset:
+                raise DatasetUnusable(f"{mirror.path} went away and came back during the write")
+            await mirror.call(Dataset.commit, file.name, self._artifact)
+        except (OSError, DatasetUnusable) as error:
+            self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
+            return None
+        return index
+
+    async def _take_back(self, landed: Collection[int]) -> None:
+        for index in sorted(landed):
+            mirror = self._desk.mirrors.all[index]
+            try:
+                await mirror.call(Dataset.unlink, self._artifact)
+            except (OSError, DatasetUnusable):
+                continue  # not recorded, so not served; the reconciler finds the file
+            mirror.record(self._artifact, None)
+
+    async def _discard(self, file: StagedFile) -> None:
+        for mirror in self._desk.mirrors.readable():
+            if mirror.dataset is file.dataset:
+                try:
+                    await mirror.read(Dataset.discard, file.name)
+                except (OSError, DatasetUnusable):
+                    return  # the next attach clears the staging directory
+
+    def _outcome(self, ingested: Ingested, landed: Collection[int]) -> Stored:
+        stored = self._stored(landed)
+        if not landed and not self._good:
+            raise self._no_copy(ingested)
+        if landed and self._event:
+            self._desk.emit(
+                self._event,
+                {
+                    "sha256": str(self._artifact),
+                    "generation": int(self._generation),
+                    "size_bytes": ingested.size_bytes,
+                    "copies": stored.copies,
+                    "datasets": stored.datasets,
+                },
+            )
+        if stored.copies < self._desk.limits.min_copies:
+            raise TooFewCopies(
+                f"{stored.copies} durable copies, at least {self._desk.limits.min_copies} are "
+                "expected; what was written stays"
+            )
+        return stored
+
+    def _no_copy(self, ingested: Ingested) -> QuotaExceeded | Io:
+        errors = list(ingested.failures.values())
+        if errors and all(isinstance(e, OSError) and full_disk(e) for e in errors):
+            return QuotaExceeded("every dataset ran full during the write")
+        return Io(f"no dataset could store it: {'; '.join(self._targets.failures)}")
+
+    def _stored(self, landed: Collection[int]) -> Stored:
+        copies = len(self._good) + len(landed)
+        return Stored(len(self._healthy), copies, tuple(self._targets.failures))
+
+
+def _capacity_bytes(mirror: Mirror) -> int:
+    total_bytes = mirror.space.total_bytes if mirror.space else mirror.quota.limit_bytes
+    return min(mirror.quota.limit_bytes, total_bytes)
+
+
+def _reason(error: OSError | DatasetUnusable) -> str:
+    # Not the message of a DatasetUnusable: it names a local path, and this goes on the wire (S4).
+    return describe_error(error) if isinstance(error, OSError) else "not there any more"
+
+
+def _discard_late(running: object) -> None:
+    ingested = running.result() if not running.exception() else None  # type: ignore[attr-defined]
+    for file in ingested.staged.values() if ingested else ():
+        file.discard()

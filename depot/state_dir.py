@@ -1,0 +1,70 @@
+"""The state directory: what must outlive every dataset. The witness, and a lock of its own.
+
+The witness names the highest config this node ever acknowledged, so that a boot with only a stale
+dataset present cannot move the generation backwards (G1). All calls block.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from depot.dataset import STAGING, write_document
+from depot.document import Unreadable
+from depot.errors import DatasetBusy, FormatTooNew
+from depot.ledger import WITNESS_NAME, Rank, decode_witness, encode_witness
+
+
+class StateDir:
+    """An open, locked state directory."""
+
+    def __init__(self, path: Path, root_fd: int) -> None:
+        self.path = path
+        self._root = root_fd
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Make the directory if need be, and lock it for this process.
+
+        Raises:
+            DatasetBusy: another process uses it.
+            OSError: it cannot be made or opened.
+        """
+        (path / STAGING).mkdir(parents=True, exist_ok=True, mode=0o700)
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(root)
+            raise DatasetBusy(f"{path} is the state directory of a running agent") from error
+        return cls(path, root)
+
+    def read_witness(self, sled_id: str | None) -> tuple[Rank | None, str | None]:
+        """Read the witness: its rank, or None and (unless there is none) the reason.
+
+        Raises:
+            FormatTooNew: it was written by a newer program.
+        """
+        try:
+            rank, about = decode_witness((self.path / WITNESS_NAME).read_bytes())
+        except FileNotFoundError:
+            return None, None
+        except FormatTooNew:
+            raise
+        except (OSError, Unreadable) as error:
+            return None, f"the witness cannot be read: {error}"
+        if None not in (about, sled_id) and about != sled_id:
+            return None, f"the witness is about sled {about}, this is sled {sled_id}"
+        return rank, None
+
+    def write_witness(self, rank: Rank, sled_id: str | None) -> None:
+        """Replace the witness durably."""
+        write_document(self._root, WITNESS_NAME, encode_witness(rank, sled_id))
+
+    def close(self) -> None:
+        """Release the lock."""
+        with suppress(OSError):
+            os.close(self._root)

@@ -1,0 +1,380 @@
+"""`ArtifactStore`: the verbs of content-addressed storage on mirrored datasets.
+
+Usable without the daemon::
+
+    init_datasets([Path("/m2/a"), Path("/m2/b")])
+    async with await ArtifactStore.open([Path("/m2/a"), Path("/m2/b")], state_dir=state) as store:
+        await store.put_config(ArtifactConfig.make(1, [artifact]))
+        async with store.begin_put(artifact, Generation(1), size_bytes) as put:
+            stored = put.held or await put.receive(FileSource(fd))
+
+All methods belong to one event loop. Blocking work happens in threads that the store owns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from depot import fencing
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.errors import (
+    ConfigNotFound,
+    DatasetBusy,
+    NoConfig,
+)
+from depot.ingest import Ingestor
+from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.mirror import Mirror, MirrorState
+from depot.mirrors import MirrorSet
+from depot.put import Put, PutDesk, PutLimits
+from depot.reading import ArtifactDetail, Listing, OpenArtifact, Reader, detail_of
+from depot.reconcile import Reconciler
+from depot.remirror import Remirrorer
+from depot.state_dir import StateDir
+from depot.store_status import StoreStatus, status_of
+from depot.watch import Watch
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """How a store behaves; sizes in bytes, times in seconds.
+
+    Attributes:
+        quota_bytes: of each dataset.
+        min_copies: durable copies without which a put is not a success.
+        delete_grace_s: how long a config that drops more than half is not acted on (D4).
+        device_timeout_s: a device call that takes longer makes its dataset suspect.
+        watch_interval_s: how often each dataset is looked at.
+        sled_id: expected in the markers; None: whatever they say.
+    """
+
+    quota_bytes: int = 20 * GIB
+    max_artifact_size_bytes: int = 2 * GIB
+    require_mountpoint: bool = False
+    min_copies: int = 1
+    max_concurrent_puts: int = 32
+    max_concurrent_copies: int = 8
+    delete_grace_s: float = 600.0
+    reconcile_interval_s: float = 300.0
+    device_timeout_s: float = 30.0
+    watch_interval_s: float = 5.0
+    sled_id: str | None = None
+
+
+def _ignore_event(_kind: str, _fields: Mapping[str, object]) -> None:
+    """Nobody listens."""
+
+
+class ArtifactStore:
+    """Artifacts on mirrored datasets, under one config. Make one with `open`."""
+
+    def __init__(
+        self,
+        datasets: Sequence[Path],
+        state_dir: StateDir,
+        options: StoreOptions,
+        on_event: EventSink,
+    ) -> None:
+        self._options = options
+        self._emit = on_event
+        self._opened = False
+        self._state_dir = state_dir
+        self._reconcile_wanted = asyncio.Event()
+        self._remirror_wanted = asyncio.Event()
+        mirrors = [
+            Mirror(
+                index,
+                path,
+                quota_bytes=options.quota_bytes,
+                device_timeout_s=options.device_timeout_s,
+                on_transition=self._on_transition,
+            )
+            for index, path in enumerate(datasets)
+        ]
+        self._mirrors = MirrorSet(
+            mirrors, require_mountpoint=options.require_mountpoint, sled_id=options.sled_id
+        )
+        self._keeper = LedgerKeeper(
+            self._mirrors, state_dir, delete_grace_s=options.delete_grace_s, on_event=on_event
+        )
+        self._ingestor = Ingestor(
+            # One more than can be admitted: re-mirroring works beside puts and copies.
+            max_ingests=options.max_concurrent_puts + options.max_concurrent_copies + 1,
+            mirrors=len(mirrors),
+            stall_timeout_s=options.device_timeout_s,
+        )
+        limits = PutLimits(
+            max_artifact_size_bytes=options.max_artifact_size_bytes,
+            min_copies=options.min_copies,
+            max_concurrent_puts=options.max_concurrent_puts,
+        )
+        self._desk = PutDesk(self._mirrors, self._keeper, self._ingestor, limits, on_event)
+        self._reconciler = Reconciler(self._mirrors, self._keeper, self._desk, on_event)
+        self._reader = Reader(self._mirrors, on_damage=self._remirror_wanted.set)
+        self._remirrorer = Remirrorer(self._mirrors, self._keeper, self._desk, self._reader)
+        self._watch = Watch(
+            self._mirrors, interval_s=options.watch_interval_s, on_return=self._on_return
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        datasets: Sequence[Path],
+        *,
+        state_dir: Path,
+        options: StoreOptions | None = None,
+        on_event: EventSink = _ignore_event,
+    ) -> Self:
+        """Attach every dataset that is there and decide which config is in force.
+
+        Missing datasets are no error: they are attached when they come, while `run_duties` runs.
+
+        Raises:
+            DatasetBusy: another process uses the state directory or every dataset.
+            FormatTooNew: the witness was written by a newer program.
+            OSError: the state directory cannot be used.
+        """
+        opened = await asyncio.to_thread(StateDir.open, state_dir)
+        store = cls(datasets, opened, options or StoreOptions(), on_event)
+        try:
+            await store._attach_all()
+            await store._keeper.load()
+            store._opened = True
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Release the datasets and their locks. Running writes must have ended."""
+        await self._mirrors.close()
+        self._ingestor.close()
+        await asyncio.to_thread(self._state_dir.close)
+
+    async def __aenter__(self) -> Self:
+        """Return the open store."""
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    def require_dataset(self) -> None:
+        """Raise NoDataset when no dataset can be read; for a look before a body is read."""
+        self._mirrors.require_readable()
+
+    # Config
+
+    def config(self) -> ArtifactConfig:
+        """Return the config in force.
+
+        Raises:
+            NoDataset, ConfigNotFound, LedgerUnknown.
+        """
+        self._mirrors.require_readable()
+        try:
+            return fencing.check_config_known(self._keeper.resolved)
+        except NoConfig as error:
+            raise ConfigNotFound from error
+
+    async def put_config(self, config: ArtifactConfig) -> None:
+        """Accept a config; the identical one repairs its copies on the datasets.
+
+        Raises:
+            NoDataset, LedgerUnknown, ConfigGeneration, ArtifactInUse, QuotaExceeded, Io.
+        """
+        if await self._keeper.put_config(config):
+            self._reconcile_wanted.set()
+            self._remirror_wanted.set()
+
+    async def reset(self, expected_generation: Generation) -> None:
+        """Forget the config and its generation on every dataset.
+
+        Raises:
+            NoDataset: unless every dataset is there and writable.
+            NoConfig, ConfigGeneration, Io.
+        """
+        await self._keeper.reset(expected_generation)
+
+    # Artifacts
+
+    def list_artifacts(self) -> Listing:
+        """Count the good copies of each artifact of the config that has any.
+
+        Raises:
+            NoDataset, NoConfig, LedgerUnknown.
+        """
+        self._mirrors.require_readable()
+        config = fencing.check_config_known(self._keeper.resolved)
+        mirrors = self._mirrors.readable()
+        counts = {
+            artifact: sum(mirror.good_copy(artifact) is not None for mirror in mirrors)
+            for artifact in config.artifacts
+        }
+        return Listing(config.generation, {a: count for a, count in counts.items() if count})
+
+    async def describe(self, artifact: ArtifactHash) -> ArtifactDetail:
+        """Say where the artifact's copies are, dataset by dataset.
+
+        Raises:
+            NoDataset, NotFound.
+        """
+        self._mirrors.require_readable()
+        return detail_of(artifact, self._mirrors.all)
+
+    def begin_put(
+        self,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int | None,
+        *,
+        counted: bool = True,
+    ) -> AbstractAsyncContextManager[Put]:
+        """Admit a write for a block: every refusal that needs no body, and the reservation.
+
+        `length_bytes` is None for a body of unknown length; with `counted` off, the write does not
+        count towards `max_concurrent_puts` and emits no event.
+
+        Raises:
+            NoDataset, NoConfig, ArtifactGeneration, LedgerUnknown, NotInConfig, TooLarge,
+            QuotaExceeded, TooManyPuts: in this order, on entering.
+        """
+        event = "put" if counted else None
+        return self._desk.begin(artifact, generation, length_bytes, counted=counted, event=event)
+
+    async def open_artifact(
+        self, artifact: ArtifactHash, *, exclude: Collection[int] = ()
+    ) -> OpenArtifact:
+        """Open a good copy, preferably on a healthy dataset.
+
+        `exclude` names datasets whose copy has just failed.
+
+        Raises:
+            NoDataset, NotFound.
+        """
+        return await self._reader.open(artifact, exclude)
+
+    def read_failed(self, opened: OpenArtifact, error: OSError) -> None:
+        """Note that a copy could not be read, so that it is not counted or served again."""
+        self._reader.failed(opened, error)
+
+    # Pins
+
+    def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        """Every pin by name, sorted.
+
+        Raises:
+            NoDataset.
+        """
+        self._mirrors.require_readable()
+        return self._keeper.book.pins
+
+    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
+        """Hold artifacts: no config may drop them.
+
+        Raises:
+            NoDataset, NoConfig, LedgerUnknown, NotInConfig, InvalidRequest, QuotaExceeded, Io.
+        """
+        await self._keeper.put_pin(name, artifacts)
+
+    async def delete_pin(self, name: str) -> None:
+        """Let go of a pin.
+
+        Raises:
+            NoDataset, NotFound, QuotaExceeded, Io.
+        """
+        await self._keeper.delete_pin(name)
+
+    def status(self) -> StoreStatus:
+        """Everything an operator wants to know, from memory."""
+        return status_of(self._mirrors, self._keeper, self._remirrorer, self._desk.running)
+
+    # Duties
+
+    async def run_duties(self) -> None:
+        """Watch the datasets, delete, re-mirror; until cancelled."""
+        self._reconcile_wanted.set()
+        self._remirror_wanted.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch.run(), name="watch")
+            group.create_task(self._reconcile_for_ever(), name="reconcile")
+            group.create_task(self._remirror_for_ever(), name="remirror")
+
+    async def reconcile(self) -> int:
+        """Delete what no config wants, now; the number of artifacts deleted."""
+        return await self._reconciler.run_once()
+
+    async def remirror(self) -> int:
+        """Heal what some healthy dataset lacks, now; the number of artifacts healed."""
+        return await self._remirrorer.run_once()
+
+    async def check_datasets(self) -> None:
+        """Look at every dataset now."""
+        await asyncio.gather(*(self._watch.check(mirror) for mirror in self._mirrors.all))
+
+    async def _reconcile_for_ever(self) -> None:
+        while True:
+            await self._reconciler.run_once()
+            await _wait(self._reconcile_wanted, self._until_reconcile_s())
+
+    async def _remirror_for_ever(self) -> None:
+        while True:
+            await self._remirrorer.run_once()
+            await _wait(self._remirror_wanted, self._options.reconcile_interval_s)
+
+    def _until_reconcile_s(self) -> float:
+        grace_s = self._reconciler.next_grace_end_s() - time.time()
+        interval_s = self._options.reconcile_interval_s
+        return min(interval_s, grace_s + 0.1) if grace_s > 0 else interval_s
+
+    async def _attach_all(self) -> None:
+        async def attach(mirror: Mirror) -> DatasetBusy | None:
+            try:
+                await self._mirrors.attach(mirror)
+            except DatasetBusy as error:
+                return error
+            return None
+
+        # The first decides whose datasets these are, so it comes before the others.
+        busy = [await attach(mirror) for mirror in self._mirrors.all]
+        errors = [error for error in busy if error is not None]
+        if errors and len(errors) == len(self._mirrors.all):
+            raise errors[0]
+
+    async def _on_return(self) -> None:
+        await self._keeper.reload()
+        self._reconcile_wanted.set()
+        self._remirror_wanted.set()
+
+    def _on_transition(self, mirror: Mirror, before: MirrorState, after: MirrorState) -> None:
+        if not self._opened:
+            return  # finding a dataset at boot is not its return
+        fields = {"dataset": str(mirror.path), "state": str(after), "error": mirror.last_error}
+        if before is MirrorState.HEALTHY:
+            self._emit("dataset_lost", fields)
+        elif after is MirrorState.HEALTHY:
+            self._emit("dataset_returned", fields)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return
+    finally:
+        event.clear()

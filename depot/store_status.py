@@ -1,0 +1,128 @@
+"""The store's status as one value, for people, dashboards and metrics. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from depot.artifact import ArtifactHash
+from depot.ledger import Standing
+from depot.ledger_keeper import LedgerKeeper
+from depot.mirror import Mirror
+from depot.mirrors import MirrorSet
+from depot.remirror import Remirrorer
+
+_LEDGER_WARNINGS = {
+    Standing.CONFLICTED: "the datasets hold different configs of the same generation: nothing is "
+    "written or deleted until a higher generation arrives",
+    Standing.BEHIND: "a newer config was accepted than any dataset here holds: nothing is written "
+    "or deleted until the missing dataset returns or a higher generation arrives",
+    Standing.UNKNOWN: "no ledger can be read: a first config is refused until every dataset is "
+    "present ('sled-agent init --force' overrides)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatus:
+    """One dataset; sizes in bytes.
+
+    Attributes:
+        device: `major:minor` of its filesystem.
+        full: the last write found no room.
+        available_bytes: what a write could still reserve: the quota's rest or the disk's.
+        artifacts: files named by a hash, wanted or not.
+    """
+
+    path: str
+    dataset_id: str | None
+    device: str | None
+    mounted: bool
+    state: Literal["healthy", "suspect", "missing"]
+    full: bool
+    last_error: str | None
+    quota_bytes: int
+    used_bytes: int
+    reserved_bytes: int
+    available_bytes: int
+    artifacts: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """The whole store.
+
+    Attributes:
+        epoch: of the ledger; raised by each reset.
+        generation: the highest that was accepted; None: none in this epoch.
+        generation_certain: no dataset that is away can know a higher one.
+        warnings: sentences for an operator.
+    """
+
+    sled_id: str | None
+    epoch: int
+    generation: int | None
+    config_digest: str | None
+    ledger: Literal["clear", "empty", "conflicted", "behind", "unknown"]
+    generation_certain: bool
+    datasets: tuple[DatasetStatus, ...]
+    under_replicated: tuple[ArtifactHash, ...]
+    warnings: tuple[str, ...]
+    puts_running: int
+
+
+def status_of(
+    mirrors: MirrorSet, keeper: LedgerKeeper, remirrorer: Remirrorer, puts_running: int
+) -> StoreStatus:
+    """Collect the status from memory; no I/O."""
+    resolved = keeper.resolved
+    floor = resolved.floor
+    return StoreStatus(
+        sled_id=mirrors.sled_id,
+        epoch=floor.epoch,
+        generation=None if floor.generation < 0 else floor.generation,
+        config_digest=None if floor.digest is None else str(floor.digest),
+        ledger=resolved.standing.value,
+        generation_certain=resolved.certain,
+        datasets=tuple(_dataset_status(mirror) for mirror in mirrors.all),
+        under_replicated=tuple(remirrorer.under_replicated()),
+        warnings=tuple(_warnings(mirrors, keeper, remirrorer)),
+        puts_running=puts_running,
+    )
+
+
+def _dataset_status(mirror: Mirror) -> DatasetStatus:
+    quota = mirror.quota
+    dataset = mirror.dataset if mirror.readable else None
+    free_bytes = mirror.space.free_bytes if mirror.space else 0
+    return DatasetStatus(
+        path=str(mirror.path),
+        dataset_id=dataset.marker.dataset_id if dataset else None,
+        device=_device_name(dataset.device_id) if dataset else None,
+        mounted=dataset is not None,
+        state=mirror.state.value,
+        full=mirror.full,
+        last_error=mirror.last_error,
+        quota_bytes=quota.limit_bytes,
+        used_bytes=quota.used_bytes,
+        reserved_bytes=quota.reserved_bytes,
+        available_bytes=min(quota.available_bytes, free_bytes),
+        artifacts=len(mirror.artifacts),
+    )
+
+
+def _device_name(device_id: int) -> str:
+    return f"{os.major(device_id)}:{os.minor(device_id)}"
+
+
+def _warnings(mirrors: MirrorSet, keeper: LedgerKeeper, remirrorer: Remirrorer) -> Iterator[str]:
+    if warning := _LEDGER_WARNINGS.get(keeper.resolved.standing):
+        yield warning
+    if not keeper.resolved.certain:
+        yield "a dataset that is away may know a higher generation"
+    yield from keeper.problems
+    if mirrors.share_a_device():
+        yield "two datasets are on one device: its failure takes both copies"
+    for artifact, reason in sorted(remirrorer.failures.items()):
+        yield f"{artifact} cannot be re-mirrored: {reason}"

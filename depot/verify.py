@@ -1,0 +1,78 @@
+"""Proving that a copy holds the bytes its name says: length and SHA-256, past the page cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from depot.artifact import ArtifactHash
+from depot.blocks import BLOCK_SIZE_BYTES
+from depot.dataset import Dataset
+from depot.errors import DatasetUnusable
+from depot.mirror import Copy, Mirror
+
+STEP_BYTES: Final = 32 << 20
+"""Hashed in one call, so that a device's deadline never depends on an artifact's size."""
+
+
+async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
+    """Read and hash a copy now, and record the outcome; None unless it is good.
+
+    A copy that cannot be read or does not match is recorded as damaged; when the device as a whole
+    does not answer, nothing is said about the copy.
+    """
+    copy = mirror.good_copy(artifact)
+    if copy is None:
+        return None
+    try:
+        intact = await _matches(mirror, artifact, copy.size_bytes)
+    except TimeoutError as error:
+        mirror.failed(error)
+        return None
+    except FileNotFoundError:
+        mirror.record(artifact, None)
+        return None
+    except OSError:
+        intact = False
+    except DatasetUnusable as error:
+        mirror.failed(error)
+        return None
+    if mirror.artifacts.get(artifact) is not copy:  # replaced meanwhile: judged another time
+        return None
+    verified = replace(copy, verified_at_s=time.time()) if intact else replace(copy, damaged=True)
+    mirror.record(artifact, verified)
+    return verified if intact else None
+
+
+async def _matches(mirror: Mirror, artifact: ArtifactHash, size_bytes: int) -> bool:
+    fd, found_bytes = await mirror.read(Dataset.open_artifact, artifact)
+    digest = hashlib.sha256()
+    try:
+        if found_bytes != size_bytes:
+            return False
+        for offset_bytes in range(0, size_bytes, STEP_BYTES):
+            await mirror.read(_hash_step, fd, digest, offset_bytes)
+        return digest.digest() == artifact.digest
+    finally:
+        mirror.begin(_close, fd)  # behind a step that may still be running
+
+
+def _hash_step(_dataset: Dataset, fd: int, digest: hashlib._Hash, offset_bytes: int) -> None:
+    # A cached read would only prove what memory holds, not what the disk does.
+    with suppress(OSError):
+        os.posix_fadvise(fd, offset_bytes, STEP_BYTES, os.POSIX_FADV_DONTNEED)
+    end_bytes = offset_bytes + STEP_BYTES
+    while offset_bytes < end_bytes:
+        content = os.pread(fd, min(BLOCK_SIZE_BYTES, end_bytes - offset_bytes), offset_bytes)
+        if not content:
+            return
+        digest.update(content)
+        offset_bytes += len(content)
+
+
+def _close(fd: int) -> None:
+    os.close(fd)
