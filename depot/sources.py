@@ -112,6 +112,10 @@ class SocketSource:
         """See `Source`."""
         self._aborted = True
 
+    def set_pace(self, pace: Pace) -> None:
+        """Judge the sender differently from the next read on."""
+        self._pace, self._meter = pace, None
+
     def close(self) -> None:
         """Give up the duplicate descriptor; the connection itself stays open."""
         self._socket.close()

@@ -1,0 +1,145 @@
+"""Bodies as blocking sources: read past the HTTP library where that can be done safely.
+
+A large body of known length on a plain socket is taken over: the library's reading is paused, what
+it has buffered becomes the source's prefix, and the rest is received straight into the ingest's
+blocks by a worker thread. The connection is of no further use to the library, so it is closed after
+the answer. Every other body goes through the library, one hop to the event loop a block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from aiohttp import ClientPayloadError, ClientResponse, StreamReader, hdrs, web
+from aiohttp.base_protocol import BaseProtocol
+
+from depot.errors import BodyTimeout, LengthMismatch, UnsupportedEncoding
+from depot.http.limits import HttpLimits
+from depot.http.requests import BODY_TAKEN
+from depot.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
+
+TAKEOVER_FROM_BYTES: Final = 1 << 20
+_DRAIN_BLOCK_BYTES: Final = 64 << 10
+
+
+def decoded_length(request: web.Request) -> int | None:
+    """How many bytes of artifact the body announces; None when that is not known.
+
+    Raises:
+        UnsupportedEncoding: it has a content coding that is not decoded here.
+    """
+    return request.content_length if _coding(request) == "identity" else None
+
+
+@asynccontextmanager
+async def request_body(request: web.Request, limits: HttpLimits) -> AsyncIterator[Source]:
+    """Give a request's body, decoded, as a source for the block.
+
+    Raises:
+        UnsupportedEncoding: see `decoded_length`.
+    """
+    zstd = _coding(request) == "zstd"
+    length_bytes = request.content_length
+    transport = request.transport
+    if transport is not None and _can_take_over(transport, length_bytes):
+        assert length_bytes is not None
+        source = _take_over(request.content, request.protocol, transport, length_bytes, limits.pace)
+        request[BODY_TAKEN] = True
+        try:
+            yield ZstdSource(source) if zstd else source
+        except BaseException:
+            await asyncio.to_thread(_drain, source, limits)
+            raise
+        finally:
+            source.close()
+    else:
+        stream = _stream(request.content, limits.pace, length_bytes)
+        yield ZstdSource(stream) if zstd else stream
+
+
+@asynccontextmanager
+async def response_body(
+    response: ClientResponse, length_bytes: int | None, pace: Pace
+) -> AsyncIterator[Source]:
+    """Give a response's body as a source for the block; `length_bytes` None: not known.
+
+    The body must have no content coding. The connection is closed afterwards.
+    """
+    connection = response.connection
+    transport = None if connection is None else connection.transport
+    source: SocketSource | StreamSource
+    if (
+        connection is not None
+        and connection.protocol is not None
+        and transport is not None
+        and _can_take_over(transport, length_bytes)
+    ):
+        assert length_bytes is not None
+        source = _take_over(response.content, connection.protocol, transport, length_bytes, pace)
+    else:
+        source = _stream(response.content, pace, length_bytes)
+    try:
+        yield source
+    finally:
+        source.close()
+        response.close()
+
+
+def _coding(request: web.Request) -> str:
+    coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if coding not in ("identity", "zstd"):
+        raise UnsupportedEncoding(
+            f"Content-Encoding: expected none, identity or zstd, found {coding[:80]!r}"
+        )
+    return coding
+
+
+def _can_take_over(transport: asyncio.BaseTransport, length_bytes: int | None) -> bool:
+    return (
+        length_bytes is not None
+        and length_bytes >= TAKEOVER_FROM_BYTES
+        and transport.get_extra_info("sslcontext") is None
+        and transport.get_extra_info("socket") is not None
+        and not transport.is_closing()
+    )
+
+
+def _take_over(
+    content: StreamReader,
+    protocol: BaseProtocol,
+    transport: asyncio.BaseTransport,
+    length_bytes: int,
+    pace: Pace,
+) -> SocketSource:
+    # No await between emptying the buffer and pausing: nothing can arrive in between. Reading may
+    # let the parser hand on more of what it has, so the buffer is read until it stays empty.
+    prefix = bytearray()
+    while not content.at_eof() and (block := content.read_nowait()):
+        prefix += block
+    protocol.pause_reading()
+    sock = socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
+    return SocketSource(sock, bytes(prefix), length_bytes, pace)
+
+
+def _stream(content: StreamReader, pace: Pace, length_bytes: int | None) -> StreamSource:
+    async def read(size_bytes: int) -> bytes:
+        try:
+            return await content.read(size_bytes)
+        except ClientPayloadError as error:
+            raise ConnectionResetError(f"the body was broken off: {error}") from error
+
+    return StreamSource(asyncio.get_running_loop(), read, pace, length_bytes)
+
+
+def _drain(source: SocketSource, limits: HttpLimits) -> None:
+    # A socket closed with unread bytes resets the connection, and the refusal with it.
+    buffer = memoryview(bytearray(_DRAIN_BLOCK_BYTES))
+    left_bytes = limits.refused_drain_bytes
+    source.set_pace(Pace(idle_timeout_s=limits.refused_drain_s / 2, min_bytes_per_s=0))
+    with suppress(BodyTimeout, LengthMismatch, OSError):
+        while left_bytes > 0 and (count := source.readinto(buffer)):
+            left_bytes -= count
