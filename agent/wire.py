@@ -13,8 +13,9 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, overload
 
 from pydantic import (
     AfterValidator,
@@ -82,6 +83,15 @@ def texts(artifacts: Iterable[ArtifactHash]) -> tuple[str, ...]:
 def hashes(checked: Iterable[str]) -> frozenset[ArtifactHash]:
     """Turn strings that a model has checked into hashes."""
     return frozenset(ArtifactHash(bytes.fromhex(text)) for text in checked)
+
+
+@overload
+def timestamp(unix_s: float) -> datetime: ...
+@overload
+def timestamp(unix_s: float | None) -> datetime | None: ...
+def timestamp(unix_s: float | None) -> datetime | None:
+    """Render Unix seconds for the wire."""
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
 
 
 # ---- artifact config

@@ -1,0 +1,66 @@
+"""The sled agent API: one table of endpoints, and the app that serves it.
+
+A handler parses, calls one verb, renders. What is refused, and in which order, is for the verbs to
+decide; how a refusal looks is for `depot.http`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from agent.api.artifacts import ArtifactApi
+from agent.api.config import ConfigApi
+from agent.api.copies import CopyApi
+from agent.api.observe import ObserveApi
+from agent.api.pins import PinApi
+from agent.api.queries import strict_about_queries
+from agent.api.verbs import Copies, Store
+from agent.events import EventLog
+from agent.metrics import Metrics
+from agent.status import StatusSource
+from depot.http.limits import HttpLimits
+from depot.http.openapi import Endpoint
+from depot.http.service import make_app
+from depot.http.versions import ApiInfo
+
+AGENT_API: Final = ApiInfo(
+    title="Sled Agent artifact API",
+    description="Configuration, artifacts, copies, pins and status of one sled.",
+    version="48.0.0",
+    oldest=(1, 0, 0),
+    newest=(48, 0, 0),
+)
+
+
+def agent_endpoints(
+    *, store: Store, copies: Copies, status: StatusSource, events: EventLog, metrics: Metrics
+) -> tuple[Endpoint, ...]:
+    """The table of the sled agent API."""
+    table = (
+        *ConfigApi(store).endpoints(),
+        *ArtifactApi(store).endpoints(),
+        *CopyApi(store, copies).endpoints(),
+        *PinApi(store).endpoints(),
+        *ObserveApi(status, events, metrics).endpoints(),
+    )
+    return tuple(map(strict_about_queries, table))
+
+
+def agent_app(
+    *,
+    store: Store,
+    copies: Copies,
+    status: StatusSource,
+    events: EventLog,
+    metrics: Metrics,
+    limits: HttpLimits | None = None,
+) -> web.Application:
+    """The app of the sled agent API, watched by `metrics`."""
+    table = agent_endpoints(
+        store=store, copies=copies, status=status, events=events, metrics=metrics
+    )
+    app = make_app(table, api=AGENT_API, limits=limits)
+    metrics.watch(app, "agent", table)
+    return app

@@ -1,0 +1,152 @@
+"""Endpoints for artifacts: list them, put one, say where one is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from agent.api.verbs import RunningPut, Store
+from agent.wire import (
+    ArtifactCopyDetail,
+    ArtifactDetailBody,
+    ArtifactListBody,
+    ArtifactPutBody,
+    timestamp,
+)
+from depot.http.body import decoded_length, request_body
+from depot.http.openapi import GENERATION_IN_QUERY, OCTETS, SHA256_IN_PATH, Endpoint
+from depot.http.replies import json_reply
+from depot.http.requests import (
+    LIMITS,
+    artifact_hash,
+    expects_continue,
+    query_generation,
+    send_continue,
+)
+from depot.put import Stored
+from depot.reading import ArtifactDetail, Listing
+from depot.sources import PaceMeter
+
+PACE_CHECK_S: Final = 1.0
+
+
+class ArtifactApi:
+    """Handlers for `/artifacts`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The part of the table that is served here."""
+        return (
+            Endpoint(
+                method="GET",
+                path="/artifacts",
+                operation_id="artifact_list",
+                handler=self.list,
+                summary="List the config's artifacts that are here, with the number of copies.",
+                response=ArtifactListBody,
+            ),
+            Endpoint(
+                method="PUT",
+                path="/artifacts/{sha256}",
+                operation_id="artifact_put",
+                handler=self.put,
+                summary="Put an artifact on every dataset.",
+                description=(
+                    "With `Expect: 100-continue`, every refusal that does not need the body is "
+                    "sent instead of 100, and so is the success for an artifact that is here "
+                    "already. `Content-Encoding: zstd` is decoded; no other coding is."
+                ),
+                parameters=(SHA256_IN_PATH, GENERATION_IN_QUERY),
+                request=OCTETS,
+                response=ArtifactPutBody,
+            ),
+            Endpoint(
+                method="GET",
+                path="/artifacts/{sha256}",
+                operation_id="artifact_get",
+                handler=self.get,
+                summary="Say where an artifact is on this sled.",
+                parameters=(SHA256_IN_PATH,),
+                response=ArtifactDetailBody,
+            ),
+        )
+
+    async def list(self, _: web.Request) -> web.Response:
+        """GET /artifacts."""
+        listing = self._store.list_artifacts()
+        return await asyncio.to_thread(lambda: json_reply(listing_body(listing)))
+
+    async def put(self, request: web.Request) -> web.Response:
+        """PUT /artifacts/{sha256}."""
+        sha256, generation = artifact_hash(request), query_generation(request)
+        self._store.require_dataset()
+        async with self._store.begin_put(sha256, generation, decoded_length(request)) as put:
+            stored = put.held or await receive(put, request)
+        if put.held:
+            await let_finish(request)
+        return json_reply(put_body(stored))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """GET /artifacts/{sha256}."""
+        detail = await self._store.describe(artifact_hash(request))
+        return json_reply(detail_body(detail))
+
+
+async def receive(put: RunningPut, request: web.Request) -> Stored:
+    """Ask for the body and store it."""
+    async with request_body(request, request.app[LIMITS]) as source:
+        await send_continue(request)
+        return await put.receive(source)
+
+
+async def let_finish(request: web.Request) -> None:
+    """Drop the body that a client sends without having asked whether it is wanted.
+
+    Such a client reads no answer before it has sent everything, so the middleware's short drain
+    would turn its success into a broken connection.
+
+    Raises:
+        BodyTimeout: it dawdles.
+    """
+    if expects_continue(request):
+        return
+    loop = asyncio.get_running_loop()
+    meter = PaceMeter(request.app[LIMITS].pace, loop.time())
+    while not request.content.at_eof():
+        try:
+            async with asyncio.timeout(PACE_CHECK_S):
+                block = await request.content.readany()
+        except TimeoutError:
+            meter.check(loop.time())
+        else:
+            meter.arrived(len(block), loop.time())
+
+
+def listing_body(listing: Listing) -> ArtifactListBody:
+    """Render a listing, sorted by hash."""
+    copies = {str(artifact): listing.copies[artifact] for artifact in sorted(listing.copies)}
+    return ArtifactListBody(generation=int(listing.generation), list=copies)
+
+
+def put_body(stored: Stored) -> ArtifactPutBody:
+    """Render how a put ended."""
+    return ArtifactPutBody(datasets=stored.datasets, successful_writes=stored.copies)
+
+
+def detail_body(detail: ArtifactDetail) -> ArtifactDetailBody:
+    """Render where an artifact is."""
+    copies = [
+        ArtifactCopyDetail(
+            dataset=copy.dataset,
+            present=copy.present,
+            verified_at=timestamp(copy.verified_at),
+            size_bytes=copy.size_bytes,
+            path=copy.path,
+        )
+        for copy in detail.copies
+    ]
+    return ArtifactDetailBody(sha256=str(detail.sha256), copies=tuple(copies))

@@ -1,0 +1,77 @@
+"""What the sled agent API asks of the store and of the copies; both are more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from agent.copy_record import CopyRecord
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.put import Stored
+from depot.reading import ArtifactDetail, Listing
+from depot.sources import Source
+from depot.store_status import StoreStatus
+
+
+class RunningPut(Protocol):
+    """A put that was admitted. `held`: how it ended, when nothing needs to be sent."""
+
+    held: Stored | None
+
+    async def receive(self, source: Source) -> Stored:
+        """Take the bytes in."""
+
+
+class Store(Protocol):
+    """The verbs of `depot.store.ArtifactStore` that have an endpoint; see there for the errors."""
+
+    def require_dataset(self) -> None:
+        """Raise NoDataset when none can be used."""
+
+    def config(self) -> ArtifactConfig:
+        """The current config."""
+
+    async def put_config(self, config: ArtifactConfig) -> None:
+        """Accept a config."""
+
+    async def reset(self, expected_generation: Generation) -> None:
+        """Forget the config."""
+
+    def list_artifacts(self) -> Listing:
+        """What is held of the current config."""
+
+    async def describe(self, artifact: ArtifactHash, /) -> ArtifactDetail:
+        """Where one artifact is."""
+
+    def begin_put(
+        self, artifact: ArtifactHash, generation: Generation, length_bytes: int | None, /
+    ) -> AbstractAsyncContextManager[RunningPut]:
+        """Admit a put."""
+
+    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
+        """Set a pin."""
+
+    async def delete_pin(self, name: str) -> None:
+        """Remove a pin."""
+
+    def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        """Every pin."""
+
+    def status(self) -> StoreStatus:
+        """How the store is."""
+
+
+class Copies(Protocol):
+    """The verbs of `agent.copies.CopyManager` that have an endpoint."""
+
+    async def start(
+        self, artifact: ArtifactHash, generation: Generation, sources: Sequence[str], /
+    ) -> str:
+        """Begin or join a copy; its id."""
+
+    def list(self) -> tuple[CopyRecord, ...]:
+        """Running and recent copies, oldest first."""
+
+    def get(self, copy_id: str) -> CopyRecord:
+        """One of them; raises NotFound."""

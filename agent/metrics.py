@@ -1,0 +1,176 @@
+"""Figures for Prometheus: requests as they are answered, everything else read when it is asked for.
+
+Rules kept here:
+- A registry of its own: importing this module or running two agents in one process mixes nothing.
+- What the status document knows is taken from it, so that the two cannot differ.
+- Labels have a bounded number of values: operations of the table, not paths of clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agent.wire import DatasetBody, DutyBody, NodeBody, StatusBody
+from depot.http.openapi import Endpoint
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+PREFIX: Final = "sled_depot"
+OTHER: Final = "other"
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
+
+
+class Metrics:
+    """Every figure of one agent."""
+
+    def __init__(
+        self, status: Callable[[], StatusBody], event_counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_AtScrape(status, event_counts))
+        operation = ("server", "operation")
+        self._requests = self._counter(
+            "http_requests", "Requests answered.", (*operation, "method", "status")
+        )
+        self._bytes_in = self._counter(
+            "http_request_body_bytes", "Sizes of request bodies, as announced.", operation
+        )
+        self._bytes_out = self._counter(
+            "http_response_body_bytes", "Sizes of response bodies, as announced.", operation
+        )
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
+
+    def watch(self, app: web.Application, server: str, table: Iterable[Endpoint]) -> None:
+        """Count what `app` answers. Call it before the app is served."""
+        operations = {(each.method, each.path): each.operation_id for each in table}
+
+        async def count(request: web.Request, response: web.StreamResponse) -> None:
+            operation = operation_of(request, operations)
+            method = request.method if request.method in _METHODS else OTHER
+            self._requests.labels(server, operation, method, str(response.status)).inc()
+            self._bytes_in.labels(server, operation).inc(request.content_length or 0)
+            if request.method != "HEAD":
+                self._bytes_out.labels(server, operation).inc(response.content_length or 0)
+
+        app.on_response_prepare.append(count)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+
+def operation_of(request: web.Request, operations: Mapping[tuple[str, str], str]) -> str:
+    """The operation that answers `request`; `OTHER` for unknown paths and methods."""
+    resource = request.match_info.route.resource
+    path = resource.canonical if resource is not None else ""
+    method = request.method
+    if (method, path) not in operations and method == "HEAD":
+        method = "GET"
+    return operations.get((method, path), OTHER)
+
+
+class _AtScrape(Collector):
+    """Turns the status document of the moment into figures."""
+
+    def __init__(
+        self, status: Callable[[], StatusBody], event_counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._status = status
+        self._event_counts = event_counts
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask for a status."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every figure but those of requests."""
+        status = self._status()
+        yield from sled_figures(status)
+        yield from dataset_figures(status.datasets)
+        yield from duty_figures(status.duties)
+        yield counter("events", "Events recorded.", "kind", self._event_counts())
+        if status.node is not None:
+            yield from process_figures(status.node)
+
+
+def sled_figures(status: StatusBody) -> Iterator[Metric]:
+    """Figures of the sled as a whole."""
+    about = {"version": status.version, "sled_id": status.sled_id or ""}
+    info = GaugeMetricFamily(f"{PREFIX}_info", "Always 1; the labels tell.", labels=tuple(about))
+    info.add_metric(tuple(about.values()), 1)
+    yield info
+    yield gauge("uptime_seconds", "Since the agent started.", status.uptime_s)
+    if status.generation is not None:
+        yield gauge("config_generation", "Of the artifact config.", status.generation)
+    yield gauge(
+        "under_replicated_artifacts",
+        "Artifacts that lack a copy.",
+        status.under_replicated.count,
+    )
+    yield gauge("puts_running", "Puts under way.", status.puts_running)
+    yield gauge("copies_running", "Copies from other depots under way.", status.copies.running)
+    yield gauge("warnings", "Warnings in the status document.", len(status.warnings))
+    yield gauge(
+        "events_persistent", "1 when events survive a restart.", int(status.events.persistent)
+    )
+    dropped = CounterMetricFamily(f"{PREFIX}_events_dropped", "Events lost, too many at once.")
+    dropped.add_metric((), status.events.dropped)
+    yield dropped
+
+
+def dataset_figures(datasets: Sequence[DatasetBody]) -> Iterator[Metric]:
+    """Figures of each dataset."""
+
+    def each(name: str, text: str, read: Callable[[DatasetBody], int]) -> Metric:
+        family = GaugeMetricFamily(f"{PREFIX}_dataset_{name}", text, labels=("dataset",))
+        for dataset in datasets:
+            family.add_metric((dataset.path,), read(dataset))
+        return family
+
+    yield each("healthy", "1 when in use.", lambda d: int(d.state == "healthy"))
+    yield each("full", "1 when it takes no more bytes.", lambda d: int(d.full))
+    yield each("quota_bytes", "What may be used.", lambda d: d.quota_bytes)
+    yield each("used_bytes", "Artifacts and staged files.", lambda d: d.used_bytes)
+    yield each("reserved_bytes", "Promised to running writes.", lambda d: d.reserved_bytes)
+    yield each("available_bytes", "Left for new artifacts.", lambda d: d.available_bytes)
+    yield each("artifacts", "Artifacts held.", lambda d: d.artifacts)
+
+
+def duty_figures(duties: Sequence[DutyBody]) -> Iterator[Metric]:
+    """Figures of the background duties (S5)."""
+    failing = GaugeMetricFamily(
+        f"{PREFIX}_duty_failing", "1 while a background duty fails.", labels=("duty",)
+    )
+    for duty in duties:
+        failing.add_metric((duty.name,), int(duty.failing))
+    yield failing
+    failures = {duty.name: duty.failures for duty in duties}
+    yield counter("duty_failures", "Failed runs of background duties.", "duty", failures)
+
+
+def process_figures(node: NodeBody) -> Iterator[Metric]:
+    """Figures of the agent's own process, as last sampled."""
+    process = node.process
+    yield gauge("process_resident_memory_bytes", "Memory in use.", process.rss_bytes)
+    yield gauge("process_open_files", "Open descriptors.", process.open_files)
+    yield gauge("process_threads", "Threads.", process.threads)
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """One figure without labels."""
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def counter(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    """One counter with a label; its name gets `_total` when it is rendered."""
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=(label,))
+    for each, value in sorted(values.items()):
+        family.add_metric((each,), value)
+    return family

@@ -1,0 +1,214 @@
+"""The status document: the store, the copies, the events, the duties and the node in one.
+
+Composing it waits for nothing: each part hands out what it knows already. What an operator must
+act on is repeated in words under `warnings`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+from agent.copy_record import CopyRecord
+from agent.duties import Duties, DutyState
+from agent.events import EventLog, EventLogHealth
+from agent.node import NodeSample, NodeSampler
+from agent.wire import (
+    CopyCountsBody,
+    DatasetBody,
+    DiskBody,
+    DutyBody,
+    EventLogBody,
+    NodeBody,
+    ProcessBody,
+    StatusBody,
+    UnderReplicatedBody,
+    timestamp,
+)
+from depot.store_status import DatasetStatus, StoreStatus
+
+# A sled that lost one of its datasets lacks a copy of everything: the count says it all.
+MAX_UNDER_REPLICATED_NAMED: Final = 100
+
+
+class HasStatus(Protocol):
+    """What is asked of the store."""
+
+    def status(self) -> StoreStatus:
+        """How the store is."""
+
+
+class HasCopies(Protocol):
+    """What is asked of the copies."""
+
+    def list(self) -> tuple[CopyRecord, ...]:
+        """Running and recent copies."""
+
+
+class StatusSource:
+    """Composes the status document whenever it is asked for."""
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        store: HasStatus,
+        copies: HasCopies,
+        events: EventLog,
+        duties: Duties,
+        node: NodeSampler,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._version = version
+        self._store = store
+        self._copies = copies
+        self._events = events
+        self._duties = duties
+        self._node = node
+        self._clock = clock
+        self._started_s = clock()
+
+    def read(self) -> StatusBody:
+        """The document as of now."""
+        store, events, duties = self._store.status(), self._events.health(), self._duties.snapshot()
+        node = self._node.latest()
+        return StatusBody(
+            sled_id=store.sled_id,
+            version=self._version,
+            uptime_s=self._clock() - self._started_s,
+            ledger=store.ledger,
+            ledger_epoch=store.epoch,
+            generation=store.generation,
+            generation_certain=store.generation_certain,
+            config_digest=store.config_digest,
+            datasets=tuple(map(dataset_body, store.datasets)),
+            under_replicated=under_replicated_body(store),
+            puts_running=store.puts_running,
+            copies=copy_counts(self._copies.list()),
+            events=event_log_body(events),
+            duties=tuple(map(duty_body, duties)),
+            node=node_body(node) if node else None,
+            warnings=tuple(warnings(store, events, duties)),
+        )
+
+    def reasons_not_ready(self) -> tuple[str, ...]:
+        """Why this sled cannot take and serve artifacts; empty when it can."""
+        return tuple(reasons_not_ready(self._store.status()))
+
+
+def reasons_not_ready(store: StoreStatus) -> Iterator[str]:
+    """Judge readiness. A sled without a config is ready: it waits for one."""
+    if not any(dataset.state == "healthy" for dataset in store.datasets):
+        yield "no healthy dataset"
+    if store.ledger == "conflicted":
+        yield "the datasets have different configs of the same generation; push a higher one"
+    if store.ledger == "unknown":
+        yield "the ledger is not known: a dataset that may hold a newer one is away"
+
+
+def warnings(
+    store: StoreStatus, events: EventLogHealth, duties: Sequence[DutyState]
+) -> Iterator[str]:
+    """What an operator must act on, in words."""
+    yield from store.warnings
+    if not events.persistent:
+        yield f"events are kept in memory only: {events.last_error}"
+    elif events.last_error:
+        yield events.last_error
+    for duty in duties:
+        if duty.failing:
+            yield f"{duty.name} keeps failing ({duty.failures} times): {duty.last_error}"
+
+
+def dataset_body(dataset: DatasetStatus) -> DatasetBody:
+    """Render one dataset."""
+    return DatasetBody(
+        path=dataset.path,
+        dataset_id=dataset.dataset_id,
+        device=dataset.device,
+        mounted=dataset.mounted,
+        state=dataset.state,
+        full=dataset.full,
+        last_error=dataset.last_error,
+        quota_bytes=dataset.quota_bytes,
+        used_bytes=dataset.used_bytes,
+        reserved_bytes=dataset.reserved_bytes,
+        available_bytes=dataset.available_bytes,
+        artifacts=dataset.artifacts,
+    )
+
+
+def under_replicated_body(store: StoreStatus) -> UnderReplicatedBody:
+    """Count the artifacts that lack a copy and name the first ones."""
+    named = store.under_replicated[:MAX_UNDER_REPLICATED_NAMED]
+    return UnderReplicatedBody(
+        count=len(store.under_replicated), artifacts=tuple(str(artifact) for artifact in named)
+    )
+
+
+def copy_counts(copies: Iterable[CopyRecord]) -> CopyCountsBody:
+    """Count copies by state."""
+    states = Counter(copy.state for copy in copies)
+    return CopyCountsBody(
+        running=states["running"],
+        succeeded=states["succeeded"],
+        failed=states["failed"],
+        superseded=states["superseded"],
+    )
+
+
+def event_log_body(events: EventLogHealth) -> EventLogBody:
+    """Render how the event log is."""
+    return EventLogBody(
+        epoch=events.epoch,
+        oldest=events.oldest,
+        latest=events.latest,
+        persistent=events.persistent,
+        dropped=events.dropped,
+        last_error=events.last_error,
+    )
+
+
+def duty_body(duty: DutyState) -> DutyBody:
+    """Render one background duty."""
+    return DutyBody(
+        name=duty.name,
+        failing=duty.failing,
+        failures=duty.failures,
+        last_error=duty.last_error,
+        last_failed_at=timestamp(duty.last_failed_at),
+    )
+
+
+def node_body(sample: NodeSample) -> NodeBody:
+    """Render a sample of the node."""
+    machine = sample.machine
+    load_1m, load_5m, load_15m = machine.load
+    return NodeBody(
+        sampled_at=timestamp(sample.sampled_at),
+        cpu_count=machine.cpu_count,
+        cpu_percent=machine.cpu_percent,
+        load_1m=load_1m,
+        load_5m=load_5m,
+        load_15m=load_15m,
+        memory_total_bytes=machine.memory_total_bytes,
+        memory_available_bytes=machine.memory_available_bytes,
+        process=ProcessBody(
+            rss_bytes=machine.process.rss_bytes,
+            open_files=machine.process.open_files,
+            threads=machine.process.threads,
+            cpu_percent=machine.process.cpu_percent,
+        ),
+        disks=tuple(
+            DiskBody(
+                dataset=disk.dataset,
+                device=disk.device,
+                total_bytes=disk.total_bytes,
+                free_bytes=disk.free_bytes,
+                error=disk.error,
+            )
+            for disk in sample.disks
+        ),
+    )
