@@ -21,13 +21,14 @@ from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES, Block, BlockPool, Ring
-from depot.dataset import Dataset, write_all
+from depot.blocks import Block, BlockPool, Ring
+from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
 from depot.sources import Source
 from depot.worker import DaemonThreads
 
 DIRECT_FROM_BYTES: Final = 4 << 20
+ALIGNMENT_BYTES: Final = 4096
 SYNC_EVERY_BYTES: Final = 64 << 20
 
 Admit = Callable[[int], Collection[int]]
@@ -68,17 +69,11 @@ class StagedFile:
 
     def write(self, content: memoryview) -> None:
         """Append; only the last block may be shorter than the others."""
-        if self._direct and len(content) < BLOCK_SIZE_BYTES:
-            self._set_direct(False)
-        try:
-            write_all(self._fd, content)
-        except OSError as error:
-            if not (self._direct and error.errno == errno.EINVAL):
-                raise
-            # The filesystem accepts the flag, not the write; nothing of it was written.
-            self._set_direct(False)
-            write_all(self._fd, content)
         self._flush_in_steps(len(content))
+        while content:
+            if self._direct and len(content) % ALIGNMENT_BYTES:
+                self._set_direct(False)
+            content = content[self._write_some(content) :]
 
     def finish(self) -> None:
         """Make the contents durable. After a failed fsync the file is worthless: no second try."""
@@ -96,6 +91,16 @@ class StagedFile:
             self._fd = -1
         if self.name:
             self.dataset.discard(self.name)
+
+    def _write_some(self, content: memoryview) -> int:
+        try:
+            return os.write(self._fd, content)
+        except OSError as error:
+            if not (self._direct and error.errno == errno.EINVAL):
+                raise
+        # The filesystem takes the flag but not the write.
+        self._set_direct(False)
+        return os.write(self._fd, content)
 
     def _set_direct(self, on: bool) -> None:
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)

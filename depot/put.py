@@ -264,8 +264,8 @@ class Put:
             self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
 
     def _check_content(self, ingested: Ingested) -> None:
-        if not ingested.staged and ingested.failures:
-            return  # reading may have ended early; the outcome tells why
+        if not ingested.staged:
+            return  # reading ended early; the outcome tells why
         if self._length_bytes not in (None, ingested.size_bytes):
             raise LengthMismatch(self._length_bytes or 0, ingested.size_bytes)
         if ingested.digest != self._artifact:

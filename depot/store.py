@@ -356,7 +356,9 @@ class ArtifactStore:
             raise errors[0]
 
     async def _on_return(self) -> None:
-        await self._keeper.reload()
+        if await self._keeper.reload():
+            floor = self._keeper.resolved.floor
+            self._emit("config_changed", {"generation": floor.generation, "from": "dataset"})
         self._reconcile_wanted.set()
         self._remirror_wanted.set()
 
