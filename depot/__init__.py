@@ -26,7 +26,7 @@ __all__ = [
     "OpenArtifact",
     "Put",
     "Source",
-    "Stored",
     "StoreOptions",
+    "Stored",
     "init_datasets",
 ]
