@@ -102,14 +102,22 @@ def _answer_to(request: web.Request, error: Exception) -> web.StreamResponse:
     """Log `error` and make its answer; raises ConnectionResetError when there can be none."""
     problem = as_problem(error)
     _log(request, problem, error)
-    transport = request.transport
-    if transport is None or transport.is_closing():
+    if not _connected(request):
         raise ConnectionResetError("the client is gone") from error
     if request.get(_STARTED):
         # Cut short, never ended cleanly: the client must not take half a body for a whole (B2).
-        transport.abort()
+        _abort(request)
         raise ConnectionResetError("the answer was broken off") from error
     return problem_response(problem, request[REQUEST_ID])
+
+
+def _connected(request: web.Request) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def as_problem(error: Exception) -> DepotError:
@@ -135,8 +143,7 @@ def _log(request: web.Request, problem: DepotError, error: Exception) -> None:
         "peer": request.remote,
     }
     if isinstance(problem, Internal):
-        gone = request.transport is None and isinstance(error, ConnectionError)
-        if gone:
+        if isinstance(error, ConnectionError) and not _connected(request):
             log.debug("client went away", **fields)
         else:
             log.error("request failed", exc_info=error, **fields)
@@ -168,8 +175,7 @@ async def _send(request: web.Request, response: web.StreamResponse, limits: Http
             await response.prepare(request)
             await response.write_eof()
     except TimeoutError as error:
-        if request.transport is not None:
-            request.transport.abort()
+        _abort(request)
         raise ConnectionResetError("the client does not take its answer") from error
 
 

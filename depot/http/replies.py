@@ -18,3 +18,8 @@ def json_reply(content: BaseModel, status: int = 200) -> web.Response:
 def no_content() -> web.Response:
     """Answer 204."""
     return web.Response(status=204)
+
+
+async def alive(_: web.Request) -> web.Response:
+    """Answer 200: whoever can, is alive."""
+    return web.Response()

@@ -1,0 +1,89 @@
+"""The repo depot API: read-only, for peers, installers and operators."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from depot.http.limits import HttpLimits
+from depot.http.openapi import OCTETS, SHA256_IN_PATH, Endpoint, Parameter
+from depot.http.pump import Pump
+from depot.http.replies import alive
+from depot.http.requests import artifact_hash
+from depot.http.responder import ArtifactReader, ArtifactResponder
+from depot.http.service import make_app
+from depot.http.versions import ANY, ApiInfo
+
+DEPOT_API: Final = ApiInfo(
+    title="Repo Depot API",
+    description="Fetch artifacts by their SHA-256.",
+    version="1.0.0",
+    oldest=(1, 0, 0),
+    newest=(1, ANY, ANY),
+)
+_HEADER: Final = {"type": "string"}
+_CONDITIONS: Final = tuple(
+    Parameter(name=name, where="header", schema=_HEADER, required=False, description=description)
+    for name, description in (
+        ("Range", "One byte range; several, or a malformed one, are ignored."),
+        ("If-Range", "Use Range only if this is the artifact's entity tag."),
+        ("If-None-Match", "Entity tags that the client has."),
+        ("If-Match", "Entity tags that the client wants."),
+    )
+)
+_OTHER_RESPONSES: Final = {
+    206: "The range that was asked for.",
+    304: "The client has the artifact already.",
+}
+
+
+def depot_endpoints(responder: ArtifactResponder) -> tuple[Endpoint, ...]:
+    """The table of the API."""
+
+    async def fetch(request: web.Request) -> web.StreamResponse:
+        return await responder.respond(request, artifact_hash(request))
+
+    return (
+        Endpoint(
+            method="GET",
+            path="/artifact/sha256/{sha256}",
+            operation_id="artifact_get_by_sha256",
+            handler=fetch,
+            summary="Fetch an artifact from the depot.",
+            parameters=(SHA256_IN_PATH, *_CONDITIONS),
+            response=OCTETS,
+            other_responses=_OTHER_RESPONSES,
+        ),
+        Endpoint(
+            method="HEAD",
+            path="/artifact/sha256/{sha256}",
+            operation_id="artifact_head_by_sha256",
+            handler=fetch,
+            summary="Ask for an artifact's size without its bytes.",
+            parameters=(SHA256_IN_PATH,),
+        ),
+        Endpoint(
+            method="GET",
+            path="/health/live",
+            operation_id="health_live",
+            handler=alive,
+            summary="Whether the server answers at all.",
+        ),
+    )
+
+
+def depot_app(
+    store: ArtifactReader, *, limits: HttpLimits | None = None, pump: Pump | None = None
+) -> web.Application:
+    """Make the app that serves the artifacts of `store`."""
+    limits = limits or HttpLimits()
+    pump = pump or Pump()
+    responder = ArtifactResponder(store, pump, limits.pace)
+    app = make_app(depot_endpoints(responder), api=DEPOT_API, limits=limits)
+
+    async def close_pump(_: web.Application) -> None:
+        pump.close()
+
+    app.on_cleanup.append(close_pump)
+    return app

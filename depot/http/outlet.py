@@ -1,0 +1,103 @@
+"""A connection's socket while worker threads write to it past the event loop's transport.
+
+Rules kept here:
+- The transport has nothing buffered when the threads begin and writes nothing until they are done.
+- asyncio does not watch a transport's own descriptor for others, so a duplicate of it is used; it
+  is closed on every path.
+- While the socket is full the event loop waits, not a thread, and only for a client that keeps the
+  pace. Progress is what the client's side has acknowledged, not what fitted into the kernel: room
+  in a large send buffer shows in steps that a slow but honest reader takes minutes for.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import fcntl
+import socket
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+from depot.errors import BodyTimeout
+from depot.sources import Pace, PaceMeter
+
+_PACE_CHECK_S: Final = 1.0
+
+
+class Outlet:
+    """The duplicated socket of one connection."""
+
+    def __init__(self, sock: socket.socket, pace: Pace) -> None:
+        self.socket = sock
+        self._pace = pace
+
+    async def writable(self) -> None:
+        """Wait until the client takes more.
+
+        Raises:
+            BodyTimeout: it takes bytes too slowly, or none.
+        """
+        loop = asyncio.get_running_loop()
+        room = asyncio.Event()
+        meter = PaceMeter(self._pace, loop.time())
+        unsent_bytes = self._unsent_bytes()
+        loop.add_writer(self.socket.fileno(), room.set)
+        try:
+            while not await _within(min(_PACE_CHECK_S, self._pace.idle_timeout_s), room):
+                before_bytes, unsent_bytes = unsent_bytes, self._unsent_bytes()
+                if unsent_bytes < before_bytes:
+                    meter.arrived(before_bytes - unsent_bytes, loop.time())
+                else:
+                    meter.check(loop.time())
+        finally:
+            loop.remove_writer(self.socket.fileno())
+
+    def _unsent_bytes(self) -> int:
+        count = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, count)
+        except OSError:
+            return 0  # Not every system tells; then only room in the buffer counts as progress.
+        return count[0]
+
+
+@asynccontextmanager
+async def outlet(request: web.Request, pace: Pace) -> AsyncIterator[Outlet]:
+    """Take over the output of a connection whose response head is written.
+
+    Raises:
+        ConnectionResetError: the connection is gone.
+        BodyTimeout: the client does not take what was written before.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client is gone")
+    await _flush(request, transport, pace)
+    sock = transport.get_extra_info("socket").dup()
+    try:
+        yield Outlet(sock, pace)
+    finally:
+        sock.close()
+
+
+async def _flush(request: web.Request, transport: asyncio.Transport, pace: Pace) -> None:
+    transport.set_write_buffer_limits(high=0)
+    try:
+        async with asyncio.timeout(pace.idle_timeout_s):
+            await request.writer.drain()
+    except TimeoutError as error:
+        raise BodyTimeout("the client takes nothing") from error
+    finally:
+        transport.set_write_buffer_limits()
+
+
+async def _within(timeout_s: float, event: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

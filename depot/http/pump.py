@@ -1,0 +1,126 @@
+"""Sends parts of open files to connections, a turn at a time, from bounded worker threads.
+
+Rules kept here:
+- The threads of one dataset are its own: a device that hangs stops no reads from its mirror (B4).
+- A read that hangs is given up after `read_timeout_s`, like one that fails. A turn that finds no
+  free thread for that long is given up too, but that is nobody's fault and says nothing about the
+  copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from depot.http.outlet import Outlet
+from depot.http.turn import Outcome, ReadInto, State, Turn, read_into, read_part
+from depot.reading import OpenArtifact
+from depot.worker import DaemonThreads
+
+THREADS_PER_DATASET: Final = 4
+_HANG_CHECK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How far a copy went: `offset` is the first byte that was not sent.
+
+    Attributes:
+        error: why not all was sent; None when it was.
+        copy_is_bad: the error is the copy's, so that it must not be served again.
+    """
+
+    offset: int
+    error: OSError | None = None
+    copy_is_bad: bool = False
+
+
+class Pump:
+    """The worker threads of one server, by dataset.
+
+    Args:
+        threads_per_dataset: how many reads of one dataset run at once.
+        read_timeout_s: how long one read may take.
+        read: reads a block; a seam for what stands between a file and its readers.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads_per_dataset: int = THREADS_PER_DATASET,
+        read_timeout_s: float = 30.0,
+        read: ReadInto = read_into,
+    ) -> None:
+        self._read_into = read
+        self._threads_per_dataset = threads_per_dataset
+        self._read_timeout_s = read_timeout_s
+        self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
+        self._by_dataset: dict[int, DaemonThreads] = {}
+
+    async def read(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
+        """Read a part that fits into memory; raises OSError when it cannot be read whole."""
+        return await self._threads(opened.dataset).call(
+            self._read_timeout_s, read_part, opened.fd, start, length_bytes, self._read_into
+        )
+
+    async def send(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Sent:
+        """Send bytes `start` to `end`, or as many as the copy gives.
+
+        Raises:
+            ConnectionResetError: the client is gone.
+            BodyTimeout: the client is too slow.
+        """
+        turn = Turn(opened.fd, outlet.socket, start, end, self._read_into)
+        try:
+            while True:
+                outcome = await self._take(turn, opened.dataset)
+                match outcome.state:
+                    case State.SENT:
+                        return Sent(end)
+                    case State.SOCKET_FULL:
+                        await outlet.writable()
+                    case State.READ_FAILED:
+                        return Sent(turn.offset, outcome.error, copy_is_bad=True)
+                    case State.ABANDONED:
+                        return Sent(turn.offset, OSError(errno.EBUSY, "every reader is busy"))
+                    case State.CLIENT_GONE:
+                        raise ConnectionResetError("the client is gone") from outcome.error
+                    case State.SHARE_USED:
+                        pass
+        finally:
+            # A thread may still be in it when the request was cancelled.
+            turn.abandon()
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for threads in self._by_dataset.values():
+            threads.close()
+
+    async def _take(self, turn: Turn, dataset: int) -> Outcome:
+        submitted = self._threads(dataset).submit(turn.run)
+        future = asyncio.wrap_future(submitted)
+        queued_s = time.monotonic()
+        try:
+            while not (await asyncio.wait((future,), timeout=self._check_s))[0]:
+                now_s = time.monotonic()
+                if self._hangs(turn, now_s):
+                    turn.abandon()
+                    error = OSError(errno.ETIMEDOUT, f"no answer in {self._read_timeout_s:g} s")
+                    return Outcome(State.READ_FAILED, error)
+                if now_s - queued_s > self._read_timeout_s and submitted.cancel():
+                    return Outcome(State.ABANDONED)
+            return future.result()
+        finally:
+            future.cancel()
+
+    def _hangs(self, turn: Turn, now_s: float) -> bool:
+        since_s = turn.reading_since_s
+        return since_s is not None and now_s - since_s > self._read_timeout_s
+
+    def _threads(self, dataset: int) -> DaemonThreads:
+        if dataset not in self._by_dataset:
+            self._by_dataset[dataset] = DaemonThreads(f"send-{dataset}", self._threads_per_dataset)
+        return self._by_dataset[dataset]

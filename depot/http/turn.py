@@ -1,0 +1,161 @@
+"""One turn of a worker thread at sending part of a file to a socket. No event loop in here.
+
+Rules kept here:
+- A turn is short: it ends when the socket has been full for `FULL_WAIT_S`, and after `TURN_BYTES`,
+  so that a slow reader never pins a thread and a fast one does not starve the others.
+- A block is read whole before its first byte is sent, so after a failed read the offset is exact
+  and another copy can continue from it, byte for byte (B2).
+- After `abandon()` returns nothing more is sent, also by a read that hangs and ends much later.
+
+`os.sendfile` is a third faster on one core, but its read cannot be told from its write: a device
+that hangs could then neither be given up for the other mirror nor be kept from sending later.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+# Reads from a descriptor into a buffer at an offset; the number of bytes, 0 at the end.
+ReadInto = Callable[[int, memoryview, int], int]
+
+BLOCK_BYTES: Final = 512 << 10
+TURN_BYTES: Final = 16 << 20
+FULL_WAIT_S: Final = 0.1
+
+
+def read_into(fd: int, buffer: memoryview, offset: int) -> int:
+    """Read from the file itself."""
+    return os.preadv(fd, [buffer], offset)
+
+
+def read_part(fd: int, start: int, length_bytes: int, read: ReadInto) -> bytes:
+    """Read a part of a file into memory; raises OSError when it is not there whole."""
+    content = bytearray(length_bytes)
+    done_bytes = 0
+    with memoryview(content) as buffer:
+        while done_bytes < length_bytes:
+            count = read(fd, buffer[done_bytes:], start + done_bytes)
+            if count == 0:
+                raise _too_short(start + done_bytes, start + length_bytes)
+            done_bytes += count
+    return bytes(content)
+
+
+def _too_short(found_bytes: int, expected_bytes: int) -> OSError:
+    return OSError(
+        errno.EIO, f"the file ends at {found_bytes}, expected at least {expected_bytes} bytes"
+    )
+
+
+class State(enum.Enum):
+    """Why a turn ended."""
+
+    SENT = "everything was sent"
+    SHARE_USED = "the turn was long enough"
+    SOCKET_FULL = "the client does not take more now"
+    READ_FAILED = "the file could not be read"
+    CLIENT_GONE = "the connection is lost"
+    ABANDONED = "the caller gave the turn up"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a turn ended; `error` belongs to READ_FAILED and CLIENT_GONE."""
+
+    state: State
+    error: OSError | None = None
+
+
+class _Buffers(threading.local):
+    """One block buffer for each thread, however many turns it takes."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(BLOCK_BYTES))
+
+
+_buffers = _Buffers()
+
+
+class Turn:
+    """Sends bytes `start` to `end` of `fd` to `sock`, which does not block.
+
+    Attributes:
+        offset: first byte that was not sent yet; exact whenever no thread runs the turn.
+        reading_since_s: monotonic time at which the running read began, None outside one.
+    """
+
+    def __init__(
+        self, fd: int, sock: socket.socket, start: int, end: int, read: ReadInto = read_into
+    ) -> None:
+        self.offset = start
+        self.reading_since_s: float | None = None
+        self._fd = fd
+        self._read_into = read
+        self._socket = sock
+        self._end = end
+        self._gate = threading.Lock()
+        self._abandoned = False
+
+    def run(self) -> Outcome:
+        """Send as much as one turn may; called again for the next turn."""
+        turn_end = min(self._end, self.offset + TURN_BYTES)
+        while self.offset < turn_end:
+            try:
+                block = self._read(turn_end - self.offset)
+            except OSError as error:
+                return Outcome(State.READ_FAILED, error)
+            try:
+                state = self._send(block)
+            except OSError as error:
+                return Outcome(State.CLIENT_GONE, error)
+            if state is not None:
+                return Outcome(state)
+        return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
+
+    def abandon(self) -> None:
+        """Send nothing more. Returns at once: a send that runs now does not block."""
+        with self._gate:
+            self._abandoned = True
+
+    def _read(self, wanted_bytes: int) -> memoryview:
+        buffer = _buffers.block[:wanted_bytes]
+        self.reading_since_s = time.monotonic()
+        try:
+            count = self._read_into(self._fd, buffer, self.offset)
+        finally:
+            self.reading_since_s = None
+        if count == 0:
+            raise _too_short(self.offset, self._end)
+        return buffer[:count]
+
+    def _send(self, block: memoryview) -> State | None:
+        while block:
+            with self._gate:
+                if self._abandoned:
+                    return State.ABANDONED
+                sent_bytes = self._try_send(block)
+                self.offset += sent_bytes
+            block = block[sent_bytes:]
+            if not sent_bytes and not self._wait_for_room():
+                return State.SOCKET_FULL
+        return None
+
+    def _try_send(self, block: memoryview) -> int:
+        try:
+            return self._socket.send(block)
+        except BlockingIOError:
+            return 0
+
+    def _wait_for_room(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(FULL_WAIT_S * 1000))
