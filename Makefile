@@ -4,7 +4,7 @@
 #   make setup PYTHON=python3.13
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist loadgroup
 # `make lock LOCK_ARGS=--upgrade` moves every pin to its newest release.
 LOCK_ARGS ?=
 
@@ -34,9 +34,9 @@ define NEXT_STEPS
 
 Three commands to try next, in another terminal and this directory:
 
-  sha=$$(sha256sum LICENSE | cut -c 1-64); curl -sS -X PUT http://127.0.0.1:12345/artifacts-config -H 'Content-Type: application/json' -d "{\"generation\": 1, \"artifacts\": [\"$$sha\"]}"
-  curl -sS -T LICENSE "http://127.0.0.1:12345/artifacts/$$sha?generation=1"
-  curl -sS http://127.0.0.1:12348/artifact/sha256/$$sha | sha256sum
+  .venv/bin/depot put --add LICENSE
+  .venv/bin/depot ls
+  .venv/bin/depot status
 
 Ctrl-C stops the agent.
 endef
@@ -72,7 +72,7 @@ format: $(STAMP) ## rewrite the code in the project's format
 bench: $(STAMP) ## measure throughput, latency and memory
 	$(BIN)/python -m tests.benchmarks
 
-demo: $(STAMP) ## a guided tour on a throw-away node
+demo: $(STAMP) ## three agents pass a release around, and every copy is checked
 	$(BIN)/python packaging/demo.py
 
 # Universal: one file for every platform and every supported Python, chosen by
