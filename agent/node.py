@@ -88,7 +88,7 @@ class NodeSampler:
         clock: Callable[[], float] = time.time,
         read_disk: Callable[[Path], DiskSample] | None = None,
     ) -> None:
-        self._process = psutil.Process()
+        self._process: psutil.Process | None = None
         self._threads = DaemonThreads("node-sampler", 1)
         self._timeout_s = timeout_s
         self._disks = [_Disk(path, read_disk or sample_disk) for path in datasets]
@@ -107,9 +107,14 @@ class NodeSampler:
         """
         for disk in self._disks:
             disk.ask()
-        machine = await self._threads.call(self._timeout_s, sample_machine, self._process)
+        machine = await self._threads.call(self._timeout_s, self._sample_machine)
         disks = tuple([await disk.answer(self._timeout_s) for disk in self._disks])
         self._latest = NodeSample(self._clock(), machine, disks)
+
+    def _sample_machine(self) -> MachineSample:
+        # Kept, because it knows the CPU time of the sample before; made here, because that blocks.
+        self._process = self._process or psutil.Process()
+        return sample_machine(self._process)
 
     def close(self) -> None:
         """Let the threads end."""

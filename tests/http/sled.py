@@ -1,0 +1,200 @@
+"""A sled agent API on port 0, over a real store, and a caller that checks every refusal's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from agent.api import agent_app
+from agent.api.verbs import Copies, Store
+from agent.copy_record import CopyRecord
+from agent.duties import Duties
+from agent.events import EventLog
+from agent.metrics import Metrics
+from agent.node import NodeSampler
+from agent.status import StatusSource
+from depot import ArtifactHash, ArtifactStore, Generation, StoreOptions, init_datasets
+from depot.errors import DepotError, NotFound
+from depot.http.limits import HttpLimits
+from tests.http.servers import serve
+
+ERROR_FIELDS = {"request_id", "error_code", "message"}
+
+
+class FakeCopies:
+    """Copies that start and never move, or are refused."""
+
+    def __init__(self, records: Sequence[CopyRecord] = (), refusal: DepotError | None = None):
+        self.records = tuple(records)
+        self.refusal = refusal
+        self.started: list[tuple[ArtifactHash, Generation, tuple[str, ...]]] = []
+
+    async def start(
+        self, artifact: ArtifactHash, generation: Generation, sources: Sequence[str]
+    ) -> str:
+        if self.refusal:
+            raise self.refusal
+        self.started.append((artifact, generation, tuple(sources)))
+        return f"copy-{len(self.started)}"
+
+    def list(self) -> tuple[CopyRecord, ...]:
+        return self.records
+
+    def get(self, copy_id: str) -> CopyRecord:
+        for record in self.records:
+            if record.copy_id == copy_id:
+                return record
+        raise NotFound(f"no copy {copy_id!r}")
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.content) if self.content else None
+
+    @property
+    def code(self) -> str:
+        """`409 CONFIG_GENERATION`, or the status alone when it is a success."""
+        return (
+            f"{self.status} {self.body['error_code']}" if self.status >= 400 else str(self.status)
+        )
+
+
+@dataclass
+class Sled:
+    """A running agent API and what stands behind it."""
+
+    url: str
+    session: aiohttp.ClientSession
+    events: EventLog
+    duties: Duties
+    node: NodeSampler
+    secret: str
+    """What no error message may contain: where the datasets are."""
+
+    replies: list[Reply] = field(default_factory=list)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        data: object = None,
+        headers: Mapping[str, str] | None = None,
+        expect100: bool = False,
+    ) -> Reply:
+        """Send a request; whatever the answer, it has the shape that all answers have."""
+        content = json.dumps(body).encode() if body is not None else data
+        async with self.session.request(
+            method,
+            self.url + path,
+            data=io.BytesIO(content) if isinstance(content, bytes) else content,
+            headers={"Content-Type": "application/json", **(headers or {})},
+            expect100=expect100,
+            allow_redirects=False,
+        ) as response:
+            reply = Reply(response.status, response.headers, await response.read())
+        check_shape(reply, self.secret)
+        return reply
+
+    async def put_config(self, generation: int, *artifacts: ArtifactHash) -> None:
+        body = {"generation": generation, "artifacts": [str(each) for each in artifacts]}
+        assert (await self.call("PUT", "/artifacts-config", body)).status == 204
+
+    async def put(self, content: bytes, generation: int = 1, **kwargs: Any) -> Reply:
+        path = f"/artifacts/{ArtifactHash.of(content)}?generation={generation}"
+        return await self.call("PUT", path, data=content, **kwargs)
+
+
+def check_shape(reply: Reply, secret: str) -> None:
+    """Every answer has a request id; every refusal the common body, and no local path in it."""
+    assert reply.headers["x-request-id"]
+    if reply.status < 400:
+        return
+    assert reply.headers["Content-Type"].startswith("application/json")
+    assert ERROR_FIELDS <= set(reply.body) <= {*ERROR_FIELDS, "details"}
+    assert reply.body["request_id"] == reply.headers["x-request-id"]
+    assert all(isinstance(reply.body[name], str) and reply.body[name] for name in ERROR_FIELDS)
+    text = reply.content.decode()
+    assert secret not in text
+    assert "Traceback" not in text
+
+
+@asynccontextmanager
+async def agent_api(
+    store: Store,
+    tmp_path: Path,
+    *,
+    copies: Copies | None = None,
+    limits: HttpLimits | None = None,
+) -> AsyncIterator[Sled]:
+    """Serve the agent API over any store."""
+    copies = copies or FakeCopies()
+    node = NodeSampler([tmp_path])
+    async with await EventLog.open(tmp_path / "state") as events:
+        duties = Duties(events.emit)
+        status = StatusSource(
+            version="1.2.3", store=store, copies=copies, events=events, duties=duties, node=node
+        )
+        metrics = Metrics(status.read, events.counts)
+        app = agent_app(
+            store=store,
+            copies=copies,
+            status=status,
+            events=events,
+            metrics=metrics,
+            limits=limits,
+        )
+        async with serve(app, limits) as service, aiohttp.ClientSession() as session:
+            yield Sled(service.url, session, events, duties, node, str(tmp_path))
+            events.stop_waiting()
+    node.close()
+
+
+def prepare_datasets(root: Path) -> None:
+    """Make two datasets under `root`."""
+    paths = dataset_paths(root)
+    for path in paths:
+        path.mkdir(parents=True)
+    init_datasets(paths)
+
+
+def dataset_paths(root: Path) -> list[Path]:
+    return [root / "m2-a", root / "m2-b"]
+
+
+async def take_away(path: Path) -> None:
+    """Do to a dataset what pulling its M.2 does."""
+    await asyncio.to_thread(path.rename, path.with_name(f"{path.name}-away"))
+
+
+@asynccontextmanager
+async def sled_with_store(
+    root: Path,
+    *,
+    options: StoreOptions | None = None,
+    copies: Copies | None = None,
+    limits: HttpLimits | None = None,
+) -> AsyncIterator[Sled]:
+    """Serve the agent API over a real store on the datasets under `root`."""
+    state_dir = root / "state"
+    opening = ArtifactStore.open(dataset_paths(root), state_dir=state_dir, options=options)
+    async with (
+        await opening as store,
+        agent_api(store, root, copies=copies, limits=limits) as sled,
+    ):
+        yield sled
