@@ -104,10 +104,11 @@ async def _read_body(request: web.Request, limits: HttpLimits) -> bytes:
     await send_continue(request)
     loop = asyncio.get_running_loop()
     meter = PaceMeter(limits.pace, loop.time())
+    check_s = min(_PACE_CHECK_S, limits.idle_timeout_s)
     content = bytearray()
     while not request.content.at_eof():
         try:
-            async with asyncio.timeout(_PACE_CHECK_S):
+            async with asyncio.timeout(check_s):
                 block = await request.content.readany()
         except TimeoutError:
             meter.check(loop.time())

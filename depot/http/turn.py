@@ -29,7 +29,7 @@ ReadInto = Callable[[int, memoryview, int], int]
 
 BLOCK_BYTES: Final = 512 << 10
 TURN_BYTES: Final = 16 << 20
-FULL_WAIT_S: Final = 0.1
+FULL_WAIT_S: Final = 0.01
 
 
 def read_into(fd: int, buffer: memoryview, offset: int) -> int:

@@ -1,0 +1,84 @@
+"""Fakes at the seams that more than one test file needs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from depot.artifact import ArtifactHash
+from depot.errors import NoDataset, NotFound
+from depot.http.turn import read_into
+from depot.reading import OpenArtifact
+
+
+class FakeStore:
+    """Artifacts on two mirrors, without any of the rules of the real store.
+
+    Attributes:
+        failures: what `read_failed` was told, as (dataset, error).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.mirrors = [root / "m2-a", root / "m2-b"]
+        for mirror in self.mirrors:
+            mirror.mkdir()
+        self.failures: list[tuple[int, OSError]] = []
+        self.opened: list[OpenArtifact] = []
+        self.gone = False
+        self._sizes: dict[ArtifactHash, int] = {}
+
+    async def add(
+        self, content: bytes, *, truncated: Mapping[int, int] | None = None
+    ) -> ArtifactHash:
+        """Store `content` on both mirrors; `truncated` cuts the file of a mirror to a size.
+
+        What was truncated keeps its nominal size, as a file does that shrinks while it is read.
+        """
+        artifact = ArtifactHash.of(content)
+        for index, mirror in enumerate(self.mirrors):
+            size_bytes = (truncated or {}).get(index, len(content))
+            path = mirror / str(artifact)
+            await asyncio.to_thread(path.write_bytes, content[:size_bytes])
+        self._sizes[artifact] = len(content)
+        return artifact
+
+    async def remove(self, artifact: ArtifactHash, mirror: int) -> None:
+        """Drop one mirror's copy."""
+        await asyncio.to_thread((self.mirrors[mirror] / str(artifact)).unlink)
+
+    async def open_artifact(
+        self, artifact: ArtifactHash, *, exclude: Collection[int] = ()
+    ) -> OpenArtifact:
+        if self.gone:
+            raise NoDataset("no dataset can be read")
+        for index, mirror in enumerate(self.mirrors):
+            if index in exclude:
+                continue
+            try:
+                fd = await asyncio.to_thread(os.open, mirror / str(artifact), os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            self.opened.append(OpenArtifact(artifact, self._sizes[artifact], index, fd))
+            return self.opened[-1]
+        raise NotFound(f"{artifact} is not here", damaged=len(self.failures))
+
+    def read_failed(self, opened: OpenArtifact, error: OSError) -> None:
+        self.failures.append((opened.dataset, error))
+
+    def open_descriptors(self) -> int:
+        return sum(opened.fd >= 0 for opened in self.opened)
+
+
+class FaultyDisk:
+    """Reads a file until `offset`, where `fault` is called instead, with the mirror's name."""
+
+    def __init__(self, offset: int, fault: Callable[[str], None]) -> None:
+        self._offset = offset
+        self._fault = fault
+
+    def read(self, fd: int, buffer: memoryview, offset: int) -> int:
+        if offset + len(buffer) > self._offset:
+            self._fault(Path(os.readlink(f"/proc/self/fd/{fd}")).parent.name)
+        return read_into(fd, buffer, offset)
