@@ -34,10 +34,10 @@ EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
     {
         ExitCode.OK: "fine",
         ExitCode.WRONG_BYTES: "the bytes are wrong",
-        ExitCode.USAGE: "usage",
+        ExitCode.USAGE: "usage, or a file that is not there",
         ExitCode.REFUSED: "refused by the server",
         ExitCode.UNREACHABLE: "unreachable",
-        ExitCode.LOCAL: "a local file could not be read or written",
+        ExitCode.LOCAL: "a local file could not be read or written: a full or failing disk",
         ExitCode.INTERNAL: "a fault of this program",
         ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
         ExitCode.PIPE_CLOSED: "the reader of stdout went away",
@@ -133,9 +133,17 @@ def unreachable(what: str, url: str, reason: str) -> Failure:
 
 
 def local(error: OSError) -> Failure:
-    """A file on this machine that could not be read or written."""
+    """A file on this machine that could not be read or written.
+
+    One that is not there, or not ours, is a mistake in the command line; a full or failing disk
+    is not.
+    """
     named = f"{error.filename}: " if error.filename else ""
-    return Failure(f"{named}{error.strerror or error}", ExitCode.LOCAL, hint="")
+    mistaken = isinstance(
+        error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
+    )
+    exit_code = ExitCode.USAGE if mistaken else ExitCode.LOCAL
+    return Failure(f"{named}{error.strerror or error}", exit_code, hint="")
 
 
 def usage(message: str, hint: str = "") -> Failure:

@@ -22,6 +22,7 @@ SHORT: Final = 12
 GAP: Final = "  "
 PROSE_MIN_WIDTH: Final = 24
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_PLURALS: Final = {"copy": "copies", "hash": "hashes"}
 _SPANS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -45,10 +46,8 @@ def size(count_bytes: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """1 file, 2 files, 0 copies."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+    """1 file, 2 files, 0 copies, 3 hashes."""
+    return f"{count} {noun if count == 1 else _PLURALS.get(noun, f'{noun}s')}"
 
 
 def span(seconds: float) -> str:

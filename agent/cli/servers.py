@@ -1,0 +1,85 @@
+"""The two servers a verb talks to, and how their errors become failures of the command.
+
+The clients raise `DepotError` leaves; this is the one place that turns them into a `Failure` with
+an exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from agent.cli.failures import ExitCode, Failure, refused, unreachable, usage
+from agent.cli.options import Common
+from agent.client import AgentClient
+from depot.artifact import ArtifactConfig
+from depot.client import DepotClient
+from depot.errors import (
+    DepotError,
+    HashMismatch,
+    InvalidRequest,
+    LengthMismatch,
+    NoConfig,
+    Refused,
+    Unreachable,
+)
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def agent(common: Common) -> AsyncIterator[AgentClient]:
+    """Open a client of the sled agent API; its errors leave as failures."""
+    try:
+        async with AgentClient(common.agent_url) as client:
+            yield client
+    except DepotError as error:
+        raise failure_of(error, "agent", common.agent_url) from error
+
+
+@asynccontextmanager
+async def depot(common: Common) -> AsyncIterator[DepotClient]:
+    """Open a client of the repo depot API; its errors leave as failures."""
+    try:
+        async with DepotClient(common.depot_url) as client:
+            yield client
+    except DepotError as error:
+        raise failure_of(error, "depot", common.depot_url) from error
+
+
+def failure_of(error: DepotError, what: str, url: str) -> Failure:
+    """Say what an error of a client means for the command.
+
+    Args:
+        error: what the client raised.
+        what: the option that names the server, `agent` or `depot`.
+        url: where the server was asked.
+    """
+    match error:
+        case Unreachable():
+            return unreachable(what, url, str(error))
+        case Refused():
+            return refused(
+                error.remote_code or f"HTTP {error.status}",
+                f"the {what} at {url} refused: {error.remote_message or error}",
+                request_id=error.request_id,
+            )
+        case HashMismatch() | LengthMismatch():
+            return Failure(
+                str(error), ExitCode.WRONG_BYTES, code=error.code, details=error.details()
+            )
+        case InvalidRequest():
+            return usage(str(error))
+        case _:
+            return refused(error.code, str(error), details=error.details())
+
+
+async def current_config(client: AgentClient) -> ArtifactConfig | None:
+    """Read the sled's config; None when it has none yet."""
+    try:
+        return await client.config()
+    except Refused as error:
+        if error.remote_code != NoConfig.code:
+            raise
+        return None

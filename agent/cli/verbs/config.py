@@ -1,0 +1,117 @@
+"""`depot config`: what the sled is to hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+from pydantic import ValidationError
+
+from agent.cli import options
+from agent.cli.changes import Change
+from agent.cli.failures import local, usage
+from agent.cli.formats import plural
+from agent.cli.options import Common
+from agent.cli.output import Output, reporting
+from agent.cli.servers import agent, current_config
+from agent.wire import ArtifactConfigBody
+from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash
+
+
+@click.group()
+@options.shared_group
+def config() -> None:
+    """Show or set which artifacts the sled is to hold."""
+
+
+@config.command("get")
+@options.shared
+def get(common: Common) -> None:
+    """Show the config: its generation and every hash in it.
+
+    What --json prints is what `depot config set` reads.
+    """
+    with reporting(common) as output:
+        asyncio.run(_get(common, output))
+
+
+@config.command("set")
+@click.option(
+    "--generation",
+    type=click.IntRange(0, MAX_GENERATION),
+    help="Generation of a config given as hashes.",
+)
+@click.option("--empty", is_flag=True, help="With --generation and no hash: hold nothing at all.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.argument("what", nargs=-1, metavar="FILE|-|SHA256...")
+@options.shared
+def set_(
+    common: Common, what: tuple[str, ...], generation: int | None, empty: bool, dry_run: bool
+) -> None:
+    """Set the config, and show what it changes.
+
+    FILE (- for stdin) is the JSON that `depot --json config get` prints. With --generation, the
+    arguments are the hashes themselves. A generation may only rise; the sled deletes what the
+    new config drops.
+    """
+    with reporting(common) as output:
+        wanted = _parsed(what, generation, empty)
+        asyncio.run(_set(common, output, wanted, dry_run=dry_run))
+
+
+async def _get(common: Common, output: Output) -> None:
+    async with agent(common) as client:
+        body = ArtifactConfigBody.of(await client.config())
+    head = f"generation {body.generation}: {plural(len(body.artifacts), 'artifact')}"
+    output.document(body.model_dump(mode="json"), [head, *body.artifacts])
+
+
+async def _set(common: Common, output: Output, wanted: ArtifactConfig, *, dry_run: bool) -> None:
+    async with agent(common) as client:
+        change = Change(await current_config(client), wanted)
+        if not dry_run:
+            await client.put_config(wanted)
+    output.document({**change.document(), "dry_run": dry_run}, change.lines())
+    if dry_run:
+        output.note("dry run: nothing was changed")
+    elif change.drops_most:
+        output.note(
+            "most artifacts are dropped: the sled waits storage.delete_grace before it deletes "
+            "them, and a higher generation with them takes it back"
+        )
+
+
+def _parsed(what: tuple[str, ...], generation: int | None, empty: bool) -> ArtifactConfig:
+    if generation is not None:
+        return _from_hashes(what, generation, empty)
+    if len(what) != 1 or empty:
+        raise usage(
+            "expected one FILE (- for stdin), or --generation N and the hashes",
+            "depot config set FILE, or depot config set --generation N SHA256...",
+        )
+    try:
+        with click.open_file(what[0], "rb") as file:
+            return _from_json(what[0], file.read())
+    except OSError as error:
+        raise local(error) from error
+
+
+def _from_hashes(what: tuple[str, ...], generation: int, empty: bool) -> ArtifactConfig:
+    if empty == bool(what):
+        raise usage(
+            "expected at least one SHA256" if not what else "expected no SHA256 with --empty",
+            "a config that holds nothing, so that the sled deletes everything, takes --empty",
+        )
+    return ArtifactConfig.make(generation, [ArtifactHash.parse(options.sha256(w)) for w in what])
+
+
+def _from_json(name: str, text: bytes) -> ArtifactConfig:
+    try:
+        return ArtifactConfigBody.model_validate_json(text).config()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise usage(
+            f"{name}: {where}: {first['msg']}",
+            'expected {"generation": N, "artifacts": ["<sha256>", ...]}',
+        ) from error

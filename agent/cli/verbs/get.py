@@ -1,0 +1,66 @@
+"""`depot get`: fetch an artifact from a depot into a file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from agent.cli import options
+from agent.cli.failures import local
+from agent.cli.formats import size
+from agent.cli.options import Common
+from agent.cli.output import Output, reporting
+from agent.cli.progress import Meter, display
+from agent.cli.resolving import all_whole, hash_or_prefix, resolve
+from agent.cli.servers import agent, depot
+from depot.artifact import ArtifactHash
+
+
+@click.command()
+@click.option(
+    "--output",
+    "-o",
+    "target",
+    type=click.Path(path_type=Path),
+    help="File to write, or a directory. [default: the hash, in this directory]",
+)
+@click.argument("artifact", metavar="SHA256", type=hash_or_prefix)
+@options.shared
+def get(common: Common, artifact: str, target: Path | None) -> None:
+    """Fetch an artifact from the depot and verify it.
+
+    FILE appears when its bytes are verified, never before. What arrives meanwhile is kept beside
+    it, and a later get goes on from there. A hash cut to its first 8 characters is looked up in
+    the sled's list.
+    """
+    with reporting(common) as output:
+        asyncio.run(_get(common, output, artifact, target))
+
+
+async def _get(common: Common, output: Output, typed: str, target: Path | None) -> None:
+    sha256 = await _whole(common, typed)
+    path = target_path(sha256, target)
+    try:
+        async with depot(common) as client:
+            with Meter(display(output), "fetching") as meter:
+                fetched = await client.fetch(ArtifactHash.parse(sha256), path, progress=meter.show)
+    except OSError as error:
+        raise local(error) from error
+    document = {"sha256": sha256, "file": str(path), "size_bytes": fetched.size_bytes}
+    output.document(document, [f"{path}: {size(fetched.size_bytes)}, verified"])
+
+
+async def _whole(common: Common, typed: str) -> str:
+    if all_whole([typed]):
+        return typed
+    async with agent(common) as client:
+        return resolve([typed], (await client.list_artifacts()).list, "the sled")[0]
+
+
+def target_path(sha256: str, target: Path | None) -> Path:
+    """The file to write: as given, or named by the hash in the directory that was given."""
+    if target is None:
+        return Path(sha256)
+    return target / sha256 if target.is_dir() else target

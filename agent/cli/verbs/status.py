@@ -1,0 +1,152 @@
+"""`depot status`: how the sled is, what is wrong first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import click
+from rich.text import Text
+
+from agent.cli import options
+from agent.cli.formats import Column, plural, printable, size, span, table
+from agent.cli.options import Common
+from agent.cli.output import Output, reporting
+from agent.cli.servers import agent
+from agent.wire import DatasetBody, StatusBody
+
+SHOWN: Final = 5
+# Standings of the ledger under which nothing is written; the sled's warnings say more.
+_BAD_LEDGERS: Final = frozenset({"conflicted", "behind", "unknown"})
+
+
+@click.command()
+@options.shared
+def status(common: Common) -> None:
+    """Show how the sled is: first what is wrong, then its datasets, config and machine."""
+    with reporting(common) as output:
+        asyncio.run(_status(common, output))
+
+
+async def _status(common: Common, output: Output) -> None:
+    async with agent(common) as client:
+        found = await client.status()
+    document = {**found.model_dump(mode="json"), "problems": list(problems(found))}
+    output.document(document, lines(found, output.width))
+
+
+def problems(found: StatusBody) -> Iterator[str]:
+    """What is broken, in words; the sled's own warnings are not repeated."""
+    for dataset in found.datasets:
+        yield from _dataset_problems(dataset)
+    if found.ledger in _BAD_LEDGERS:
+        yield f"the ledger is {found.ledger}"
+    if found.under_replicated.count:
+        yield (
+            f"{plural(found.under_replicated.count, 'artifact')} under-replicated: "
+            f"{_first(found.under_replicated.artifacts)}"
+        )
+
+
+def _dataset_problems(dataset: DatasetBody) -> Iterator[str]:
+    if dataset.state != "healthy":
+        reason = dataset.last_error or "no reason known"
+        yield f"dataset {dataset.path} is {dataset.state}: {reason}"
+    elif dataset.full:
+        yield (
+            f"dataset {dataset.path} is full: {size(dataset.used_bytes)} of "
+            f"{size(dataset.quota_bytes)} used, {size(dataset.available_bytes)} available"
+        )
+
+
+def lines(found: StatusBody, width: int | None) -> list[Text | str]:
+    """The status for people."""
+    rows = [_dataset_row(dataset) for dataset in found.datasets]
+    return [
+        *_verdict(list(problems(found)), found.warnings),
+        "",
+        *_facts(found),
+        "",
+        *table(_DATASET_COLUMNS, rows, width=width),
+    ]
+
+
+def _verdict(wrong: Sequence[str], warnings: Sequence[str]) -> list[Text]:
+    if not wrong and not warnings:
+        return [Text("OK", style="green")]
+    counted = [plural(len(wrong), "problem")] if wrong else []
+    counted += [plural(len(warnings), "warning")] if warnings else []
+    return [
+        Text(", ".join(counted), style="bold red" if wrong else "bold yellow"),
+        *(Text(f"  {printable(problem)}", style="red") for problem in wrong),
+        *(Text(f"  {printable(warning)}", style="yellow") for warning in warnings),
+    ]
+
+
+def _facts(found: StatusBody) -> list[Text]:
+    rows = [
+        (
+            "sled",
+            f"{found.sled_id or 'unnamed'}, version {found.version}, up {span(found.uptime_s)}",
+        ),
+        ("config", _config(found)),
+        ("work", _work(found)),
+        *_node_rows(found),
+    ]
+    return [Text(f"{name:<8} {printable(said)}") for name, said in rows]
+
+
+def _config(found: StatusBody) -> str:
+    if found.generation is None:
+        return f"none yet, ledger {found.ledger}"
+    return f"generation {found.generation}, epoch {found.ledger_epoch}, ledger {found.ledger}"
+
+
+def _work(found: StatusBody) -> str:
+    running = (
+        f"{plural(found.puts_running, 'put')} and {plural(found.copies.running, 'copy')} running"
+    )
+    failed = found.copies.failed
+    return f"{running}, {plural(failed, 'copy')} failed (`depot copies`)" if failed else running
+
+
+def _node_rows(found: StatusBody) -> list[tuple[str, str]]:
+    node = found.node
+    if node is None:
+        return []
+    memory = f"{size(node.memory_available_bytes)} of {size(node.memory_total_bytes)} memory free"
+    load = f"load {node.load_1m:.1f} on {plural(node.cpu_count, 'CPU')}"
+    process = node.process
+    return [
+        ("node", f"{load}, {memory}"),
+        ("agent", f"{size(process.rss_bytes)} resident, {plural(process.open_files, 'open file')}"),
+    ]
+
+
+_DATASET_COLUMNS = (
+    Column("STATE"),
+    Column("USED", right=True),
+    Column("QUOTA", right=True),
+    Column("FREE", right=True),
+    Column("ARTIFACTS", right=True),
+    Column("DATASET", prose=True),
+)
+
+
+def _dataset_row(dataset: DatasetBody) -> tuple[str | Text, ...]:
+    bad = dataset.state != "healthy" or dataset.full
+    state = "full" if dataset.full and dataset.state == "healthy" else dataset.state
+    return (
+        Text(state, style="red" if bad else "green"),
+        size(dataset.used_bytes + dataset.reserved_bytes),
+        size(dataset.quota_bytes),
+        size(dataset.available_bytes),
+        str(dataset.artifacts),
+        dataset.path,
+    )
+
+
+def _first(artifacts: Sequence[str]) -> str:
+    more = ", …" if len(artifacts) > SHOWN else ""
+    return ", ".join(artifacts[:SHOWN]) + more
