@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from depot.artifact import ArtifactHash
+
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _TAG_LIST: Final = re.compile(rf"[\s,]*{_ENTITY_TAG}(?:\s*,[\s,]*{_ENTITY_TAG})*[\s,]*")
 _TAGS: Final = re.compile(_ENTITY_TAG)
@@ -43,6 +45,11 @@ class Plan:
     status: int
     start: int = 0
     length_bytes: int = 0
+
+
+def entity_tag(artifact: ArtifactHash) -> str:
+    """The strong entity tag of an artifact's bytes: the same on every mirror and every node."""
+    return f'"sha256:{artifact}"'
 
 
 def plan_answer(method: str, size_bytes: int, etag: str, conditions: Conditions) -> Plan:

@@ -20,7 +20,7 @@ from aiohttp import hdrs, web
 
 from depot.artifact import ArtifactHash
 from depot.errors import PreconditionFailed, RangeNotSatisfiable
-from depot.http.conditional import Conditions, Plan, plan_answer
+from depot.http.conditional import Conditions, Plan, entity_tag, plan_answer
 from depot.http.openapi import OCTETS
 from depot.http.outlet import Outlet, outlet
 from depot.http.pump import Pump
@@ -44,11 +44,6 @@ class ArtifactReader(Protocol):
 
     def read_failed(self, opened: OpenArtifact, error: OSError, /) -> None:
         """Note that a copy could not be read."""
-
-
-def entity_tag(artifact: ArtifactHash) -> str:
-    """The strong entity tag of an artifact's bytes."""
-    return f'"sha256:{artifact}"'
 
 
 def repr_digest(artifact: ArtifactHash) -> str:

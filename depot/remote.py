@@ -1,0 +1,105 @@
+"""What every client of another server shares: its address, its silence, its refusals.
+
+Rules kept here:
+- A server that cannot be reached, breaks off or speaks nonsense is `Unreachable`; one that answers
+  with anything but success, redirects included, has `Refused`.
+- Nothing of an answer is trusted: an error body is read up to a bound, and whatever in it is not of
+  the documented shape is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from depot.errors import InvalidRequest, Refused, Unreachable
+
+MAX_PROBLEM_BYTES: Final = 64 << 10
+MAX_TEXT_LENGTH: Final = 1000
+_PROBLEM_TIMEOUT_S: Final = 10.0
+
+
+def base_url(text: str) -> URL:
+    """Read a server's address: `http://host:port`, perhaps with a path before the API's.
+
+    Raises:
+        InvalidRequest: anything else.
+    """
+    try:
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    plain = not (url.user or url.password or url.query_string or url.fragment)
+    if url.scheme not in ("http", "https") or not url.host or not plain:
+        raise InvalidRequest(f"expected a URL like http://host:port, found {text[:200]!r}")
+    return url
+
+
+@contextmanager
+def reaching(url: URL) -> Iterator[None]:
+    """Turn every way in which a server can fail to answer into `Unreachable`."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Unreachable(f"{url.origin()}: {_reason(error)}") from error
+
+
+async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
+    """Raise Refused, with what the server said, unless it answered 1xx or 2xx."""
+    if response.status < 300:
+        return
+    said = _problem(await _read_some(response))
+    location = response.headers.get("Location", "")[:MAX_TEXT_LENGTH]
+    message = said.get("message", "") or (f"redirects to {location}" if location else "")
+    raise Refused(
+        str(response.url),
+        response.status,
+        remote_code=said.get("error_code"),
+        remote_message=message,
+        request_id=said.get("request_id"),
+    )
+
+
+async def _read_some(response: aiohttp.ClientResponse) -> bytes:
+    content = b""
+    try:
+        async with asyncio.timeout(_PROBLEM_TIMEOUT_S):
+            while len(content) < MAX_PROBLEM_BYTES:
+                block = await response.content.read(MAX_PROBLEM_BYTES - len(content))
+                if not block:
+                    break
+                content += block
+    except (aiohttp.ClientError, TimeoutError):
+        return b""  # The status alone says enough.
+    return content
+
+
+def _problem(content: bytes) -> dict[str, str]:
+    try:
+        body: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(body, dict):
+        return {}
+    names = ("request_id", "error_code", "message")
+    return {name: body[name][:MAX_TEXT_LENGTH] for name in names if isinstance(body.get(name), str)}
+
+
+def _reason(error: aiohttp.ClientError | TimeoutError) -> str:
+    match error:
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+        case aiohttp.ConnectionTimeoutError():
+            return "cannot connect in time"
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+            return "the connection was broken off"
+        case _:
+            return str(error) or type(error).__name__
