@@ -1,0 +1,104 @@
+"""One stream of artifact bytes out of several peers, for the worker thread of an ingest.
+
+Where a peer breaks, stalls or ends early, the next one goes on from that byte; the reader notices
+nothing but the pause. A peer that answers with the whole artifact instead of the rest has the part
+that is here already dropped. Bytes are counted once they are handed on, so `position_bytes` is the
+progress of the copy, and may be read from any thread.
+
+Runs in the worker thread; the feed runs on the event loop. Nobody waits for a thread on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Coroutine
+from typing import Any
+
+from agent.feed import SourceFeed
+from agent.peers import PeerBody
+from depot.errors import BodyTimeout, LengthMismatch
+
+
+class FailoverSource:
+    """A `depot.sources.Source` over a feed, beginning with its first body."""
+
+    def __init__(self, feed: SourceFeed, first: PeerBody) -> None:
+        self.position_bytes = 0
+        self.total_bytes = first.answer.total_bytes
+        self.body = first
+        """The body that is read now, or was read last."""
+        self._body_at_byte = first.answer.starts_at_bytes
+        self._feed = feed
+        self._loop = asyncio.get_running_loop()
+        self._pending: concurrent.futures.Future[PeerBody] | None = None
+        self._aborted = False
+        self._ended = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Source`.
+
+        Raises:
+            DepotError: no source is left to go on with.
+            ConnectionAbortedError: `abort` was called.
+        """
+        while not self._aborted and not self._ended:
+            try:
+                count = self._read(buffer)
+            except (BodyTimeout, LengthMismatch, OSError) as error:
+                self._fail_over(error)
+            else:
+                self._ended = count == 0
+                self.position_bytes += count
+                return count
+        if self._aborted:
+            raise ConnectionAbortedError("the copy was given up")
+        return 0
+
+    def abort(self) -> None:
+        """See `Source`."""
+        self._aborted = True
+        self.body.content.abort()
+        if (pending := self._pending) is not None:
+            pending.cancel()
+
+    def _read(self, buffer: memoryview) -> int:
+        """Some of the next bytes; 0 at the end, as far as this body tells."""
+        if self.position_bytes == self.total_bytes:
+            return 0
+        while (surplus := self.position_bytes - self._body_at_byte) > 0:
+            # What is read here is overwritten below or by the next call: nobody sees it.
+            self._body_at_byte += self._receive(buffer[:surplus])
+        left = None if self.total_bytes is None else self.total_bytes - self.position_bytes
+        count = self._receive(buffer[:left])
+        self._body_at_byte += count
+        return count
+
+    def _receive(self, buffer: memoryview) -> int:
+        count = self.body.content.readinto(buffer)
+        if count == 0 and (
+            self._body_at_byte < self.position_bytes or self.total_bytes is not None
+        ):
+            raise LengthMismatch(self.total_bytes or self.position_bytes, self._body_at_byte)
+        return count
+
+    def _fail_over(self, error: Exception) -> None:
+        if self._aborted:
+            return
+        why = str(error) or type(error).__name__
+        self.body = self._on_loop(self._feed.replace(self.position_bytes, self.total_bytes, why))
+        self._body_at_byte = self.body.answer.starts_at_bytes
+        if self.total_bytes is None:
+            self.total_bytes = self.body.answer.total_bytes
+
+    def _on_loop(self, step: Coroutine[Any, Any, PeerBody]) -> PeerBody:
+        """Run `step` on the event loop and wait for it here; `abort` ends the wait."""
+        pending = self._pending = asyncio.run_coroutine_threadsafe(step, self._loop)
+        if self._aborted:  # abort may have looked for it too early
+            pending.cancel()
+        try:
+            return pending.result()
+        except concurrent.futures.CancelledError:
+            raise ConnectionAbortedError("the copy was given up") from None
+        finally:
+            self._pending = None

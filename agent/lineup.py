@@ -1,0 +1,177 @@
+"""Which source a copy asks next, and when there is no use in asking on. Pure: no I/O, no clock.
+
+A copy makes attempts. In the first, the sources take turns: where one breaks, another goes on from
+that byte. Only the hash at the end tells whether what they gave together is the artifact; when it
+is not, or when sources disagree on its size, nobody can say which of them is wrong. Each later
+attempt therefore starts from the first byte with one source alone, so that one lying source can
+delay a copy but cannot spoil what an honest one gives.
+
+A source is spent, and not asked again in this copy, when it refused for good, gave wrong bytes
+alone, or broke `max_tries` times without progress worth the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.source_url import SourceUrl
+from depot.artifact import ArtifactHash
+from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch, QuotaExceeded, TooLarge
+
+MAX_SOURCES: Final = 32
+_TELLING: Final = (BadSource, TooLarge, QuotaExceeded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How patient a copy is with one source.
+
+    Attributes:
+        max_tries: requests to one source in a row that may break off.
+        first_delay_s: pause before the second try; each further one is twice as long.
+        max_delay_s: longest pause.
+        progress_bytes: a request that gave this much before it broke counts as a first try again.
+    """
+
+    max_tries: int = 4
+    first_delay_s: float = 0.5
+    max_delay_s: float = 10.0
+    progress_bytes: int = 1 << 20
+
+    def delay_s(self, tries: int) -> float:
+        """Pause before the next request to a source that was tried `tries` times."""
+        if tries == 0:
+            return 0.0
+        return min(self.max_delay_s, self.first_delay_s * 2.0 ** (tries - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The source to ask now, after a pause."""
+
+    source: SourceUrl
+    delay_s: float
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What is known of one source."""
+
+    tries: int = 0
+    spent: bool = False
+    set_aside: bool = False
+    was_alone: bool = False
+    last_error: DepotError | None = None
+
+
+@dataclass(slots=True)
+class Lineup:
+    """The sources of one copy."""
+
+    sha256: ArtifactHash
+    policy: RetryPolicy
+    _standings: dict[SourceUrl, _Standing] = field(default_factory=dict)
+    _started: bool = False
+    _alone: SourceUrl | None = None
+    _last: SourceUrl | None = None
+    _contributors: set[SourceUrl] = field(default_factory=set)
+    _mixture: str | None = None
+
+    @property
+    def sources(self) -> tuple[SourceUrl, ...]:
+        """Every source, in the order in which they were named."""
+        return tuple(self._standings)
+
+    def add(self, sources: Iterable[SourceUrl]) -> None:
+        """Append further sources; known ones, and those past MAX_SOURCES, change nothing."""
+        for source in sources:
+            if len(self._standings) < MAX_SOURCES:
+                self._standings.setdefault(source, _Standing())
+
+    def begin_attempt(self) -> bool:
+        """Start over from the first byte; False when no source is worth another attempt."""
+        self._contributors.clear()
+        if not self._started:
+            self._started = True
+            return True
+        for source, standing in self._standings.items():
+            standing.set_aside = False
+            if not standing.spent and not standing.was_alone:
+                standing.was_alone = True
+                self._alone = source
+                return True
+        return False
+
+    def choose(self, *, untried_only: bool = False) -> Choice | None:
+        """Pick whom to ask: the least tried, another than the last, the first named."""
+        eligible = [
+            (standing.tries, source == self._last, index, source)
+            for index, (source, standing) in enumerate(self._standings.items())
+            if not standing.spent and not standing.set_aside and self._alone in (None, source)
+            if standing.tries == 0 or not untried_only
+        ]
+        if not eligible:
+            return None
+        tries, _, _, source = min(eligible)
+        self._last = source
+        return Choice(source, self.policy.delay_s(tries))
+
+    def refused(self, source: SourceUrl, error: DepotError, at_byte: int) -> None:
+        """Note that `source` did not give the artifact from `at_byte` on."""
+        standing = self._standings[source]
+        standing.last_error = error
+        if isinstance(error, DepotCopy) and error.transient:
+            self._count_try(standing)
+        elif at_byte == 0:
+            standing.spent = True
+        else:
+            # It was asked for the rest of what others announced, and they may be the wrong ones.
+            standing.set_aside = True
+
+    def disagrees(self, source: SourceUrl, why: str) -> None:
+        """Note that `source` does not fit what this attempt has from others, rightly or not."""
+        standing = self._standings[source]
+        standing.last_error = DepotCopy(why)
+        standing.set_aside = True
+
+    def broke(self, source: SourceUrl, why: str, *, at_byte: int, gave_bytes: int) -> None:
+        """Note that the body of `source`, after `gave_bytes` of its own, ended badly."""
+        standing = self._standings[source]
+        standing.last_error = DepotCopy(f"it broke off at byte {at_byte}: {why}")
+        if gave_bytes > 0:
+            self._contributors.add(source)
+        if gave_bytes >= self.policy.progress_bytes:
+            standing.tries = 0
+        self._count_try(standing)
+
+    def wrong_bytes(self, source: SourceUrl, error: HashMismatch) -> None:
+        """Note that the attempt that ended with `source` was whole, and not the artifact."""
+        self._contributors.add(source)
+        if len(self._contributors) == 1:
+            standing = self._standings[source]
+            standing.last_error = DepotCopy(f"it sent other bytes, which hash to {error.actual}")
+            standing.spent = True
+        else:
+            names = " and ".join(str(url) for url in self.sources if url in self._contributors)
+            self._mixture = f"what {names} gave together hashes to {error.actual}"
+
+    def failure(self) -> DepotError:
+        """Say why the copy cannot go on: each source, and why it was given up."""
+        errors = {
+            source: standing.last_error
+            for source, standing in self._standings.items()
+            if standing.last_error is not None
+        }
+        reasons = [f"{source}: {error}" for source, error in errors.items()]
+        reasons += [self._mixture] if self._mixture else []
+        message = f"no source gave {self.sha256}: {'; '.join(reasons) or 'none was named'}"
+        for telling in _TELLING:
+            if errors and all(isinstance(error, telling) for error in errors.values()):
+                return telling(message)
+        return DepotCopy(message)
+
+    def _count_try(self, standing: _Standing) -> None:
+        standing.tries += 1
+        standing.spent = standing.tries >= self.policy.max_tries
