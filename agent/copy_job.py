@@ -1,0 +1,163 @@
+"""One copy: attempts until the artifact is stored, no source is left, or the copy is given up.
+
+Each attempt reserves space for what its first source announces, and lets it go again before the
+next, so an announcement that is a lie costs nothing but time. Bytes of an attempt that failed are
+never part of the next. Once the copy was accepted, a config that moved on does not end it as long
+as the artifact is still wanted (G5); the store's fence has the last word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from agent.copy_record import CopyRecord
+from agent.failover import FailoverSource
+from agent.feed import Fetcher, SourceFeed
+from agent.lineup import Lineup, RetryPolicy
+from agent.peers import PeerBody
+from agent.source_url import SourceUrl
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
+from depot.put import Stored
+from depot.sources import Source
+
+_SOURCES_FAILED = (BadSource, DepotCopy)
+_SIZE_REFUSED = (TooLarge, QuotaExceeded)
+
+
+class AdmittedPut(Protocol):
+    """A write that the store admitted; see `depot.put.Put`."""
+
+    @property
+    def held(self) -> Stored | None:
+        """Not None: every dataset has the artifact already."""
+
+    async def receive(self, source: Source) -> Stored:
+        """Store what `source` gives."""
+
+
+class CopyStore(Protocol):
+    """What a copy needs of `depot.store.ArtifactStore`."""
+
+    def config(self) -> ArtifactConfig:
+        """The config in force."""
+
+    def begin_put(
+        self,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int | None,
+        *,
+        counted: bool = True,
+    ) -> AbstractAsyncContextManager[AdmittedPut]:
+        """Admit a write for a block."""
+
+
+class CopyJob:
+    """A copy that runs.
+
+    Attributes:
+        settled: set once a source has answered and space is reserved, or the copy has ended.
+        accepted: whether it was the former.
+    """
+
+    def __init__(
+        self,
+        copy_id: str,
+        sha256: ArtifactHash,
+        generation: Generation,
+        *,
+        store: CopyStore,
+        fetcher: Fetcher,
+        policy: RetryPolicy,
+        started_at: float,
+    ) -> None:
+        self.copy_id = copy_id
+        self.sha256 = sha256
+        self.settled = asyncio.Event()
+        self.accepted = False
+        self._generation = generation
+        self._started_at = started_at
+        self._store = store
+        self._lineup = Lineup(sha256, policy)
+        self._feed = SourceFeed(fetcher, self._lineup)
+        self._progress: FailoverSource | None = None
+        self._reading: FailoverSource | None = None
+
+    def add_sources(self, sources: Iterable[SourceUrl]) -> None:
+        """Fall back to these too, after those that were named before."""
+        self._lineup.add(sources)
+
+    async def run(self) -> Stored:
+        """Copy the artifact.
+
+        Raises:
+            DepotError: why it could not be had, or why the store refuses it.
+            OSError: `abort` was called.
+        """
+        while self._lineup.begin_attempt():
+            body = await self._feed.first(untried_only=not self.accepted)
+            try:
+                stored = await self._attempt(body) if body else None
+            finally:
+                await self._feed.close()
+            if stored is not None:
+                return stored
+        raise self._lineup.failure()
+
+    def abort(self) -> bool:
+        """End the running transfer soon; False when none runs and cancelling `run` is safe."""
+        if self._reading is None:
+            return False
+        self._reading.abort()
+        return True
+
+    def record(self) -> CopyRecord:
+        """The copy as it is now."""
+        progress = self._progress
+        return CopyRecord(
+            copy_id=self.copy_id,
+            sha256=self.sha256,
+            generation=self._generation,
+            sources=tuple(map(str, self._lineup.sources)),
+            state="running",
+            bytes_done=progress.position_bytes if progress else 0,
+            bytes_total=progress.total_bytes if progress else None,
+            started_at=self._started_at,
+        )
+
+    async def _attempt(self, body: PeerBody) -> Stored | None:
+        """Store what `body` and its successors give; None when they were not the artifact."""
+        source = FailoverSource(self._feed, body)
+        try:
+            async with self._store.begin_put(
+                self.sha256, self._current_generation(), source.total_bytes, counted=False
+            ) as put:
+                self._accept()
+                return put.held or await self._receive(put, source)
+        except HashMismatch as error:
+            self._lineup.wrong_bytes(source.body.url, error)
+        except _SIZE_REFUSED as error:
+            # Another source may announce less; if none does, this is what the copy fails with.
+            self._lineup.refused(source.body.url, error, at_byte=0)
+        except _SOURCES_FAILED:
+            pass  # the lineup knows why already
+        return None
+
+    async def _receive(self, put: AdmittedPut, source: FailoverSource) -> Stored:
+        self._progress = self._reading = source
+        try:
+            return await put.receive(source)
+        finally:
+            self._reading = None
+
+    def _current_generation(self) -> Generation:
+        # Before it is accepted the request's own generation counts, as for a PUT.
+        return self._store.config().generation if self.accepted else self._generation
+
+    def _accept(self) -> None:
+        self.accepted = True
+        self.settled.set()
