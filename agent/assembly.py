@@ -1,0 +1,258 @@
+"""An agent put together from its settings: what is built, in which order, and who owns it.
+
+Rules: the store comes first, because it holds the lock that keeps a second agent out; everything
+is closed in the opposite order, also when building fails half-way; every long task is started in
+the task group of whoever runs the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from agent.api import agent_app
+from agent.copies import CopyManager, CopyOptions
+from agent.duties import Duties
+from agent.events import EventLog
+from agent.metrics import Metrics
+from agent.networks import AllowedNetworks
+from agent.node import INTERVAL_S, NodeSampler
+from agent.peers import PeerFetcher, PeerLimits
+from agent.settings import Settings
+from agent.status import StatusSource
+from agent.units import Address
+from depot.errors import DepotError
+from depot.http.depot_api import depot_app, depot_endpoints
+from depot.http.limits import HttpLimits
+from depot.http.pump import Pump
+from depot.http.responder import ArtifactResponder
+from depot.http.service import HttpService
+from depot.store import ArtifactStore, StoreOptions
+
+_WORRYING: Final = frozenset({"config_refused", "dataset_lost", "duty_failed", "quarantined"})
+# Copies write their own log lines, with more in them than their events have.
+_LOGGED_ELSEWHERE: Final = frozenset({"copied", "copy_failed", "duty_failed"})
+_log = structlog.get_logger("agent")
+
+
+class CannotStart(Exception):
+    """The agent cannot start; the message is for the operator who tried."""
+
+
+class EventRelay:
+    """Passes events on; keeps those that come before there is anyone to pass them to.
+
+    The store is open before the event log is, and has things to tell by then.
+    """
+
+    def __init__(self) -> None:
+        self._early: list[tuple[str, Mapping[str, object]]] = []
+        self._sinks: tuple[Callable[[str, Mapping[str, object]], None], ...] = ()
+
+    def __call__(self, kind: str, fields: Mapping[str, object]) -> None:
+        """Pass one event on; on the event loop."""
+        if not self._sinks:
+            self._early.append((kind, fields))
+        for sink in self._sinks:
+            sink(kind, fields)
+
+    def connect(self, *sinks: Callable[[str, Mapping[str, object]], None]) -> None:
+        """Pass on what has come, and from now on everything at once."""
+        self._sinks = sinks
+        early, self._early = self._early, []
+        for kind, fields in early:
+            self(kind, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A built agent: open, listening once `listen` has returned."""
+
+    settings: Settings
+    store: ArtifactStore
+    events: EventLog
+    copies: CopyManager
+    duties: Duties
+    node: NodeSampler
+    agent_server: HttpService
+    depot_server: HttpService
+
+    async def listen(self) -> None:
+        """Open both ports.
+
+        Raises:
+            CannotStart: one is taken or not ours to take.
+        """
+        await _listen(self.agent_server, self.settings.agent.listen, "agent.listen")
+        await _listen(self.depot_server, self.settings.depot.listen, "depot.listen")
+
+    def begin_duties(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start every long task in `group`; they run until cancelled."""
+        duties = self.duties
+        return [
+            group.create_task(duties.keep_running("store", self.store.run_duties), name="store"),
+            group.create_task(duties.keep_running("copies", self.copies.run), name="copies"),
+            group.create_task(duties.every(INTERVAL_S, "node", self.node.sample), name="node"),
+        ]
+
+    async def drain(self) -> None:
+        """Take no new work, and return when what runs has ended or run out of time."""
+        timeout_s = self.settings.drain_timeout_s
+        self.events.stop_waiting()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.agent_server.stop(timeout_s), name="drain agent API")
+            group.create_task(self.depot_server.stop(timeout_s), name="drain depot API")
+            group.create_task(self.copies.stop(timeout_s), name="drain copies")
+
+
+@asynccontextmanager
+async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]:
+    """Build an agent and take it apart again.
+
+    Raises:
+        DatasetBusy: another agent holds the state directory or every dataset.
+        DepotError, OSError: the state directory cannot be used.
+    """
+    relay = EventRelay()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            await ArtifactStore.open(
+                settings.dataset_paths,
+                state_dir=state_dir,
+                options=store_options(settings),
+                on_event=relay,
+            )
+        )
+        events = await stack.enter_async_context(
+            await EventLog.open(state_dir, max_entries=settings.events.max_entries)
+        )
+        fetcher = await stack.enter_async_context(_peer_fetcher(settings))
+        copies = CopyManager(store, fetcher, copy_options(settings), on_event=relay)
+        duties = Duties(relay)
+        node = NodeSampler(settings.dataset_paths)
+        stack.callback(node.close)
+        relay.connect(events.emit, _log_event, _config_watcher(store, copies))
+        status = StatusSource(
+            version=version("sled-depot"),
+            store=store,
+            copies=copies,
+            events=events,
+            duties=duties,
+            node=node,
+        )
+        metrics = Metrics(status.read, events.counts)
+        limits = http_limits(settings)
+        agent_api = agent_app(
+            store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
+        )
+        depot_api = _depot_api(store, metrics, limits, settings.storage.device_timeout_s)
+        agent = Agent(
+            settings=settings,
+            store=store,
+            events=events,
+            copies=copies,
+            duties=duties,
+            node=node,
+            agent_server=HttpService(agent_api, limits=limits, name="agent"),
+            depot_server=HttpService(depot_api, limits=limits, name="depot"),
+        )
+        # For an end without draining: a port that is taken, a crash. Stopping twice does nothing.
+        stack.push_async_callback(agent.agent_server.stop, 0.0)
+        stack.push_async_callback(agent.depot_server.stop, 0.0)
+        yield agent
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """The part of the settings that is the store's."""
+    storage = settings.storage
+    return StoreOptions(
+        quota_bytes=storage.quota_bytes,
+        max_artifact_size_bytes=storage.max_artifact_size_bytes,
+        require_mountpoint=storage.require_mountpoint,
+        min_copies=storage.min_copies,
+        max_concurrent_puts=storage.max_concurrent_puts,
+        max_concurrent_copies=settings.copy_.max_concurrent,
+        delete_grace_s=storage.delete_grace_s,
+        reconcile_interval_s=storage.reconcile_interval_s,
+        device_timeout_s=storage.device_timeout_s,
+        sled_id=settings.sled_id,
+    )
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """The bounds of each server."""
+    http = settings.http
+    return HttpLimits(
+        header_timeout_s=http.header_timeout_s,
+        idle_timeout_s=http.idle_timeout_s,
+        min_body_bytes_per_s=http.min_body_bytes_per_s,
+        max_connections=http.max_connections,
+        max_connections_per_client=http.max_connections_per_client,
+    )
+
+
+def copy_options(settings: Settings) -> CopyOptions:
+    """The bounds of copies as a whole."""
+    return CopyOptions(max_concurrent=settings.copy_.max_concurrent)
+
+
+def peer_limits(settings: Settings) -> PeerLimits:
+    """The bounds of one fetch from a peer."""
+    copy = settings.copy_
+    return PeerLimits(
+        connect_timeout_s=copy.connect_timeout_s,
+        idle_timeout_s=copy.idle_timeout_s,
+        min_bytes_per_s=copy.min_bytes_per_s,
+        max_artifact_size_bytes=settings.storage.max_artifact_size_bytes,
+    )
+
+
+def _peer_fetcher(settings: Settings) -> PeerFetcher:
+    return PeerFetcher(AllowedNetworks.of(settings.copy_.allowed_sources), peer_limits(settings))
+
+
+def _depot_api(
+    store: ArtifactStore, metrics: Metrics, limits: HttpLimits, read_timeout_s: float
+) -> web.Application:
+    pump = Pump(read_timeout_s=read_timeout_s)
+    app = depot_app(store, limits=limits, pump=pump)
+    metrics.watch(app, "depot", depot_endpoints(ArtifactResponder(store, pump, limits.pace)))
+    return app
+
+
+async def _listen(server: HttpService, address: Address, key: str) -> None:
+    try:
+        await server.start(address.host, address.port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotStart(f"cannot listen on {address} ({key}): {reason}") from error
+
+
+def _log_event(kind: str, fields: Mapping[str, object]) -> None:
+    if kind not in _LOGGED_ELSEWHERE:
+        say = _log.warning if kind in _WORRYING else _log.info
+        say("event", kind=kind, **fields)
+
+
+def _config_watcher(
+    store: ArtifactStore, copies: CopyManager
+) -> Callable[[str, Mapping[str, object]], None]:
+    """Make a sink that ends the copies of what a new config dropped."""
+
+    def watch(kind: str, _fields: Mapping[str, object]) -> None:
+        if kind != "config_changed":
+            return
+        try:
+            copies.config_changed(store.config())
+        except DepotError:
+            return  # no config to go by: the copies are refused when they commit (G5)
+
+    return watch

@@ -1,0 +1,222 @@
+"""The life of the agent's process: start, readiness, signals, drain, exit.
+
+Rules kept here (S3):
+- The first SIGTERM or SIGINT drains: no new work, running requests finish within
+  `drain_timeout_s`, exit 0. The second ends the process at once.
+- One task group owns every long task; none outlives it.
+- Nothing can keep the process from ending, not even a thread that waits for a dead device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agent.assembly import Agent, CannotStart, assembled
+from agent.notify import Notifier
+from agent.settings import Settings, state_directory
+from depot.dataset import LOCK
+from depot.errors import DatasetBusy, DepotError
+from depot.store_status import StoreStatus
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+# What closing may take beyond draining: cancelled requests, the event log, the datasets.
+_CLOSE_TIMEOUT_S: Final = 40.0
+# What the interpreter may take to end once everything is closed.
+_EXIT_TIMEOUT_S: Final = 5.0
+
+_log = structlog.get_logger("agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What others need in order to talk to a running agent."""
+
+    agent_url: str
+    depot_url: str
+    pid: int
+
+    def line(self) -> str:
+        """The one line on stdout."""
+        return f"ready agent={self.agent_url} depot={self.depot_url} pid={self.pid}"
+
+    def write(self, path: Path) -> None:
+        """Write the ready file, which is whole or not there."""
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(asdict(self), file)
+                os.fchmod(file.fileno(), 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+
+class StopSignals:
+    """SIGTERM and SIGINT: the first asks to stop, the second does not ask."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+
+    def install(self, on_first: Callable[[], None]) -> None:
+        """Listen from now on; `on_first` is called with the first signal."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received, number, on_first)
+
+    def _received(self, number: signal.Signals, on_first: Callable[[], None]) -> None:
+        if self.requested.is_set():
+            _log.warning("second signal: leaving at once", signal=number.name)
+            leave_now(128 + number)
+        _log.info("stopping", signal=number.name)
+        self.requested.set()
+        on_first()
+
+
+def run(settings: Settings, environ: Mapping[str, str], announce: Callable[[Ready], None]) -> int:
+    """Run an agent until it is told to stop; the exit status of the process.
+
+    `announce` is called, in a thread, once both servers listen.
+
+    Raises:
+        CannotStart: with the reason.
+    """
+    raise_descriptor_limit()
+    status = EXIT_FAILED
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(_live(settings, environ, announce))
+            status = EXIT_OK
+        except CannotStart:
+            raise
+        except Exception:  # The root of all tasks: logged here, or nowhere.
+            _log.exception("the agent failed")
+        finally:
+            # Closing the runner waits for threads of the default executor, without an end.
+            leave_within(_EXIT_TIMEOUT_S, status)
+    return status
+
+
+async def _live(
+    settings: Settings, environ: Mapping[str, str], announce: Callable[[Ready], None]
+) -> None:
+    notifier = Notifier.from_environment(environ)
+    signals = StopSignals()
+    longest_s = settings.drain_timeout_s + _CLOSE_TIMEOUT_S
+    signals.install(lambda: leave_within(longest_s, EXIT_OK))
+    state_dir = state_directory(settings, environ)
+    try:
+        async with assembled(settings, state_dir) as agent:
+            await agent.listen()
+            await _serve(agent, signals, notifier, announce)
+    except (DatasetBusy, DepotError, OSError) as error:
+        raise CannotStart(why_not(error, settings, state_dir)) from error
+    _log.info("stopped")
+
+
+async def _serve(
+    agent: Agent, signals: StopSignals, notifier: Notifier, announce: Callable[[Ready], None]
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = agent.begin_duties(group)
+        tasks.append(
+            group.create_task(
+                notifier.keep_alive(lambda: status_line(agent.store.status())), name="watchdog"
+            )
+        )
+        failure = await _announced(agent, announce)
+        if failure is None:
+            notifier.ready(status_line(agent.store.status()))
+            await signals.requested.wait()
+        notifier.stopping()
+        await agent.drain()
+        for task in tasks:
+            task.cancel()
+    if failure is not None:
+        raise failure  # here, because the group would wrap it
+
+
+async def _announced(agent: Agent, announce: Callable[[Ready], None]) -> CannotStart | None:
+    ready = Ready(agent.agent_server.url, agent.depot_server.url, os.getpid())
+    try:
+        await asyncio.to_thread(announce, ready)
+    except OSError as error:
+        return CannotStart(f"cannot say that it is ready: {error}")
+    _log.info("ready", agent=ready.agent_url, depot=ready.depot_url)
+    return None
+
+
+def status_line(status: StoreStatus) -> str:
+    """One line for `systemctl status`; what is wrong is named first."""
+    out = [d for d in status.datasets if d.state != "healthy"]
+    wrong = [f"{d.path} is {d.state}: {d.last_error or 'no reason known'}" for d in out]
+    healthy = f"{len(status.datasets) - len(out)} of {len(status.datasets)} datasets healthy"
+    config = "no config" if status.generation is None else f"generation {status.generation}"
+    return "; ".join([*wrong, healthy, config])
+
+
+def why_not(error: Exception, settings: Settings, state_dir: Path) -> str:
+    """Say why the agent could not start, and with what."""
+    if isinstance(error, DatasetBusy):
+        datasets = " and ".join(str(path) for path in settings.dataset_paths)
+        holder = _holder(settings.dataset_paths)
+        return f"another agent{holder} is running on {datasets}: {error}"
+    if isinstance(error, OSError):
+        return f"the state directory {state_dir} cannot be used: {error.strerror or error}"
+    return str(error)
+
+
+def _holder(datasets: Iterable[Path]) -> str:
+    """The process that holds one of the datasets, as far as it left its number there."""
+    for path in datasets:
+        with suppress(OSError, ValueError):
+            return f" (pid {int((path / LOCK).read_text())})"
+    return ""
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us: soft limits date from select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def leave_within(timeout_s: float, status: int) -> None:
+    """Make sure that the process ends within `timeout_s`.
+
+    A thread that waits for a dead device can neither be interrupted nor joined; the interpreter
+    would wait for it for ever. So a daemon thread ends the process when the orderly way has not.
+    Every write that was acknowledged is durable by then (B3), and locks end with the process.
+    """
+    timer = threading.Timer(timeout_s, _give_up, (timeout_s, status))
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up(timeout_s: float, status: int) -> None:
+    _log.warning("leaving work behind that does not end", waited_s=timeout_s)
+    leave_now(status)
+
+
+def leave_now(status: int) -> None:
+    """End the process without waiting for anything but its own output."""
+    with suppress(OSError, ValueError):  # a reader that went away
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
