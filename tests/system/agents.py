@@ -132,7 +132,8 @@ class RunningAgent:
             return
         if self.process.poll() is None:
             self.kill()
-        self._drop()
+        else:
+            self._drop()
 
     @property
     def pid(self) -> int:
