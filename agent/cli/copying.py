@@ -114,8 +114,10 @@ class Batch:
         known = [item.copy for item in self.wanted if item.copy]
         over = sum(item.over for item in self.wanted)
         meter.label(f"{over}/{len(self.wanted)}")
-        meter.total(sum(copy.bytes_total or copy.bytes_done for copy in known))
-        meter.at(sum(copy.bytes_done for copy in known))
+        meter.set(
+            sum(copy.bytes_done for copy in known),
+            sum(copy.bytes_total or copy.bytes_done for copy in known),
+        )
 
 
 def _forgotten(item: Wanted) -> Failure:

@@ -56,6 +56,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "CONFIG_GENERATION": "`depot config get` shows the current config; use a higher generation",
         "DepotCopy": "check that the source runs and holds the artifact: `depot --agent URL ls`",
         "HashMismatch": "the file changed while it was read, or was damaged on the way; try again",
+        "Internal": "the server's log has the traceback, under the request id",
         "Io": "`depot status` and the agent's log say which dataset failed and how",
         "LedgerUnknown": "`depot status` says which dataset is missing; bring it back, or run"
         " `sled-agent init --force`",
@@ -64,11 +65,13 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "NoDataset": "`depot status` says which dataset is missing and why",
         "NotFound": "`depot ls` shows what is there",
         "NotInConfig": "add it to the config: `depot config set`, or `depot put --add FILE`",
+        "NotReady": "`depot status` says what is wrong",
         "QuotaExceeded": "`depot status` shows how full each dataset is; drop artifacts from the"
         " config, or raise storage.quota",
         "ShuttingDown": "the server is stopping; try again when it is back",
         "TooFewCopies": "`depot status` says which dataset is out; what was written stays",
         "TooLarge": "storage.max_artifact_size and storage.quota set what can fit",
+        "TooManyConnections": "try again in a moment",
         "TooManyCopies": "copy.max_concurrent are running already; try again in a moment",
         "TooManyPuts": "storage.max_concurrent_puts are running already; try again in a moment",
     }
@@ -123,10 +126,10 @@ def refused(
     return Failure(message, exit_code, code=code, request_id=request_id, details=details)
 
 
-def unreachable(what: str, url: str, reason: str) -> Failure:
+def unreachable(what: str, reason: str) -> Failure:
     """A server that did not answer. `what` is the option that names it: agent or depot."""
     return Failure(
-        f"no answer from the {what} at {url}: {reason}",
+        f"the {what} is unreachable: {reason}",
         ExitCode.UNREACHABLE,
         hint=f"check that it runs there; --{what} URL or DEPOT_{what.upper()}_URL names another",
     )

@@ -88,6 +88,8 @@ class Output:
         self._line(self.err, Text.assemble(("depot: ", "bold red"), printable(failure.message)))
         if failure.hint:
             self._line(self.err, f"  {failure.hint}")
+        if failure.request_id:
+            self._line(self.err, f"  request id {failure.request_id}")
 
     def _write(self, value: Document) -> None:
         if self._streaming:

@@ -86,9 +86,9 @@ class Meter:
         """Name what is worked on now."""
         self._move(replace(self._reading, label=text))
 
-    def total(self, total_bytes: int) -> None:
-        """Say how much there is to do, once it is known."""
-        self._move(replace(self._reading, total_bytes=total_bytes))
+    def set(self, done_bytes: int, total_bytes: int | None) -> None:
+        """So much is done of so much; None while nobody knows."""
+        self._move(replace(self._reading, done_bytes=done_bytes, total_bytes=total_bytes))
 
     def advance(self, count_bytes: int) -> None:
         """So many bytes more are done."""

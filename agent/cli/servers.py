@@ -58,7 +58,7 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
     """
     match error:
         case Unreachable():
-            return unreachable(what, url, str(error))
+            return unreachable(what, str(error))
         case Refused():
             return refused(
                 error.remote_code or f"HTTP {error.status}",

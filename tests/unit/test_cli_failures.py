@@ -75,7 +75,7 @@ def test_wrong_bytes_are_told_apart_whoever_found_them() -> None:
 
 
 def test_a_server_that_does_not_answer_is_unreachable_and_the_option_is_named() -> None:
-    failure = failure_of(Unreachable("connection refused"), "depot", URL)
+    failure = failure_of(Unreachable(f"{URL}: connection refused"), "depot", URL)
     assert failure.exit_code is ExitCode.UNREACHABLE
     assert URL in failure.message
     assert "--depot" in str(failure.hint)

@@ -10,12 +10,14 @@ import click
 from agent.cli import options
 from agent.cli.failures import local
 from agent.cli.formats import size
+from agent.cli.hashing import hash_files
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.progress import Meter, display
 from agent.cli.resolving import all_whole, hash_or_prefix, resolve
 from agent.cli.servers import agent, depot
 from depot.artifact import ArtifactHash
+from depot.client import Fetched
 
 
 @click.command()
@@ -36,20 +38,38 @@ def get(common: Common, artifact: str, target: Path | None) -> None:
     the sled's list.
     """
     with reporting(common) as output:
-        asyncio.run(_get(common, output, artifact, target))
+        sha256 = ArtifactHash.parse(asyncio.run(_whole(common, artifact)))
+        path = target_path(str(sha256), target)
+        # Reading a file that is here costs less than fetching it, and asks no server.
+        if path.is_file() and hash_files([path], output)[0].sha256 == sha256:
+            fetched, how = Fetched(path.stat().st_size, 0), "was here already"
+        else:
+            fetched, how = asyncio.run(_fetch(common, output, sha256, path)), "verified"
+        output.document(_document(sha256, path, fetched), [_line(path, fetched, how)])
 
 
-async def _get(common: Common, output: Output, typed: str, target: Path | None) -> None:
-    sha256 = await _whole(common, typed)
-    path = target_path(sha256, target)
+async def _fetch(common: Common, output: Output, sha256: ArtifactHash, path: Path) -> Fetched:
     try:
         async with depot(common) as client:
             with Meter(display(output), "fetching") as meter:
-                fetched = await client.fetch(ArtifactHash.parse(sha256), path, progress=meter.show)
+                meter.label(path.name)
+                return await client.fetch(sha256, path, progress=meter.set)
     except OSError as error:
         raise local(error) from error
-    document = {"sha256": sha256, "file": str(path), "size_bytes": fetched.size_bytes}
-    output.document(document, [f"{path}: {size(fetched.size_bytes)}, verified"])
+
+
+def _document(sha256: ArtifactHash, path: Path, fetched: Fetched) -> dict[str, object]:
+    return {
+        "sha256": str(sha256),
+        "file": str(path),
+        "size_bytes": fetched.size_bytes,
+        "resumed_bytes": fetched.resumed_bytes,
+    }
+
+
+def _line(path: Path, fetched: Fetched, how: str) -> str:
+    resumed = f", of which {size(fetched.resumed_bytes)} earlier" if fetched.resumed_bytes else ""
+    return f"{path}: {size(fetched.size_bytes)}{resumed}, {how}"
 
 
 async def _whole(common: Common, typed: str) -> str:

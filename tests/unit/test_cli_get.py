@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.conftest import Cli
+from tests.unit.fake_node import FakeNode
+
+# More than a client buffers, so that what came before a cut has been written.
+CONTENT = os.urandom(12 << 20)
+
+
+@pytest.fixture
+def sha256(node: FakeNode) -> str:
+    name = node.hold(CONTENT)
+    node.config = (1, [name])
+    return name
+
+
+def test_get_writes_the_verified_bytes(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    ended = cli("--json", "get", sha256, "-o", target)
+    assert ended.status == 0
+    assert target.read_bytes() == CONTENT
+    assert ended.json == {
+        "sha256": sha256,
+        "file": str(target),
+        "size_bytes": len(CONTENT),
+        "resumed_bytes": 0,
+    }
+
+
+def test_get_goes_on_where_a_cut_transfer_stopped(
+    cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
+) -> None:
+    node.cut_after = 9 << 20
+    target = tmp_path / "artifact"
+    assert cli("get", sha256, "-o", target).status == 0
+    assert target.read_bytes() == CONTENT
+    assert node.ranges[0] is None
+    assert node.ranges[1] is not None
+
+
+def test_wrong_bytes_end_with_1_and_leave_no_file(
+    cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
+) -> None:
+    node.garbage = b"<html>not what was asked for</html>"
+    target = tmp_path / "artifact"
+    ended = cli("--json", "get", sha256, "-o", target)
+    assert ended.status == 1
+    assert ended.json["error"]["exit_code"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_bytes_leave_the_file_that_was_there(
+    cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
+) -> None:
+    node.garbage = CONTENT[:-1] + b"?"
+    target = tmp_path / "artifact"
+    target.write_text("precious")
+    assert cli("get", sha256, "-o", target).status == 1
+    assert target.read_text() == "precious"
+
+
+def test_a_file_that_is_right_already_is_not_fetched(
+    cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
+) -> None:
+    (tmp_path / sha256).write_bytes(CONTENT)
+    ended = cli("get", sha256, "-o", tmp_path)
+    assert ended.status == 0
+    assert "was here already" in ended.out
+    assert not node.requests
+
+
+def test_a_prefix_is_looked_up_in_the_sleds_list(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    assert cli("get", sha256[:8], "-o", tmp_path).status == 0
+    assert (tmp_path / sha256).read_bytes() == CONTENT
+
+
+def test_a_prefix_that_fits_nothing_is_a_usage_error(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    assert cli("get", "0" * 8 if sha256[0] != "0" else "1" * 8, "-o", tmp_path).status == 2
+
+
+def test_an_artifact_that_is_not_there_is_refused(cli: Cli, tmp_path: Path) -> None:
+    ended = cli("get", "f" * 64, "-o", tmp_path)
+    assert ended.status == 3
+    assert "not here" in ended.err
+
+
+def test_a_directory_that_is_not_there_is_a_usage_error(
+    cli: Cli, sha256: str, tmp_path: Path
+) -> None:
+    ended = cli("get", sha256, "-o", tmp_path / "missing" / "file")
+    assert ended.status == 2
+    assert "No such file or directory" in ended.err
