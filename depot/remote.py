@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -94,12 +95,18 @@ def _problem(content: bytes) -> dict[str, str]:
 def _reason(error: aiohttp.ClientError | TimeoutError) -> str:
     match error:
         case aiohttp.ClientConnectorError():
-            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+            number = error.os_error.errno
+            # asyncio puts the address where the reason belongs.
+            return f"cannot connect: {os.strerror(number) if number else error.os_error}"
         case aiohttp.ConnectionTimeoutError():
             return "cannot connect in time"
         case TimeoutError():
             return "no answer in time"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+        case (
+            aiohttp.ServerDisconnectedError()
+            | aiohttp.ClientPayloadError()
+            | aiohttp.ClientOSError()
+        ):
             return "the connection was broken off"
         case _:
             return str(error) or type(error).__name__

@@ -14,9 +14,9 @@ from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
 from depot.http.replies import json_reply
 from depot.http.requests import read_json, send_continue
-from depot.http.service import HttpService
+from depot.http.service import HttpService, make_app
 from tests.http.raw import RawClient
-from tests.http.servers import serve_endpoints
+from tests.http.servers import API, serve_endpoints
 
 
 class Number(BaseModel):
@@ -449,6 +449,26 @@ async def test_a_connection_over_the_limit_is_answered_503_and_closed(
         async with RawClient.connect(service.url) as accepted:
             await accepted.send("GET /hello HTTP/1.1")
             assert (await accepted.answer()).status == 200
+
+
+async def test_a_server_on_ipv6_says_so_in_its_url(handlers: Handlers) -> None:
+    service = HttpService(make_app(handlers.table(), api=API), limits=HttpLimits(), name="test")
+    try:
+        await service.start("[::1]", 0)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    async with aiohttp.ClientSession() as session, session.get(f"{service.url}/hello") as response:
+        assert await response.text() == "hello"
+    assert service.url.startswith("http://[::1]:")
+    await service.stop(0)
+
+
+async def test_a_port_that_is_taken_is_an_error_that_leaves_nothing(
+    handlers: Handlers, service: HttpService
+) -> None:
+    second = HttpService(make_app(handlers.table(), api=API), limits=HttpLimits(), name="second")
+    with pytest.raises(OSError, match="address already in use"):
+        await second.start("127.0.0.1", int(service.url.rpartition(":")[2]))
 
 
 # ---- draining
