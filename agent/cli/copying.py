@@ -20,7 +20,9 @@ from agent.wire import CopyBody
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotError, Refused, TooManyCopies, Unreachable
 
-POLL_S: Final = 0.25
+# Small artifacts end at once, large ones not for minutes.
+FIRST_POLL_S: Final = 0.05
+LONGEST_POLL_S: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -74,8 +76,10 @@ class Batch:
         """Start every copy and, with `wait`, follow all to their end."""
         self.queue.extend(self.wanted)
         await self._start_some()
+        poll_s = FIRST_POLL_S
         while self.queue or (wait and not all(item.over for item in self.wanted)):
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
+            poll_s = min(2 * poll_s, LONGEST_POLL_S)
             await self._refresh()
             self._show(meter)
             await self._start_some()

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, Generation
 from depot.errors import InvalidRequest
 
 AGENT_VARIABLE: Final = "DEPOT_AGENT_URL"
@@ -53,6 +53,14 @@ def sha256(text: str) -> str:
     """Click type: a whole hash, lower-case from here on."""
     try:
         return str(ArtifactHash.parse(text))
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def generation(text: str) -> Generation:
+    """Click type: a generation."""
+    try:
+        return Generation.parse(text)
     except InvalidRequest as error:
         raise click.BadParameter(str(error)) from None
 

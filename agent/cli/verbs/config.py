@@ -15,13 +15,13 @@ from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent, current_config
 from agent.wire import ArtifactConfigBody
-from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 
 
 @click.group()
 @options.shared_group
 def config() -> None:
-    """Show or set which artifacts the sled is to hold."""
+    """Show or set what the sled is to hold."""
 
 
 @config.command("get")
@@ -38,7 +38,8 @@ def get(common: Common) -> None:
 @config.command("set")
 @click.option(
     "--generation",
-    type=click.IntRange(0, MAX_GENERATION),
+    type=options.generation,
+    metavar="N",
     help="Generation of a config given as hashes.",
 )
 @click.option("--empty", is_flag=True, help="With --generation and no hash: hold nothing at all.")
@@ -46,7 +47,7 @@ def get(common: Common) -> None:
 @click.argument("what", nargs=-1, metavar="FILE|-|SHA256...")
 @options.shared
 def set_(
-    common: Common, what: tuple[str, ...], generation: int | None, empty: bool, dry_run: bool
+    common: Common, what: tuple[str, ...], generation: Generation | None, empty: bool, dry_run: bool
 ) -> None:
     """Set the config, and show what it changes.
 
@@ -81,7 +82,7 @@ async def _set(common: Common, output: Output, wanted: ArtifactConfig, *, dry_ru
         )
 
 
-def _parsed(what: tuple[str, ...], generation: int | None, empty: bool) -> ArtifactConfig:
+def _parsed(what: tuple[str, ...], generation: Generation | None, empty: bool) -> ArtifactConfig:
     if generation is not None:
         return _from_hashes(what, generation, empty)
     if len(what) != 1 or empty:
@@ -96,7 +97,7 @@ def _parsed(what: tuple[str, ...], generation: int | None, empty: bool) -> Artif
         raise local(error) from error
 
 
-def _from_hashes(what: tuple[str, ...], generation: int, empty: bool) -> ArtifactConfig:
+def _from_hashes(what: tuple[str, ...], generation: Generation, empty: bool) -> ArtifactConfig:
     if empty == bool(what):
         raise usage(
             "expected at least one SHA256" if not what else "expected no SHA256 with --empty",

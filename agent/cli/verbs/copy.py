@@ -53,10 +53,11 @@ _COLUMNS: Final = (
 def copy(
     common: Common, artifacts: tuple[str, ...], sources: tuple[str, ...], wait: bool, long: bool
 ) -> None:
-    """Have the sled fetch artifacts of its config from other depots.
+    """Have the sled fetch artifacts from other depots.
 
-    Any number of artifacts may be named, by at least their first 8 characters: more than the sled
-    copies at once wait here for their turn. With --no-wait it ends when the last one has begun.
+    Any number of artifacts of its config may be named, by at least their first 8 characters.
+    More than the sled copies at once wait here for their turn. With --no-wait the command ends
+    when the last copy has begun.
     """
     with reporting(common) as output:
         asyncio.run(_copy(common, output, artifacts, sources, wait=wait, long=long))
@@ -67,7 +68,7 @@ def copy(
 @click.option("--long", is_flag=True, help="Show whole hashes.")
 @options.shared
 def copies(common: Common, watch: bool, long: bool) -> None:
-    """Show the copies that run, and those that ended not long ago.
+    """Show running and recent copies.
 
     With --json, one document; with --json --watch, one line for each change of a copy.
     """

@@ -17,7 +17,6 @@ from agent.cli.resolving import WHOLE
 from agent.cli.servers import agent
 from agent.client import AgentClient
 from agent.wire import EventBody, EventsBody
-from depot.artifact import MAX_GENERATION
 
 WAIT_S: Final = 20
 PAUSE_S: Final = 0.5
@@ -25,7 +24,9 @@ _BAD: Final = frozenset({"copy_failed", "quarantined", "config_refused", "datase
 
 
 @click.command()
-@click.option("--after", type=click.IntRange(0, MAX_GENERATION), default=0, help="Only later ones.")
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only later ones."
+)
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until Ctrl-C.")
 @click.option("--long", is_flag=True, help="Show whole hashes.")
 @options.shared

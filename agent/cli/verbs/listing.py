@@ -23,10 +23,11 @@ from depot.artifact import ArtifactHash
 @click.argument("artifacts", nargs=-1, metavar="[SHA256...]", type=hash_or_prefix)
 @options.shared
 def ls(common: Common, artifacts: tuple[str, ...]) -> None:
-    """List the artifacts of the config, with the number of good copies on the sled.
+    """List what the sled holds.
 
-    With hashes (at least their first 8 characters): where each copy is, how large, and when its
-    bytes were last verified.
+    Each artifact of the config is listed, with its number of good copies on the sled. With
+    hashes (at least their first 8 characters): where each copy is, how large, and when its bytes
+    were last verified.
     """
     with reporting(common) as output:
         asyncio.run(_details(common, output, artifacts) if artifacts else _list(common, output))

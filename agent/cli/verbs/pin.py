@@ -19,7 +19,10 @@ from depot.artifact import ArtifactHash
 @click.group()
 @options.shared_group
 def pin() -> None:
-    """Hold artifacts for a consumer on the sled: a config that would drop them is refused."""
+    """Hold artifacts for a consumer on the sled.
+
+    A config that would drop a pinned artifact is refused.
+    """
 
 
 @pin.command("ls")

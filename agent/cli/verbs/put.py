@@ -25,7 +25,7 @@ from agent.cli.output import Output, reporting
 from agent.cli.progress import Meter, display
 from agent.cli.servers import agent, current_config, failure_of
 from agent.client import AgentClient
-from depot.artifact import MAX_GENERATION, ArtifactHash, Generation
+from depot.artifact import ArtifactHash, Generation
 from depot.errors import ArtifactGeneration, ConfigGeneration, DepotError, Refused
 
 _WEIGHT: Final = (
@@ -78,7 +78,8 @@ class Outcome:
 )
 @click.option(
     "--generation",
-    type=click.IntRange(0, MAX_GENERATION),
+    type=options.generation,
+    metavar="N",
     help="Generation the files belong to. [default: the current one]",
 )
 @click.option("--long", is_flag=True, help="Show whole hashes.")
@@ -91,7 +92,7 @@ class Outcome:
 )
 @options.shared
 def put(
-    common: Common, files: tuple[Path, ...], add: bool, generation: int | None, long: bool
+    common: Common, files: tuple[Path, ...], add: bool, generation: Generation | None, long: bool
 ) -> None:
     """Send files to the sled.
 
@@ -112,7 +113,7 @@ async def _put(
     files: Sequence[LocalFile],
     *,
     add: bool,
-    generation: int | None,
+    generation: Generation | None,
     long: bool,
 ) -> None:
     async with agent(common) as client:
@@ -121,7 +122,7 @@ async def _put(
         elif generation is None:
             current = (await client.config()).generation
         else:
-            current = Generation(generation)
+            current = generation
         sender = Sender(client, common.agent_url, current, pinned=generation is not None)
         outcomes = await sender.send_all(files, output)
     document = {

@@ -24,7 +24,7 @@ _BAD_LEDGERS: Final = frozenset({"conflicted", "behind", "unknown"})
 @click.command()
 @options.shared
 def status(common: Common) -> None:
-    """Show how the sled is: first what is wrong, then its datasets, config and machine."""
+    """Show how the sled is, what is wrong first."""
     with reporting(common) as output:
         asyncio.run(_status(common, output))
 

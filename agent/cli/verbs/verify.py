@@ -69,10 +69,10 @@ class Verdict:
 )
 @options.shared
 def verify(common: Common, files: tuple[Path, ...], sha256: str | None) -> None:
-    """Hash files and compare: with --sha256, with their names, or with the sled.
+    """Check that files are what they should be.
 
-    A file whose name is a hash is compared with its name. Any other file has to be an artifact
-    that the sled holds; only for those is the sled asked.
+    A file is compared with --sha256, or with its name if that is a hash. Any other file has to be
+    an artifact that the sled holds; only for those is the sled asked.
     """
     with reporting(common) as output:
         if sha256 is not None and len(files) != 1:
