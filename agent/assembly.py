@@ -8,6 +8,8 @@ the task group of whoever runs the agent.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -104,12 +106,16 @@ class Agent:
         ]
 
     async def drain(self) -> None:
-        """Take no new work, and return when what runs has ended or run out of time."""
+        """Take no new work, and return when what runs has ended or run out of time.
+
+        Both servers listen until the end of `assembled`: while anything drains, each of them
+        answers 503 instead of refusing connections.
+        """
         timeout_s = self.settings.drain_timeout_s
         self.events.stop_waiting()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.agent_server.stop(timeout_s), name="drain agent API")
-            group.create_task(self.depot_server.stop(timeout_s), name="drain depot API")
+            group.create_task(self.agent_server.drain(timeout_s), name="drain agent API")
+            group.create_task(self.depot_server.drain(timeout_s), name="drain depot API")
             group.create_task(self.copies.stop(timeout_s), name="drain copies")
 
 
@@ -164,7 +170,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             agent_server=HttpService(agent_api, limits=limits, name="agent"),
             depot_server=HttpService(depot_api, limits=limits, name="depot"),
         )
-        # For an end without draining: a port that is taken, a crash. Stopping twice does nothing.
+        # With no time to drain: that was done, or the end is not an orderly one.
         stack.push_async_callback(agent.agent_server.stop, 0.0)
         stack.push_async_callback(agent.depot_server.stop, 0.0)
         yield agent
@@ -232,7 +238,9 @@ async def _listen(server: HttpService, address: Address, key: str) -> None:
     try:
         await server.start(address.host, address.port)
     except OSError as error:
-        reason = error.strerror or str(error)
+        # asyncio repeats the address in its message; a failed look-up's number is not errno's.
+        by_number = error.errno is not None and not isinstance(error, socket.gaierror)
+        reason = os.strerror(error.errno or 0) if by_number else error.strerror or str(error)
         raise CannotStart(f"cannot listen on {address} ({key}): {reason}") from error
 
 

@@ -80,7 +80,10 @@ class MirrorSet:
             )
         # A hung attach is awaited again at the next try, never started twice.
         attaching = self._attaching[mirror.index]
-        await asyncio.wait((asyncio.wrap_future(attaching),), timeout=mirror.timeout_s)
+        waiting = asyncio.wrap_future(attaching)
+        # What went wrong is taken from `attaching`; left in here, asyncio would log it as lost.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait((waiting,), timeout=mirror.timeout_s)
         if not attaching.done():
             mirror.last_error = describe_error(OSError(errno.ETIMEDOUT, ""))
             return

@@ -112,13 +112,18 @@ class HttpService:
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Take no new work, let running requests finish for `drain_timeout_s`, then close."""
-        self._activity.draining = True
         try:
-            await self._drain(drain_timeout_s)
+            await self.drain(drain_timeout_s)
         finally:
-            await self._close()
+            await self.close()
 
-    async def _drain(self, drain_timeout_s: float) -> None:
+    async def drain(self, drain_timeout_s: float) -> None:
+        """Take no new work and wait for what runs, still listening.
+
+        Apart from `close` for a process with several servers: as long as one of them drains, all
+        of them answer `ShuttingDown` instead of refusing the connection.
+        """
+        self._activity.draining = True
         for timeout_s in (drain_timeout_s, CANCEL_GRACE_S):
             try:
                 async with asyncio.timeout(timeout_s):
@@ -126,7 +131,8 @@ class HttpService:
             except TimeoutError:
                 self._activity.cancel()
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Stop listening and close every connection; closing twice does nothing."""
         if self._listener is not None:
             self._listener.close()
         if self._server is not None:
