@@ -20,7 +20,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from depot.errors import DepotError, HeaderTimeout, Internal, InvalidRequest, TooManyConnections
@@ -107,7 +107,7 @@ class LastWords(asyncio.Protocol):
 class DepotConnection(RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_client", "_head_timer", "_heard", "_limits", "_server")
+    __slots__ = ("_client", "_content", "_head_timer", "_heard", "_limits", "_server")
 
     def __init__(self, server: DepotServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -116,6 +116,7 @@ class DepotConnection(RequestHandler):
         self._client: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._heard = False
+        self._content: StreamReader | None = None  # of the newest request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the client in, or hand the connection over to be refused."""
@@ -143,11 +144,25 @@ class DepotConnection(RequestHandler):
         """Parse `data`, and watch how long a head takes."""
         waiting = self._waits_for_request()
         super().data_received(data)
+        if self._messages:
+            self._content = self._messages[-1][1]
         if self._messages or not waiting:
             self._head_complete()
         elif data:
             self._heard = True
             self._expect_head()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio wants it, aiohttp's is mute
+        """Let a client that has sent all it will send still hear its answer.
+
+        A body that ends here ends early; whoever reads it compares it with its announced length.
+        """
+        if self._content is None or self._waits_for_request():
+            return False
+        if not self._content.is_eof():
+            self._content.feed_eof()
+        self.close()
+        return True
 
     async def start(self) -> None:
         """Answer requests until the connection ends; then see that it does end."""
