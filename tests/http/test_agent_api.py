@@ -1,0 +1,430 @@
+"""What holds for every endpoint of the agent API: refusals, their shape, what is read when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from agent.openapi import agent_table
+from depot import ArtifactConfig, ArtifactHash, Generation, Listing
+from depot.errors import (
+    ArtifactGeneration,
+    ArtifactInUse,
+    BadSource,
+    BodyTimeout,
+    ConfigGeneration,
+    DepotCopy,
+    DepotError,
+    HashMismatch,
+    Io,
+    LedgerUnknown,
+    LengthMismatch,
+    NoConfig,
+    NoDataset,
+    NotInConfig,
+    QuotaExceeded,
+    TooFewCopies,
+    TooLarge,
+    TooManyCopies,
+    TooManyPuts,
+)
+from depot.http.limits import HttpLimits
+from depot.http.openapi import Endpoint
+from depot.put import Stored
+from depot.reading import ArtifactDetail
+from depot.sources import Source
+from depot.store_status import StoreStatus
+from tests.http.raw import RawClient
+from tests.http.sled import FakeCopies, Sled, agent_api, prepare_datasets, sled_with_store
+
+CONTENT = b"an artifact's bytes"
+NAME = ArtifactHash.of(CONTENT)
+ONE, TWO = Generation(1), Generation(2)
+
+REQUESTS: Mapping[str, object] = {
+    "artifact_config_put": {"generation": 1, "artifacts": []},
+    "artifact_config_reset": {"expected_generation": 1},
+    "artifact_copy_from_depot": {"depot_base_url": "http://127.0.0.1:1"},
+    "pin_put": {"artifacts": []},
+}
+WITHOUT_DATASET = {"copy_list", "copy_get", "status_get", "event_list"}
+WITHOUT_DATASET |= {"health_live", "metrics_get"}
+
+
+def path_of(endpoint: Endpoint) -> str:
+    """The endpoint's path with valid parameters filled in."""
+    path = (
+        endpoint.path.format(sha256=NAME, name="vm", copy_id="1")
+        if "{" in endpoint.path
+        else endpoint.path
+    )
+    needs_generation = any(each.name == "generation" for each in endpoint.parameters)
+    return path + "?generation=1" * needs_generation
+
+
+def each_endpoint(*, without: Collection[str] = ()) -> list[Endpoint]:
+    return [endpoint for endpoint in agent_table() if endpoint.operation_id not in without]
+
+
+def by_id(endpoint: Endpoint) -> str:
+    return endpoint.operation_id
+
+
+class RefusingStore:
+    """Refuses every verb with one error; a put either at its start or in its body."""
+
+    def __init__(self, error: DepotError, *, in_body: bool = False) -> None:
+        self.error = error
+        self.in_body = in_body
+        self.held: Stored | None = None
+
+    def _refuse(self) -> NoReturn:
+        raise self.error
+
+    def require_dataset(self) -> None:
+        if isinstance(self.error, NoDataset):
+            self._refuse()
+
+    def config(self) -> ArtifactConfig:
+        self._refuse()
+
+    async def put_config(self, config: ArtifactConfig) -> None:
+        self._refuse()
+
+    async def reset(self, expected_generation: Generation) -> None:
+        self._refuse()
+
+    def list_artifacts(self) -> Listing:
+        self._refuse()
+
+    async def describe(self, artifact: ArtifactHash, /) -> ArtifactDetail:
+        self._refuse()
+
+    @asynccontextmanager
+    async def begin_put(
+        self, artifact: ArtifactHash, generation: Generation, length_bytes: int | None, /
+    ) -> AsyncIterator[RefusingStore]:
+        if not self.in_body:
+            self._refuse()
+        yield self
+
+    async def receive(self, source: Source) -> Stored:
+        self._refuse()
+
+    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
+        self._refuse()
+
+    async def delete_pin(self, name: str) -> None:
+        self._refuse()
+
+    def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        self._refuse()
+
+    def status(self) -> StoreStatus:
+        return StoreStatus(None, 0, None, None, "empty", True, (), (), (), 0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    prepare_datasets(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def sled(root: Path) -> AsyncIterator[Sled]:
+    async with sled_with_store(root) as sled:
+        yield sled
+
+
+# ---- every endpoint
+
+
+@pytest.mark.parametrize("endpoint", each_endpoint(without=WITHOUT_DATASET), ids=by_id)
+async def test_without_a_dataset_every_verb_that_needs_one_says_so_first(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    """First means: before the body is looked at, which here is none of any shape."""
+    async with sled_with_store(tmp_path / "none") as sled:
+        reply = await sled.call(endpoint.method, path_of(endpoint), data=b"{")
+        ready = endpoint.operation_id == "health_ready"
+        assert reply.code == ("503 NotReady" if ready else "503 NoDataset")
+        assert int(reply.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("endpoint", each_endpoint(), ids=by_id)
+async def test_a_query_parameter_that_is_not_documented_is_refused(
+    sled: Sled, endpoint: Endpoint
+) -> None:
+    path = path_of(endpoint)
+    reply = await sled.call(endpoint.method, f"{path}{'&' if '?' in path else '?'}generatoin=1")
+    assert reply.code == "400 InvalidRequest"
+    assert "'generatoin'" in reply.body["message"]
+
+
+@pytest.mark.parametrize("path", sorted({path_of(endpoint) for endpoint in agent_table()}))
+async def test_a_method_that_a_path_does_not_have_is_refused(sled: Sled, path: str) -> None:
+    for method in ("PATCH", "TRACE"):
+        reply = await sled.call(method, path)
+        assert reply.code == "405 MethodNotAllowed"
+        assert reply.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/artifact", "/artifacts/", f"/artifacts/{NAME}/copy", "/v1/artifacts", "/scrub"]
+)
+async def test_an_unknown_path_is_refused(sled: Sled, path: str) -> None:
+    for method in ("GET", "PUT", "POST"):
+        assert (await sled.call(method, path)).code == "404 NotFound"
+
+
+@pytest.mark.parametrize("version", ["0.9.9", "48.0.1", "49.0.0", "1", "1.0", "x", "1.0.0.0", ""])
+@pytest.mark.parametrize("endpoint", each_endpoint()[:3], ids=by_id)
+async def test_a_version_out_of_range_is_refused(
+    sled: Sled, endpoint: Endpoint, version: str
+) -> None:
+    headers = {"api-version": version}
+    reply = await sled.call(endpoint.method, path_of(endpoint), headers=headers)
+    assert reply.code == "400 ApiVersion"
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "12.3.4", "48.0.0"])
+async def test_a_version_in_range_is_served(sled: Sled, version: str) -> None:
+    reply = await sled.call("GET", "/status", headers={"api-version": version})
+    assert reply.code == "200"
+
+
+async def test_head_answers_like_get_without_a_body(sled: Sled) -> None:
+    reply = await sled.call("HEAD", "/status")
+    assert (reply.status, reply.content) == (200, b"")
+
+
+@pytest.mark.parametrize("endpoint", each_endpoint(), ids=by_id)
+async def test_two_requests_have_two_ids(sled: Sled, endpoint: Endpoint) -> None:
+    replies = [await sled.call(endpoint.method, path_of(endpoint)) for _ in range(2)]
+    assert len({reply.headers["x-request-id"] for reply in replies}) == 2
+
+
+# ---- each refusal of a verb
+
+OLD = ConfigGeneration("older", ONE, TWO)
+REFUSALS = [
+    ("artifact_config_get", LedgerUnknown("away"), 503),
+    ("artifact_config_put", OLD, 409),
+    ("artifact_config_put", ArtifactInUse([NAME]), 400),
+    ("artifact_config_put", LedgerUnknown("away"), 503),
+    ("artifact_config_put", QuotaExceeded("full"), 507),
+    ("artifact_config_put", Io("no dataset took it"), 500),
+    ("artifact_config_reset", OLD, 409),
+    ("artifact_config_reset", NoConfig(), 400),
+    ("artifact_list", NoConfig(), 400),
+    ("artifact_list", LedgerUnknown("away"), 503),
+    ("artifact_put", NoConfig(), 400),
+    ("artifact_put", ArtifactGeneration("moved on", ONE, TWO), 409),
+    ("artifact_put", LedgerUnknown("away"), 503),
+    ("artifact_put", NotInConfig("not wanted"), 400),
+    ("artifact_put", TooLarge("too large"), 413),
+    ("artifact_put", QuotaExceeded("full"), 507),
+    ("artifact_put", TooManyPuts("many"), 429),
+    ("pin_put", NotInConfig("not wanted"), 400),
+    ("pin_put", NoConfig(), 400),
+    ("pin_put", Io("no dataset took it"), 500),
+]
+IN_BODY = [
+    (HashMismatch(NAME, ArtifactHash.of(b"")), 400),
+    (LengthMismatch(5, 3), 400),
+    (BodyTimeout("silent"), 408),
+    (TooFewCopies("one"), 503),
+    (Io("no dataset took it"), 500),
+    (QuotaExceeded("full"), 507),
+    (TooLarge("too large"), 413),
+    (ArtifactGeneration("moved on", ONE, TWO), 409),
+]
+OF_COPIES = [
+    (NoConfig(), 400),
+    (ArtifactGeneration("moved on", ONE, TWO), 409),
+    (NotInConfig("not wanted"), 400),
+    (BadSource("not allowed"), 400),
+    (TooManyCopies("many"), 429),
+    (DepotCopy("no such artifact there"), 502),
+    (TooLarge("too large"), 413),
+    (QuotaExceeded("full"), 507),
+]
+
+
+async def check_refusal(sled: Sled, operation: str, error: DepotError, status: int) -> None:
+    (endpoint,) = (each for each in agent_table() if each.operation_id == operation)
+    body = REQUESTS.get(operation)
+    data = CONTENT if operation == "artifact_put" else None
+    reply = await sled.call(endpoint.method, path_of(endpoint), body, data=data)
+    assert reply.code == f"{status} {error.code}"
+    assert reply.body["message"] == str(error)
+    assert reply.body.get("details", {}) == error.details()
+    assert ("Retry-After" in reply.headers) == (error.retry_after_s is not None)
+    HTTPStatus(status)
+
+
+@pytest.mark.parametrize(("operation", "error", "status"), REFUSALS)
+async def test_what_the_store_refuses_is_told_with_its_code_and_details(
+    tmp_path: Path, operation: str, error: DepotError, status: int
+) -> None:
+    async with agent_api(RefusingStore(error), tmp_path) as sled:
+        await check_refusal(sled, operation, error, status)
+
+
+@pytest.mark.parametrize(("error", "status"), IN_BODY)
+async def test_what_is_found_in_the_body_of_a_put_is_told(
+    tmp_path: Path, error: DepotError, status: int
+) -> None:
+    async with agent_api(RefusingStore(error, in_body=True), tmp_path) as sled:
+        await check_refusal(sled, "artifact_put", error, status)
+
+
+@pytest.mark.parametrize(("error", "status"), OF_COPIES)
+async def test_what_the_copies_refuse_is_told(
+    tmp_path: Path, error: DepotError, status: int
+) -> None:
+    copies = FakeCopies(refusal=error)
+    store = RefusingStore(NoConfig())
+    async with agent_api(store, tmp_path, copies=copies) as sled:
+        await check_refusal(sled, "artifact_copy_from_depot", error, status)
+
+
+# ---- what is read when
+
+HEAD = "HTTP/1.1"
+JSON = "Content-Type: application/json"
+
+
+def put_head(name: ArtifactHash, length: int, generation: int = 1) -> list[str]:
+    return [
+        f"PUT /artifacts/{name}?generation={generation} {HEAD}",
+        f"Content-Length: {length}",
+    ]
+
+
+@pytest.mark.parametrize("length", [len(CONTENT), 1 << 30])
+async def test_a_refusal_that_needs_no_body_comes_instead_of_100(sled: Sled, length: int) -> None:
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(NAME, length), "Expect: 100-continue")
+        answer = await client.answer()
+        assert answer.status == 400
+        assert answer.json()["error_code"] == "NoConfig"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_100_comes_when_the_body_is_wanted_and_only_then(sled: Sled) -> None:
+    await sled.put_config(1, NAME)
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(NAME, len(CONTENT)), "Expect: 100-continue")
+        assert (await client.head())[0] == 100
+        await client.send_bytes(CONTENT)
+        assert (await client.answer()).json() == {"datasets": 2, "successful_writes": 2}
+        await client.send(*put_head(NAME, len(CONTENT)), "Expect: 100-continue")
+        answer = await client.answer()
+        assert (answer.status, answer.json()) == (200, {"datasets": 2, "successful_writes": 2})
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ([f"PUT /artifacts-config {HEAD}", "Content-Encoding: gzip", JSON], "UnsupportedEncoding"),
+        ([f"PUT /artifacts-config {HEAD}", "Content-Type: text/html"], "InvalidRequest"),
+        ([f"PUT /artifacts/{NAME} {HEAD}"], "InvalidRequest"),
+        ([f"PUT /artifacts/xyz?generation=1 {HEAD}"], "InvalidRequest"),
+        ([f"PUT /nowhere {HEAD}"], "NotFound"),
+        ([f"DELETE /artifacts {HEAD}"], "MethodNotAllowed"),
+        ([f"PUT /artifacts-config {HEAD}", "api-version: 99.0.0"], "ApiVersion"),
+    ],
+)
+async def test_malformed_requests_are_refused_instead_of_100(
+    sled: Sled, lines: list[str], code: str
+) -> None:
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*lines, "Content-Length: 10", "Expect: 100-continue")
+        answer = await client.answer()
+        assert answer.status >= 400
+        assert answer.json()["error_code"] == code
+
+
+async def test_a_coding_that_is_not_decoded_is_refused_instead_of_100(sled: Sled) -> None:
+    await sled.put_config(1, NAME)
+    lines = [*put_head(NAME, 10), "Content-Encoding: gzip", "Expect: 100-continue"]
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*lines)
+        answer = await client.answer()
+        assert (answer.status, answer.json()["error_code"]) == (415, "UnsupportedEncoding")
+
+
+async def test_another_expectation_is_refused(sled: Sled) -> None:
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(NAME, 10), "Expect: 200-maybe")
+        assert (await client.answer()).status == 417
+
+
+@pytest.mark.parametrize("length", [len(CONTENT), 2 << 20])
+async def test_a_body_that_ends_early_while_the_client_listens_is_told_so(
+    sled: Sled, length: int
+) -> None:
+    await sled.put_config(1, NAME)
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(NAME, length), body=CONTENT[:-1])
+        client.writer.write_eof()
+        answer = await client.answer()
+        assert (answer.status, answer.json()["error_code"]) == (400, "LengthMismatch")
+    assert (await sled.call("GET", "/artifacts")).body["list"] == {}
+
+
+async def test_a_refusal_can_be_read_by_a_client_that_sends_its_body_first(sled: Sled) -> None:
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(NAME, 512 << 10), body=bytes(512 << 10))
+        assert (await client.answer()).json()["error_code"] == "NoConfig"
+
+
+async def test_a_held_artifact_is_a_success_for_a_client_that_sends_all_of_it_first(
+    sled: Sled,
+) -> None:
+    content = bytes(8 << 20)
+    name = ArtifactHash.of(content)
+    await sled.put_config(1, name)
+    await sled.put(content)
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(name, len(content)), body=content)
+        assert (await client.answer()).status == 200
+
+
+async def test_a_json_body_of_just_16_mib_is_taken_and_one_byte_more_is_not(sled: Sled) -> None:
+    limit = 16 << 20
+    config = json.dumps({"generation": 1, "artifacts": [str(NAME)]}).encode()
+    for excess in (0, 1):
+        body = config + b" " * (limit + excess - len(config))
+        reply = await sled.call("PUT", "/artifacts-config", data=body)
+        assert reply.code == ("413 TooLarge" if excess else "204")
+
+
+async def test_a_json_body_that_is_too_large_is_refused_before_it_is_sent(sled: Sled) -> None:
+    lines = [f"PUT /artifacts-config {HEAD}", f"Content-Length: {1 << 40}", JSON]
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*lines, "Expect: 100-continue")
+        answer = await client.answer()
+        assert (answer.status, answer.json()["error_code"]) == (413, "TooLarge")
+
+
+async def test_a_silent_body_is_given_up(root: Path) -> None:
+    limits = HttpLimits(idle_timeout_s=0.2)
+    async with sled_with_store(root, limits=limits) as sled:
+        await sled.put_config(1, NAME)
+        heads: list[Callable[[], list[str]]] = [
+            lambda: put_head(NAME, 10),
+            lambda: [f"PUT /artifacts-config {HEAD}", "Content-Length: 10", JSON],
+        ]
+        for head in heads:
+            async with RawClient.connect(sled.url) as client:
+                await client.send(*head(), body=b"x")
+                answer = await client.answer()
+                assert (answer.status, answer.json()["error_code"]) == (408, "BodyTimeout")
