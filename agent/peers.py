@@ -15,24 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.networks import AllowedNetworks
 from agent.peer_answer import Asked, PeerAnswer, judge_answer
+from agent.resolver import CheckedResolver, Lookup, SystemLookup, not_allowed
 from agent.source_url import SourceUrl
 from depot.artifact import ArtifactHash
-from depot.errors import BadSource, DepotCopy
+from depot.errors import DepotCopy
 from depot.http.body import response_body
 from depot.sources import Pace, Source
 
-Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 _USER_AGENT: Final = "sled-agent"
 
 
@@ -83,58 +80,16 @@ class PeerBody:
         await self._stack.aclose()
 
 
-async def look_up(host: str, port: int) -> Sequence[str]:
-    """Resolve with the system's resolver: every address, an IPv6 one with its scope."""
-    loop = asyncio.get_running_loop()
-    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(_address(info[4]) for info in infos))
-
-
-class CheckedResolver(AbstractResolver):
-    """A resolver for the HTTP library that gives allowed addresses only."""
-
-    def __init__(self, networks: AllowedNetworks, lookup: Lookup) -> None:
-        self._networks = networks
-        self._lookup = lookup
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Resolve `host`.
-
-        Raises:
-            BadSource: it has addresses, and none is in the allowed networks.
-            OSError: it has none.
-        """
-        addresses = await self._lookup(host, port)
-        allowed = [address for address in addresses if self._networks.allows(address)]
-        if addresses and not allowed:
-            raise _not_allowed(f"{host} is at {', '.join(addresses)}", self._networks)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in allowed
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
 class PeerFetcher:
     """Opens artifacts at peers. An async context manager: the session lives as long as it."""
 
     def __init__(
-        self, networks: AllowedNetworks, limits: PeerLimits, *, lookup: Lookup = look_up
+        self, networks: AllowedNetworks, limits: PeerLimits, *, lookup: Lookup | None = None
     ) -> None:
         self.limits = limits
         self._networks = networks
-        self._lookup = lookup
+        self._system = SystemLookup(limits.connect_timeout_s)
+        self._lookup = lookup or self._system
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -159,6 +114,7 @@ class PeerFetcher:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+        self._system.close()
 
     def check(self, source: SourceUrl) -> None:
         """Refuse a source whose address is known without asking anyone.
@@ -167,7 +123,7 @@ class PeerFetcher:
             BadSource: its host is an address outside the allowed networks.
         """
         if source.is_literal and not self._networks.allows(source.host):
-            raise _not_allowed(str(source), self._networks)
+            raise not_allowed(str(source), self._networks)
 
     async def open(
         self, source: SourceUrl, sha256: ArtifactHash, offset_bytes: int = 0
@@ -197,7 +153,10 @@ class PeerFetcher:
         return PeerBody(source, answer, content, stack)
 
     async def _ask(self, source: SourceUrl, asked: Asked) -> aiohttp.ClientResponse:
-        """The head of the answer, or why there is none."""
+        """The head of the answer, or why there is none.
+
+        The HTTP library asks a second time, once, when a connection ends without an answer.
+        """
         assert self._session is not None
         patience_s = self.limits.connect_timeout_s + self.limits.idle_timeout_s
         try:
@@ -216,6 +175,10 @@ class PeerFetcher:
             raise DepotCopy(f"no answer within {patience_s:g} s", transient=True) from error
         except aiohttp.ServerDisconnectedError as error:
             raise DepotCopy("it hung up without an answer", transient=True) from error
+        except aiohttp.ClientConnectorDNSError as error:
+            raise DepotCopy(
+                f"its name does not resolve: {_reason(error)}", transient=True
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise DepotCopy(f"it cannot be reached: {_reason(error)}", transient=True) from error
 
@@ -226,15 +189,6 @@ def _request_headers(source: SourceUrl, asked: Asked) -> dict[str, str]:
         headers["Range"] = f"bytes={asked.offset_bytes}-"
         headers["If-Range"] = f'"sha256:{asked.sha256}"'
     return headers
-
-
-def _address(sockaddr: tuple[object, ...]) -> str:
-    host, scope = str(sockaddr[0]), sockaddr[3] if len(sockaddr) == 4 else 0
-    return f"{host}%{scope}" if scope and "%" not in host else host
-
-
-def _not_allowed(what: str, networks: AllowedNetworks) -> BadSource:
-    return BadSource(f"{what} is outside the networks that copies may come from: {networks}")
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from agent.copies import CopyManager, CopyOptions, CopyRecord
 from agent.lineup import RetryPolicy
 from agent.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
-from agent.peers import Lookup, PeerFetcher, PeerLimits, look_up
+from agent.peers import PeerFetcher, PeerLimits
+from agent.resolver import Lookup
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import DepotError
 from depot.initialise import init_datasets
@@ -118,7 +119,7 @@ async def sled_at(
     quota_bytes: int = 64 << 20,
     max_concurrent: int = 8,
     max_finished: int = 1000,
-    lookup: Lookup = look_up,
+    lookup: Lookup | None = None,
 ) -> AsyncIterator[Sled]:
     """A sled whose config has `wanted`; no config when None."""
     datasets = await asyncio.to_thread(prepare, root)

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
-from agent.peers import PeerBody, PeerFetcher, PeerLimits, look_up
+from agent.peers import PeerBody, PeerFetcher, PeerLimits
+from agent.resolver import SystemLookup
 from agent.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, TooLarge
@@ -258,7 +259,7 @@ async def test_a_name_that_has_no_address_is_unreachable() -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     async with PeerFetcher(NETWORKS, PATIENT, lookup=lookup) as fetcher:
-        with pytest.raises(DepotCopy, match="Name or service not known"):
+        with pytest.raises(DepotCopy, match="does not resolve: Name or service not known"):
             await fetcher.open(SourceUrl.parse("http://node-7"), ARTIFACT)
 
 
@@ -279,7 +280,9 @@ async def test_a_mapped_loopback_address_is_reached_as_what_it_is() -> None:
 
 
 async def test_the_systems_resolver_gives_loopback_for_localhost() -> None:
-    assert set(await look_up("localhost", 80)) <= {"127.0.0.1", "::1"}
+    lookup = SystemLookup(30)
+    assert set(await lookup("localhost", 80)) <= {"127.0.0.1", "::1"}
+    lookup.close()
 
 
 async def test_a_proxy_in_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
