@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from depot.http.turn import BLOCK_BYTES, TURN_BYTES, State, Turn, read_into, read_part
+
+CONTENT = random.Random(4).randbytes(3 * BLOCK_BYTES + 17)
+
+
+class Pair:
+    """A socket that does not block, and the client's end of it."""
+
+    def __init__(self) -> None:
+        self.ours, self.client = socket.socketpair()
+        self.ours.setblocking(False)
+        self.client.setblocking(False)
+
+    def received(self) -> bytes:
+        """Everything that has arrived so far."""
+        content = b""
+        try:
+            while block := self.client.recv(1 << 20):
+                content += block
+        except BlockingIOError:
+            pass
+        return content
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.ours.close()
+    pair.client.close()
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> Iterator[int]:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def test_turns_send_what_the_client_takes_until_all_is_sent(fd: int, pair: Pair) -> None:
+    turn = Turn(fd, pair.ours, 5, len(CONTENT))
+    received = b""
+    states: list[State] = []
+    while not states or states[-1] is not State.SENT:
+        states.append(turn.run().state)
+        received += pair.received()
+    assert set(states) == {State.SOCKET_FULL, State.SENT}
+    assert received == CONTENT[5:]
+
+
+def test_a_full_socket_ends_the_turn_at_an_exact_offset(fd: int, pair: Pair) -> None:
+    turn = Turn(fd, pair.ours, 0, len(CONTENT))
+    assert turn.run().state is State.SOCKET_FULL
+    assert pair.received() == CONTENT[: turn.offset]
+    assert turn.reading_since_s is None
+
+
+def test_a_long_file_takes_more_than_one_turn(tmp_path: Path, pair: Pair) -> None:
+    def read_and_empty(fd: int, buffer: memoryview, offset: int) -> int:
+        pair.received()
+        return min(read_into(fd, buffer, offset), 50_000)
+
+    path = tmp_path / "long"
+    path.touch()
+    os.truncate(path, TURN_BYTES + 1)
+    with path.open("rb") as file:
+        turn = Turn(file.fileno(), pair.ours, 0, TURN_BYTES + 1, read_and_empty)
+        assert turn.run().state is State.SHARE_USED
+        assert turn.offset == TURN_BYTES
+        assert turn.run().state is State.SENT
+
+
+def test_a_read_error_is_told_apart_and_leaves_the_offset_exact(fd: int, pair: Pair) -> None:
+    error = OSError(errno.EIO, "injected")
+
+    def read(fd: int, buffer: memoryview, offset: int) -> int:
+        if offset >= 20_000:
+            raise error
+        return read_into(fd, buffer[:10_000], offset)
+
+    turn = Turn(fd, pair.ours, 0, len(CONTENT), read)
+    outcome = turn.run()
+    assert (outcome.state, outcome.error) == (State.READ_FAILED, error)
+    assert turn.offset == 20_000
+    assert pair.received() == CONTENT[:20_000]
+
+
+def test_a_file_that_ends_early_is_a_read_error(fd: int, pair: Pair) -> None:
+    turn = Turn(fd, pair.ours, len(CONTENT) - 10, len(CONTENT) + 10)
+    outcome = turn.run()
+    assert outcome.state is State.READ_FAILED
+    assert "the file ends at" in str(outcome.error)
+    assert pair.received() == CONTENT[-10:]
+
+
+def test_a_client_that_is_gone_is_not_a_read_error(fd: int, pair: Pair) -> None:
+    pair.client.close()
+    assert Turn(fd, pair.ours, 0, len(CONTENT)).run().state is State.CLIENT_GONE
+
+
+def test_a_turn_given_up_during_a_read_sends_nothing_of_it(fd: int, pair: Pair) -> None:
+    def read(fd: int, buffer: memoryview, offset: int) -> int:
+        assert turn.reading_since_s is not None
+        turn.abandon()
+        return read_into(fd, buffer, offset)
+
+    turn = Turn(fd, pair.ours, 0, len(CONTENT), read)
+    assert turn.run().state is State.ABANDONED
+    assert (turn.offset, pair.received()) == (0, b"")
+
+
+def test_a_part_is_read_whole_or_not_at_all(fd: int) -> None:
+    def little_by_little(fd: int, buffer: memoryview, offset: int) -> int:
+        return read_into(fd, buffer[:3], offset)
+
+    assert read_part(fd, 5, 10, little_by_little) == CONTENT[5:15]
+    assert read_part(fd, 5, 0, little_by_little) == b""
+    with pytest.raises(OSError, match=f"the file ends at {len(CONTENT)}"):
+        read_part(fd, len(CONTENT) - 5, 6, read_into)
