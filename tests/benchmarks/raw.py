@@ -1,0 +1,113 @@
+"""The raw operations: what the disk, one core and the loopback give to a script that does no more.
+
+Each returns a `Sample` of the artifact's size. What a run leaves behind is removed after its time
+was taken, so that it does not weigh on the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks.measure import MIB, Sample
+
+BLOCK_BYTES: Final = MIB
+
+
+def sha256_pass(body: Path) -> Sample:
+    """One thread reads the file (from the page cache, where it is) and hashes it."""
+    began_s = time.perf_counter()
+    with body.open("rb", buffering=0) as file:
+        hashlib.file_digest(file, "sha256")
+    return Sample(body.stat().st_size, time.perf_counter() - began_s)
+
+
+def hash_then_write_twice(body: Path, targets: Sequence[Path]) -> Sample:
+    """A straightforward script: hash the file; then copy it to each target, a thread for each.
+
+    Buffered reads and writes of 1 MiB, one fsync for each target; the directories are not synced.
+    """
+    hashing = sha256_pass(body)
+    began_s = time.perf_counter()
+    _in_threads(targets, lambda target: _copy_and_sync(body, target))
+    writing_s = time.perf_counter() - began_s
+    _remove(targets)
+    return Sample(hashing.size_bytes, hashing.seconds + writing_s)
+
+
+def write_twice_directly(size_bytes: int, targets: Sequence[Path]) -> Sample:
+    """The disk's limit: the same memory to each target with O_DIRECT and one fsync; no hash.
+
+    Raises:
+        OSError: EINVAL, where the filesystem has no direct I/O.
+    """
+    block = mmap.mmap(-1, BLOCK_BYTES)
+    block.write(os.urandom(BLOCK_BYTES))
+    began_s = time.perf_counter()
+    try:
+        _in_threads(targets, lambda target: _write_directly(block, size_bytes, target))
+        return Sample(size_bytes, time.perf_counter() - began_s)
+    finally:
+        _remove(targets)
+
+
+def socket_copy(size_bytes: int) -> Sample:
+    """The loopback's limit: memory from one thread to another over TCP, 1 MiB at a time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        receiver = socket.create_connection(listener.getsockname())
+        sender, _ = listener.accept()
+    with sender, receiver:
+        sending = threading.Thread(target=_send, args=(sender, size_bytes))
+        began_s = time.perf_counter()
+        sending.start()
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        left_bytes = size_bytes
+        while left_bytes:
+            left_bytes -= receiver.recv_into(buffer)
+        sending.join()
+        return Sample(size_bytes, time.perf_counter() - began_s)
+
+
+def _send(sender: socket.socket, size_bytes: int) -> None:
+    block = memoryview(os.urandom(BLOCK_BYTES))
+    for begin in range(0, size_bytes, BLOCK_BYTES):
+        sender.sendall(block[: size_bytes - begin])
+
+
+def _copy_and_sync(body: Path, target: Path) -> None:
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    with body.open("rb", buffering=0) as source, target.open("wb", buffering=0) as file:
+        while count := source.readinto(buffer):
+            file.write(buffer[:count])
+        os.fsync(file.fileno())
+
+
+def _write_directly(block: mmap.mmap, size_bytes: int, target: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT
+    fd = os.open(target, flags, 0o644)
+    try:
+        with memoryview(block) as content:
+            for begin in range(0, size_bytes, BLOCK_BYTES):
+                os.write(fd, content[: size_bytes - begin])
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _in_threads(targets: Sequence[Path], work: Callable[[Path], None]) -> None:
+    with ThreadPoolExecutor(len(targets)) as threads:
+        for done in [threads.submit(work, target) for target in targets]:
+            done.result()
+
+
+def _remove(targets: Sequence[Path]) -> None:
+    for target in targets:
+        target.unlink(missing_ok=True)
