@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import errno
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from agent.assembly import (
+    EventRelay,
+    copy_options,
+    http_limits,
+    peer_limits,
+    store_options,
+)
+from agent.configuration import check
+from agent.copies import CopyOptions
+from agent.daemon import Ready, status_line, why_not
+from agent.peers import PeerLimits
+from agent.settings import Settings
+from depot.errors import DatasetBusy, FormatTooNew
+from depot.http.limits import HttpLimits
+from depot.store import StoreOptions
+from depot.store_status import DatasetStatus, StoreStatus
+
+DATASETS = [{"path": "/m2/a"}, {"path": "/m2/b"}]
+
+
+def settings(**tables: object) -> Settings:
+    made, problems = check({"datasets": DATASETS, **tables})
+    assert not problems
+    return made
+
+
+def dataset(
+    path: str, state: Literal["healthy", "suspect", "missing"], error: str | None = None
+) -> DatasetStatus:
+    return DatasetStatus(
+        path=path,
+        dataset_id=None,
+        device=None,
+        mounted=True,
+        state=state,
+        full=False,
+        last_error=error,
+        quota_bytes=0,
+        used_bytes=0,
+        reserved_bytes=0,
+        available_bytes=0,
+        artifacts=0,
+    )
+
+
+def store_status(generation: int | None, *datasets: DatasetStatus) -> StoreStatus:
+    return StoreStatus(
+        sled_id=None,
+        epoch=0,
+        generation=generation,
+        config_digest=None,
+        ledger="clear",
+        generation_certain=True,
+        datasets=datasets,
+        under_replicated=(),
+        warnings=(),
+        puts_running=0,
+    )
+
+
+def test_every_storage_key_reaches_the_store() -> None:
+    made = settings(
+        sled_id="sled-1",
+        storage={
+            "quota": 1,
+            "max_artifact_size": 2,
+            "require_mountpoint": True,
+            "min_copies": 2,
+            "max_concurrent_puts": 5,
+            "delete_grace": "6s",
+            "reconcile_interval": "7s",
+            "device_timeout": "8s",
+        },
+        copy={"max_concurrent": 9},
+    )
+    assert store_options(made) == StoreOptions(
+        quota_bytes=1,
+        max_artifact_size_bytes=2,
+        require_mountpoint=True,
+        min_copies=2,
+        max_concurrent_puts=5,
+        max_concurrent_copies=9,
+        delete_grace_s=6.0,
+        reconcile_interval_s=7.0,
+        device_timeout_s=8.0,
+        sled_id="sled-1",
+    )
+
+
+def test_every_http_key_reaches_the_servers() -> None:
+    made = settings(
+        http={
+            "header_timeout_s": 1,
+            "idle_timeout_s": 2,
+            "min_body_bytes_per_s": 3,
+            "max_connections": 5,
+            "max_connections_per_client": 4,
+        }
+    )
+    assert http_limits(made) == HttpLimits(
+        header_timeout_s=1,
+        idle_timeout_s=2,
+        min_body_bytes_per_s=3,
+        max_connections=5,
+        max_connections_per_client=4,
+    )
+
+
+def test_every_copy_key_reaches_the_copies() -> None:
+    made = settings(
+        storage={"max_artifact_size": "1KiB"},
+        copy={
+            "max_concurrent": 1,
+            "connect_timeout_s": 2,
+            "idle_timeout_s": 3,
+            "min_bytes_per_s": 4,
+        },
+    )
+    assert copy_options(made) == CopyOptions(max_concurrent=1)
+    assert peer_limits(made) == PeerLimits(
+        connect_timeout_s=2, idle_timeout_s=3, min_bytes_per_s=4, max_artifact_size_bytes=1024
+    )
+
+
+def test_the_defaults_of_the_configuration_are_those_of_the_libraries() -> None:
+    assert store_options(settings()) == StoreOptions()
+    assert http_limits(settings()) == HttpLimits()
+    assert copy_options(settings()) == CopyOptions()
+
+
+def test_events_from_before_the_log_is_open_are_kept_in_order() -> None:
+    relay, heard = EventRelay(), list[str]()
+
+    def listen(kind: str, _fields: Mapping[str, object]) -> None:
+        heard.append(kind)
+
+    relay("first", {})
+    relay("second", {})
+    relay.connect(listen)
+    relay("third", {})
+
+    assert heard == ["first", "second", "third"]
+
+
+def test_the_status_line_names_what_is_wrong_first() -> None:
+    bad = dataset("/m2/b", "missing", "no marker")
+    assert status_line(store_status(7, dataset("/m2/a", "healthy"), bad)) == (
+        "/m2/b is missing: no marker; 1 of 2 datasets healthy; generation 7"
+    )
+    assert status_line(store_status(None, dataset("/m2/a", "healthy"))) == (
+        "1 of 1 datasets healthy; no config"
+    )
+
+
+def test_a_second_agent_is_told_the_datasets_and_the_process_that_holds_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".sled-depot").mkdir()
+    (tmp_path / ".sled-depot" / "lock").write_text("4711\n")
+    busy = DatasetBusy("the state directory is in use")
+
+    known = why_not(busy, settings(datasets=[{"path": str(tmp_path)}]), tmp_path)
+    unknown = why_not(busy, settings(), tmp_path)
+
+    assert known == f"another agent (pid 4711) is running on {tmp_path}: {busy}"
+    assert unknown == f"another agent is running on /m2/a and /m2/b: {busy}"
+
+
+def test_a_state_directory_that_cannot_be_used_is_named() -> None:
+    error = OSError(errno.EACCES, "Permission denied", "/s/x")
+    assert why_not(error, settings(), Path("/s")) == (
+        "the state directory /s cannot be used: Permission denied"
+    )
+
+
+def test_any_other_refusal_speaks_for_itself() -> None:
+    assert why_not(FormatTooNew("format 9"), settings(), Path("/s")) == "format 9"
+
+
+class TestReadyFile:
+    READY = Ready("http://127.0.0.1:1", "http://127.0.0.1:2", 3)
+
+    def test_it_is_json_that_everyone_may_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "ready.json"
+        self.READY.write(path)
+        assert json.loads(path.read_text()) == {
+            "agent_url": "http://127.0.0.1:1",
+            "depot_url": "http://127.0.0.1:2",
+            "pid": 3,
+        }
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    def test_it_replaces_an_old_one_and_leaves_nothing_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "ready.json"
+        path.write_text("x" * 10_000)
+        self.READY.write(path)
+        self.READY.write(path)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_failed_write_leaves_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "ready.json").mkdir()
+        with pytest.raises(OSError, match="directory"):
+            self.READY.write(tmp_path / "ready.json")
+        assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
