@@ -85,10 +85,11 @@ class ArtifactApi:
         sha256, generation = artifact_hash(request), query_generation(request)
         self._store.require_dataset()
         async with self._store.begin_put(sha256, generation, decoded_length(request)) as put:
-            stored = put.held or await receive(put, request)
-        if put.held:
-            await let_finish(request)
-        return json_reply(put_body(stored))
+            if put.held is None:
+                return json_reply(put_body(await receive(put, request)))
+            detail = await self._store.describe(sha256)
+        await let_finish(request, max(copy.size_bytes or 0 for copy in detail.copies))
+        return json_reply(put_body(put.held))
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /artifacts/{sha256}."""
@@ -103,11 +104,11 @@ async def receive(put: RunningPut, request: web.Request) -> Stored:
         return await put.receive(source)
 
 
-async def let_finish(request: web.Request) -> None:
+async def let_finish(request: web.Request, size_bytes: int) -> None:
     """Drop the body that a client sends without having asked whether it is wanted.
 
     Such a client reads no answer before it has sent everything, so the middleware's short drain
-    would turn its success into a broken connection.
+    would turn its success into a broken connection. A body longer than the artifact is none.
 
     Raises:
         BodyTimeout: it dawdles.
@@ -116,7 +117,7 @@ async def let_finish(request: web.Request) -> None:
         return
     loop = asyncio.get_running_loop()
     meter = PaceMeter(request.app[LIMITS].pace, loop.time())
-    while not request.content.at_eof():
+    while size_bytes > 0 and not request.content.at_eof():
         try:
             async with asyncio.timeout(PACE_CHECK_S):
                 block = await request.content.readany()
@@ -124,6 +125,7 @@ async def let_finish(request: web.Request) -> None:
             meter.check(loop.time())
         else:
             meter.arrived(len(block), loop.time())
+            size_bytes -= len(block)
 
 
 def listing_body(listing: Listing) -> ArtifactListBody:

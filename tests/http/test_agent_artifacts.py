@@ -196,8 +196,8 @@ async def test_a_held_artifact_is_a_success_whatever_the_body(sled: Sled) -> Non
     await sled.put_config(1, NAME)
     await sled.put(CONTENT)
     path = f"/artifacts/{NAME}?generation=1"
-    for data in (CONTENT, b"wrong", bytes(4 << 20)):
-        reply = await sled.call("PUT", path, data=data)
+    for data, expect100 in ((CONTENT, False), (b"wrong", False), (bytes(4 << 20), True)):
+        reply = await sled.call("PUT", path, data=data, expect100=expect100)
         assert reply.body == {"datasets": 2, "successful_writes": 2}
 
 
