@@ -11,7 +11,7 @@ from rich.text import Text
 from agent.cli.formats import plural
 from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash
 
-SHOWN: Final = 20
+SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "LengthMismatch": "the file changed while it was read; try again",
         "NoConfig": "give the sled a config: `depot config set`, or `depot put --add FILE`",
         "NoDataset": "`depot status` says which dataset is missing and why",
-        "NotFound": "`depot ls` shows what is there",
+        "NotFound": "`depot ls`, `depot pin ls` and `depot copies` show what is there",
         "NotInConfig": "add it to the config: `depot config set`, or `depot put --add FILE`",
         "NotReady": "`depot status` says what is wrong",
         "QuotaExceeded": "`depot status` shows how full each dataset is; drop artifacts from the"

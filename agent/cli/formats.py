@@ -5,7 +5,8 @@ Rules kept here:
 - Nothing that came from a file, a server or a peer reaches a terminal unescaped: `printable` is
   applied to every cell and every line.
 - A hash is shown whole, or as its first `SHORT` characters and an ellipsis; no layout breaks one.
-- A table never cuts a cell. Only its last column, when it is prose, wraps, and under itself.
+- A table cuts no cell. On a terminal its last column gives way: prose wraps under itself, and a
+  name loses its middle.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.text import Text
 
 SHORT: Final = 12
 GAP: Final = "  "
+INDENT: Final = "    "
 PROSE_MIN_WIDTH: Final = 24
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _PLURALS: Final = {"copy": "copies", "hash": "hashes"}
@@ -76,6 +78,22 @@ def middle(text: str, width: int) -> str:
     return f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
 
 
+def wrapped(text: Text, width: int | None) -> Text:
+    """Wrap a line that is too long for the terminal, indented, no word broken."""
+    if width is None or cell_len(text.plain) <= width:
+        return text
+    plain = "\n".join(
+        textwrap.wrap(
+            text.plain,
+            width,
+            subsequent_indent=INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+    return Text(plain, spans=[span for span in text.spans if span.end <= plain.find("\n")])
+
+
 def fields(values: Mapping[str, object]) -> str:
     """`key=value` pairs, for what has no words of its own."""
     return " ".join(f"{key}={_field(value)}" for key, value in values.items() if value is not None)
@@ -88,11 +106,12 @@ def _field(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading and habits: numbers to the right, prose wrapped."""
+    """A column's heading and habits: numbers to the right, prose wrapped, long names cut."""
 
     heading: str
     right: bool = False
     prose: bool = False
+    name: bool = False
 
 
 def table(
@@ -101,7 +120,7 @@ def table(
     """Lay out rows under headings, aligned, without trailing blanks.
 
     Args:
-        columns: one per cell of a row; only the last may be prose.
+        columns: one per cell of a row; only the last may be prose or a name.
         rows: cells; a `Text` keeps its style.
         width: of the terminal; None (a file, a pipe) never wraps.
     """
@@ -131,12 +150,19 @@ def _room(widths: Sequence[int], width: int | None) -> int | None:
 def _lines(
     row: Sequence[Text], columns: Sequence[Column], widths: Sequence[int], room: int | None
 ) -> list[Text]:
-    parts = [row[-1]]
-    if columns[-1].prose and room is not None and len(row[-1].plain) > room:
-        parts = [Text(piece, style=row[-1].style) for piece in _wrapped(row[-1].plain, room)]
+    parts = [Text(part, style=row[-1].style) for part in _parts(row[-1].plain, columns[-1], room)]
     first = _joined([*row[:-1], parts[0]], columns, widths)
     indent = " " * (sum(widths[:-1]) + len(GAP) * (len(widths) - 1))
     return [first, *(Text.assemble(indent, part) for part in parts[1:])]
+
+
+def _parts(text: str, column: Column, room: int | None) -> list[str]:
+    """The last cell as the lines it takes."""
+    if room is None or cell_len(text) <= room:
+        return [text]
+    if column.name:
+        return [middle(text, room)]
+    return _wrapped(text, room) if column.prose else [text]
 
 
 def _wrapped(text: str, room: int) -> list[str]:

@@ -59,8 +59,10 @@ class Output:
         if self.json:
             self._result = value
             return
-        for line in lines:
-            self._line(self.out, line)
+        # In one piece: a long listing, line by line, would take seconds.
+        texts = [_text(line) for line in lines]
+        if texts:
+            self._line(self.out, Text("\n").join(texts))
 
     def record(self, value: Document, line: str | Text) -> None:
         """Write one record of a stream, at once."""
@@ -99,8 +101,7 @@ class Output:
         self.out.file.write(f"{text}\n")
 
     def _line(self, console: Console, line: str | Text) -> None:
-        text = line if isinstance(line, Text) else Text(printable(line))
-        console.print(text, soft_wrap=True)
+        console.print(_text(line), soft_wrap=True)
 
 
 @contextmanager
@@ -117,6 +118,10 @@ def reporting(common: Common) -> Iterator[Output]:
         output.failure(failure)
         raise click.exceptions.Exit(failure.exit_code) from failure
     output.finish()
+
+
+def _text(line: str | Text) -> Text:
+    return line if isinstance(line, Text) else Text(printable(line))
 
 
 def _stream(file: TextIO) -> Console:

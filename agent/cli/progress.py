@@ -20,11 +20,13 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 from agent.cli.formats import middle, printable, size
 from agent.cli.output import Output
@@ -153,6 +155,14 @@ class Lines:
         self._write(at_end(reading, finished=finished))
 
 
+class _Rate(ProgressColumn):
+    """Bytes per second, in the units of everything else; rich's own are decimal."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{size(int(speed))}/s", style="progress.data.speed")
+
+
 class Bar:
     """A rich progress bar, which leaves one line behind when it ends."""
 
@@ -162,7 +172,7 @@ class Bar:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _Rate(),
             TimeRemainingColumn(compact=True),
             console=console,
             expand=True,

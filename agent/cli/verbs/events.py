@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import click
 from rich.text import Text
 
 from agent.cli import options
-from agent.cli.formats import fields, printable, short
+from agent.cli.formats import fields, printable, short, size, wrapped
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.resolving import WHOLE
@@ -51,7 +51,7 @@ async def _show(common: Common, output: Output, after: int, *, long: bool) -> No
         "latest": last.latest,
         "events": [event.model_dump(mode="json") for event in found],
     }
-    output.document(document, [line(event, long=long) for event in found])
+    output.document(document, [line(event, output.width, long=long) for event in found])
     gap(output, pages[0], after)
 
 
@@ -80,7 +80,7 @@ async def _follow(common: Common, output: Output, after: int, *, long: bool) -> 
                 # The server waits for one, if it knows how; without this an older one is hammered.
                 await asyncio.sleep(PAUSE_S)
             for event in page.events:
-                output.record(event.model_dump(mode="json"), line(event, long=long))
+                output.record(event.model_dump(mode="json"), line(event, output.width, long=long))
                 after = event.sequence
 
 
@@ -90,18 +90,28 @@ def gap(output: Output, page: EventsBody, after: int) -> None:
         output.note(f"events {after + 1} to {page.oldest - 1} are no longer kept")
 
 
-def line(event: EventBody, *, long: bool) -> Text:
+def line(event: EventBody, width: int | None, *, long: bool) -> Text:
     """`2026-11-21 02:40:11  #12  put  sha256=9953b7c2db06… copies=2`, in local time."""
     when = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    extra = {key: _value(value, long=long) for key, value in (event.model_extra or {}).items()}
+    extra = dict(_said(name, value, long=long) for name, value in _extra(event).items())
     style = "red" if event.kind in _BAD else ""
-    return Text.assemble(
+    text = Text.assemble(
         f"{when}  #{event.sequence:<6} ",
         (f"{printable(event.kind):<16}", style),
         f" {printable(fields(extra))}",
     )
+    text.rstrip()
+    return wrapped(text, width)
 
 
-def _value(value: object, *, long: bool) -> object:
-    is_hash = isinstance(value, str) and len(value) == WHOLE and value.isalnum()
-    return short(str(value)) if is_hash and not long else value
+def _extra(event: EventBody) -> Mapping[str, object]:
+    return event.model_extra or {}
+
+
+def _said(name: str, value: object, *, long: bool) -> tuple[str, object]:
+    """A field for people: hashes short, sizes with their unit."""
+    if isinstance(value, str) and len(value) == WHOLE and value.isalnum() and not long:
+        return name, short(value)
+    if isinstance(value, int) and name.endswith("_bytes") and value >= 0:
+        return name.removesuffix("_bytes"), size(value).replace(" ", "")
+    return name, value

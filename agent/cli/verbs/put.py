@@ -18,7 +18,7 @@ from rich.text import Text
 from agent.cli import options
 from agent.cli.changes import Change, adding
 from agent.cli.failures import ExitCode, Failure, local, usage
-from agent.cli.formats import Column, plural, short, size, table
+from agent.cli.formats import Column, plural, printable, short, size, table
 from agent.cli.hashing import LocalFile, hash_files
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
@@ -28,6 +28,14 @@ from agent.client import AgentClient
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import ArtifactGeneration, ConfigGeneration, DepotError, Refused
 
+_COLUMNS: Final = (
+    Column("SHA256"),
+    Column("SIZE", right=True),
+    Column("RESULT"),
+    Column("COPIES"),
+    Column("FILE", name=True),
+)
+# From the worst to the least.
 _WEIGHT: Final = (
     ExitCode.WRONG_BYTES,
     ExitCode.UNREACHABLE,
@@ -63,13 +71,20 @@ class Outcome:
             **({"error": self.failure.document()} if self.failure else fared),
         }
 
-    def words(self) -> Text:
+    def row(self, *, long: bool) -> tuple[str | Text, ...]:
         """The outcome for people."""
-        if self.failure is not None:
-            return Text(f"failed: {self.failure.message}", style="red")
-        where = f"{self.copies} of {plural(self.datasets, 'dataset')}"
-        said = f"stored on {where}" if self.result == "stored" else f"already on {where}"
-        return Text(said, style="yellow" if self.copies < self.datasets else "")
+        sha256 = str(self.file.sha256)
+        everywhere = 0 < self.copies == self.datasets
+        return (
+            sha256 if long else short(sha256),
+            size(self.file.size_bytes),
+            Text(self.result, style="red" if self.failure else ""),
+            "-" if self.failure else Text(self._copies(), style="" if everywhere else "yellow"),
+            self.file.path.name,
+        )
+
+    def _copies(self) -> str:
+        return f"{self.copies} of {self.datasets}"
 
 
 @click.command()
@@ -82,7 +97,7 @@ class Outcome:
     metavar="N",
     help="Generation the files belong to. [default: the current one]",
 )
-@click.option("--long", is_flag=True, help="Show whole hashes.")
+@click.option("--long", is_flag=True, help="Show whole hashes and names.")
 @click.argument(
     "files",
     nargs=-1,
@@ -129,7 +144,7 @@ async def _put(
         "generation": int(sender.generation),
         "files": [outcome.document() for outcome in outcomes],
     }
-    output.document(document, _lines(outcomes, output, long=long))
+    output.document(document, _lines(outcomes, output.width, long=long))
     raise_for(outcomes, len(files))
 
 
@@ -242,23 +257,14 @@ def raise_for(outcomes: Sequence[Outcome], asked: int) -> None:
     )
 
 
-def _lines(outcomes: Sequence[Outcome], output: Output, *, long: bool) -> list[str | Text]:
-    columns = (
-        Column("SHA256"),
-        Column("SIZE", right=True),
-        Column("FILE"),
-        Column("RESULT", prose=True),
-    )
-    rows = [
-        (
-            str(outcome.file.sha256) if long else short(str(outcome.file.sha256)),
-            size(outcome.file.size_bytes),
-            outcome.file.path.name,
-            outcome.words(),
-        )
+def _lines(outcomes: Sequence[Outcome], width: int | None, *, long: bool) -> list[str | Text]:
+    reasons = [
+        Text(printable(f"{outcome.file.path}: {outcome.failure.message}"), style="red")
         for outcome in outcomes
+        if outcome.failure and len(outcomes) > 1
     ]
-    return [*table(columns, rows, width=output.width)]
+    rows = [outcome.row(long=long) for outcome in outcomes]
+    return [*table(_COLUMNS, rows, width=None if long else width), *reasons]
 
 
 def _added(change: Change) -> str:
