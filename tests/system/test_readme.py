@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -29,6 +30,11 @@ def clone(tmp_path: Path) -> Path:
             target = tmp_path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
+    # A stale stamp would make the copy reinstall itself into the environment it shares.
+    stamp = ROOT / ".venv" / ".installed"
+    for name in ("pyproject.toml", "requirements.lock"):
+        if not stamp.exists() or (ROOT / name).stat().st_mtime > stamp.stat().st_mtime:
+            pytest.fail(f"{name} is newer than .venv: run 'make setup' first")
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     return tmp_path
 
@@ -71,7 +77,7 @@ def make_run(clone: Path) -> Iterator[subprocess.Popen[str]]:
     )
     yield process
     if process.poll() is None:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -95,5 +101,5 @@ def test_make_run_starts_an_agent_and_its_three_commands_work(
     with urllib.request.urlopen("http://127.0.0.1:12348/health/live", timeout=10) as answer:
         assert answer.status == 200
 
-    make_run.send_signal(signal.SIGINT)
-    assert make_run.wait(timeout=30) in (0, 130, 2)
+    os.killpg(make_run.pid, signal.SIGINT)  # as Ctrl-C does
+    assert make_run.wait(timeout=30) in (0, 2)  # 2: make says that it was interrupted
