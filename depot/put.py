@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -238,12 +239,15 @@ class Put:
         mirrors = self._desk.mirrors.all
         datasets = {i: mirrors[i].dataset for i in self._targets.reservations if mirrors[i].healthy}
         running = self._desk.ingestor.start(source, datasets, self._length_bytes, self._admit)
+        outcome = asyncio.wrap_future(running)
         try:
-            return await asyncio.shield(asyncio.wrap_future(running))
+            await asyncio.wait((outcome,))
         except asyncio.CancelledError:
             source.abort()
+            outcome.cancel()  # nobody waits for it; the thread ends by itself
             running.add_done_callback(_discard_late)
             raise
+        return outcome.result()
 
     def _admit(self, size_bytes: int) -> Collection[int]:
         # Runs in the filler's thread; reservations and quotas are made for that.
@@ -363,7 +367,8 @@ def _reason(error: OSError | DatasetUnusable) -> str:
     return describe_error(error) if isinstance(error, OSError) else "not there any more"
 
 
-def _discard_late(running: object) -> None:
-    ingested = running.result() if not running.exception() else None  # type: ignore[attr-defined]
-    for file in ingested.staged.values() if ingested else ():
-        file.discard()
+def _discard_late(running: Future[Ingested]) -> None:
+    # In the thread that ran it: what it staged has no owner any more.
+    if not running.cancelled() and running.exception() is None:
+        for file in running.result().staged.values():
+            file.discard()
