@@ -1,0 +1,100 @@
+"""Readiness and warnings: pure judgements of a store's status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from agent.duties import DutyState
+from agent.events import EventLogHealth
+from agent.status import (
+    MAX_UNDER_REPLICATED_NAMED,
+    reasons_not_ready,
+    under_replicated_body,
+    warnings,
+)
+from depot.artifact import ArtifactHash
+from depot.store_status import DatasetStatus, StoreStatus
+
+DATASET = DatasetStatus(
+    path="/m2/a",
+    dataset_id=None,
+    device=None,
+    mounted=True,
+    state="healthy",
+    full=False,
+    last_error=None,
+    quota_bytes=1,
+    used_bytes=0,
+    reserved_bytes=0,
+    available_bytes=1,
+    artifacts=0,
+)
+STORE = StoreStatus(
+    sled_id="sled",
+    epoch=0,
+    generation=None,
+    config_digest=None,
+    ledger="empty",
+    generation_certain=True,
+    datasets=(DATASET, replace(DATASET, path="/m2/b", state="missing")),
+    under_replicated=(),
+    warnings=(),
+    puts_running=0,
+)
+EVENTS = EventLogHealth("epoch", 0, 0, True, 0, None)
+
+
+@pytest.mark.parametrize("ledger", ["clear", "empty", "behind"])
+def test_one_healthy_dataset_and_a_ledger_that_is_known_are_enough(
+    ledger: Literal["clear", "empty", "behind"],
+) -> None:
+    assert not list(reasons_not_ready(replace(STORE, ledger=ledger)))
+
+
+@pytest.mark.parametrize("state", ["suspect", "missing"])
+def test_without_a_healthy_dataset_a_sled_is_not_ready(
+    state: Literal["suspect", "missing"],
+) -> None:
+    datasets = (replace(DATASET, state=state),)
+    assert list(reasons_not_ready(replace(STORE, datasets=datasets))) == ["no healthy dataset"]
+
+
+@pytest.mark.parametrize("ledger", ["conflicted", "unknown"])
+def test_a_ledger_that_nothing_may_be_built_on_is_not_ready(
+    ledger: Literal["conflicted", "unknown"],
+) -> None:
+    assert len(list(reasons_not_ready(replace(STORE, ledger=ledger)))) == 1
+
+
+def test_a_sled_where_all_is_well_warns_of_nothing() -> None:
+    assert not list(warnings(STORE, EVENTS, [DutyState("scrub", failures=3, last_error="old")]))
+
+
+def test_everything_an_operator_must_act_on_is_said() -> None:
+    said = list(
+        warnings(
+            replace(STORE, warnings=("two datasets are on one device",)),
+            replace(EVENTS, persistent=False, last_error="disk full"),
+            [DutyState("scrub", True, 2, "OSError: EIO")],
+        )
+    )
+    assert said == [
+        "two datasets are on one device",
+        "events are kept in memory only: disk full",
+        "scrub keeps failing (2 times): OSError: EIO",
+    ]
+
+
+def test_an_event_log_that_began_anew_is_said_too() -> None:
+    problem = "events.sqlite3 was corrupt; it is kept"
+    assert list(warnings(STORE, replace(EVENTS, last_error=problem), [])) == [problem]
+
+
+def test_under_replicated_artifacts_are_all_counted_and_some_named() -> None:
+    lacking = tuple(ArtifactHash.of(bytes([n % 256, n // 256])) for n in range(1000))
+    body = under_replicated_body(replace(STORE, under_replicated=lacking))
+    assert body.count == 1000
+    assert body.artifacts == tuple(str(a) for a in lacking[:MAX_UNDER_REPLICATED_NAMED])
