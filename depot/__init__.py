@@ -5,6 +5,7 @@ A library: no process, no argv, no signals. The names below are the public inter
 """
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.client import DepotClient
 from depot.errors import DepotError
 from depot.initialise import InitReport, init_datasets
 from depot.put import Put, Stored
@@ -18,6 +19,7 @@ __all__ = [
     "ArtifactHash",
     "ArtifactStore",
     "CopyDetail",
+    "DepotClient",
     "DepotError",
     "FileSource",
     "Generation",
