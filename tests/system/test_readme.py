@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,18 +68,17 @@ def test_the_shell_blocks_of_the_readme_do_what_they_say(clone: Path) -> None:
 @pytest.fixture
 def make_run(clone: Path) -> Iterator[subprocess.Popen[str]]:
     """`make run` in a process group of its own, as a terminal would have it."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         ["make", "run"],
         cwd=clone,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    ) as process:
+        yield process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_make_run_starts_an_agent_and_its_three_commands_work(
@@ -103,5 +103,5 @@ def test_make_run_starts_an_agent_and_its_three_commands_work(
 
     os.killpg(make_run.pid, signal.SIGINT)  # as Ctrl-C does
     make_run.wait(timeout=30)  # make itself ends by the signal; what counts is the agent
-    with pytest.raises(OSError):
+    with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen("http://127.0.0.1:12348/health/live", timeout=10)
