@@ -9,7 +9,7 @@ from pathlib import Path
 
 from depot.artifact import ArtifactHash
 from depot.errors import NoDataset, NotFound
-from depot.http.turn import read_into
+from depot.http.carrier import read_into
 from depot.reading import OpenArtifact
 
 

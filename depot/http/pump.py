@@ -15,8 +15,9 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from depot.http.carrier import ReadInto, read_into
 from depot.http.outlet import Outlet
-from depot.http.turn import Outcome, ReadInto, State, Turn, read_into, read_part
+from depot.http.turn import Outcome, State, Turn, read_part
 from depot.reading import OpenArtifact
 from depot.worker import DaemonThreads
 
@@ -44,7 +45,8 @@ class Pump:
     Args:
         threads_per_dataset: how many reads of one dataset run at once.
         read_timeout_s: how long one read may take.
-        read: reads a block; a seam for what stands between a file and its readers.
+        read: reads a block into memory; a seam for what stands between a file and its readers.
+            None: nothing does, and the bytes need not pass through memory.
     """
 
     def __init__(
@@ -52,9 +54,9 @@ class Pump:
         *,
         threads_per_dataset: int = THREADS_PER_DATASET,
         read_timeout_s: float = 30.0,
-        read: ReadInto = read_into,
+        read: ReadInto | None = None,
     ) -> None:
-        self._read_into = read
+        self._read = read
         self._threads_per_dataset = threads_per_dataset
         self._read_timeout_s = read_timeout_s
         self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
@@ -62,8 +64,9 @@ class Pump:
 
     async def read(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         """Read a part that fits into memory; raises OSError when it cannot be read whole."""
+        read = self._read or read_into
         return await self._threads(opened.dataset).call(
-            self._read_timeout_s, read_part, opened.fd, start, length_bytes, self._read_into
+            self._read_timeout_s, read_part, opened.fd, start, length_bytes, read
         )
 
     async def send(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Sent:
@@ -73,7 +76,7 @@ class Pump:
             ConnectionResetError: the client is gone.
             BodyTimeout: the client is too slow.
         """
-        turn = Turn(opened.fd, outlet.socket, start, end, self._read_into)
+        turn = Turn(opened.fd, outlet.socket, start, end, self._read)
         try:
             while True:
                 outcome = await self._take(turn, opened.dataset)

@@ -3,38 +3,26 @@
 Rules kept here:
 - A turn is short: it ends when the socket has been full for `FULL_WAIT_S`, and after `TURN_BYTES`,
   so that a slow reader never pins a thread and a fast one does not starve the others.
-- A block is read whole before its first byte is sent, so after a failed read the offset is exact
-  and another copy can continue from it, byte for byte (B2).
+- A block is loaded before its first byte is sent, so after a failed read the offset is exact and
+  another copy can continue from it, byte for byte (B2).
 - After `abandon()` returns nothing more is sent, also by a read that hangs and ends much later.
-
-`os.sendfile` is a third faster on one core, but its read cannot be told from its write: a device
-that hangs could then neither be given up for the other mirror nor be kept from sending later.
 """
 
 from __future__ import annotations
 
 import enum
 import errno
-import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-# Reads from a descriptor into a buffer at an offset; the number of bytes, 0 at the end.
-ReadInto = Callable[[int, memoryview, int], int]
+from depot.http.carrier import Carrier, ReadInto, open_carrier
 
-BLOCK_BYTES: Final = 512 << 10
 TURN_BYTES: Final = 16 << 20
 FULL_WAIT_S: Final = 0.01
-
-
-def read_into(fd: int, buffer: memoryview, offset: int) -> int:
-    """Read from the file itself."""
-    return os.preadv(fd, [buffer], offset)
 
 
 def read_part(fd: int, start: int, length_bytes: int, read: ReadInto) -> bytes:
@@ -75,18 +63,11 @@ class Outcome:
     error: OSError | None = None
 
 
-class _Buffers(threading.local):
-    """One block buffer for each thread, however many turns it takes."""
-
-    def __init__(self) -> None:
-        self.block = memoryview(bytearray(BLOCK_BYTES))
-
-
-_buffers = _Buffers()
-
-
 class Turn:
     """Sends bytes `start` to `end` of `fd` to `sock`, which does not block.
+
+    Args:
+        read: reads through memory; None: whatever way is the fastest.
 
     Attributes:
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
@@ -94,12 +75,12 @@ class Turn:
     """
 
     def __init__(
-        self, fd: int, sock: socket.socket, start: int, end: int, read: ReadInto = read_into
+        self, fd: int, sock: socket.socket, start: int, end: int, read: ReadInto | None = None
     ) -> None:
         self.offset = start
         self.reading_since_s: float | None = None
         self._fd = fd
-        self._read_into = read
+        self._read = read
         self._socket = sock
         self._end = end
         self._gate = threading.Lock()
@@ -108,17 +89,10 @@ class Turn:
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
         turn_end = min(self._end, self.offset + TURN_BYTES)
-        while self.offset < turn_end:
-            try:
-                block = self._read(turn_end - self.offset)
-            except OSError as error:
-                return Outcome(State.READ_FAILED, error)
-            try:
-                state = self._send(block)
-            except OSError as error:
-                return Outcome(State.CLIENT_GONE, error)
-            if state is not None:
-                return Outcome(state)
+        with open_carrier(self._read) as carrier:
+            while self.offset < turn_end:
+                if outcome := self._carry(carrier, turn_end - self.offset):
+                    return outcome
         return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
 
     def abandon(self) -> None:
@@ -126,34 +100,39 @@ class Turn:
         with self._gate:
             self._abandoned = True
 
-    def _read(self, wanted_bytes: int) -> memoryview:
-        buffer = _buffers.block[:wanted_bytes]
+    def _carry(self, carrier: Carrier, most_bytes: int) -> Outcome | None:
+        """Send one block; the outcome of the turn if that ends it."""
+        try:
+            loaded_bytes = self._load(carrier, most_bytes)
+        except OSError as error:
+            return Outcome(State.READ_FAILED, error)
+        try:
+            state = self._send(carrier, loaded_bytes)
+        except OSError as error:
+            return Outcome(State.CLIENT_GONE, error)
+        return Outcome(state) if state else None
+
+    def _load(self, carrier: Carrier, most_bytes: int) -> int:
         self.reading_since_s = time.monotonic()
         try:
-            count = self._read_into(self._fd, buffer, self.offset)
+            count = carrier.load(self._fd, self.offset, most_bytes)
         finally:
             self.reading_since_s = None
         if count == 0:
             raise _too_short(self.offset, self._end)
-        return buffer[:count]
+        return count
 
-    def _send(self, block: memoryview) -> State | None:
-        while block:
+    def _send(self, carrier: Carrier, left_bytes: int) -> State | None:
+        while left_bytes:
             with self._gate:
                 if self._abandoned:
                     return State.ABANDONED
-                sent_bytes = self._try_send(block)
+                sent_bytes = carrier.unload(self._socket)
                 self.offset += sent_bytes
-            block = block[sent_bytes:]
+            left_bytes -= sent_bytes
             if not sent_bytes and not self._wait_for_room():
                 return State.SOCKET_FULL
         return None
-
-    def _try_send(self, block: memoryview) -> int:
-        try:
-            return self._socket.send(block)
-        except BlockingIOError:
-            return 0
 
     def _wait_for_room(self) -> bool:
         poll = select.poll()

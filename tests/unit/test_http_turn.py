@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from depot.http.turn import BLOCK_BYTES, TURN_BYTES, State, Turn, read_into, read_part
+from depot.http.carrier import PIPE_BYTES, ReadInto, read_into
+from depot.http.turn import TURN_BYTES, State, Turn, read_part
 
-CONTENT = random.Random(4).randbytes(3 * BLOCK_BYTES + 17)
+CONTENT = random.Random(4).randbytes(3 * PIPE_BYTES + 17)
+both_ways = pytest.mark.parametrize("read", [None, read_into], ids=["pipe", "memory"])
 
 
 class Pair:
@@ -50,8 +52,11 @@ def fd(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def test_turns_send_what_the_client_takes_until_all_is_sent(fd: int, pair: Pair) -> None:
-    turn = Turn(fd, pair.ours, 5, len(CONTENT))
+@both_ways
+def test_turns_send_what_the_client_takes_until_all_is_sent(
+    fd: int, pair: Pair, read: ReadInto | None
+) -> None:
+    turn = Turn(fd, pair.ours, 5, len(CONTENT), read)
     received = b""
     states: list[State] = []
     while not states or states[-1] is not State.SENT:
@@ -61,8 +66,11 @@ def test_turns_send_what_the_client_takes_until_all_is_sent(fd: int, pair: Pair)
     assert received == CONTENT[5:]
 
 
-def test_a_full_socket_ends_the_turn_at_an_exact_offset(fd: int, pair: Pair) -> None:
-    turn = Turn(fd, pair.ours, 0, len(CONTENT))
+@both_ways
+def test_a_full_socket_ends_the_turn_at_an_exact_offset(
+    fd: int, pair: Pair, read: ReadInto | None
+) -> None:
+    turn = Turn(fd, pair.ours, 0, len(CONTENT), read)
     assert turn.run().state is State.SOCKET_FULL
     assert pair.received() == CONTENT[: turn.offset]
     assert turn.reading_since_s is None
@@ -98,17 +106,21 @@ def test_a_read_error_is_told_apart_and_leaves_the_offset_exact(fd: int, pair: P
     assert pair.received() == CONTENT[:20_000]
 
 
-def test_a_file_that_ends_early_is_a_read_error(fd: int, pair: Pair) -> None:
-    turn = Turn(fd, pair.ours, len(CONTENT) - 10, len(CONTENT) + 10)
+@both_ways
+def test_a_file_that_ends_early_is_a_read_error(fd: int, pair: Pair, read: ReadInto | None) -> None:
+    turn = Turn(fd, pair.ours, len(CONTENT) - 10, len(CONTENT) + 10, read)
     outcome = turn.run()
     assert outcome.state is State.READ_FAILED
     assert "the file ends at" in str(outcome.error)
     assert pair.received() == CONTENT[-10:]
 
 
-def test_a_client_that_is_gone_is_not_a_read_error(fd: int, pair: Pair) -> None:
+@both_ways
+def test_a_client_that_is_gone_is_not_a_read_error(
+    fd: int, pair: Pair, read: ReadInto | None
+) -> None:
     pair.client.close()
-    assert Turn(fd, pair.ours, 0, len(CONTENT)).run().state is State.CLIENT_GONE
+    assert Turn(fd, pair.ours, 0, len(CONTENT), read).run().state is State.CLIENT_GONE
 
 
 def test_a_turn_given_up_during_a_read_sends_nothing_of_it(fd: int, pair: Pair) -> None:
