@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests as they are answered, everything else read when it is asked for.
+"""Figures for Prometheus: requests counted as they are answered, the rest read at the scrape.
 
 Rules kept here:
 - A registry of its own: importing this module or running two agents in one process mixes nothing.
@@ -8,11 +8,13 @@ Rules kept here:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +26,9 @@ PREFIX: Final = "sled_depot"
 OTHER: Final = "other"
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 
+Values = Mapping[tuple[str, ...], int]
+"""A counter's values by those of its labels."""
+
 
 class Metrics:
     """Every figure of one agent."""
@@ -31,39 +36,58 @@ class Metrics:
     def __init__(
         self, status: Callable[[], StatusBody], event_counts: Callable[[], Mapping[str, int]]
     ) -> None:
+        self._traffic = Traffic()
         self._registry = CollectorRegistry()
-        self._registry.register(_AtScrape(status, event_counts))
-        operation = ("server", "operation")
-        self._requests = self._counter(
-            "http_requests", "Requests answered.", (*operation, "method", "status")
-        )
-        self._bytes_in = self._counter(
-            "http_request_body_bytes", "Sizes of request bodies, as announced.", operation
-        )
-        self._bytes_out = self._counter(
-            "http_response_body_bytes", "Sizes of response bodies, as announced.", operation
-        )
-
-    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
-        return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
+        self._registry.register(_AtScrape(status, event_counts, self._traffic))
 
     def watch(self, app: web.Application, server: str, table: Iterable[Endpoint]) -> None:
         """Count what `app` answers. Call it before the app is served."""
         operations = {(each.method, each.path): each.operation_id for each in table}
 
         async def count(request: web.Request, response: web.StreamResponse) -> None:
-            operation = operation_of(request, operations)
-            method = request.method if request.method in _METHODS else OTHER
-            self._requests.labels(server, operation, method, str(response.status)).inc()
-            self._bytes_in.labels(server, operation).inc(request.content_length or 0)
-            if request.method != "HEAD":
-                self._bytes_out.labels(server, operation).inc(response.content_length or 0)
+            self._traffic.count(server, operation_of(request, operations), request, response)
 
         app.on_response_prepare.append(count)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self._registry)
+
+
+class Traffic:
+    """Requests and the bytes of their bodies, as their heads announce them, since start."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, ...]] = Counter()
+        self._bytes_in: Counter[tuple[str, ...]] = Counter()
+        self._bytes_out: Counter[tuple[str, ...]] = Counter()
+
+    def count(
+        self, server: str, operation: str, request: web.Request, response: web.StreamResponse
+    ) -> None:
+        """Count one answered request."""
+        method = request.method if request.method in _METHODS else OTHER
+        self._requests[server, operation, method, str(response.status)] += 1
+        if response.status < HTTPStatus.BAD_REQUEST:  # nobody read the body of a refused one
+            self._bytes_in[server, operation] += request.content_length or 0
+        if request.method != "HEAD":
+            self._bytes_out[server, operation] += response.content_length or 0
+
+    def figures(self) -> Iterator[Metric]:
+        """What was counted."""
+        labels = ("server", "operation")
+        yield counter(
+            "http_requests", "Requests answered.", (*labels, "method", "status"), self._requests
+        )
+        yield counter(
+            "http_request_body_bytes", "Announced sizes of request bodies.", labels, self._bytes_in
+        )
+        yield counter(
+            "http_response_body_bytes",
+            "Announced sizes of response bodies.",
+            labels,
+            self._bytes_out,
+        )
 
 
 def operation_of(request: web.Request, operations: Mapping[tuple[str, str], str]) -> str:
@@ -80,22 +104,28 @@ class _AtScrape(Collector):
     """Turns the status document of the moment into figures."""
 
     def __init__(
-        self, status: Callable[[], StatusBody], event_counts: Callable[[], Mapping[str, int]]
+        self,
+        status: Callable[[], StatusBody],
+        event_counts: Callable[[], Mapping[str, int]],
+        traffic: Traffic,
     ) -> None:
         self._status = status
         self._event_counts = event_counts
+        self._traffic = traffic
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not ask for a status."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Every figure but those of requests."""
+        """Every figure, as of now."""
         status = self._status()
         yield from sled_figures(status)
         yield from dataset_figures(status.datasets)
         yield from duty_figures(status.duties)
-        yield counter("events", "Events recorded.", "kind", self._event_counts())
+        events: Values = {(kind,): count for kind, count in self._event_counts().items()}
+        yield counter("events", "Events recorded.", ("kind",), events)
+        yield from self._traffic.figures()
         if status.node is not None:
             yield from process_figures(status.node)
 
@@ -120,9 +150,9 @@ def sled_figures(status: StatusBody) -> Iterator[Metric]:
     yield gauge(
         "events_persistent", "1 when events survive a restart.", int(status.events.persistent)
     )
-    dropped = CounterMetricFamily(f"{PREFIX}_events_dropped", "Events lost, too many at once.")
-    dropped.add_metric((), status.events.dropped)
-    yield dropped
+    yield counter(
+        "events_dropped", "Events lost, too many at once.", (), {(): status.events.dropped}
+    )
 
 
 def dataset_figures(datasets: Sequence[DatasetBody]) -> Iterator[Metric]:
@@ -151,8 +181,8 @@ def duty_figures(duties: Sequence[DutyBody]) -> Iterator[Metric]:
     for duty in duties:
         failing.add_metric((duty.name,), int(duty.failing))
     yield failing
-    failures = {duty.name: duty.failures for duty in duties}
-    yield counter("duty_failures", "Failed runs of background duties.", "duty", failures)
+    failures: Values = {(duty.name,): duty.failures for duty in duties}
+    yield counter("duty_failures", "Failed runs of background duties.", ("duty",), failures)
 
 
 def process_figures(node: NodeBody) -> Iterator[Metric]:
@@ -168,9 +198,9 @@ def gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
 
 
-def counter(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
-    """One counter with a label; its name gets `_total` when it is rendered."""
-    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=(label,))
+def counter(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
+    """One counter with labels; its name gets `_total` when it is rendered."""
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
     for each, value in sorted(values.items()):
-        family.add_metric((each,), value)
+        family.add_metric(each, value)
     return family
