@@ -192,8 +192,11 @@ def _holder(datasets: Iterable[Path]) -> str:
 
 def raise_descriptor_limit() -> None:
     """Allow as many open files as the system lets us: soft limits date from select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:  # a sandbox, or a limit beyond the kernel's own
+        _log.warning("the descriptor limit stays", limit=soft, error=str(error))
 
 
 def leave_within(timeout_s: float, status: int) -> None:
