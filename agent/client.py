@@ -81,6 +81,7 @@ class AgentClient:
     Args:
         url: where the agent listens.
         timeouts: how patient to be.
+        answer_timeout_s: with an answer as a whole, and with a put after each block that moved.
         session: used instead of an own one, and not closed.
 
     Raises:
@@ -92,10 +93,12 @@ class AgentClient:
         url: str,
         *,
         timeouts: ClientTimeouts | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._url = base_url(url)
         self._timeouts = timeouts or ClientTimeouts()
+        self._answer_timeout_s = answer_timeout_s
         self._session = session
         self._owned: aiohttp.ClientSession | None = None
 
@@ -161,7 +164,9 @@ class AgentClient:
         Raises:
             OSError: the file cannot be read.
         """
-        async with open_upload(content, on_sent=on_sent, idle_timeout_s=ANSWER_TIMEOUT_S) as upload:
+        async with open_upload(
+            content, on_sent=on_sent, idle_timeout_s=self._answer_timeout_s
+        ) as upload:
             try:
                 body = await self._upload(artifact, generation, upload)
             except Unreachable:
@@ -299,7 +304,7 @@ class AgentClient:
         self, method: str, url: URL, body: BaseModel | None = None, *, wait_s: float = 0
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(
-            total=ANSWER_TIMEOUT_S + wait_s,
+            total=self._answer_timeout_s + wait_s,
             sock_connect=self._timeouts.connect_s,
             sock_read=self._timeouts.idle_s + wait_s,
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 
@@ -21,9 +21,21 @@ from agent.events import EventLog
 from agent.metrics import Metrics
 from agent.node import NodeSampler
 from agent.status import StatusSource
-from depot import ArtifactHash, ArtifactStore, Generation, StoreOptions, init_datasets
-from depot.errors import DepotError, NotFound
+from depot import (
+    ArtifactConfig,
+    ArtifactDetail,
+    ArtifactHash,
+    ArtifactStore,
+    Generation,
+    Listing,
+    Source,
+    Stored,
+    StoreOptions,
+    init_datasets,
+)
+from depot.errors import DepotError, NoDataset, NotFound
 from depot.http.limits import HttpLimits
+from depot.store_status import StoreStatus
 from tests.http.servers import serve
 
 ERROR_FIELDS = {"request_id", "error_code", "message"}
@@ -53,6 +65,60 @@ class FakeCopies:
             if record.copy_id == copy_id:
                 return record
         raise NotFound(f"no copy {copy_id!r}")
+
+
+class RefusingStore:
+    """Refuses every verb with one error; a put either at its start or in its body."""
+
+    def __init__(self, error: DepotError, *, in_body: bool = False) -> None:
+        self.error = error
+        self.in_body = in_body
+        self.held: Stored | None = None
+
+    def _refuse(self) -> NoReturn:
+        raise self.error
+
+    def require_dataset(self) -> None:
+        if isinstance(self.error, NoDataset):
+            self._refuse()
+
+    def config(self) -> ArtifactConfig:
+        self._refuse()
+
+    async def put_config(self, config: ArtifactConfig) -> None:
+        self._refuse()
+
+    async def reset(self, expected_generation: Generation) -> None:
+        self._refuse()
+
+    def list_artifacts(self) -> Listing:
+        self._refuse()
+
+    async def describe(self, artifact: ArtifactHash, /) -> ArtifactDetail:
+        self._refuse()
+
+    @asynccontextmanager
+    async def begin_put(
+        self, artifact: ArtifactHash, generation: Generation, length_bytes: int | None, /
+    ) -> AsyncIterator[RefusingStore]:
+        if not self.in_body:
+            self._refuse()
+        yield self
+
+    async def receive(self, source: Source) -> Stored:
+        self._refuse()
+
+    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
+        self._refuse()
+
+    async def delete_pin(self, name: str) -> None:
+        self._refuse()
+
+    def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        self._refuse()
+
+    def status(self) -> StoreStatus:
+        return StoreStatus(None, 0, None, None, "empty", True, (), (), (), 0)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from agent.openapi import agent_table
-from depot import ArtifactConfig, ArtifactHash, Generation, Listing
+from depot import ArtifactHash, Generation
 from depot.errors import (
     ArtifactGeneration,
     ArtifactInUse,
@@ -25,7 +23,6 @@ from depot.errors import (
     LedgerUnknown,
     LengthMismatch,
     NoConfig,
-    NoDataset,
     NotInConfig,
     QuotaExceeded,
     TooFewCopies,
@@ -34,11 +31,14 @@ from depot.errors import (
     TooManyPuts,
 )
 from depot.http.openapi import Endpoint
-from depot.put import Stored
-from depot.reading import ArtifactDetail
-from depot.sources import Source
-from depot.store_status import StoreStatus
-from tests.http.sled import FakeCopies, Sled, agent_api, prepare_datasets, sled_with_store
+from tests.http.sled import (
+    FakeCopies,
+    RefusingStore,
+    Sled,
+    agent_api,
+    prepare_datasets,
+    sled_with_store,
+)
 
 CONTENT = b"an artifact's bytes"
 NAME = ArtifactHash.of(CONTENT)
@@ -71,60 +71,6 @@ def each_endpoint(*, without: Collection[str] = ()) -> list[Endpoint]:
 
 def by_id(endpoint: Endpoint) -> str:
     return endpoint.operation_id
-
-
-class RefusingStore:
-    """Refuses every verb with one error; a put either at its start or in its body."""
-
-    def __init__(self, error: DepotError, *, in_body: bool = False) -> None:
-        self.error = error
-        self.in_body = in_body
-        self.held: Stored | None = None
-
-    def _refuse(self) -> NoReturn:
-        raise self.error
-
-    def require_dataset(self) -> None:
-        if isinstance(self.error, NoDataset):
-            self._refuse()
-
-    def config(self) -> ArtifactConfig:
-        self._refuse()
-
-    async def put_config(self, config: ArtifactConfig) -> None:
-        self._refuse()
-
-    async def reset(self, expected_generation: Generation) -> None:
-        self._refuse()
-
-    def list_artifacts(self) -> Listing:
-        self._refuse()
-
-    async def describe(self, artifact: ArtifactHash, /) -> ArtifactDetail:
-        self._refuse()
-
-    @asynccontextmanager
-    async def begin_put(
-        self, artifact: ArtifactHash, generation: Generation, length_bytes: int | None, /
-    ) -> AsyncIterator[RefusingStore]:
-        if not self.in_body:
-            self._refuse()
-        yield self
-
-    async def receive(self, source: Source) -> Stored:
-        self._refuse()
-
-    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
-        self._refuse()
-
-    async def delete_pin(self, name: str) -> None:
-        self._refuse()
-
-    def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
-        self._refuse()
-
-    def status(self) -> StoreStatus:
-        return StoreStatus(None, 0, None, None, "empty", True, (), (), (), 0)
 
 
 @pytest.fixture

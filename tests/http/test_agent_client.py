@@ -16,10 +16,17 @@ from agent.client import AgentClient, PutAnswer
 from agent.copy_record import CopyRecord
 from depot import ArtifactConfig, ArtifactHash, Generation, StoreOptions
 from depot.client import ClientTimeouts
-from depot.errors import DepotCopy, InvalidRequest, Refused, Unreachable
+from depot.errors import DepotCopy, InvalidRequest, QuotaExceeded, Refused, Unreachable
 from depot.http.openapi import Endpoint
 from tests.http.servers import serve_endpoints
-from tests.http.sled import FakeCopies, Sled, prepare_datasets, sled_with_store
+from tests.http.sled import (
+    FakeCopies,
+    RefusingStore,
+    Sled,
+    agent_api,
+    prepare_datasets,
+    sled_with_store,
+)
 from tests.http.stub import refusing, stub
 
 CONTENT = b"an artifact's bytes"
@@ -114,6 +121,17 @@ async def test_wrong_bytes_are_refused_after_they_were_sent(client: AgentClient)
     with pytest.raises(Refused) as caught:
         await client.put(NAME, GENERATION, LARGE)
     assert (caught.value.status, caught.value.remote_code) == (400, "HashMismatch")
+
+
+@pytest.mark.parametrize("size_bytes", [100, 1 << 20, 16 << 20])
+async def test_a_refusal_in_the_middle_of_the_body_is_no_broken_pipe(
+    tmp_path: Path, size_bytes: int
+) -> None:
+    store = RefusingStore(QuotaExceeded("every dataset ran full"), in_body=True)
+    async with agent_api(store, tmp_path) as sled, AgentClient(sled.url) as client:
+        with pytest.raises(Refused) as caught:
+            await client.put(NAME, GENERATION, bytes(size_bytes))
+    assert (caught.value.status, caught.value.remote_code) == (507, "QuotaExceeded")
 
 
 async def test_copies_are_started_and_listed(client: AgentClient, copies: FakeCopies) -> None:
@@ -246,6 +264,23 @@ async def test_silence_is_unreachable() -> None:
         with pytest.raises(Unreachable):
             await client.status()
         released.set()
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_an_agent_that_stops_taking_the_body_is_unreachable(first: bytes) -> None:
+    ended = asyncio.Event()
+
+    async def stall(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        await ended.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    async with server, AgentClient(f"http://127.0.0.1:{port}", answer_timeout_s=0.2) as client:
+        with pytest.raises(Unreachable, match="no answer in time"):
+            await client.put(NAME, GENERATION, bytes(16 << 20))
+        ended.set()
 
 
 async def test_a_session_that_was_given_stays_open(sled: Sled) -> None:
