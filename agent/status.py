@@ -31,6 +31,7 @@ from depot.store_status import DatasetStatus, StoreStatus
 
 # A sled that lost one of its datasets lacks a copy of everything: the count says it all.
 MAX_UNDER_REPLICATED_NAMED: Final = 100
+MAX_WARNINGS: Final = 100
 
 
 class HasStatus(Protocol):
@@ -90,7 +91,7 @@ class StatusSource:
             events=event_log_body(events),
             duties=tuple(map(duty_body, duties)),
             node=node_body(node) if node else None,
-            warnings=tuple(warnings(store, events, duties)),
+            warnings=bounded(tuple(warnings(store, events, duties))),
         )
 
     def reasons_not_ready(self) -> tuple[str, ...]:
@@ -105,7 +106,7 @@ def reasons_not_ready(store: StoreStatus) -> Iterator[str]:
     if store.ledger == "conflicted":
         yield "the datasets have different configs of the same generation; push a higher one"
     if store.ledger == "unknown":
-        yield "the ledger is not known: a dataset that may hold a newer one is away"
+        yield "no ledger can be read, and a dataset that may have one is away"
 
 
 def warnings(
@@ -120,6 +121,12 @@ def warnings(
     for duty in duties:
         if duty.failing:
             yield f"{duty.name} keeps failing ({duty.failures} times): {duty.last_error}"
+
+
+def bounded(said: Sequence[str]) -> tuple[str, ...]:
+    """The first warnings, and how many more there are: one trouble can have thousands (S1)."""
+    more = len(said) - MAX_WARNINGS
+    return tuple(said) if more <= 0 else (*said[:MAX_WARNINGS], f"and {more} more")
 
 
 def dataset_body(dataset: DatasetStatus) -> DatasetBody:

@@ -11,6 +11,8 @@ from agent.duties import DutyState
 from agent.events import EventLogHealth
 from agent.status import (
     MAX_UNDER_REPLICATED_NAMED,
+    MAX_WARNINGS,
+    bounded,
     reasons_not_ready,
     under_replicated_body,
     warnings,
@@ -98,3 +100,9 @@ def test_under_replicated_artifacts_are_all_counted_and_some_named() -> None:
     body = under_replicated_body(replace(STORE, under_replicated=lacking))
     assert body.count == 1000
     assert body.artifacts == tuple(str(a) for a in lacking[:MAX_UNDER_REPLICATED_NAMED])
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 5])
+def test_warnings_are_bounded_and_the_rest_is_counted(more: int) -> None:
+    said = [f"warning {n}" for n in range(MAX_WARNINGS + more)]
+    assert bounded(said) == tuple(said[:MAX_WARNINGS]) + (f"and {more} more",) * (more > 0)
