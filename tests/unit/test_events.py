@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,12 +25,26 @@ async def log(tmp_path: Path) -> AsyncIterator[EventLog]:
         yield log
 
 
-@pytest.fixture
-def locked_database(tmp_path: Path, log: EventLog) -> Iterator[sqlite3.Connection]:
+class Lock:
     """Another writer's open transaction, behind which the log's own has to wait."""
-    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield other
+
+    def __init__(self, path: Path) -> None:
+        self._other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._other.execute("BEGIN IMMEDIATE")
+
+    async def release(self) -> None:
+        await asyncio.to_thread(self._other.close)
+
+
+async def sql(path: Path, *statements: str) -> None:
+    """Do something to a database behind the log's back."""
+
+    def execute() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            for statement in statements:
+                other.execute(statement)
+
+    await asyncio.to_thread(execute)
 
 
 async def read_to(log: EventLog, sequence: int) -> EventPage:
@@ -52,13 +67,12 @@ async def test_events_are_numbered_from_one_in_the_order_they_were_emitted(log: 
     assert {e.kind for e in page.events} == {"put"}
 
 
-async def test_an_event_is_invisible_until_it_is_committed(
-    log: EventLog, locked_database: sqlite3.Connection
-) -> None:
+async def test_an_event_is_invisible_until_it_is_committed(tmp_path: Path, log: EventLog) -> None:
+    lock = await asyncio.to_thread(Lock, tmp_path / FILE_NAME)
     log.emit("put")
     await log.wait(0, 0.01)
     assert log.read(0, 10).latest == 0
-    locked_database.execute("ROLLBACK")
+    await lock.release()
     assert (await read_to(log, 1)).latest == 1
 
 
@@ -113,8 +127,7 @@ async def test_a_number_is_not_used_again_after_its_event_was_removed(tmp_path: 
         for _ in range(4):
             log.emit("put")
         await read_to(log, 4)
-    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
-        other.execute("DELETE FROM event")
+    await sql(tmp_path / FILE_NAME, "DELETE FROM event")
     async with await EventLog.open(tmp_path) as log:
         log.emit("put")
         assert (await read_to(log, 1)).oldest == 5
@@ -151,30 +164,35 @@ async def test_a_corrupt_database_is_moved_aside_and_a_new_epoch_begins(tmp_path
         log.emit("put")
         before = await read_to(log, 1)
     rotten = b"rotten" * 1000
-    (tmp_path / FILE_NAME).write_bytes(rotten)
+    await asyncio.to_thread((tmp_path / FILE_NAME).write_bytes, rotten)
     async with await EventLog.open(tmp_path) as log:
         health = log.health()
         assert health.persistent
         assert health.epoch != before.epoch
         assert "was corrupt" in str(health.last_error)
-        assert (tmp_path / f"{FILE_NAME}.corrupt").read_bytes() == rotten
+        kept = tmp_path / f"{FILE_NAME}.corrupt"
+        assert await asyncio.to_thread(kept.read_bytes) == rotten
 
 
-async def test_a_page_of_rot_inside_the_database_is_found_when_it_is_opened(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+def fill_and_rot(path: Path) -> None:
     with closing(Journal(path, 1000)) as journal:
         journal.append([Draft(0.0, "put", '{"x": "' + "y" * 500 + '"}')] * 100)
     content = bytearray(path.read_bytes())
     content[-8192:] = bytes(8192)
     path.write_bytes(content)
+
+
+async def test_a_page_of_rot_inside_the_database_is_found_when_it_is_opened(tmp_path: Path) -> None:
+    await asyncio.to_thread(fill_and_rot, tmp_path / FILE_NAME)
     async with await EventLog.open(tmp_path) as log:
         assert "was corrupt" in str(log.health().last_error)
 
 
 async def test_an_unreadable_event_counts_as_corruption(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
-    with closing(Journal(path, 10)) as journal:
-        journal._db.execute("INSERT INTO event (time, kind, fields) VALUES (0, 'put', '{')")
+    async with await EventLog.open(tmp_path):
+        pass
+    insert = "INSERT INTO event (time, kind, fields) VALUES (0, 'put', '{')"
+    await sql(tmp_path / FILE_NAME, insert)
     async with await EventLog.open(tmp_path) as log:
         assert log.health().persistent
         assert "was corrupt" in str(log.health().last_error)
@@ -182,13 +200,12 @@ async def test_an_unreadable_event_counts_as_corruption(tmp_path: Path) -> None:
 
 async def test_a_database_of_a_newer_format_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
-    with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version=2")
-    before = path.read_bytes()
+    await sql(path, "PRAGMA user_version=2")
+    before = await asyncio.to_thread(path.read_bytes)
     async with await EventLog.open(tmp_path) as log:
         assert not log.health().persistent
         assert "its format is 2" in str(log.health().last_error)
-    assert path.read_bytes() == before
+    assert await asyncio.to_thread(path.read_bytes) == before
 
 
 async def test_events_are_kept_in_memory_when_the_state_dir_cannot_be_used(tmp_path: Path) -> None:
@@ -206,8 +223,7 @@ async def test_a_database_that_fails_later_costs_no_event_and_begins_a_new_epoch
 ) -> None:
     log.emit("put")
     before = await read_to(log, 1)
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
-        other.execute("DROP TABLE event")
+    await sql(tmp_path / FILE_NAME, "DROP TABLE event")
     log.emit("copied")
     log.emit("deleted")
     page = await read_to(log, 3)
@@ -222,13 +238,13 @@ async def test_a_database_that_fails_later_costs_no_event_and_begins_a_new_epoch
 
 async def test_events_that_do_not_fit_in_the_queue_are_counted_in_an_event(tmp_path: Path) -> None:
     async with await EventLog.open(tmp_path, max_queued=2) as log:
-        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            # The writer may hold one batch already; what is above both is lost for certain.
-            for _ in range(20):
-                log.emit("put")
-            lost = log.health().dropped
-            assert lost > 0
+        lock = await asyncio.to_thread(Lock, tmp_path / FILE_NAME)
+        # The writer may hold one batch already; what is above both is lost for certain.
+        for _ in range(20):
+            log.emit("put")
+        lost = log.health().dropped
+        assert lost > 0
+        await lock.release()
         page = await read_to(log, 20 - lost + 1)
     assert (page.events[-1].kind, page.events[-1].fields) == ("events_dropped", {"count": lost})
     assert log.counts() == {"put": 20 - lost, "events_dropped": 1}

@@ -74,7 +74,19 @@ def test_a_number_of_thousands_of_digits_is_refused_without_being_computed() -> 
 
 @pytest.mark.parametrize(
     "artifact",
-    ["", "a" * 63, "a" * 65, "g" * 64, A + "\n", " " + A, "../" + "a" * 61, "\u0660" * 64, 7, None, [A]],
+    [
+        "",
+        "a" * 63,
+        "a" * 65,
+        "g" * 64,
+        A + "\n",
+        " " + A,
+        "../" + "a" * 61,
+        "\u0660" * 64,
+        7,
+        None,
+        [A],
+    ],
 )
 @pytest.mark.parametrize("model", [ArtifactConfigBody, PinBody])
 def test_whatever_is_not_64_hex_digits_is_no_hash(artifact: object, model: type[BaseModel]) -> None:
