@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from agent.api import agent_app
 from agent.copies import CopyManager, CopyOptions
@@ -154,26 +153,20 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             duties=duties,
             node=node,
         )
-        metrics = Metrics(status.read, events.counts)
-        limits = http_limits(settings)
-        agent_api = agent_app(
-            store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
-        )
-        depot_api = _depot_api(store, metrics, limits, settings.storage.device_timeout_s)
-        agent = Agent(
+        agent_server, depot_server = _servers(settings, store, copies, events, status)
+        # With no time to drain: that was done, or the end is not an orderly one.
+        stack.push_async_callback(agent_server.stop, 0.0)
+        stack.push_async_callback(depot_server.stop, 0.0)
+        yield Agent(
             settings=settings,
             store=store,
             events=events,
             copies=copies,
             duties=duties,
             node=node,
-            agent_server=HttpService(agent_api, limits=limits, name="agent"),
-            depot_server=HttpService(depot_api, limits=limits, name="depot"),
+            agent_server=agent_server,
+            depot_server=depot_server,
         )
-        # With no time to drain: that was done, or the end is not an orderly one.
-        stack.push_async_callback(agent.agent_server.stop, 0.0)
-        stack.push_async_callback(agent.depot_server.stop, 0.0)
-        yield agent
 
 
 def store_options(settings: Settings) -> StoreOptions:
@@ -225,13 +218,28 @@ def _peer_fetcher(settings: Settings) -> PeerFetcher:
     return PeerFetcher(AllowedNetworks.of(settings.copy_.allowed_sources), peer_limits(settings))
 
 
-def _depot_api(
-    store: ArtifactStore, metrics: Metrics, limits: HttpLimits, read_timeout_s: float
-) -> web.Application:
-    pump = Pump(read_timeout_s=read_timeout_s)
-    app = depot_app(store, limits=limits, pump=pump)
-    metrics.watch(app, "depot", depot_endpoints(ArtifactResponder(store, pump, limits.pace)))
-    return app
+def _servers(
+    settings: Settings,
+    store: ArtifactStore,
+    copies: CopyManager,
+    events: EventLog,
+    status: StatusSource,
+) -> tuple[HttpService, HttpService]:
+    """Make the sled agent API and the repo depot API, neither of them listening."""
+    limits = http_limits(settings)
+    metrics = Metrics(status.read, events.counts)
+    agent_api = agent_app(
+        store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
+    )
+    pump = Pump(read_timeout_s=settings.storage.device_timeout_s)
+    depot_api = depot_app(store, limits=limits, pump=pump)
+    # Only for the operations' names: the table inside the app is not to be had.
+    table = depot_endpoints(ArtifactResponder(store, pump, limits.pace))
+    metrics.watch(depot_api, "depot", table)
+    return (
+        HttpService(agent_api, limits=limits, name="agent"),
+        HttpService(depot_api, limits=limits, name="depot"),
+    )
 
 
 async def _listen(server: HttpService, address: Address, key: str) -> None:

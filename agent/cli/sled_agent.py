@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -102,6 +102,8 @@ def init(config: Path, force: bool) -> None:
     A directory that holds anything else than `lost+found` or `.zfs` is left alone.
     """
     settings = _settings(config)
+    if settings.storage.require_mountpoint:
+        _require_mounts(settings.dataset_paths)
     try:
         reports = init_datasets(settings.dataset_paths, sled_id=settings.sled_id, force=force)
     except DatasetBusy as error:
@@ -129,6 +131,17 @@ def check_config(config: Path) -> None:
     )
     for line in lines:
         click.echo(printable(line))
+
+
+def _require_mounts(paths: Sequence[Path]) -> None:
+    """Refuse to mark a directory under which the disk is not mounted."""
+    for path in paths:
+        if path.exists() and not path.is_mount():
+            _fail(
+                f"{path} is not a mount of its own, and storage.require_mountpoint is set: "
+                "mount the dataset first",
+                REFUSED,
+            )
 
 
 def _settings(config: Path) -> Settings:

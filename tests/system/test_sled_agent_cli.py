@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -172,6 +173,24 @@ class TestRun:
             assert "Traceback" not in refused.stderr
         assert ask(f"{node.agent_url}/health/ready")[0] == 200
 
+    def test_a_dataset_that_another_process_holds_is_out_and_the_other_serves(
+        self, node: RunningAgent
+    ) -> None:
+        node.start()
+        ask(f"{node.agent_url}/artifacts-config", "PUT", {"generation": 1, "artifacts": []})
+        node.stop()
+        with (node.datasets[0] / ".sled-depot" / "lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            held.write("4711\n")
+            held.flush()
+            node.start()
+            _, status = ask(f"{node.agent_url}/status")
+            ready, _ = ask(f"{node.agent_url}/health/ready")
+
+        assert [dataset["state"] for dataset in status["datasets"]] == ["missing", "healthy"]
+        assert "4711" in status["datasets"][0]["last_error"]
+        assert ready == 200
+
     @pytest.mark.parametrize("key", ["agent", "depot"])
     def test_a_port_that_is_taken_is_named(self, node: RunningAgent, key: str) -> None:
         node.prepare()
@@ -295,6 +314,15 @@ class TestInit:
         assert done.returncode == 3
         assert str(tmp_path / "m2") in done.stderr
 
+    def test_a_directory_without_its_disk_is_refused_where_mounts_are_required(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "m2").mkdir()
+        done = self.init(tmp_path, {"SLED_AGENT__STORAGE__REQUIRE_MOUNTPOINT": "true"})
+        assert done.returncode == 3
+        assert "is not a mount of its own" in done.stderr
+        assert not list((tmp_path / "m2").iterdir())
+
     def test_force_lets_a_node_with_a_dataset_away_take_its_first_config(
         self, node: RunningAgent
     ) -> None:
@@ -316,9 +344,9 @@ class TestInit:
         assert away.exists()
 
     @staticmethod
-    def init(home: Path) -> subprocess.CompletedProcess[str]:
+    def init(home: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         (home / "agent.toml").write_text('[[datasets]]\npath = "m2"\n')
-        return command("init", "--config", "agent.toml", cwd=home)
+        return command("init", "--config", "agent.toml", cwd=home, env=env)
 
 
 class TestCheckConfig:
