@@ -4,7 +4,6 @@ Rules kept here:
 
 - Every end has a documented exit status (`agent.cli.failures`) and, when it is a bad one, a message
   that begins with `depot:`. A traceback is for developers: DEPOT_TRACEBACK=1 shows it.
-- A reader of stdout that goes away (`depot ls | head -1`) ends the command without a word.
 """
 
 from __future__ import annotations
@@ -55,16 +54,6 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     try:
-        status = _invoke(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-        return ExitCode.PIPE_CLOSED
-    return status
-
-
-def _invoke(arguments: Sequence[str]) -> int:
-    try:
         result = depot.main(list(arguments), prog_name="depot", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -74,8 +63,6 @@ def _invoke(arguments: Sequence[str]) -> int:
     except click.Abort:
         click.echo("depot: interrupted", err=True)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        raise
     except Exception as error:
         if os.environ.get("DEPOT_TRACEBACK"):
             raise
@@ -101,8 +88,3 @@ def _failed(arguments: Sequence[str], failure: Failure) -> int:
     """Show a failure from before the verb was known, so that --json has to be looked for."""
     Output(Common(json="--json" in arguments)).failure(failure)
     return failure.exit_code
-
-
-def _forget_stdout() -> None:
-    # What is still buffered would raise once more when the interpreter flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,12 +6,14 @@ Rules kept here:
   when the command fails: the document then has an `error` beside whatever was done before.
 - Colour and wrapping only on a terminal; NO_COLOR is respected. Elsewhere lines are as long as
   they are, so that `grep` and `cut` see whole ones.
+- A reader of stdout that goes away (`depot ls | head -1`) ends the command without a word.
 - Text from elsewhere is escaped before it is written (`formats.printable`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,15 +24,15 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from agent.cli.failures import Failure
-from agent.cli.formats import printable
+from agent.cli.failures import ExitCode, Failure
+from agent.cli.formats import printable, wrapped
 from agent.cli.options import Common
 
 Document = Mapping[str, object]
 
 
 class _Stream(Console):
-    """A console that leaves a closed pipe to the command's root instead of exiting with 1."""
+    """A console that leaves a closed pipe to `reporting` instead of exiting with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -52,7 +54,7 @@ class Output:
     @property
     def width(self) -> int | None:
         """Columns of the terminal behind stdout; None when it is not one."""
-        return self.out.width if self.out.is_terminal else None
+        return _width(self.out)
 
     def document(self, value: Document, lines: Iterable[str | Text]) -> None:
         """Give the result of the command, once: as these lines now, or as JSON when it ends."""
@@ -87,9 +89,10 @@ class Output:
         """End a command that failed: on stderr, and with --json beside the result on stdout."""
         if self.json:
             self._write({**self._result, "error": failure.document()})
-        self._line(self.err, Text.assemble(("depot: ", "bold red"), printable(failure.message)))
+        message = Text.assemble(("depot: ", "bold red"), printable(failure.message))
+        self._line(self.err, wrapped(message, _width(self.err)))
         if failure.hint:
-            self._line(self.err, f"  {failure.hint}")
+            self._line(self.err, wrapped(Text(f"  {failure.hint}"), _width(self.err)))
         if failure.request_id:
             self._line(self.err, f"  request id {failure.request_id}")
 
@@ -109,15 +112,32 @@ def reporting(common: Common) -> Iterator[Output]:
     """Run the body of a verb: its result is written when it ends, and its failure if it fails.
 
     Raises:
-        click.exceptions.Exit: it failed; the status is the failure's.
+        click.exceptions.Exit: it failed, or the reader of stdout went away.
     """
     output = Output(common)
     try:
-        yield output
+        with _failures_shown(output):
+            yield output
+            output.finish()
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        # What is still buffered would raise once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(ExitCode.PIPE_CLOSED) from error
+
+
+@contextmanager
+def _failures_shown(output: Output) -> Iterator[None]:
+    try:
+        yield
     except Failure as failure:
         output.failure(failure)
+        sys.stdout.flush()
         raise click.exceptions.Exit(failure.exit_code) from failure
-    output.finish()
+
+
+def _width(console: Console) -> int | None:
+    return console.width if console.is_terminal else None
 
 
 def _text(line: str | Text) -> Text:

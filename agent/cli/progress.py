@@ -151,8 +151,9 @@ class Lines:
             self._write(under_way(reading))
 
     def close(self, reading: Reading, *, finished: bool) -> None:
-        """Write the last line."""
-        self._write(at_end(reading, finished=finished))
+        """Write the last line, unless it failed before it began: the error says it all."""
+        if finished or reading.done_bytes:
+            self._write(at_end(reading, finished=finished))
 
 
 class _Rate(ProgressColumn):
@@ -198,7 +199,8 @@ class Bar:
     def close(self, reading: Reading, *, finished: bool) -> None:
         """Replace the bar by a line that says how it went."""
         self._progress.stop()
-        self._console.print(at_end(reading, finished=finished), soft_wrap=True)
+        if finished or reading.done_bytes:
+            self._console.print(at_end(reading, finished=finished), soft_wrap=True)
 
 
 def display(output: Output) -> Display:
@@ -229,8 +231,8 @@ def at_end(reading: Reading, *, finished: bool) -> str:
 
 
 def _rate(reading: Reading) -> str:
-    # Of an instant, a rate says nothing.
-    if reading.elapsed_s < 0.1:
+    # Of an instant, or of nothing, a rate says nothing.
+    if reading.elapsed_s < 0.1 or not reading.done_bytes:
         return ""
     return f", {size(int(reading.done_bytes / reading.elapsed_s))}/s"
 

@@ -75,7 +75,13 @@ def _leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]
 
 
 def _help(path: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH)
+    context = click.Context(
+        command,
+        info_name=path,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        **depot.context_settings,
+    )
     return command.get_help(context)
 
 

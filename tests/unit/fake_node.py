@@ -33,6 +33,7 @@ class FakeNode:
         script: answers to give instead, by `METHOD /path`, first in first out: (status, document).
         before: called with each request, in the node's thread, before it is answered.
         cut_after: the depot breaks off after so many bytes, once.
+        stall_after: the depot falls silent after so many bytes, once.
         garbage: the depot sends these bytes whatever was asked.
         copies: what GET /copies answers, one list per call; the last one stays.
         max_copies: running copies beyond these are refused with 429.
@@ -46,6 +47,7 @@ class FakeNode:
         self.script: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self.before: Callable[[str], None] = lambda _: None
         self.cut_after: int | None = None
+        self.stall_after: int | None = None
         self.garbage: bytes | None = None
         self.copies: list[list[dict[str, Any]]] = []
         self.max_copies = 8
@@ -99,7 +101,7 @@ class FakeNode:
         self._loop.close()
 
     async def _start(self) -> list[web.AppRunner]:
-        agent, depot = web.Application(), web.Application()
+        agent, depot = web.Application(client_max_size=64 << 20), web.Application()
         agent.add_routes(
             [
                 self._route("GET", "/artifacts-config", self._get_config),
@@ -243,6 +245,10 @@ class FakeNode:
             assert request.transport is not None
             request.transport.close()
             return response
+        if self.stall_after is not None:
+            await response.write(content[start : start + self.stall_after])
+            self.stall_after = None
+            await asyncio.Event().wait()  # Until the client goes away.
         await response.write(content[start:])
         return response
 
@@ -272,7 +278,7 @@ def _refusal(status: int, error: DepotError) -> web.Response:
 
 
 async def _listen(app: web.Application) -> tuple[str, web.AppRunner]:
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

@@ -96,6 +96,7 @@ def test_what_is_there_is_not_sent(cli: Cli, node: FakeNode, files: list[Path]) 
     ended = cli("--json", "put", *files)
     assert ended.status == 0
     assert {file["result"] for file in ended.json["files"]} == {"held"}
+    assert "sending: 0 B in " in ended.err
 
 
 def test_a_put_follows_a_generation_that_moves_on(

@@ -26,6 +26,7 @@ from depot.client import Fetched
     "-o",
     "target",
     type=click.Path(path_type=Path),
+    metavar="FILE",
     help="File to write, or a directory. [default: the hash, in this directory]",
 )
 @click.argument("artifact", metavar="SHA256", type=hash_or_prefix)

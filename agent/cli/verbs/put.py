@@ -193,7 +193,8 @@ class Sender:
     async def send_all(self, files: Sequence[LocalFile], output: Output) -> list[Outcome]:
         """Send file after file; a refused one does not stop the others, a lost server does."""
         outcomes: list[Outcome] = []
-        with Meter(display(output), "sending", sum(file.size_bytes for file in files)) as meter:
+        total_bytes = sum(file.size_bytes for file in files)
+        with Meter(display(output), "sending", total_bytes) as meter:
             for index, file in enumerate(files, 1):
                 before = meter.done_bytes
                 meter.label(f"{index}/{len(files)} {file.path.name}")
@@ -201,8 +202,10 @@ class Sender:
                 outcomes.append(outcome)
                 if outcome.lost:
                     break
-                # What was there already, or was refused, counts as done all the same.
-                meter.at(before + file.size_bytes)
+                # What was not sent does not count, or the rate would be a fairy tale.
+                sent_bytes = file.size_bytes if outcome.result == "stored" else 0
+                total_bytes -= file.size_bytes - sent_bytes
+                meter.set(before + sent_bytes, total_bytes)
         return outcomes
 
     async def _send(self, file: LocalFile, meter: Meter) -> Outcome:
