@@ -1,4 +1,4 @@
-"""One dataset: a directory on one M.2 that carries our marker. The only file syscalls of the store.
+"""One dataset: a directory on one M.2 that carries our marker.
 
 On disk::
 
@@ -12,7 +12,8 @@ On disk::
 
 Everything goes through the directory descriptor taken at `attach`, and every write and commit first
 compares that descriptor with what the path leads to now: a path without its marker, unmounted or
-swapped is missing, never empty, and nothing is written there. All calls block; `Mirror` runs them.
+swapped is missing, never empty, and nothing is written there. Whatever touches the device goes
+through the dataset's `Disk`. All calls block; `Mirror` runs them.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from depot import small_files
 from depot.artifact import ArtifactHash
+from depot.disk import SYSTEM, Disk
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
 from depot.marker import MARKER_NAME, Marker, decode_marker
+from depot.small_files import METADATA, directory, exists, open_root
+from depot.small_files import STAGING as STAGING  # part of the layout above
 
-METADATA: Final = ".sled-depot"
-STAGING: Final = f"{METADATA}/staging"
 LOCK: Final = f"{METADATA}/lock"
 RESERVE: Final = f"{METADATA}/reserve"
 RESERVE_BYTES: Final = 16 << 20
-MAX_DOCUMENT_BYTES: Final = 64 << 20
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -54,15 +55,18 @@ class Space:
 class Dataset:
     """An attached dataset: marker seen, lock held, directory open."""
 
-    def __init__(self, path: Path, root_fd: int, lock_fd: int, marker: Marker) -> None:
+    def __init__(self, path: Path, root_fd: int, lock_fd: int, marker: Marker, disk: Disk) -> None:
         self.path = path
         self.marker = marker
+        self.disk = disk
         self.device_id = os.fstat(root_fd).st_dev
         self._root = root_fd
         self._lock = lock_fd
 
     @classmethod
-    def attach(cls, path: Path, *, require_mountpoint: bool, sled_id: str | None) -> Self:
+    def attach(
+        cls, path: Path, *, require_mountpoint: bool, sled_id: str | None, disk: Disk = SYSTEM
+    ) -> Self:
         """Open and lock the dataset at `path`, and clear what dead writers staged.
 
         Raises:
@@ -72,7 +76,7 @@ class Dataset:
             OSError: the device fails.
         """
         with open_root(path) as root:
-            marker = read_marker(root, path)
+            marker = read_marker(root, path, disk)
             if require_mountpoint and not path.is_mount():
                 raise DatasetUnusable(f"{path} is not a mount point of its own")
             if sled_id is not None and marker.sled_id != sled_id:
@@ -80,7 +84,7 @@ class Dataset:
                     f"{path} belongs to sled {marker.sled_id}, this is sled {sled_id}"
                 )
             lock = _lock(root, path)
-            dataset = cls(path, os.dup(root), lock, marker)
+            dataset = cls(path, os.dup(root), lock, marker, disk)
         dataset._clear_staging()
         return dataset
 
@@ -100,12 +104,12 @@ class Dataset:
             raise DatasetUnusable(f"{self.path}: {os.strerror(error.errno or 0)}") from error
         if not there:
             raise DatasetUnusable(f"{self.path} leads to another filesystem or directory now")
-        if not _exists(self._root, f"{METADATA}/{MARKER_NAME}"):
+        if not exists(self._root, f"{METADATA}/{MARKER_NAME}"):
             raise DatasetUnusable(f"{self.path} has lost its marker")
 
     def space(self) -> Space:
         """Ask the filesystem."""
-        found = os.fstatvfs(self._root)
+        found = self.disk.statvfs(self._root)
         unit = found.f_frsize
         return Space(found.f_bavail * unit, found.f_blocks * unit, found.f_favail)
 
@@ -121,7 +125,7 @@ class Dataset:
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
         """Open an artifact for reading: descriptor and size in bytes."""
-        fd = os.open(str(artifact), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._root)
+        fd = self.disk.open(str(artifact), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
@@ -132,25 +136,25 @@ class Dataset:
         """Create a file that no other writer can have: descriptor and name for `commit`."""
         self.check_identity()
         name = f"{STAGING}/{secrets.token_hex(16)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return os.open(name, flags, 0o444, dir_fd=self._root), name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        return self.disk.open(name, flags, 0o444, dir_fd=self._root), name
 
     def commit(self, staged: str, artifact: ArtifactHash) -> None:
         """Give a staged, synced file its name, durably; replaces what stands there."""
         self.check_identity()
-        os.rename(staged, str(artifact), src_dir_fd=self._root, dst_dir_fd=self._root)
-        os.fsync(self._root)
+        self.disk.rename(staged, str(artifact), dir_fd=self._root)
+        self.disk.fsync_directory(self._root)
 
     def discard(self, staged: str) -> None:
         """Remove a staged file, if it is still there."""
         with suppress(FileNotFoundError):
-            os.unlink(staged, dir_fd=self._root)
+            self.disk.unlink(staged, dir_fd=self._root)
 
     def unlink(self, artifact: ArtifactHash) -> None:
         """Remove an artifact, if it is still there."""
         self.check_identity()
         with suppress(FileNotFoundError):
-            os.unlink(str(artifact), dir_fd=self._root)
+            self.disk.unlink(str(artifact), dir_fd=self._root)
 
     def artifact_size(self, artifact: ArtifactHash) -> int | None:
         """Size in bytes of the file under the artifact's name; None when there is none."""
@@ -166,7 +170,7 @@ class Dataset:
         Raises:
             OSError: it is not a regular file, too large, or the device fails.
         """
-        return _read_document(self._root, name)
+        return small_files.read_document(self._root, name, self.disk)
 
     def write_document(self, name: str, content: bytes) -> None:
         """Replace a small file atomically and durably; draws on the reserve when the disk is full.
@@ -176,20 +180,20 @@ class Dataset:
         """
         self.check_identity()
         try:
-            write_document(self._root, name, content)
+            small_files.write_document(self._root, name, content, self.disk)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             with suppress(FileNotFoundError):
-                os.unlink(RESERVE, dir_fd=self._root)
-            write_document(self._root, name, content)
+                self.disk.unlink(RESERVE, dir_fd=self._root)
+            small_files.write_document(self._root, name, content, self.disk)
 
     def probe(self) -> None:
         """Prove that a file can be created, synced and removed, and refill the reserve."""
         fd, name = self.stage()
         try:
-            os.write(fd, b"probe")
-            os.fsync(fd)
+            small_files.write_all(fd, memoryview(b"probe"), self.disk)
+            self.disk.fsync(fd)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -200,10 +204,10 @@ class Dataset:
 
     def _refill_reserve(self) -> None:
         size_bytes = min(RESERVE_BYTES, self.space().total_bytes // 16)
-        fd = os.open(RESERVE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._root)
+        fd = self.disk.open(RESERVE, os.O_WRONLY | os.O_CREAT, dir_fd=self._root)
         try:
             if os.fstat(fd).st_blocks * 512 < size_bytes:
-                os.posix_fallocate(fd, 0, size_bytes)
+                self.disk.fallocate(fd, size_bytes)
         except OSError as error:  # a reserve is help, not a condition
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
                 raise
@@ -215,38 +219,21 @@ class Dataset:
         try:
             with suppress(FileExistsError):
                 os.mkdir(STAGING, 0o700, dir_fd=self._root)
-            with _directory(self._root, STAGING) as staging:
+            with directory(self._root, STAGING) as staging:
                 for name in os.listdir(staging):
-                    os.unlink(name, dir_fd=staging)
+                    self.disk.unlink(name, dir_fd=staging)
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
 
 
-@contextmanager
-def open_root(path: Path) -> Iterator[int]:
-    """Open a dataset directory for the block.
-
-    Raises:
-        DatasetUnusable: there is no such directory.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetUnusable(f"{path}: {os.strerror(error.errno or 0)}") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def read_marker(root_fd: int, path: Path) -> Marker:
+def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:
     """Read the marker of the dataset at `path`.
 
     Raises:
         DatasetUnusable: there is none, or it is damaged.
     """
-    content = _read_document(root_fd, f"{METADATA}/{MARKER_NAME}")
+    content = small_files.read_document(root_fd, f"{METADATA}/{MARKER_NAME}", disk)
     if content is None:
         raise DatasetUnusable(
             f"{path} has no marker: not mounted, the wrong disk, or new "
@@ -261,7 +248,7 @@ def prepare_metadata(root_fd: int, path: Path) -> None:
     Raises:
         DatasetForeign: something else is in it.
     """
-    if not _exists(root_fd, METADATA):
+    if not exists(root_fd, METADATA):
         others = sorted(set(os.listdir(root_fd)) - {"lost+found", ".zfs"})
         if others:
             raise DatasetForeign(
@@ -271,70 +258,6 @@ def prepare_metadata(root_fd: int, path: Path) -> None:
     for name in (METADATA, STAGING):
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=root_fd)
-
-
-def write_document(root_fd: int, name: str, content: bytes) -> None:
-    """Stage, write, sync, rename, sync the directory: all or nothing."""
-    staged = f"{STAGING}/{secrets.token_hex(16)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = os.open(staged, flags, 0o644, dir_fd=root_fd)
-    try:
-        try:
-            write_all(fd, memoryview(content))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(staged, name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(staged, dir_fd=root_fd)
-        raise
-    sync_directory(root_fd, os.path.dirname(name) or ".")
-
-
-def write_all(fd: int, content: memoryview) -> None:
-    """Write everything, however short each write is."""
-    while content:
-        content = content[os.write(fd, content) :]
-
-
-def sync_directory(root_fd: int, name: str) -> None:
-    """Make the names in a directory durable."""
-    with _directory(root_fd, name) as fd:
-        os.fsync(fd)
-
-
-@contextmanager
-def _directory(root_fd: int, name: str) -> Iterator[int]:
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _read_document(root_fd: int, name: str) -> bytes | None:
-    # O_NONBLOCK: a FIFO in the file's place must not hang the reader.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=root_fd)
-    except FileNotFoundError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, f"{name} is not a regular file")
-        content = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(content) > MAX_DOCUMENT_BYTES:
-        raise OSError(errno.EFBIG, f"{name} has over {MAX_DOCUMENT_BYTES} bytes")
-    return content
-
-
-def _exists(root_fd: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=root_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _lock(root_fd: int, path: Path) -> int:

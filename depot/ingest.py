@@ -80,7 +80,7 @@ class StagedFile:
         fd, self._fd = self._fd, -1
         try:
             os.fchmod(fd, 0o444)
-            os.fsync(fd)
+            self.dataset.disk.fsync(fd)
         finally:
             os.close(fd)
 
@@ -94,13 +94,13 @@ class StagedFile:
 
     def _write_some(self, content: memoryview) -> int:
         try:
-            return os.write(self._fd, content)
+            return self.dataset.disk.write(self._fd, content)
         except OSError as error:
             if not (self._direct and error.errno == errno.EINVAL):
                 raise
         # The filesystem takes the flag but not the write.
         self._set_direct(False)
-        return os.write(self._fd, content)
+        return self.dataset.disk.write(self._fd, content)
 
     def _set_direct(self, on: bool) -> None:
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
@@ -116,7 +116,7 @@ class StagedFile:
         # Without direct I/O, dirty pages pile up into one long fsync at the end.
         self._unsynced_bytes += size_bytes
         if not self._direct and self._unsynced_bytes >= SYNC_EVERY_BYTES:
-            os.fdatasync(self._fd)
+            self.dataset.disk.fsync(self._fd)
             self._unsynced_bytes = 0
 
 

@@ -12,18 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from depot.dataset import (
-    METADATA,
-    Dataset,
-    open_root,
-    prepare_metadata,
-    read_marker,
-    write_document,
-)
+from depot.dataset import Dataset, prepare_metadata, read_marker
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable
 from depot.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
 from depot.marker import MARKER_NAME, Marker, encode_marker
+from depot.small_files import METADATA, open_root, write_document
 
 
 @dataclass(frozen=True, slots=True)

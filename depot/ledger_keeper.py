@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.dataset import METADATA, Dataset
+from depot.dataset import Dataset
 from depot.document import Unreadable
 from depot.errors import (
     ConfigGeneration,
@@ -44,6 +44,7 @@ from depot.ledger import (
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
 from depot.pins import PINS_NAME, PinBook, decode_pins, encode_pins
+from depot.small_files import METADATA
 from depot.state_dir import StateDir
 from depot.worker import describe_error, full_disk
 

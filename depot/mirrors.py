@@ -15,6 +15,7 @@ from pathlib import Path
 
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, Space
+from depot.disk import Disk, DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
 from depot.mirror import Mirror
 from depot.worker import describe_error
@@ -35,14 +36,21 @@ class MirrorSet:
 
     Args:
         sled_id: the sled whose datasets these are; None: whoever the first marker names.
+        disk_of: the disk behind each path.
     """
 
     def __init__(
-        self, mirrors: Sequence[Mirror], *, require_mountpoint: bool, sled_id: str | None
+        self,
+        mirrors: Sequence[Mirror],
+        *,
+        require_mountpoint: bool,
+        sled_id: str | None,
+        disk_of: DiskOf,
     ) -> None:
         self.all = tuple(mirrors)
         self.sled_id = sled_id
         self._require_mountpoint = require_mountpoint
+        self._disk_of = disk_of
         self._attaching: dict[int, Future[Attachment]] = {}
 
     def healthy(self) -> list[Mirror]:
@@ -75,8 +83,9 @@ class MirrorSet:
             DatasetBusy: another process uses the dataset (also recorded).
         """
         if mirror.index not in self._attaching:
+            disk = self._disk_of(mirror.path)
             self._attaching[mirror.index] = mirror.begin(
-                _attach, mirror.path, self._require_mountpoint, self.sled_id
+                _attach, mirror.path, self._require_mountpoint, self.sled_id, disk
             )
         # A hung attach is awaited again at the next try, never started twice.
         attaching = self._attaching[mirror.index]
@@ -121,8 +130,10 @@ class MirrorSet:
         return "; ".join(f"dataset {m.index + 1} is {m.state}" for m in self.all)
 
 
-def _attach(path: Path, require_mountpoint: bool, sled_id: str | None) -> Attachment:
-    dataset = Dataset.attach(path, require_mountpoint=require_mountpoint, sled_id=sled_id)
+def _attach(path: Path, require_mountpoint: bool, sled_id: str | None, disk: Disk) -> Attachment:
+    dataset = Dataset.attach(
+        path, require_mountpoint=require_mountpoint, sled_id=sled_id, disk=disk
+    )
     try:
         sizes, space = dataset.scan(), dataset.space()
         try:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from depot.dataset import STAGING, write_document
 from depot.document import Unreadable
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.ledger import WITNESS_NAME, Rank, decode_witness, encode_witness
+from depot.small_files import STAGING, write_document
 
 
 class StateDir:
@@ -33,13 +33,17 @@ class StateDir:
             DatasetBusy: another process uses it.
             OSError: it cannot be made or opened.
         """
-        (path / STAGING).mkdir(parents=True, exist_ok=True, mode=0o700)
+        staging = path / STAGING
+        staging.mkdir(parents=True, exist_ok=True, mode=0o700)
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(root)
             raise DatasetBusy(f"{path} is the state directory of a running agent") from error
+        for staged in staging.iterdir():  # the lock is held, so whoever staged these is dead (Q3)
+            with suppress(OSError):
+                staged.unlink()
         return cls(path, root)
 
     def read_witness(self, sled_id: str | None) -> tuple[Rank | None, str | None]:

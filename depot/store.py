@@ -24,6 +24,7 @@ from typing import Self
 
 from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.disk import DiskOf, system_disk
 from depot.errors import (
     ConfigNotFound,
     DatasetBusy,
@@ -83,6 +84,7 @@ class ArtifactStore:
         state_dir: StateDir,
         options: StoreOptions,
         on_event: EventSink,
+        disk_of: DiskOf = system_disk,
     ) -> None:
         self._options = options
         self._emit = on_event
@@ -101,7 +103,10 @@ class ArtifactStore:
             for index, path in enumerate(datasets)
         ]
         self._mirrors = MirrorSet(
-            mirrors, require_mountpoint=options.require_mountpoint, sled_id=options.sled_id
+            mirrors,
+            require_mountpoint=options.require_mountpoint,
+            sled_id=options.sled_id,
+            disk_of=disk_of,
         )
         self._keeper = LedgerKeeper(
             self._mirrors, state_dir, delete_grace_s=options.delete_grace_s, on_event=on_event
@@ -133,6 +138,7 @@ class ArtifactStore:
         state_dir: Path,
         options: StoreOptions | None = None,
         on_event: EventSink = _ignore_event,
+        disk_of: DiskOf = system_disk,
     ) -> Self:
         """Attach every dataset that is there and decide which config is in force.
 
@@ -144,7 +150,7 @@ class ArtifactStore:
             OSError: the state directory cannot be used.
         """
         opened = await asyncio.to_thread(StateDir.open, state_dir)
-        store = cls(datasets, opened, options or StoreOptions(), on_event)
+        store = cls(datasets, opened, options or StoreOptions(), on_event, disk_of)
         try:
             await store._attach_all()
             await store._keeper.load()

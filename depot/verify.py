@@ -61,13 +61,14 @@ async def _matches(mirror: Mirror, artifact: ArtifactHash, size_bytes: int) -> b
         mirror.begin(_close, fd)  # behind a step that may still be running
 
 
-def _hash_step(_dataset: Dataset, fd: int, digest: hashlib._Hash, offset_bytes: int) -> None:
+def _hash_step(dataset: Dataset, fd: int, digest: hashlib._Hash, offset_bytes: int) -> None:
     # A cached read would only prove what memory holds, not what the disk does.
     with suppress(OSError):
         os.posix_fadvise(fd, offset_bytes, STEP_BYTES, os.POSIX_FADV_DONTNEED)
     end_bytes = offset_bytes + STEP_BYTES
     while offset_bytes < end_bytes:
-        content = os.pread(fd, min(BLOCK_SIZE_BYTES, end_bytes - offset_bytes), offset_bytes)
+        size_bytes = min(BLOCK_SIZE_BYTES, end_bytes - offset_bytes)
+        content = dataset.disk.pread(fd, size_bytes, offset_bytes)
         if not content:
             return
         digest.update(content)

@@ -1,0 +1,64 @@
+"""The system calls that a dataset's files see, one method each: the seam at which a disk fails.
+
+Everything a `Dataset` does to its device goes through one `Disk`, so that a test can hand it one
+that fails, fills up or hangs at a chosen call. Names are relative to a directory descriptor. All
+calls block and raise OSError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+
+class Disk:
+    """The operating system's calls, unchanged."""
+
+    def open(self, name: str, flags: int, mode: int = 0o600, *, dir_fd: int) -> int:
+        """Open or create a file; the descriptor is not inherited."""
+        return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+    def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+        """Read at an offset."""
+        return os.pread(fd, size_bytes, offset_bytes)
+
+    def write(self, fd: int, content: memoryview) -> int:
+        """Append some of `content`; the number of bytes."""
+        return os.write(fd, content)
+
+    def fsync(self, fd: int) -> None:
+        """Make a file durable."""
+        os.fsync(fd)
+
+    def fsync_directory(self, fd: int) -> None:
+        """Make the names in a directory durable."""
+        os.fsync(fd)
+
+    def fallocate(self, fd: int, size_bytes: int) -> None:
+        """Take room for a file's first `size_bytes`."""
+        os.posix_fallocate(fd, 0, size_bytes)
+
+    def rename(self, source: str, target: str, *, dir_fd: int) -> None:
+        """Move a file onto a name, replacing what stands there."""
+        os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        """Remove a name."""
+        os.unlink(name, dir_fd=dir_fd)
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        """Ask the filesystem for its room."""
+        return os.fstatvfs(fd)
+
+
+SYSTEM: Final = Disk()
+
+DiskOf = Callable[[Path], Disk]
+"""The disk behind a dataset path."""
+
+
+def system_disk(_path: Path) -> Disk:
+    """Every dataset is on the operating system's disks."""
+    return SYSTEM
