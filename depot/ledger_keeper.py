@@ -104,7 +104,7 @@ class LedgerKeeper:
         async with self._lock:
             before = self.resolved
             readings = await self._read_all()
-            self._adopt(readings)
+            self._adopt(readings, remembered=_settled_ledger(before))
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
                 await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
                 if self.resolved.certain:
@@ -254,13 +254,20 @@ class LedgerKeeper:
     def _witness_reading(self) -> _Reading:
         return _Reading(None, None, self._witness_problem)
 
-    def _adopt(self, readings: list[_Reading]) -> None:
-        ledgers = [reading.ledger for reading in readings if reading.ledger is not None]
+    def _adopt(self, readings: list[_Reading], *, remembered: Ledger | None) -> None:
+        found = [reading.ledger for reading in readings if reading.ledger is not None]
         unseen = sum(reading.unseen is not None for reading in readings)
-        absent = len(readings) - len(ledgers) - unseen
+        absent = len(readings) - len(found) - unseen
+        # What was in force a moment ago counts even if the datasets that have it are away now.
+        ledgers = found if remembered is None else [remembered, *found]
         self.resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
         books = (reading.book for reading in readings if reading.book is not None)
         self.book = max((self.book, *books), key=lambda book: book.version)
+
+
+def _settled_ledger(resolved: Resolved) -> Ledger | None:
+    known = resolved.standing in _SETTLED and resolved.floor != NO_LEDGER.rank
+    return resolved.ledger if known else None
 
 
 async def _read(mirror: Mirror) -> _Reading:
