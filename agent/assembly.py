@@ -20,16 +20,16 @@ from typing import Final
 import structlog
 
 from agent.api import agent_app
-from agent.copies import CopyManager, CopyOptions
+from agent.config.settings import Settings
+from agent.config.units import Address
+from agent.copies.manager import CopyManager, CopyOptions
+from agent.copies.networks import AllowedNetworks
+from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.duties import Duties
 from agent.events import EventLog
 from agent.metrics import Metrics
-from agent.networks import AllowedNetworks
 from agent.node import INTERVAL_S, NodeSampler
-from agent.peers import PeerFetcher, PeerLimits
-from agent.settings import Settings
 from agent.status import StatusSource
-from agent.units import Address
 from depot.errors import DepotError
 from depot.http.depot_api import depot_app, depot_endpoints
 from depot.http.limits import HttpLimits

@@ -27,8 +27,8 @@ from typing import Final
 import structlog
 
 from agent.assembly import Agent, CannotStart, assembled
+from agent.config.settings import Settings, state_directory
 from agent.notify import Notifier
-from agent.settings import Settings, state_directory
 from depot.dataset import LOCK
 from depot.errors import DatasetBusy, DepotError
 from depot.store_status import StoreStatus

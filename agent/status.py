@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
-from agent.copy_record import CopyRecord
+from agent.copies.record import CopyRecord
 from agent.duties import Duties, DutyState
 from agent.events import EventLog, EventLogHealth
 from agent.node import NodeSample, NodeSampler

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.copies import CopyManager, CopyOptions, CopyRecord
-from agent.lineup import RetryPolicy
-from agent.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
-from agent.peers import PeerFetcher, PeerLimits
-from agent.resolver import Lookup
+from agent.copies.lineup import RetryPolicy
+from agent.copies.manager import CopyManager, CopyOptions, CopyRecord
+from agent.copies.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
+from agent.copies.peers import PeerFetcher, PeerLimits
+from agent.copies.resolver import Lookup
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import DepotError
 from depot.initialise import init_datasets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.api.verbs import Copies, Store
-from agent.copy_record import CopyRecord
+from agent.copies.record import CopyRecord
 from agent.wire import CopiesBody, CopyBody, CopyFromDepotBody, CopyStartedBody, timestamp
 from depot.http.openapi import GENERATION_IN_QUERY, SHA256_IN_PATH, Endpoint, Parameter
 from depot.http.replies import json_reply

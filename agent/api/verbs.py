@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from agent.copy_record import CopyRecord
+from agent.copies.record import CopyRecord
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.put import Stored
 from depot.reading import ArtifactDetail, Listing
@@ -63,7 +63,7 @@ class Store(Protocol):
 
 
 class Copies(Protocol):
-    """The verbs of `agent.copies.CopyManager` that have an endpoint."""
+    """The verbs of `agent.copies.manager.CopyManager` that have an endpoint."""
 
     async def start(
         self, artifact: ArtifactHash, generation: Generation, sources: Sequence[str], /

@@ -17,8 +17,8 @@ from agent.cli.options import DEFAULT_AGENT_URL, Common
 from agent.cli.output import Output
 from agent.cli.servers import agent
 from agent.cli.verbs.status import lines, problems
-from agent.configuration import ConfigurationError, load
-from agent.units import Address
+from agent.config.loading import ConfigurationError, load
+from agent.config.units import Address
 from agent.wire import StatusBody
 
 SOMETHING_WRONG: Final = 1

@@ -19,10 +19,10 @@ from agent import daemon, logs
 from agent.assembly import CannotStart
 from agent.cli.agent_status import status
 from agent.cli.formats import printable
-from agent.configuration import ConfigurationError, load
+from agent.config.loading import ConfigurationError, load
+from agent.config.settings import Settings, state_directory
+from agent.config.units import format_size
 from agent.daemon import Ready
-from agent.settings import Settings, state_directory
-from agent.units import format_size
 from depot.errors import DatasetBusy, DepotError
 from depot.initialise import InitReport, init_datasets
 

@@ -15,7 +15,7 @@ import aiohttp
 
 from agent.api import agent_app
 from agent.api.verbs import Copies, Store
-from agent.copy_record import CopyRecord
+from agent.copies.record import CopyRecord
 from agent.duties import Duties
 from agent.events import EventLog
 from agent.metrics import Metrics

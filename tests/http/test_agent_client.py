@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from agent.client import AgentClient, PutAnswer
-from agent.copy_record import CopyRecord
+from agent.copies.record import CopyRecord
 from depot import ArtifactConfig, ArtifactHash, Generation, StoreOptions
 from depot.client import ClientTimeouts
 from depot.errors import DepotCopy, InvalidRequest, QuotaExceeded, Refused, Unreachable

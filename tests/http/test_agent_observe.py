@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.copy_record import CopyRecord
+from agent.copies.record import CopyRecord
 from depot import ArtifactHash, Generation
 from tests.http.sled import (
     FakeCopies,

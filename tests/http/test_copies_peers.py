@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
-from agent.peers import PeerBody, PeerFetcher, PeerLimits
-from agent.resolver import SystemLookup
-from agent.source_url import SourceUrl
+from agent.copies.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
+from agent.copies.peers import PeerBody, PeerFetcher, PeerLimits
+from agent.copies.resolver import SystemLookup
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, TooLarge
 from depot.http.body import TAKEOVER_FROM_BYTES

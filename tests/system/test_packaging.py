@@ -18,11 +18,11 @@ from typing import Final
 
 import pytest
 
-from agent.configuration import load
-from agent.setting_keys import KEYS, Key
-from agent.settings import DEFAULT_SOURCES
-from agent.toml_lines import key_lines
-from agent.units import Address, parse_duration, parse_size
+from agent.config.keys import KEYS, Key
+from agent.config.loading import load
+from agent.config.settings import DEFAULT_SOURCES
+from agent.config.toml_lines import key_lines
+from agent.config.units import Address, parse_duration, parse_size
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGING: Final = ROOT / "packaging"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.lineup import MAX_SOURCES, Choice, Lineup, RetryPolicy
-from agent.source_url import SourceUrl
+from agent.copies.lineup import MAX_SOURCES, Choice, Lineup, RetryPolicy
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch, QuotaExceeded, TooLarge
 

@@ -5,7 +5,7 @@ import base64
 import pytest
 from multidict import CIMultiDict
 
-from agent.peer_answer import Asked, PeerAnswer, judge_answer
+from agent.copies.peer_answer import Asked, PeerAnswer, judge_answer
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy, TooLarge
 

@@ -16,11 +16,11 @@ from agent.assembly import (
     peer_limits,
     store_options,
 )
-from agent.configuration import check
-from agent.copies import CopyOptions
+from agent.config.loading import check
+from agent.config.settings import Settings
+from agent.copies.manager import CopyOptions
+from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
-from agent.peers import PeerLimits
-from agent.settings import Settings
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
 from depot.store import StoreOptions

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks, effective_address
+from agent.copies.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks, effective_address
 
 DEFAULT = AllowedNetworks.of(DEFAULT_ALLOWED_SOURCES)
 EVERYTHING = AllowedNetworks.of(["0.0.0.0/0", "::/0"])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.configuration import ConfigurationError, load
-from agent.setting_keys import KEYS, Key
-from agent.settings import Settings, state_directory
-from agent.units import Address
+from agent.config.keys import KEYS, Key
+from agent.config.loading import ConfigurationError, load
+from agent.config.settings import Settings, state_directory
+from agent.config.units import Address
 
 MINIMAL = '[[datasets]]\npath = "/m2/a"\n[[datasets]]\npath = "/m2/b"\n'
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from agent.source_url import SourceUrl
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.toml_lines import Path, key_lines, line_of
+from agent.config.toml_lines import Path, key_lines, line_of
 
 DOCUMENT = '''\
 # a comment, then a blank line

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.units import (
+from agent.config.units import (
     Address,
     format_size,
     parse_address,

@@ -15,8 +15,8 @@ import concurrent.futures
 from collections.abc import Coroutine
 from typing import Any
 
-from agent.feed import SourceFeed
-from agent.peers import PeerBody
+from agent.copies.feed import SourceFeed
+from agent.copies.peers import PeerBody
 from depot.errors import BodyTimeout, LengthMismatch
 
 

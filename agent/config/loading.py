@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from agent.environment import Overlay, overlaid, read_environment
-from agent.setting_keys import name_of, unknown_key, unknown_variable
-from agent.settings import Settings, conflicts
-from agent.toml_lines import Path as Place
-from agent.toml_lines import key_lines, line_of
-from agent.units import shown
+from agent.config.environment import Overlay, overlaid, read_environment
+from agent.config.keys import name_of, unknown_key, unknown_variable
+from agent.config.settings import Settings, conflicts
+from agent.config.toml_lines import Path as Place
+from agent.config.toml_lines import key_lines, line_of
+from agent.config.units import shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -22,11 +22,11 @@ from typing import Protocol
 
 import structlog
 
-from agent.copy_job import CopyJob, CopyStore
-from agent.copy_record import CopyBook, CopyRecord, CopyState
-from agent.feed import Fetcher
-from agent.lineup import RetryPolicy
-from agent.source_url import SourceUrl
+from agent.copies.feed import Fetcher
+from agent.copies.job import CopyJob, CopyStore
+from agent.copies.lineup import RetryPolicy
+from agent.copies.record import CopyBook, CopyRecord, CopyState
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import (
     ArtifactGeneration,
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CopyFetcher(Fetcher, Protocol):
-    """What a copy needs of `agent.peers.PeerFetcher`."""
+    """What a copy needs of `agent.copies.peers.PeerFetcher`."""
 
     def check(self, source: SourceUrl) -> None:
         """Raise BadSource for an address that may not be asked."""

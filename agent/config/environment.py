@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, get_origin
 
-from agent.setting_keys import KEYS, PREFIX, Key
+from agent.config.keys import KEYS, PREFIX, Key
 
 _BY_VARIABLE: Final = {key.variable: key for key in KEYS}
 _BOOLEANS: Final = {"true": True, "false": False}

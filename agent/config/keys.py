@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from agent.settings import DatasetTable, Settings
+from agent.config.settings import DatasetTable, Settings
 
 PREFIX: Final = "SLED_AGENT__"
 

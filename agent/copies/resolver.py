@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from agent.networks import AllowedNetworks
+from agent.copies.networks import AllowedNetworks
 from depot.errors import BadSource
 from depot.worker import DaemonThreads
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.source_url import SourceUrl
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch, QuotaExceeded, TooLarge
 

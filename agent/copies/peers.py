@@ -21,10 +21,10 @@ from typing import Final, Self
 
 import aiohttp
 
-from agent.networks import AllowedNetworks
-from agent.peer_answer import Asked, PeerAnswer, judge_answer
-from agent.resolver import CheckedResolver, Lookup, SystemLookup, not_allowed
-from agent.source_url import SourceUrl
+from agent.copies.networks import AllowedNetworks
+from agent.copies.peer_answer import Asked, PeerAnswer, judge_answer
+from agent.copies.resolver import CheckedResolver, Lookup, SystemLookup, not_allowed
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy
 from depot.http.body import response_body

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from agent.lineup import Lineup
-from agent.peers import PeerBody
-from agent.source_url import SourceUrl
+from agent.copies.lineup import Lineup
+from agent.copies.peers import PeerBody
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, TooLarge
 

@@ -3,7 +3,7 @@
 Rules: no key is unknown, no value is guessed (a string is never taken for a number), everything
 has a default except the datasets, and every bound of the service (invariant S1) stands here. What
 one key alone can get wrong is refused by its type; what only two keys together can get wrong is
-listed by `conflicts`. Reading files and the environment is `agent.configuration`'s.
+listed by `conflicts`. Reading files and the environment is `agent.config.loading`'s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from agent.units import Address, parse_address, parse_duration, parse_size, shown
+from agent.config.units import Address, parse_address, parse_duration, parse_size, shown
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

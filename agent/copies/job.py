@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from agent.copy_record import CopyRecord
-from agent.failover import FailoverSource
-from agent.feed import Fetcher, SourceFeed
-from agent.lineup import Lineup, RetryPolicy
-from agent.peers import PeerBody
-from agent.source_url import SourceUrl
+from agent.copies.failover import FailoverSource
+from agent.copies.feed import Fetcher, SourceFeed
+from agent.copies.lineup import Lineup, RetryPolicy
+from agent.copies.peers import PeerBody
+from agent.copies.record import CopyRecord
+from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
 from depot.put import Stored

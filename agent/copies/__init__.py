@@ -1,0 +1,7 @@
+"""Copies from peers: who may be asked, who is asked next, one artifact out of several sources.
+
+`manager` owns every copy and `job` is one of them; `lineup` decides which source is asked and when
+one is given up (pure); `feed` and `failover` read one artifact out of several peers; `peers`,
+`resolver`, `networks`, `source_url` and `peer_answer` say whom this sled asks and which answers it
+believes.
+"""
