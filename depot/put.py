@@ -13,8 +13,9 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from depot import fencing
 from depot.artifact import ArtifactHash, Generation
@@ -245,7 +246,10 @@ class Put:
         except asyncio.CancelledError:
             source.abort()
             outcome.cancel()  # nobody waits for it; the thread ends by itself
-            running.add_done_callback(_discard_late)
+            # Until it has, its bytes are on the disk: the space stays reserved (Q1), and a stream
+            # of unknown length gets no more of it.
+            held, self._targets = self._targets.reservations, _Targets()
+            running.add_done_callback(partial(_discard_late, held))
             raise
         return outcome.result()
 
@@ -367,8 +371,11 @@ def _reason(error: OSError | DatasetUnusable) -> str:
     return describe_error(error) if isinstance(error, OSError) else "not there any more"
 
 
-def _discard_late(running: Future[Ingested]) -> None:
+def _discard_late(held: Mapping[int, Reservation], running: Future[Ingested]) -> None:
     # In the thread that ran it: what it staged has no owner any more.
     if not running.cancelled() and running.exception() is None:
         for file in running.result().staged.values():
-            file.discard()
+            with suppress(OSError):  # a dataset that left meanwhile is cleared when it is attached
+                file.discard()
+    for reservation in held.values():
+        reservation.release()
