@@ -3,8 +3,11 @@
 The event loop's view of a `Dataset`. Every blocking call runs in the mirror's own daemon threads
 under a deadline, so one device's hang stays its own (B4). A failure moves the state:
 
-    healthy --write fails, call hangs--> suspect (still readable) --probe succeeds--> healthy
-    any --path no longer leads to the dataset--> missing --attach succeeds--> healthy
+    healthy --write fails, call hangs--> suspect (still readable) --probe succeeds--> joining
+    any --path no longer leads to the dataset--> missing --attach succeeds--> joining
+    joining (suspect until then) --what it says was read--> healthy
+
+Nothing is written to a dataset that comes (back) before its ledger was read: it may be the newer.
 """
 
 from __future__ import annotations
@@ -61,6 +64,10 @@ class Mirror:
     Args:
         index: its place in the configuration.
         on_transition: told after each change of state.
+
+    Attributes:
+        revision: raised whenever `artifacts` or the state changes, so that what is derived from
+            them can be kept until then.
     """
 
     def __init__(
@@ -75,11 +82,13 @@ class Mirror:
         self.index = index
         self.path = path
         self.artifacts: dict[ArtifactHash, Copy] = {}
+        self.revision = 0
         self.quota = Quota(quota_bytes)
         self.space: Space | None = None
         self.full = False
         self.last_error: str | None = None
         self.state = MirrorState.MISSING
+        self.joining = False
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
@@ -145,29 +154,39 @@ class Mirror:
             self.last_error = describe_error(error)
         else:
             self.last_error = describe_error(error)
+            self.joining = False
             if self.state is MirrorState.HEALTHY:
                 self._move(MirrorState.SUSPECT)
 
     def attached(self, dataset: Dataset, sizes: dict[ArtifactHash, int], *, writable: bool) -> None:
         """Take over a dataset that was opened, with what a scan of it found."""
         self._dataset = dataset
+        self.revision += 1
         self.artifacts = {artifact: Copy(size) for artifact, size in sizes.items()}
         self.quota.set_used(sum(sizes.values()))
+        self._move(MirrorState.SUSPECT)
         if writable:
             self.recovered()
         else:
             self.last_error = "read-only"
-            self._move(MirrorState.SUSPECT)
 
     def recovered(self) -> None:
-        """The dataset has proved that it can be written."""
+        """The dataset has proved that it can be written; what it says is to be read next."""
         self.last_error = None
         self.full = False
-        self._move(MirrorState.HEALTHY)
+        self.joining = True
+
+    def join(self) -> None:
+        """What a recovered dataset says is known: it may be written to."""
+        if self.joining:
+            self.joining = False
+            self._move(MirrorState.HEALTHY)
 
     def detach(self, reason: str) -> None:
         """Let go of the dataset."""
         self.last_error = reason
+        self.joining = False
+        self.revision += 1
         self.artifacts = {}
         self.quota.set_used(0)
         self.space = None
@@ -183,6 +202,7 @@ class Mirror:
 
     def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""
+        self.revision += 1
         before = self.artifacts.get(artifact)
         self.quota.add_used((copy.size_bytes if copy else 0) - (before.size_bytes if before else 0))
         if copy is None:
@@ -199,6 +219,7 @@ class Mirror:
         self._threads.close()
 
     def _move(self, state: MirrorState) -> None:
+        self.revision += 1
         before, self.state = self.state, state
         if before is not state:
             self._on_transition(self, before, state)

@@ -6,7 +6,7 @@ never spread. One artifact at a time: foreground work comes first.
 
 from __future__ import annotations
 
-from depot.artifact import ArtifactHash, Generation
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import DepotError
 from depot.ledger_keeper import LedgerKeeper
 from depot.mirror import Copy
@@ -31,34 +31,43 @@ class Remirrorer:
         self._keeper = keeper
         self._desk = desk
         self._reader = reader
+        self._seen: tuple[object, ...] = ()
+        self._under_replicated: tuple[ArtifactHash, ...] = ()
 
-    def under_replicated(self) -> list[ArtifactHash]:
-        """Wanted artifacts with a good copy on some dataset, but not on every configured one."""
+    def under_replicated(self) -> tuple[ArtifactHash, ...]:
+        """Wanted artifacts with a good copy on some dataset, but not on every configured one.
+
+        Kept until a copy, a dataset or the config changes: a status costs nothing while none does.
+        """
         config = self._keeper.resolved.config
         if config is None:
-            return []
-        wanted = config.artifacts
-        counts = [len(self._good(artifact)) for artifact in wanted]
-        total = len(self._mirrors.all)
-        return sorted(a for a, count in zip(wanted, counts, strict=True) if 0 < count < total)
+            return ()
+        seen = (config, *(mirror.revision for mirror in self._mirrors.all))
+        if seen != self._seen:
+            self._seen, self._under_replicated = seen, self._count(config)
+        return self._under_replicated
 
     async def run_once(self) -> int:
         """Try every artifact that a healthy dataset lacks; the number healed."""
         self.failures = {}
         healed = 0
         for artifact in self.under_replicated():
-            if not self._lacking(artifact) or self._desk.in_flight[artifact]:
-                continue
-            try:
-                healed += await self._heal(artifact)
-            except (DepotError, OSError) as error:
-                self.failures[artifact] = str(error)
+            if self._lacking(artifact) and not self._desk.in_flight[artifact]:
+                healed += await self._try(artifact)
         return healed
 
-    async def _heal(self, artifact: ArtifactHash) -> bool:
-        config = self._keeper.resolved.config
-        size_bytes = self._good(artifact)[0].size_bytes
-        generation = config.generation if config else Generation(0)
+    async def _try(self, artifact: ArtifactHash) -> bool:
+        # The list may be old by now: the artifact may be unwanted, or without any copy.
+        config, copies = self._keeper.resolved.config, self._good(artifact)
+        if config is None or artifact not in config.artifacts or not copies:
+            return False
+        try:
+            return await self._heal(artifact, config.generation, copies[0].size_bytes)
+        except (DepotError, OSError) as error:
+            self.failures[artifact] = str(error)
+            return False
+
+    async def _heal(self, artifact: ArtifactHash, generation: Generation, size_bytes: int) -> bool:
         admission = self._desk.begin(
             artifact, generation, size_bytes, counted=False, event="healed"
         )
@@ -68,6 +77,10 @@ class Remirrorer:
             with await self._reader.open(artifact) as copy:
                 await put.receive(FileSource(copy.fd))
         return True
+
+    def _count(self, config: ArtifactConfig) -> tuple[ArtifactHash, ...]:
+        total = len(self._mirrors.all)
+        return tuple(sorted(a for a in config.artifacts if 0 < len(self._good(a)) < total))
 
     def _good(self, artifact: ArtifactHash) -> list[Copy]:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)

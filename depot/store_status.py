@@ -86,7 +86,7 @@ def status_of(
         ledger=resolved.standing.value,
         generation_certain=resolved.certain,
         datasets=tuple(_dataset_status(mirror) for mirror in mirrors.all),
-        under_replicated=tuple(remirrorer.under_replicated()),
+        under_replicated=remirrorer.under_replicated(),
         warnings=tuple(_warnings(mirrors, keeper, remirrorer)),
         puts_running=puts_running,
     )
