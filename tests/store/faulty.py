@@ -1,0 +1,160 @@
+"""A disk that fails, fills up, hangs or does something on the side, at a chosen system call."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from depot.disk import Disk
+
+WAIT_S: Final = 20.0
+"""Longest time a test waits for a signal: the end of a hang, not a measurement."""
+
+
+@dataclass
+class Rule:
+    """What happens at a call; `left` counts down to the first strike, then `times` strikes."""
+
+    call: str
+    action: Callable[[], None]
+    name: str
+    left: int
+    times: int | None
+    strikes: int = 0
+
+    def meet(self, call: str, name: str) -> None:
+        if call != self.call or self.name not in name or self.times == self.strikes:
+            return
+        self.left -= 1
+        if self.left <= 0:
+            self.strikes += 1
+            self.action()
+
+
+class Hang:
+    """A call that does not return until it is let go; then it is carried out."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+        self._let_go = threading.Event()
+
+    def __call__(self) -> None:
+        self._begun.set()
+        self._let_go.wait(WAIT_S)
+
+    def wait_begun(self) -> None:
+        assert self._begun.wait(WAIT_S), "nothing made the call"
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+class FaultyDisk(Disk):
+    """The operating system's disk, until a rule says otherwise.
+
+    Calls are named after the methods of `Disk`; `create` is an `open` that may create or write.
+    A rule with a `name` strikes only where the file's name contains it.
+    """
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+        self.calls: list[tuple[str, str]] = []
+
+    def fail(
+        self,
+        call: str,
+        error: int = errno.EIO,
+        *,
+        nth: int = 1,
+        times: int | None = None,
+        name: str = "",
+    ) -> Rule:
+        """From the `nth` call on, fail `times` times (None: until healed)."""
+
+        def strike() -> None:
+            raise OSError(error, os.strerror(error))
+
+        return self.before(call, strike, nth=nth, times=times, name=name)
+
+    def hang(self, call: str, *, nth: int = 1, name: str = "") -> Hang:
+        """Hang the `nth` call."""
+        hang = Hang()
+        self.before(call, hang, nth=nth, times=1, name=name)
+        return hang
+
+    def before(
+        self,
+        call: str,
+        action: Callable[[], None],
+        *,
+        nth: int = 1,
+        times: int | None = 1,
+        name: str = "",
+    ) -> Rule:
+        """Do something right before a call, in its thread."""
+        rule = Rule(call, action, name, nth, times)
+        self._rules.append(rule)
+        return rule
+
+    def turn_read_only(self) -> None:
+        """Refuse every change, as after a remount."""
+        for call in ("create", "write", "fallocate", "rename", "link", "unlink", "mkdir"):
+            self.fail(call, errno.EROFS)
+
+    def fill_up(self, error: int = errno.ENOSPC) -> None:
+        """Have no room for a byte more."""
+        for call in ("write", "fallocate"):
+            self.fail(call, error)
+
+    def heal(self) -> None:
+        self._rules.clear()
+
+    def _meet(self, call: str, name: str = "") -> None:
+        self.calls.append((call, name))
+        for rule in tuple(self._rules):
+            rule.meet(call, name)
+
+    def open(self, name: str, flags: int, mode: int = 0o600, *, dir_fd: int) -> int:
+        changes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        self._meet("create" if changes else "open", name)
+        return super().open(name, flags, mode, dir_fd=dir_fd)
+
+    def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+        self._meet("pread", _name(fd))
+        return super().pread(fd, size_bytes, offset_bytes)
+
+    def write(self, fd: int, content: memoryview) -> int:
+        self._meet("write", _name(fd))
+        return super().write(fd, content)
+
+    def fsync(self, fd: int) -> None:
+        self._meet("fsync", _name(fd))
+        super().fsync(fd)
+
+    def fsync_directory(self, fd: int) -> None:
+        self._meet("fsync_directory", _name(fd))
+        super().fsync_directory(fd)
+
+    def fallocate(self, fd: int, size_bytes: int) -> None:
+        self._meet("fallocate", _name(fd))
+        super().fallocate(fd, size_bytes)
+
+    def rename(self, source: str, target: str, *, dir_fd: int) -> None:
+        self._meet("rename", f"{source} -> {target}")
+        super().rename(source, target, dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        self._meet("unlink", name)
+        super().unlink(name, dir_fd=dir_fd)
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        self._meet("statvfs")
+        return super().statvfs(fd)
+
+
+def _name(fd: int) -> str:
+    return os.readlink(f"/proc/self/fd/{fd}")

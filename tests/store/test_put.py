@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from depot.artifact import ArtifactHash, Generation
+from depot.errors import (
+    ArtifactGeneration,
+    BodyTimeout,
+    HashMismatch,
+    Io,
+    LengthMismatch,
+    NoConfig,
+    NotInConfig,
+    TooManyPuts,
+)
+from tests.store.builders import (
+    MIB,
+    ONE,
+    THREE,
+    TWO,
+    A,
+    B,
+    BytesSource,
+    GatedSource,
+    Node,
+    config,
+    copies,
+    hash_of,
+    off_loop,
+    put,
+    read_back,
+    reserved_bytes,
+    states,
+    threads_end,
+    used_bytes,
+)
+
+LARGE = os.urandom(5 * MIB + 12_345)
+"""Large enough for direct I/O, and no multiple of any block size."""
+
+
+async def test_put_writes_every_mirror_from_one_pass_over_the_body(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, LARGE))
+        source = BytesSource(LARGE, piece_bytes=70_001)
+        stored = await put(store, LARGE, source=source)
+        assert (stored.datasets, stored.copies, stored.failures) == (2, 2, ())
+        assert source.read_bytes == len(LARGE)
+        assert await read_back(store, LARGE) == LARGE
+        assert copies(store) == {hash_of(LARGE): 2}
+    assert [await node.read(index, LARGE) for index in (A, B)] == [LARGE, LARGE]
+    assert await node.leftovers() == []
+
+
+async def test_put_says_so_in_one_event(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        await put(store, ONE)
+    assert [fields["copies"] for kind, fields in node.events if kind == "put"] == [2]
+
+
+async def test_put_takes_the_empty_artifact(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, b""))
+        assert (await put(store, b"")).copies == 2
+        assert copies(store) == {hash_of(b""): 2}
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("strict_umask")
+async def test_an_artifact_is_readable_by_all_and_writable_by_none_whatever_the_umask(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+    found = await off_loop(node.file(A, ONE).stat)
+    assert stat.S_IMODE(found.st_mode) == 0o444
+
+
+@pytest.mark.parametrize(
+    ("source", "refusal"),
+    [
+        (BytesSource(TWO[: len(ONE)]), HashMismatch),
+        (BytesSource(ONE[:-1]), LengthMismatch),
+        (BytesSource(b""), LengthMismatch),
+        (BytesSource(ONE + b"!"), LengthMismatch),
+        (BytesSource(ONE + b"!" * 3 * MIB), LengthMismatch),
+        (BytesSource(ONE[:50], error=ConnectionResetError("gone")), ConnectionResetError),
+        (BytesSource(ONE, error=BodyTimeout("silent")), BodyTimeout),
+    ],
+    ids=["wrong", "short", "empty", "long", "far too long", "broken", "silent at its end"],
+)
+async def test_a_refused_body_leaves_nothing_anywhere(
+    node: Node, source: BytesSource, refusal: type[Exception]
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        with pytest.raises(refusal):
+            await put(store, ONE, source=source)
+        assert reserved_bytes(store) == used_bytes(store) == [0, 0]
+        assert copies(store) == {}
+        assert states(store) == ["healthy", "healthy"]
+        assert await node.names(A) == await node.names(B) == set()
+        assert await node.leftovers() == []
+        assert (await put(store, ONE)).copies == 2
+
+
+@pytest.mark.parametrize("content", [TWO, ONE[:-1]])
+async def test_a_wrong_body_of_unknown_length_is_a_hash_mismatch(
+    node: Node, content: bytes
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        with pytest.raises(HashMismatch) as refused:
+            await put(store, ONE, source=BytesSource(content), announced=False)
+        assert refused.value.actual == hash_of(content)
+        assert reserved_bytes(store) == used_bytes(store) == [0, 0]
+        assert await node.leftovers() == []
+
+
+async def test_refusals_come_in_the_order_of_the_contract(node: Node) -> None:
+    async with node.open() as store:
+        with pytest.raises(NoConfig):
+            await put(store, ONE)
+        await store.put_config(config(5, ONE))
+        for generation in (4, 6):
+            with pytest.raises(ArtifactGeneration):
+                await put(store, TWO, generation=generation)
+        with pytest.raises(NotInConfig):
+            await put(store, TWO, generation=5)
+
+
+# Concurrent writers of one artifact
+
+
+@pytest.mark.parametrize("writers", [2, 10])
+async def test_concurrent_puts_of_one_artifact_all_succeed(node: Node, writers: int) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        sources = [GatedSource(ONE, before_bytes=100) for _ in range(writers)]
+        async with asyncio.TaskGroup() as group:
+            puts = [group.create_task(put(store, ONE, source=source)) for source in sources]
+            for source in sources:
+                await source.reached()
+            assert reserved_bytes(store) == [writers * len(ONE)] * 2
+            for source in sources:
+                source.open_gate()
+        assert [task.result().copies for task in puts] == [2] * writers
+        assert reserved_bytes(store) == [0, 0]
+        assert used_bytes(store) == [len(ONE), len(ONE)]
+        assert await read_back(store, ONE) == ONE
+    assert await node.leftovers() == []
+
+
+async def test_one_writer_that_dies_half_way_leaves_the_others_alone(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        good = GatedSource(ONE, before_bytes=100)
+        dying = GatedSource(ONE[:200], before_bytes=100, error=ConnectionResetError("gone"))
+        async with asyncio.TaskGroup() as group:
+            right = group.create_task(put(store, ONE, source=good))
+            await good.reached()
+            broken = asyncio.ensure_future(put(store, ONE, source=dying))
+            await dying.reached()
+            dying.open_gate()
+            with pytest.raises(ConnectionResetError):
+                await broken
+            good.open_gate()
+        assert right.result().copies == 2
+        assert used_bytes(store) == [len(ONE), len(ONE)]
+
+
+@pytest.mark.parametrize("first", ["wrong", "right"])
+async def test_a_wrong_writer_beside_a_right_one_is_refused_alone(node: Node, first: str) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        right, wrong = GatedSource(ONE), GatedSource(TWO[: len(ONE)])
+        landing = asyncio.ensure_future(put(store, ONE, source=right))
+        failing = asyncio.ensure_future(put(store, ONE, source=wrong))
+        await right.reached()
+        await wrong.reached()
+        if first == "right":
+            right.open_gate()
+            assert (await landing).copies == 2
+            wrong.open_gate()
+            with pytest.raises(HashMismatch):
+                await failing
+        else:
+            wrong.open_gate()
+            with pytest.raises(HashMismatch):
+                await failing
+            right.open_gate()
+            assert (await landing).copies == 2
+        assert await node.read(A, ONE) == await node.read(B, ONE) == ONE
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
+
+
+async def test_only_so_many_puts_run_at_once(node: Node) -> None:
+    async with node.open(max_concurrent_puts=1) as store:
+        await store.put_config(config(1, ONE, TWO))
+        source = GatedSource(ONE)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        assert store.status().puts_running == 1
+        with pytest.raises(TooManyPuts):
+            await put(store, TWO)
+        async with store.begin_put(hash_of(TWO), Generation(1), len(TWO), counted=False) as copy:
+            assert (await copy.receive(BytesSource(TWO))).copies == 2
+        assert (await put(store, TWO)).copies == 2  # held: nothing runs
+        source.open_gate()
+        await running
+        assert store.status().puts_running == 0
+
+
+# Bad and missing copies (B5, B6)
+
+
+async def damage(node: Node, how: str) -> None:
+    content = {"truncated": ONE[:10], "flipped": b"X" + ONE[1:], "longer": ONE + b"!"}.get(how)
+    if content is None:
+        await off_loop(node.file(B, ONE).unlink)
+    else:
+        await node.write_file(B, str(hash_of(ONE)), content)
+
+
+DAMAGES = ["missing", "truncated", "flipped", "longer"]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_put_replaces_a_bad_copy_and_leaves_the_good_one(
+    node: Node, how: str, restarted: bool
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        good = await node.inode(A, ONE)
+        if not restarted:
+            await damage(node, how)
+            assert (await put(store, ONE)).copies == 2
+    if restarted:
+        await damage(node, how)
+        async with node.open() as store:
+            assert (await put(store, ONE)).copies == 2
+            assert used_bytes(store) == [len(ONE), len(ONE)]
+    assert await node.read(B, ONE) == ONE
+    assert await node.inode(A, ONE) == good
+
+
+async def test_a_held_artifact_needs_no_body_and_no_room(node: Node) -> None:
+    async with node.open(quota_bytes=len(ONE)) as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        before = [await node.inode(index, ONE) for index in (A, B)]
+        async with store.begin_put(hash_of(ONE), Generation(1), 10 * len(ONE)) as admitted:
+            assert admitted.held is not None
+            assert admitted.held.copies == 2
+            assert reserved_bytes(store) == [0, 0]
+        assert [await node.inode(index, ONE) for index in (A, B)] == before
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_bad_copy_is_not_held(node: Node, how: str) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        await damage(node, how)
+        async with store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as admitted:
+            assert admitted.held is None
+        assert copies(store) == {hash_of(ONE): 1}
+
+
+async def test_a_copy_that_cannot_be_read_is_not_held_and_is_replaced(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        before = await node.inode(B, ONE)
+        node.disk(B).fail("pread", errno.EIO, name=str(hash_of(ONE)))
+        assert (await put(store, ONE)).copies == 2
+        assert states(store) == ["healthy", "healthy"]
+    assert await node.inode(B, ONE) != before
+
+
+# What stands under an artifact's name
+
+
+async def test_a_symbolic_link_under_an_artifacts_name_is_replaced_and_never_followed(
+    node: Node, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    await off_loop(victim.write_bytes, ONE)
+    await off_loop(node.file(A, ONE).symlink_to, victim)
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        assert copies(store) == {}
+        assert (await put(store, ONE)).copies == 2
+        assert states(store) == ["healthy", "healthy"]
+    assert not await off_loop(node.file(A, ONE).is_symlink)
+    assert (await off_loop(victim.stat)).st_mode & 0o200
+
+
+# The fence at the commit (G5)
+
+
+async def test_a_put_lands_under_a_newer_config_that_still_wants_it(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        source = GatedSource(ONE)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        await store.put_config(config(2, ONE, TWO))
+        source.open_gate()
+        assert (await running).copies == 2
+
+
+async def test_a_put_whose_artifact_left_the_config_leaves_nothing(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        source = GatedSource(ONE)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        await store.put_config(config(2, TWO))
+        source.open_gate()
+        with pytest.raises(ArtifactGeneration):
+            await running
+        assert reserved_bytes(store) == used_bytes(store) == [0, 0]
+        assert await node.names(A) == await node.names(B) == set()
+    assert await node.leftovers() == []
+
+
+# Ends of all kinds
+
+
+async def test_two_hundred_puts_leave_no_descriptor_and_no_thread(node: Node) -> None:
+    contents = [b"%d" % number for number in range(200)]
+    async with node.open() as store:
+        await store.put_config(config(1, *contents))
+        await put(store, contents[0])
+        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        for content in contents:
+            assert (await put(store, content)).copies == 2
+        assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors
+        assert len(copies(store)) == 200
+    await threads_end("dataset-")
+    await threads_end("ingest-")
+
+
+async def test_memory_does_not_grow_with_the_artifact(node: Node) -> None:
+    # S1: 24 MiB pass through at most eight blocks.
+    content = bytes(24 * MIB)
+    async with node.open() as store:
+        await store.put_config(config(1, content, ONE))
+        await put(store, ONE)
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await put(store, content, source=BytesSource(content))
+        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+    assert grown_kib < 16 << 10
+
+
+async def test_every_copy_failing_is_an_io_error_that_names_no_path(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        for index in (A, B):
+            node.disk(index).fail("fsync", errno.EIO)
+        with pytest.raises(Io) as failed:
+            await put(store, ONE)
+        assert str(node.root) not in str(failed.value)
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
+
+
+async def test_an_artifact_nobody_put_is_not_listed(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, THREE))
+        await put(store, ONE)
+        assert set(copies(store)) == {hash_of(ONE)}
+        assert isinstance(next(iter(copies(store))), ArtifactHash)
