@@ -18,6 +18,7 @@ import re
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -73,6 +74,8 @@ class Node:
 def main() -> int:
     """Run the tour; the exit status says whether all of it went well."""
     keep = _arguments().keep
+    # The agents have sessions of their own, so a tour that is told to end has to end them too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started_s = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="sled-demo-"))
     nodes = [Node(name, home / name) for name in NAMES]

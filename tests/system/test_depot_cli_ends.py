@@ -205,6 +205,34 @@ def test_ctrl_c_while_bytes_move_leaves_no_file_under_the_final_name(
     assert depot(*node.options, "get", sha256, "-o", target).returncode == 0
 
 
+def test_ctrl_c_while_a_sled_does_not_read_ends_with_130_and_no_traceback(
+    node: FakeNode, tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(64 << 20))
+    node.deaf = True
+    with terminal(*node.options, "put", "--add", path) as (child, screen):
+        read_until(screen, b"sending 1/1 large")
+        child.send_signal(signal.SIGINT)
+        shown = read_until(screen, None)
+        assert child.wait(TIMEOUT_S) == 130
+    assert b"interrupted" in shown
+    assert b"Traceback" not in shown
+
+
+def test_a_config_is_read_from_stdin(node: FakeNode) -> None:
+    ended = subprocess.run(
+        [DEPOT, *node.options, "config", "set", "-"],
+        env=environment(),
+        input=json.dumps({"generation": 3, "artifacts": ["f" * 64]}).encode(),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert node.config == (3, ["f" * 64])
+
+
 # ---- what it looks like
 
 

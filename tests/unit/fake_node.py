@@ -35,6 +35,7 @@ class FakeNode:
         cut_after: the depot breaks off after so many bytes, once.
         stall_after: the depot falls silent after so many bytes, once.
         garbage: the depot sends these bytes whatever was asked.
+        deaf: the agent reads nothing of a body.
         copies: what GET /copies answers, one list per call; the last one stays.
         max_copies: running copies beyond these are refused with 429.
         events: pages for GET /events, one per call; then the server goes away.
@@ -49,6 +50,7 @@ class FakeNode:
         self.cut_after: int | None = None
         self.stall_after: int | None = None
         self.garbage: bytes | None = None
+        self.deaf = False
         self.copies: list[list[dict[str, Any]]] = []
         self.max_copies = 8
         self.started: list[tuple[str, list[str]]] = []
@@ -180,6 +182,8 @@ class FakeNode:
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         sha256 = request.match_info["sha256"]
+        if self.deaf:
+            await asyncio.Event().wait()  # Until the client goes away.
         if sha256 not in self.held:
             self.held[sha256] = await request.read()
         return web.json_response({"datasets": 2, "successful_writes": 2})
@@ -278,7 +282,7 @@ def _refusal(status: int, error: DepotError) -> web.Response:
 
 
 async def _listen(app: web.Application) -> tuple[str, web.AppRunner]:
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
