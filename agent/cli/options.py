@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from agent.wire import MAX_URL_LENGTH
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import InvalidRequest
 
@@ -71,6 +72,8 @@ def base_url(text: str) -> str:
     Raises:
         ValueError: not an http(s) URL of a host, or with credentials, a query or a fragment.
     """
+    if len(text) > MAX_URL_LENGTH:
+        raise ValueError(f"expected a URL of at most {MAX_URL_LENGTH} characters")
     parts = urlsplit(text if "://" in text else f"http://{text}")
     wrong = _fault(parts)
     if wrong:

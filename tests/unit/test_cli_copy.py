@@ -94,6 +94,8 @@ def test_a_prefix_is_looked_up_in_the_config(cli: Cli, node: FakeNode) -> None:
 def test_copy_without_a_source_is_a_usage_error(cli: Cli, node: FakeNode) -> None:
     assert cli("copy", ONE).status == 2
     assert cli("copy", "--from", "ftp://x", ONE).status == 2
+    assert cli("copy", *FROM * 17, ONE).status == 2
+    assert cli("copy", "--from", "http://x/" + "a" * 2048, ONE).status == 2
     assert not node.requests
 
 

@@ -145,6 +145,14 @@ def test_a_pin_that_is_not_there_is_refused(cli: Cli) -> None:
     assert "no such pin" in ended.err
 
 
+@pytest.mark.parametrize("name", ["", "..", "../artifacts-config", "a/b", "-", "a" * 129])
+def test_a_pin_name_that_could_be_another_path_is_a_usage_error(
+    cli: Cli, node: FakeNode, name: str
+) -> None:
+    assert cli("pin", "rm", "--", name).status == 2
+    assert not node.requests
+
+
 # ---- events
 
 

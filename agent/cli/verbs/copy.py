@@ -14,14 +14,14 @@ from rich.text import Text
 
 from agent.cli import options
 from agent.cli.copying import Batch, Wanted
-from agent.cli.failures import ExitCode, Failure
+from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, age, plural, short, size, table
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.progress import Meter, display
 from agent.cli.resolving import hash_or_prefix, resolve
 from agent.cli.servers import agent, failure_of
-from agent.wire import CopyBody
+from agent.wire import MAX_SOURCES, CopyBody
 
 WATCH_S: Final = 0.5
 _COLUMNS: Final = (
@@ -60,6 +60,8 @@ def copy(
     when the last copy has begun.
     """
     with reporting(common) as output:
+        if len(sources) > MAX_SOURCES:
+            raise usage(f"expected at most {MAX_SOURCES} --from, found {len(sources)}")
         asyncio.run(_copy(common, output, artifacts, sources, wait=wait, long=long))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -14,6 +16,18 @@ from agent.cli.output import Output, reporting
 from agent.cli.resolving import all_whole, hash_or_prefix, resolve
 from agent.cli.servers import agent
 from depot.artifact import ArtifactHash
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+
+
+def pin_name(text: str) -> str:
+    """Click type: a name that can stand in a path."""
+    if not _NAME.fullmatch(text):
+        raise click.BadParameter(
+            "expected up to 128 letters, digits, dots, dashes and underscores, "
+            f"the first a letter or digit, found {text[:140]!r}"
+        )
+    return text
 
 
 @click.group()
@@ -34,7 +48,7 @@ def ls(common: Common) -> None:
 
 
 @pin.command("set")
-@click.argument("name")
+@click.argument("name", type=pin_name)
 @click.argument("artifacts", nargs=-1, required=True, metavar="SHA256...", type=hash_or_prefix)
 @options.shared
 def set_(common: Common, name: str, artifacts: tuple[str, ...]) -> None:
@@ -47,7 +61,7 @@ def set_(common: Common, name: str, artifacts: tuple[str, ...]) -> None:
 
 
 @pin.command("rm")
-@click.argument("name")
+@click.argument("name", type=pin_name)
 @options.shared
 def rm(common: Common, name: str) -> None:
     """Remove pin NAME: its artifacts may be dropped again."""
