@@ -69,7 +69,7 @@ class Row:
     Attributes:
         key: names the row in the JSON, for good.
         work: what was done, for people.
-        value: how fast (or how large), in `unit`.
+        value: how fast (or how large), in `unit`; `each` is of every run, in their order.
         against: what did the same work beside it; `other` is how fast that was.
         ratio: of each pair of runs.
         note: what is missing and why, or what else there is to say.
@@ -78,10 +78,12 @@ class Row:
     key: str
     work: str
     value: Spread | None = None
+    each: tuple[float, ...] = ()
     unit: str = "MiB/s"
     cpu_s_per_gib: float | None = None
     against: str = ""
     other: Spread | None = None
+    other_each: tuple[float, ...] = ()
     other_cpu_s_per_gib: float | None = None
     ratio: Spread | None = None
     target: Target | None = None
@@ -113,9 +115,14 @@ def alternate(rounds: int, contenders: Mapping[str, Contender]) -> Runs:
 
 def alone(key: str, work: str, samples: Sequence[Sample], note: str = "") -> Row:
     """A row for something that is not compared."""
-    if not samples:
-        return Row(key=key, work=work, note=note)
-    return Row(key=key, work=work, value=_rates(samples), cpu_s_per_gib=_cpu(samples), note=note)
+    return Row(
+        key=key,
+        work=work,
+        value=_spread(samples),
+        each=_rates(samples),
+        cpu_s_per_gib=_cpu(samples),
+        note=note,
+    )
 
 
 def versus(
@@ -134,10 +141,12 @@ def versus(
     return Row(
         key=key,
         work=work,
-        value=_rates(ours) if ours else None,
+        value=_spread(ours),
+        each=_rates(ours),
         cpu_s_per_gib=_cpu(ours),
         against=against,
-        other=_rates(theirs) if theirs else None,
+        other=_spread(theirs),
+        other_each=_rates(theirs),
         other_cpu_s_per_gib=_cpu(theirs),
         ratio=Spread.of(ratios) if ratios else None,
         target=target,
@@ -145,8 +154,12 @@ def versus(
     )
 
 
-def _rates(samples: Sequence[Sample]) -> Spread:
-    return Spread.of([sample.mib_per_s for sample in samples])
+def _rates(samples: Sequence[Sample]) -> tuple[float, ...]:
+    return tuple(sample.mib_per_s for sample in samples)
+
+
+def _spread(samples: Sequence[Sample]) -> Spread | None:
+    return Spread.of(_rates(samples)) if samples else None
 
 
 def _cpu(samples: Sequence[Sample]) -> float | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from tests.benchmarks.body import Body
 from tests.benchmarks.measure import Sample
 from tests.benchmarks.processes import cpu_of
+from tests.benchmarks.raw import settle
 from tests.system.agents import RunningAgent
 
 # What is dropped is deleted at once, also when it is all there was.
@@ -35,13 +36,14 @@ class Node:
         return f"{self.agent.depot_url}/artifact/sha256/{sha256}"
 
     def want(self, *artifacts: str) -> None:
-        """Make these the config, and wait until the files of all others are gone."""
+        """Make these the config, and wait until the files of all others are gone for good."""
         self._generation += 1
         config = {"generation": self._generation, "artifacts": sorted(artifacts)}
         self._call("PUT", "/artifacts-config", config)
         _wait_until(
             lambda: self._files() <= set(artifacts), "what was dropped is there", FILE_POLL_S
         )
+        settle()
 
     def put(self, body: Body) -> Sample:
         """Send a body: from the first byte of the request to the last of the answer.

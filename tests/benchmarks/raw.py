@@ -1,7 +1,7 @@
 """The raw operations: what the disk, one core and the loopback give to a script that does no more.
 
-Each returns a `Sample` of the artifact's size. What a run leaves behind is removed after its time
-was taken, so that it does not weigh on the next.
+Each returns a `Sample` of the artifact's size. What a run leaves behind is removed, and the disk
+settled, after its time was taken, so that it does not weigh on the next.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def hash_then_write_twice(body: Path, targets: Sequence[Path]) -> Sample:
     began_s = time.perf_counter()
     _in_threads(targets, lambda target: _copy_and_sync(body, target))
     writing_s = time.perf_counter() - began_s
-    _remove(targets)
+    remove(targets)
     return Sample(hashing.size_bytes, hashing.seconds + writing_s)
 
 
@@ -56,7 +56,7 @@ def write_twice_directly(size_bytes: int, targets: Sequence[Path]) -> Sample:
         _in_threads(targets, lambda target: _write_directly(block, size_bytes, target))
         return Sample(size_bytes, time.perf_counter() - began_s)
     finally:
-        _remove(targets)
+        remove(targets)
 
 
 def socket_copy(size_bytes: int) -> Sample:
@@ -108,6 +108,16 @@ def _in_threads(targets: Sequence[Path], work: Callable[[Path], None]) -> None:
             done.result()
 
 
-def _remove(targets: Sequence[Path]) -> None:
+def remove(targets: Sequence[Path]) -> None:
+    """Delete files, and wait for the disk to be done with them."""
     for target in targets:
         target.unlink(missing_ok=True)
+    settle()
+
+
+def settle() -> None:
+    """Have everything written that waits for it, and the space of deleted files given back.
+
+    Else the next fsync of anyone pays for it: a filesystem may discard what was deleted.
+    """
+    os.sync()

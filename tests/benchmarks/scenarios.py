@@ -141,8 +141,7 @@ def _curl(rig: Rig, url: str, *, check: bool) -> Sample:
     seconds = time.perf_counter() - began_s
     if found != rig.body.sha256:
         raise RuntimeError(f"curl: expected {rig.body.sha256}, found {found}")
-    # What it left in memory must not be written while the next one is timed.
-    file.unlink()
+    raw.remove([file])
     return Sample(rig.size_bytes, seconds)
 
 
