@@ -21,8 +21,8 @@ from depot import fencing
 from depot.artifact import ArtifactHash, Generation
 from depot.dataset import Dataset
 from depot.errors import (
-    ArtifactGeneration,
     DatasetUnusable,
+    DepotError,
     HashMismatch,
     Io,
     LengthMismatch,
@@ -286,12 +286,12 @@ class Put:
                 *(self._name(index, file) for index, file in ingested.staged.items())
             )
             landed = {index for index in named if index is not None}
+            copy = Copy(ingested.size_bytes, verified_at_s=time.time())
             try:
                 self._check_fence()
-            except ArtifactGeneration:
-                await self._take_back(landed)
+            except DepotError:
+                await self._take_back(landed, copy)
                 raise
-            copy = Copy(ingested.size_bytes, verified_at_s=time.time())
             for index in landed:
                 self._desk.mirrors.all[index].record(self._artifact, copy)
         self.release()
@@ -311,14 +311,16 @@ class Put:
             return None
         return index
 
-    async def _take_back(self, landed: Collection[int]) -> None:
+    async def _take_back(self, landed: Collection[int], copy: Copy) -> None:
         for index in sorted(landed):
             mirror = self._desk.mirrors.all[index]
-            try:
+            if self._artifact in mirror.artifacts:
+                # Another writer's was there before; its end is the reconciler's business, which
+                # knows of grace periods (D4) and deletes nothing without a config.
+                mirror.record(self._artifact, copy)
+                continue
+            with suppress(OSError, DatasetUnusable):  # not recorded: the reconciler finds the file
                 await mirror.call(Dataset.unlink, self._artifact)
-            except (OSError, DatasetUnusable):
-                continue  # not recorded, so not served; the reconciler finds the file
-            mirror.record(self._artifact, None)
 
     async def _discard(self, file: StagedFile) -> None:
         for mirror in self._desk.mirrors.readable():

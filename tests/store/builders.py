@@ -159,10 +159,11 @@ class Node:
         await off_loop(self.away_path(index).rename, self.paths[index])
 
     async def write_file(self, index: int, name: str, content: bytes) -> None:
-        """Put a file there behind the store's back."""
+        """Put a file there behind the store's back, also while the dataset is away."""
 
         def write() -> None:
-            path = self.paths[index] / name
+            away = self.away_path(index)
+            path = (away if away.exists() else self.paths[index]) / name
             path.unlink(missing_ok=True)
             path.write_bytes(content)
 

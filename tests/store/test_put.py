@@ -345,6 +345,50 @@ async def test_a_put_whose_artifact_left_the_config_leaves_nothing(node: Node) -
     assert await node.leftovers() == []
 
 
+@pytest.mark.parametrize("change", ["config", "reset"])
+async def test_a_file_that_was_named_while_the_config_moved_on_is_taken_back(
+    node: Node, change: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        naming = [node.disk(index).hang("rename", name=str(hash_of(ONE))) for index in (A, B)]
+        running = asyncio.ensure_future(put(store, ONE))
+        for hang in naming:
+            await off_loop(hang.wait_begun)
+        if change == "config":
+            await store.put_config(config(2, TWO))
+        else:
+            await store.reset(Generation(1))
+        for hang in naming:
+            hang.let_go()
+        with pytest.raises(ArtifactGeneration if change == "config" else NoConfig):
+            await running
+        assert reserved_bytes(store) == used_bytes(store) == [0, 0]
+        assert await node.names(A) == await node.names(B) == set()
+
+
+async def test_taking_back_spares_the_copy_of_a_writer_that_was_faster(node: Node) -> None:
+    # D4: what was acknowledged before a mass drop stays for the grace period.
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        late = GatedSource(ONE)
+        running = asyncio.ensure_future(put(store, ONE, source=late))
+        await late.reached()
+        await put(store, ONE)
+        naming = [node.disk(index).hang("rename", name=str(hash_of(ONE))) for index in (A, B)]
+        late.open_gate()
+        for hang in naming:
+            await off_loop(hang.wait_begun)
+        await store.put_config(config(2))
+        for hang in naming:
+            hang.let_go()
+        with pytest.raises(ArtifactGeneration):
+            await running
+        await store.put_config(config(3, ONE))
+        assert copies(store) == {hash_of(ONE): 2}
+        assert await node.read(A, ONE) == await node.read(B, ONE) == ONE
+
+
 # Ends of all kinds
 
 
