@@ -174,17 +174,21 @@ class Put:
         self._good: list[Mirror] = []
 
     async def look_for_copies(self) -> None:
-        """Verify the copies that are there; with one on every healthy dataset the put is held."""
+        """Verify the copies that are there; with one on every healthy dataset the put is held.
+
+        Raises:
+            TooFewCopies: it would be held, but by fewer datasets than `min_copies`.
+        """
         verified = await asyncio.gather(*(verify_copy(m, self._artifact) for m in self._healthy))
         self._good = [m for m, copy in zip(self._healthy, verified, strict=True) if copy]
         if self._good and len(self._good) == len(self._healthy):
-            self.held = self._stored(())
+            self.held = self._held()
 
     def reserve(self) -> None:
         """Reserve space on every healthy dataset without a good copy.
 
         Raises:
-            TooLarge, QuotaExceeded.
+            TooLarge, QuotaExceeded, TooFewCopies.
         """
         size_bytes = self._length_bytes or 0
         self._check_size(size_bytes)
@@ -198,7 +202,7 @@ class Put:
             return
         if not self._good:
             raise QuotaExceeded(f"no dataset has room for the {size_bytes} bytes now")
-        self.held = self._stored(())
+        self.held = self._held()
 
     def release(self) -> None:
         """Give back what is still reserved."""
@@ -345,12 +349,20 @@ class Put:
                     "datasets": stored.datasets,
                 },
             )
+        self._check_copies(stored)
+        return stored
+
+    def _held(self) -> Stored:
+        stored = self._stored(())
+        self._check_copies(stored)
+        return stored
+
+    def _check_copies(self, stored: Stored) -> None:
         if stored.copies < self._desk.limits.min_copies:
             raise TooFewCopies(
                 f"{stored.copies} durable copies, at least {self._desk.limits.min_copies} are "
                 "expected; what was written stays"
             )
-        return stored
 
     def _no_copy(self, ingested: Ingested) -> QuotaExceeded | Io:
         errors = list(ingested.failures.values())

@@ -19,6 +19,7 @@ from depot.errors import (
     LengthMismatch,
     NoConfig,
     NotInConfig,
+    TooFewCopies,
     TooManyPuts,
 )
 from tests.store.builders import (
@@ -296,6 +297,21 @@ async def test_a_copy_that_cannot_be_read_is_not_held_and_is_replaced(node: Node
         assert (await put(store, ONE)).copies == 2
         assert states(store) == ["healthy", "healthy"]
     assert await node.inode(B, ONE) != before
+
+
+async def test_held_is_not_enough_with_fewer_copies_than_demanded(node: Node) -> None:
+    async with node.open(min_copies=2) as store:
+        await store.put_config(config(1, ONE))
+        await node.take_away(B)
+        await store.check_datasets()
+        with pytest.raises(TooFewCopies):
+            await put(store, ONE)
+        with pytest.raises(TooFewCopies):
+            await put(store, ONE)
+        await node.bring_back(B)
+        await store.check_datasets()
+        await store.remirror()
+        assert (await put(store, ONE)).copies == 2
 
 
 # What stands under an artifact's name
