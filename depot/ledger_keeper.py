@@ -100,11 +100,17 @@ class LedgerKeeper:
         await self.reload()
 
     async def reload(self) -> bool:
-        """Look at every ledger again, after a dataset came; tell whether the config changed."""
+        """Look at every ledger again, after a dataset came; tell whether the config changed.
+
+        What came is written to from here on.
+        """
         async with self._lock:
             before = self.resolved
+            joining = [mirror for mirror in self._mirrors.all if mirror.joining]
             readings = await self._read_all()
             self._adopt(readings, remembered=_settled_ledger(before))
+            for mirror in joining:
+                mirror.join()
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
                 await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
                 if self.resolved.certain:

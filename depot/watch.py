@@ -20,7 +20,7 @@ class Watch:
     """Looks after the state of every mirror.
 
     Args:
-        on_return: awaited after a mirror became healthy again.
+        on_return: awaited after a mirror came or recovered; reads what it says and lets it join.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Watch:
             await self._attach(mirror)
         else:
             await self._probe(mirror)
-        if mirror.healthy and before is not MirrorState.HEALTHY:
+        if mirror.joining or (mirror.readable and before is MirrorState.MISSING):
             await self._on_return()
 
     async def _watch(self, mirror: Mirror) -> None:
