@@ -216,6 +216,7 @@ class Mirror:
             with suppress(OSError):
                 await self._threads.call(self.timeout_s, self._dataset.close)
             self._dataset = None
+        self.state, self.last_error = MirrorState.MISSING, "closed"
         self._threads.close()
 
     def _move(self, state: MirrorState) -> None:

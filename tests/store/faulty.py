@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,13 +27,16 @@ class Rule:
     times: int | None
     strikes: int = 0
 
-    def meet(self, call: str, name: str) -> None:
+    def meet(self, call: str, name: str) -> bool:
+        """Strike, if it is this rule's turn; tell whether it was."""
         if call != self.call or self.name not in name or self.times == self.strikes:
-            return
+            return False
         self.left -= 1
-        if self.left <= 0:
-            self.strikes += 1
-            self.action()
+        if self.left > 0:
+            return False
+        self.strikes += 1
+        self.action()
+        return True
 
 
 class Hang:
@@ -41,6 +45,7 @@ class Hang:
     def __init__(self) -> None:
         self._begun = threading.Event()
         self._let_go = threading.Event()
+        self._ended = threading.Event()
 
     def __call__(self) -> None:
         self._begun.set()
@@ -51,6 +56,12 @@ class Hang:
 
     def let_go(self) -> None:
         self._let_go.set()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def wait_ended(self) -> None:
+        assert self._ended.wait(WAIT_S), "the call has not ended"
 
 
 class FaultyDisk(Disk):
@@ -113,47 +124,51 @@ class FaultyDisk(Disk):
     def heal(self) -> None:
         self._rules.clear()
 
-    def _meet(self, call: str, name: str = "") -> None:
+    @contextmanager
+    def _meeting(self, call: str, name: str = "") -> Iterator[None]:
         self.calls.append((call, name))
-        for rule in tuple(self._rules):
-            rule.meet(call, name)
+        met = [rule for rule in tuple(self._rules) if rule.meet(call, name)]
+        yield
+        for rule in met:
+            if isinstance(rule.action, Hang):
+                rule.action.end()
 
     def open(self, name: str, flags: int, mode: int = 0o600, *, dir_fd: int) -> int:
         changes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        self._meet("create" if changes else "open", name)
-        return super().open(name, flags, mode, dir_fd=dir_fd)
+        with self._meeting("create" if changes else "open", name):
+            return super().open(name, flags, mode, dir_fd=dir_fd)
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
-        self._meet("pread", _name(fd))
-        return super().pread(fd, size_bytes, offset_bytes)
+        with self._meeting("pread", _name(fd)):
+            return super().pread(fd, size_bytes, offset_bytes)
 
     def write(self, fd: int, content: memoryview) -> int:
-        self._meet("write", _name(fd))
-        return super().write(fd, content)
+        with self._meeting("write", _name(fd)):
+            return super().write(fd, content)
 
     def fsync(self, fd: int) -> None:
-        self._meet("fsync", _name(fd))
-        super().fsync(fd)
+        with self._meeting("fsync", _name(fd)):
+            super().fsync(fd)
 
     def fsync_directory(self, fd: int) -> None:
-        self._meet("fsync_directory", _name(fd))
-        super().fsync_directory(fd)
+        with self._meeting("fsync_directory", _name(fd)):
+            super().fsync_directory(fd)
 
     def fallocate(self, fd: int, size_bytes: int) -> None:
-        self._meet("fallocate", _name(fd))
-        super().fallocate(fd, size_bytes)
+        with self._meeting("fallocate", _name(fd)):
+            super().fallocate(fd, size_bytes)
 
     def rename(self, source: str, target: str, *, dir_fd: int) -> None:
-        self._meet("rename", f"{source} -> {target}")
-        super().rename(source, target, dir_fd=dir_fd)
+        with self._meeting("rename", f"{source} -> {target}"):
+            super().rename(source, target, dir_fd=dir_fd)
 
     def unlink(self, name: str, *, dir_fd: int) -> None:
-        self._meet("unlink", name)
-        super().unlink(name, dir_fd=dir_fd)
+        with self._meeting("unlink", name):
+            super().unlink(name, dir_fd=dir_fd)
 
     def statvfs(self, fd: int) -> os.statvfs_result:
-        self._meet("statvfs")
-        return super().statvfs(fd)
+        with self._meeting("statvfs"):
+            return super().statvfs(fd)
 
 
 def _name(fd: int) -> str:

@@ -22,6 +22,7 @@ from depot.errors import (
     TooFewCopies,
     TooManyPuts,
 )
+from depot.ledger import Ledger
 from tests.store.builders import (
     MIB,
     ONE,
@@ -405,7 +406,46 @@ async def test_taking_back_spares_the_copy_of_a_writer_that_was_faster(node: Nod
         assert await node.read(A, ONE) == await node.read(B, ONE) == ONE
 
 
+async def test_nothing_lands_while_two_datasets_contradict_each_other(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await node.take_away(B)
+        await store.check_datasets()
+        source = GatedSource(ONE)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        await node.write_ledger(B, Ledger(0, config(1, TWO)))
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert store.status().ledger == "conflicted"
+        source.open_gate()
+        with pytest.raises(Exception, match="different configs of generation 1"):
+            await running
+        assert await node.names(A) == set()
+
+
 # Ends of all kinds
+
+
+async def test_a_cancelled_put_keeps_its_reservation_until_its_bytes_are_gone(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, LARGE))
+        source = GatedSource(LARGE, before_bytes=3 * MIB)
+        discarding = [node.disk(index).hang("unlink", name="staging") for index in (A, B)]
+        running = asyncio.ensure_future(put(store, LARGE, source=source))
+        await source.reached()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        for hang in discarding:
+            await off_loop(hang.wait_begun)
+        assert reserved_bytes(store) == [len(LARGE), len(LARGE)]  # Q1
+        for hang in discarding:
+            hang.let_go()
+            await off_loop(hang.wait_ended)
+        assert await node.leftovers() == []
+    await threads_end("ingest-")
+    assert reserved_bytes(store) == [0, 0]
 
 
 async def test_two_hundred_puts_leave_no_descriptor_and_no_thread(node: Node) -> None:
