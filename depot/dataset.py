@@ -124,12 +124,23 @@ class Dataset:
         return found
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
-        """Open an artifact for reading: descriptor and size in bytes."""
-        fd = self.disk.open(str(artifact), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
+        """Open an artifact for reading: descriptor and size in bytes.
+
+        Raises:
+            FileNotFoundError: there is none; a link or directory of its name is not one.
+        """
+        # O_NONBLOCK: a FIFO in the file's place must not hang the reader.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = self.disk.open(str(artifact), flags, dir_fd=self._root)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise FileNotFoundError(errno.ENOENT, "a symbolic link") from error
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
-            raise OSError(errno.EINVAL, "not a regular file")
+            raise FileNotFoundError(errno.ENOENT, "not a regular file")
         return fd, found.st_size
 
     def stage(self) -> tuple[int, str]:

@@ -309,8 +309,11 @@ class Put:
         try:
             if mirror.dataset is not file.dataset:
                 raise DatasetUnusable(f"{mirror.path} went away and came back during the write")
-            await mirror.call(Dataset.commit, file.name, self._artifact)
+            await mirror.read(Dataset.commit, file.name, self._artifact)
         except (OSError, DatasetUnusable) as error:
+            # A directory under the artifact's name says nothing about the rest of the dataset.
+            if not isinstance(error, IsADirectoryError):
+                mirror.failed(error)
             self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
             return None
         return index

@@ -75,8 +75,10 @@ class Remirrorer:
             if put.held is not None:
                 return False
             with await self._reader.open(artifact) as copy:
-                await put.receive(FileSource(copy.fd))
-        return True
+                stored = await put.receive(FileSource(copy.fd))
+        if stored.failures:
+            self.failures[artifact] = "; ".join(stored.failures)
+        return not stored.failures
 
     def _count(self, config: ArtifactConfig) -> tuple[ArtifactHash, ...]:
         total = len(self._mirrors.all)

@@ -333,6 +333,43 @@ async def test_a_symbolic_link_under_an_artifacts_name_is_replaced_and_never_fol
     assert (await off_loop(victim.stat)).st_mode & 0o200
 
 
+async def test_a_directory_under_an_artifacts_name_is_left_alone_and_costs_one_copy(
+    node: Node,
+) -> None:
+    await off_loop(node.file(A, ONE).mkdir)
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        stored = await put(store, ONE)
+        assert (stored.datasets, stored.copies) == (2, 1)
+        assert stored.failures == ("dataset 1: EISDIR: Is a directory",)
+        assert states(store) == ["healthy", "healthy"]  # one name says nothing about the disk
+        assert (await put(store, TWO)).copies == 2
+        assert await store.remirror() == 0
+        assert any("EISDIR" in warning for warning in store.status().warnings)
+        await store.put_config(config(2, TWO))
+        await store.reconcile()
+    assert await off_loop(node.file(A, ONE).is_dir)
+
+
+@pytest.mark.parametrize("what", ["symlink", "directory", "fifo"])
+async def test_what_replaced_an_artifact_behind_our_back_is_not_read(
+    node: Node, tmp_path: Path, what: str
+) -> None:
+    async with node.open(device_timeout_s=5.0) as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        path = node.file(A, ONE)
+        await off_loop(path.unlink)
+        victim = tmp_path / "victim"
+        await off_loop(victim.write_bytes, TWO)
+        make = {"symlink": lambda: path.symlink_to(victim), "directory": path.mkdir}
+        await off_loop(make.get(what, lambda: os.mkfifo(path)))
+        with await store.open_artifact(hash_of(ONE)) as opened:
+            assert opened.dataset == B
+        assert states(store) == ["healthy", "healthy"]
+        assert copies(store) == {hash_of(ONE): 1}
+
+
 # The fence at the commit (G5)
 
 
