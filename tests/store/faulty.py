@@ -128,10 +128,12 @@ class FaultyDisk(Disk):
     def _meeting(self, call: str, name: str = "") -> Iterator[None]:
         self.calls.append((call, name))
         met = [rule for rule in tuple(self._rules) if rule.meet(call, name)]
-        yield
-        for rule in met:
-            if isinstance(rule.action, Hang):
-                rule.action.end()
+        try:
+            yield
+        finally:
+            for rule in met:
+                if isinstance(rule.action, Hang):
+                    rule.action.end()
 
     def open(self, name: str, flags: int, mode: int = 0o600, *, dir_fd: int) -> int:
         changes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)

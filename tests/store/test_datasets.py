@@ -1,0 +1,377 @@
+"""One dataset fails in every way; the other serves (B4). Then it comes back (B5, G3)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from depot.errors import DatasetBusy, NoDataset, QuotaExceeded
+from depot.initialise import init_datasets
+from depot.store import ArtifactStore
+from tests.store.builders import (
+    MIB,
+    ONE,
+    THREE,
+    TWO,
+    A,
+    B,
+    GatedSource,
+    Node,
+    config,
+    copies,
+    hash_of,
+    off_loop,
+    put,
+    read_back,
+    reserved_bytes,
+    states,
+    used_bytes,
+)
+
+LARGE = os.urandom(5 * MIB + 77)
+
+
+async def check_serves_alone(store: ArtifactStore, content: bytes) -> None:
+    """The other dataset does everything that can be asked of a node."""
+    stored = await put(store, content)
+    assert stored.copies == 1
+    assert await read_back(store, content) == content
+    await store.put_pin("consumer", [hash_of(content)])
+    assert copies(store)[hash_of(content)] == 1
+
+
+async def check_joins_again(node: Node, store: ArtifactStore, *contents: bytes) -> None:
+    """Both datasets are used again, and what the returned one lacks is brought to it."""
+    await store.check_datasets()
+    assert states(store) == ["healthy", "healthy"]
+    assert [d.last_error for d in store.status().datasets] == [None, None]
+    assert (await node.ledger(A)) == (await node.ledger(B))
+    await store.remirror()
+    assert copies(store) == dict.fromkeys(map(hash_of, contents), 2)
+    assert [await node.read(B, content) for content in contents] == list(contents)
+    assert store.status().under_replicated == ()
+    assert used_bytes(store) == [sum(map(len, contents))] * 2
+    assert reserved_bytes(store) == [0, 0]
+
+
+# Missing, before the start and after
+
+
+async def test_a_dataset_missing_at_the_start_is_used_when_it_comes(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+    await node.take_away(B)
+    async with node.open() as store:
+        status = store.status().datasets[B]
+        assert (status.state, status.mounted, status.dataset_id) == ("missing", False, None)
+        assert "No such file or directory" in (status.last_error or "")
+        await check_serves_alone(store, ONE)
+        await store.put_config(config(2, ONE, TWO))
+        assert (await put(store, TWO, generation=2)).copies == 1
+        await node.bring_back(B)
+        await check_joins_again(node, store, ONE, TWO)
+    assert [fields["dataset"] for kind, fields in node.events if kind == "dataset_returned"] == [
+        str(node.paths[B])
+    ]
+    assert node.kinds().count("healed") == 2
+
+
+async def test_a_dataset_without_its_marker_is_missing_and_nothing_is_written_there(
+    node: Node,
+) -> None:
+    marker = node.paths[B] / ".sled-depot" / "marker.json"
+    kept = await off_loop(marker.read_bytes)
+    await off_loop(marker.unlink)
+    async with node.open() as store:
+        assert states(store) == ["healthy", "missing"]
+        assert "has no marker" in (store.status().datasets[B].last_error or "")
+        await off_loop(marker.write_bytes, kept)
+        await store.check_datasets()
+        await store.put_config(config(1, ONE))
+        await off_loop(marker.unlink)
+        assert (await put(store, ONE)).copies == 1
+        assert states(store) == ["healthy", "missing"]
+        assert "lost its marker" in (store.status().datasets[B].last_error or "")
+        assert await node.names(B) == set()
+        await off_loop(marker.write_bytes, kept)
+        await check_joins_again(node, store, ONE)
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"format": 1}'])
+async def test_a_torn_marker_is_a_dataset_that_is_missing(node: Node, torn: bytes) -> None:
+    await node.write_file(B, ".sled-depot/marker.json", torn)
+    async with node.open() as store:
+        assert states(store) == ["healthy", "missing"]
+        assert "marker.json" in (store.status().datasets[B].last_error or "")
+
+
+async def test_another_sleds_dataset_is_left_alone(node: Node, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    await off_loop(other.mkdir)
+    await off_loop(init_datasets, [other], sled_id="another-sled")
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await node.take_away(B)
+        await off_loop(other.rename, node.paths[B])
+        before = await off_loop(lambda: sorted(os.listdir(node.paths[B])))
+        await store.check_datasets()
+        await store.check_datasets()
+        assert states(store) == ["healthy", "missing"]
+        reason = store.status().datasets[B].last_error or ""
+        assert "another-sled" in reason
+        assert "sled-under-test" in reason
+        await check_serves_alone(store, ONE)
+        await store.put_config(config(2, ONE, TWO))
+        assert await off_loop(lambda: sorted(os.listdir(node.paths[B]))) == before
+
+
+async def test_a_path_that_is_no_mount_is_missing_where_a_mount_is_required(node: Node) -> None:
+    async with node.open(require_mountpoint=True) as store:
+        assert states(store) == ["missing", "missing"]
+        assert "not a mount point" in (store.status().datasets[A].last_error or "")
+
+
+async def test_both_datasets_on_one_device_are_warned_about(node: Node) -> None:
+    async with node.open() as store:
+        assert any("one device" in warning for warning in store.status().warnings)
+
+
+# Failing in the middle of a put
+
+
+FAULTS = {
+    "EIO at create": ("create", errno.EIO, "EIO"),
+    "EIO in write": ("write", errno.EIO, "EIO"),
+    "EIO in fsync": ("fsync", errno.EIO, "EIO"),
+    "EIO in rename": ("rename", errno.EIO, "EIO"),
+    "EIO in fsync of the directory": ("fsync_directory", errno.EIO, "EIO"),
+    "read-only at create": ("create", errno.EROFS, "EROFS"),
+    "read-only in rename": ("rename", errno.EROFS, "EROFS"),
+}
+
+
+@pytest.mark.parametrize("content", [ONE, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+async def test_a_dataset_that_fails_in_a_put_costs_one_copy(
+    node: Node, fault: tuple[str, int, str], content: bytes
+) -> None:
+    call, error, name = fault
+    async with node.open() as store:
+        await store.put_config(config(1, content, TWO))
+        node.disk(B).fail(call, error)
+        stored = await put(store, content)
+        assert (stored.datasets, stored.copies) == (2, 1)
+        assert stored.failures == (f"dataset 2: {name}: {os.strerror(error)}",)
+        assert states(store) == ["healthy", "suspect"]
+        status = store.status().datasets[B]
+        assert status.last_error == f"{name}: {os.strerror(error)}"
+        assert not status.full
+        assert copies(store) == {hash_of(content): 1}
+        assert reserved_bytes(store) == [0, 0]
+        stored = await put(store, TWO)  # it is not even tried there
+        assert (stored.datasets, stored.copies) == (1, 1)
+        node.disk(B).heal()
+        await check_joins_again(node, store, content, TWO)
+    assert node.kinds().count("dataset_lost") == node.kinds().count("dataset_returned") == 1
+    assert await node.leftovers() == []
+
+
+async def test_a_failed_fsync_is_never_tried_again(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        before = len([call for call, _ in node.disk(B).calls if call == "fsync"])
+        node.disk(B).fail("fsync", errno.EIO, times=1)
+        assert (await put(store, ONE)).copies == 1
+        assert len([call for call, _ in node.disk(B).calls if call == "fsync"]) == before + 1
+        assert await node.names(B) == set()
+
+
+async def test_a_dataset_that_turned_read_only_is_still_read(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await put(store, ONE)
+        node.disk(B).turn_read_only()
+        assert (await put(store, TWO)).copies == 1
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 1}
+        await store.check_datasets()
+        assert states(store) == ["healthy", "suspect"]
+        await node.take_away(A)
+        await store.check_datasets()
+        assert states(store) == ["missing", "suspect"]
+        assert await read_back(store, ONE) == ONE
+        assert store.config() == config(1, ONE, TWO)
+        with pytest.raises(NoDataset):
+            await put(store, TWO)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("content", [ONE, LARGE], ids=["small", "large"])
+async def test_a_full_dataset_costs_one_copy_and_is_not_missing(
+    node: Node, error: int, content: bytes
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, content))
+        node.disk(B).fill_up(error)
+        assert (await put(store, content)).copies == 1
+        status = store.status().datasets[B]
+        assert (status.state, status.full) == ("healthy", True)
+        assert errno.errorcode[error] in (status.last_error or "")
+        node.disk(B).heal()
+        await check_joins_again(node, store, content)
+        assert not store.status().datasets[B].full
+    assert await node.leftovers() == []
+
+
+async def test_both_datasets_full_is_a_quota_matter(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        for index in (A, B):
+            node.disk(index).fill_up()
+        with pytest.raises(QuotaExceeded):
+            await put(store, ONE)
+        assert copies(store) == {}
+
+
+# Hanging
+
+
+async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
+    async with node.open(device_timeout_s=0.2) as store:
+        await store.put_config(config(1, ONE))
+        hang = node.disk(B).hang("create")
+        assert (await put(store, ONE)).copies == 1
+    hang.let_go()
+
+
+# The path leads elsewhere
+
+
+async def test_a_dataset_moved_away_in_a_put_is_written_to_no_more(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        source = GatedSource(ONE, before_bytes=10)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        await node.take_away(B)
+        source.open_gate()
+        stored = await running
+        assert (stored.datasets, stored.copies) == (2, 1)
+        assert states(store) == ["healthy", "missing"]
+        assert not await off_loop((node.away_path(B) / str(hash_of(ONE))).exists)
+        await node.bring_back(B)
+        await check_joins_again(node, store, ONE)
+    assert await node.leftovers() == []
+
+
+async def test_nothing_is_written_to_a_directory_that_took_a_datasets_place(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        source = GatedSource(ONE, before_bytes=10)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        await node.take_away(B)
+        await off_loop(node.paths[B].mkdir)
+        source.open_gate()
+        assert (await running).copies == 1
+        assert (await put(store, TWO)).copies == 1
+        await store.put_config(config(2, ONE, TWO, THREE))
+        await store.check_datasets()
+        assert "has no marker" in (store.status().datasets[B].last_error or "")
+        assert await off_loop(os.listdir, node.paths[B]) == []
+        await off_loop(node.paths[B].rmdir)
+        await node.bring_back(B)
+        await check_joins_again(node, store, ONE, TWO)
+
+
+async def test_a_dataset_that_went_and_came_back_during_a_put_gets_nothing_from_before(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        source = GatedSource(ONE, before_bytes=10)
+        running = asyncio.ensure_future(put(store, ONE, source=source))
+        await source.reached()
+        await node.take_away(B)
+        await store.check_datasets()
+        await node.bring_back(B)
+        await store.check_datasets()
+        source.open_gate()
+        assert (await running).copies == 1
+        await check_joins_again(node, store, ONE)
+    assert await node.leftovers() == []
+
+
+# Both out
+
+
+async def test_with_both_datasets_out_every_verb_says_so_and_all_recovers(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        for index in (A, B):
+            await node.take_away(index)
+        await store.check_datasets()
+        assert states(store) == ["missing", "missing"]
+        for refused in (
+            lambda: store.put_config(config(2)),
+            lambda: put(store, ONE),
+            lambda: store.open_artifact(hash_of(ONE)),
+            lambda: store.describe(hash_of(ONE)),
+            lambda: store.put_pin("consumer", []),
+            lambda: store.delete_pin("consumer"),
+        ):
+            with pytest.raises(NoDataset) as error:
+                await refused()
+            assert str(node.root) not in str(error.value)
+        for verb in (store.config, store.list_artifacts, store.pins):
+            with pytest.raises(NoDataset):
+                verb()
+        assert await store.reconcile() == await store.remirror() == 0
+        for index in (A, B):
+            await node.bring_back(index)
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+        assert store.config() == config(1, ONE)
+        assert copies(store) == {hash_of(ONE): 2}
+
+
+async def test_a_start_with_no_dataset_at_all_waits_for_one(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+    for index in (A, B):
+        await node.take_away(index)
+    async with node.open() as store:
+        with pytest.raises(NoDataset):
+            store.config()
+        await node.bring_back(A)
+        await store.check_datasets()
+        assert store.config() == config(1, ONE)
+        assert (await put(store, ONE)).copies == 1
+
+
+# Locks
+
+
+async def test_a_second_store_on_the_same_datasets_is_refused(node: Node, tmp_path: Path) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        with pytest.raises(DatasetBusy, match="in use by another process"):
+            await ArtifactStore.open(node.paths, state_dir=tmp_path / "other-state")
+        with pytest.raises(DatasetBusy, match="state directory of a running agent"):
+            await ArtifactStore.open([tmp_path], state_dir=node.state_dir)
+    async with node.open() as store:
+        assert store.config() == config(1, ONE)
+
+
+async def test_with_one_dataset_locked_the_other_starts(node: Node, tmp_path: Path) -> None:
+    holding = await ArtifactStore.open([node.paths[A]], state_dir=tmp_path / "other-state")
+    async with node.open() as store:
+        assert states(store) == ["missing", "healthy"]
+        assert f"pid {os.getpid()}" in (store.status().datasets[A].last_error or "")
+        await holding.close()
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
