@@ -81,7 +81,8 @@ class BlockPool:
             self._rings += 1
             most = self.MAX_BLOCKS if self._rings <= self._generous_rings else self.MIN_BLOCKS
             if length_bytes is not None:
-                most = min(most, length_bytes // BLOCK_SIZE_BYTES + 1)
+                # Never a single block: the consumer that hangs would have it, and nobody else.
+                most = min(most, max(self.MIN_BLOCKS, length_bytes // BLOCK_SIZE_BYTES + 1))
             reused = [self._idle.pop() for _ in range(min(most, len(self._idle)))]
         blocks = reused + [Block() for _ in range(most - len(reused))]
         for block in blocks:

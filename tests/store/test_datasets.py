@@ -29,6 +29,7 @@ from tests.store.builders import (
     read_back,
     reserved_bytes,
     states,
+    threads_end,
     used_bytes,
 )
 
@@ -237,6 +238,26 @@ async def test_both_datasets_full_is_a_quota_matter(node: Node) -> None:
 
 
 # Hanging
+
+
+@pytest.mark.parametrize("content", [b"tiny", ONE, LARGE], ids=["tiny", "small", "large"])
+@pytest.mark.parametrize("call", ["create", "write", "fsync", "rename"])
+async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
+    node: Node, call: str, content: bytes
+) -> None:
+    async with node.open(device_timeout_s=0.3) as store:
+        await store.put_config(config(1, content))
+        hang = node.disk(B).hang(call)
+        stored = await put(store, content)
+        assert (stored.datasets, stored.copies) == (2, 1)
+        assert stored.failures == ("dataset 2: ETIMEDOUT: Connection timed out",)
+        assert states(store) == ["healthy", "suspect"]
+        assert await node.read(A, content) == content
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+        await check_joins_again(node, store, content)
+    await threads_end("ingest-")
+    assert await node.leftovers() == []
 
 
 async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
