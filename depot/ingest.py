@@ -147,6 +147,7 @@ class _Lane:
         self.sink = sink
         self.error: OSError | DatasetUnusable | None = None
         self.cancelled = False
+        self.abandoned = False
         self._ring = ring
         self._blocks: SimpleQueue[Block | None] = SimpleQueue()
 
@@ -166,6 +167,7 @@ class _Lane:
 
     def abandon(self) -> None:
         """Give up on a stuck thread: free the blocks it has not begun with."""
+        self.abandoned = True
         self.fail(OSError(errno.ETIMEDOUT, "the device is too slow for this write"))
         with suppress(Empty):
             while block := self._blocks.get_nowait():
@@ -276,7 +278,8 @@ class Ingestor:
         ended = True
         for lane, thread in zip(lanes, threads, strict=True):
             try:
-                thread.result(timeout=self._stall_timeout_s)
+                # What was given up had its time already.
+                thread.result(timeout=0 if lane.abandoned else self._stall_timeout_s)
             except TimeoutError:
                 lane.abandon()
                 ended = False

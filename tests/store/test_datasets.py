@@ -260,6 +260,15 @@ async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
     assert await node.leftovers() == []
 
 
+async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(node: Node) -> None:
+    async with node.open(device_timeout_s=1.0) as store:
+        await store.put_config(config(1, LARGE))
+        hang = node.disk(B).hang("write")
+        async with asyncio.timeout(1.9):
+            await put(store, LARGE)
+        hang.let_go()
+
+
 async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
     async with node.open(device_timeout_s=0.2) as store:
         await store.put_config(config(1, ONE))
