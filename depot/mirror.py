@@ -158,17 +158,18 @@ class Mirror:
             if self.state is MirrorState.HEALTHY:
                 self._move(MirrorState.SUSPECT)
 
-    def attached(self, dataset: Dataset, sizes: dict[ArtifactHash, int], *, writable: bool) -> None:
-        """Take over a dataset that was opened, with what a scan of it found."""
+    def attached(
+        self, dataset: Dataset, sizes: dict[ArtifactHash, int], problem: OSError | None
+    ) -> None:
+        """Take over a dataset that was opened, with what a scan found and why it is not written."""
         self._dataset = dataset
         self.revision += 1
         self.artifacts = {artifact: Copy(size) for artifact, size in sizes.items()}
         self.quota.set_used(sum(sizes.values()))
         self._move(MirrorState.SUSPECT)
-        if writable:
-            self.recovered()
-        else:
-            self.last_error = "read-only"
+        self.recovered()
+        if problem is not None:
+            self.failed(problem)
 
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""

@@ -23,12 +23,16 @@ from depot.worker import describe_error
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A dataset that was just opened, and what stands on it."""
+    """A dataset that was just opened, and what stands on it.
+
+    Attributes:
+        problem: why it cannot be written.
+    """
 
     dataset: Dataset
     sizes: dict[ArtifactHash, int]
     space: Space
-    writable: bool
+    problem: OSError | None
 
 
 class MirrorSet:
@@ -123,7 +127,7 @@ class MirrorSet:
             raise DatasetUnusable(f"{mirror.path} belongs to sled {sled_id}, not {self.sled_id}")
         self.sled_id = sled_id
         mirror.space = attachment.space
-        mirror.attached(dataset, attachment.sizes, writable=attachment.writable)
+        mirror.attached(dataset, attachment.sizes, attachment.problem)
 
     def _reasons(self) -> str:
         # The index, not the path: this message is on the wire (S4).
@@ -139,10 +143,8 @@ def _attach(path: Path, require_mountpoint: bool, sled_id: str | None, disk: Dis
         try:
             dataset.probe()
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES):
-                raise
-            return Attachment(dataset, sizes, space, writable=False)
-        return Attachment(dataset, sizes, space, writable=True)
+            return Attachment(dataset, sizes, space, error)
+        return Attachment(dataset, sizes, space, None)
     except BaseException:
         dataset.close()
         raise

@@ -209,6 +209,25 @@ async def test_a_dataset_that_turned_read_only_is_still_read(node: Node) -> None
             await put(store, TWO)
 
 
+@pytest.mark.parametrize("how", ["read-only", "EIO"])
+async def test_a_dataset_that_cannot_be_written_at_the_start_is_read(node: Node, how: str) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await put(store, ONE)
+    if how == "read-only":
+        node.disk(B).turn_read_only()
+    else:
+        node.disk(B).fail("write", errno.EIO)
+    async with node.open() as store:
+        assert states(store) == ["healthy", "suspect"]
+        name = "EROFS" if how == "read-only" else "EIO"
+        assert name in (store.status().datasets[B].last_error or "")
+        assert copies(store) == {hash_of(ONE): 2}
+        assert (await put(store, TWO)).copies == 1
+        node.disk(B).heal()
+        await check_joins_again(node, store, ONE, TWO)
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("content", [ONE, LARGE], ids=["small", "large"])
 async def test_a_full_dataset_costs_one_copy_and_is_not_missing(
@@ -235,6 +254,20 @@ async def test_both_datasets_full_is_a_quota_matter(node: Node) -> None:
         with pytest.raises(QuotaExceeded):
             await put(store, ONE)
         assert copies(store) == {}
+
+
+async def test_a_full_dataset_at_the_start_is_full_and_not_missing(node: Node) -> None:
+    # No inode left: not even an empty file can be made.
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await put(store, ONE)
+    node.disk(B).fill_up()
+    node.disk(B).fail("create", errno.ENOSPC)
+    async with node.open() as store:
+        assert states(store) == ["healthy", "healthy"]
+        assert copies(store) == {hash_of(ONE): 2}
+        assert (await put(store, TWO)).copies == 1
+        assert store.status().datasets[B].full
 
 
 # Hanging
