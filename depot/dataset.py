@@ -85,7 +85,11 @@ class Dataset:
                 )
             lock = _lock(root, path)
             dataset = cls(path, os.dup(root), lock, marker, disk)
-        dataset._clear_staging()
+        try:
+            dataset._clear_staging()
+        except BaseException:
+            dataset.close()  # or the next try would find the lock taken, by this process
+            raise
         return dataset
 
     def close(self) -> None:

@@ -438,3 +438,16 @@ async def test_with_one_dataset_locked_the_other_starts(node: Node, tmp_path: Pa
         await holding.close()
         await store.check_datasets()
         assert states(store) == ["healthy", "healthy"]
+
+
+async def test_a_start_that_failed_half_way_holds_no_lock(node: Node) -> None:
+    # Clearing the staging directory fails once: the next look at the dataset attaches it.
+    await off_loop((node.paths[B] / ".sled-depot/staging/dead").write_bytes, b"half")
+    node.disk(B).fail("unlink", errno.EIO, times=1)
+    descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+    async with node.open() as store:
+        assert states(store) == ["healthy", "missing"]
+        assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors + 3
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+    assert await node.leftovers() == []
