@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from depot.dataset import Dataset
 from depot.errors import DatasetBusy, DatasetUnusable
+from depot.keyed_lock import KeyedLock
 from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
 
@@ -29,6 +30,7 @@ class Watch:
         self._mirrors = mirrors
         self._interval_s = interval_s
         self._on_return = on_return
+        self._looking: KeyedLock[int] = KeyedLock()
 
     async def run(self) -> None:
         """Watch every mirror until cancelled; a hung one delays nobody else."""
@@ -38,6 +40,10 @@ class Watch:
 
     async def check(self, mirror: Mirror) -> None:
         """Look at one mirror now."""
+        async with self._looking.hold(mirror.index):
+            await self._check(mirror)
+
+    async def _check(self, mirror: Mirror) -> None:
         before = mirror.state
         if before is MirrorState.MISSING:
             await self._attach(mirror)

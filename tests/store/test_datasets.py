@@ -416,6 +416,15 @@ async def test_a_start_with_no_dataset_at_all_waits_for_one(node: Node) -> None:
         assert (await put(store, ONE)).copies == 1
 
 
+async def test_datasets_may_be_looked_at_by_several_at_once(node: Node) -> None:
+    await node.take_away(B)
+    async with node.open() as store:
+        await node.bring_back(B)
+        await asyncio.gather(*(store.check_datasets() for _ in range(5)))
+        assert states(store) == ["healthy", "healthy"]
+    assert node.kinds() == ["dataset_returned"]
+
+
 # Locks
 
 
