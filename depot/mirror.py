@@ -12,6 +12,7 @@ Nothing is written to a dataset that comes (back) before its ledger was read: it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -143,6 +144,18 @@ class Mirror:
         """Run a file operation whose failure says nothing about the rest of the dataset."""
         return await self._threads.call(self.timeout_s, function, self.dataset, *args, **kwargs)
 
+    async def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
+        """Open an artifact, as `Dataset.open_artifact`; its failure is not the mirror's.
+
+        A descriptor that comes too late, for whatever reason, is closed.
+        """
+        opening = self.begin(Dataset.open_artifact, self.dataset, artifact)
+        try:
+            return await self._threads.wait(self.timeout_s, opening)
+        except BaseException:
+            opening.add_done_callback(_close_opened)
+            raise
+
     def failed(self, error: OSError | DatasetUnusable) -> None:
         """Move the state after a failed operation."""
         if isinstance(error, DatasetUnusable):
@@ -225,3 +238,8 @@ class Mirror:
         before, self.state = self.state, state
         if before is not state:
             self._on_transition(self, before, state)
+
+
+def _close_opened(opening: Future[tuple[int, int]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Self
 
 from depot.artifact import ArtifactHash, Generation
-from depot.dataset import Dataset
 from depot.errors import DatasetUnusable, NotFound
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
@@ -123,7 +122,7 @@ class Reader:
 
     async def _try_open(self, mirror: Mirror, artifact: ArtifactHash) -> OpenArtifact | None:
         try:
-            fd, size_bytes = await mirror.read(Dataset.open_artifact, artifact)
+            fd, size_bytes = await mirror.open_artifact(artifact)
         except FileNotFoundError:
             mirror.record(artifact, None)
         except (OSError, DatasetUnusable) as error:

@@ -49,7 +49,7 @@ async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
 
 
 async def _matches(mirror: Mirror, artifact: ArtifactHash, size_bytes: int) -> bool:
-    fd, found_bytes = await mirror.read(Dataset.open_artifact, artifact)
+    fd, found_bytes = await mirror.open_artifact(artifact)
     digest = hashlib.sha256()
     try:
         if found_bytes != size_bytes:

@@ -59,12 +59,19 @@ class DaemonThreads:
         Raises:
             OSError: ETIMEDOUT, when the call has not ended by then. It may still end later.
         """
-        future = asyncio.wrap_future(self.submit(function, *args, **kwargs))
-        done, _ = await asyncio.wait((future,), timeout=timeout_s)
+        return await self.wait(timeout_s, self.submit(function, *args, **kwargs))
+
+    async def wait(self, timeout_s: float, call: Future[T]) -> T:
+        """Wait for a submitted call; see `call`. One that has not begun by then never will."""
+        future = asyncio.wrap_future(call)
+        try:
+            done, _ = await asyncio.wait((future,), timeout=timeout_s)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
         if not done:
             future.cancel()
-            name = getattr(function, "__name__", "call")
-            raise OSError(errno.ETIMEDOUT, f"{name} did not end within {timeout_s:g} s", self._name)
+            raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", self._name)
         return future.result()
 
     def close(self) -> None:

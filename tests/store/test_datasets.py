@@ -302,6 +302,35 @@ async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(node: Node)
         hang.let_go()
 
 
+async def test_an_open_that_hangs_gives_its_descriptor_back_when_it_ends(node: Node) -> None:
+    async with node.open(device_timeout_s=0.2) as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        hang = node.disk(A).hang("open", name=str(hash_of(ONE)))
+        with await store.open_artifact(hash_of(ONE)) as opened:
+            assert opened.dataset == B
+        hang.let_go()
+    await threads_end("dataset-")
+    assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors - 5
+
+
+async def test_a_cancelled_open_gives_its_descriptor_back(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        hang = node.disk(A).hang("open", name=str(hash_of(ONE)))
+        opening = asyncio.ensure_future(store.open_artifact(hash_of(ONE)))
+        await off_loop(hang.wait_begun)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        hang.let_go()
+    await threads_end("dataset-")
+    assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors - 5
+
+
 async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
     async with node.open(device_timeout_s=0.2) as store:
         await store.put_config(config(1, ONE))
