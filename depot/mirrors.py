@@ -112,6 +112,34 @@ class MirrorSet:
         except OSError as error:
             mirror.last_error = describe_error(error)
 
+    async def attach_all(self, known_sled_id: str | None) -> None:
+        """Attach every dataset that is there, at boot.
+
+        `known_sled_id` names the sled this node was before, for when none is configured: another
+        sled's disk in the first slot does not decide whose datasets these are (G1).
+
+        Raises:
+            DatasetBusy: other processes use all of them.
+        """
+        configured = self.sled_id
+        self.sled_id = configured or known_sled_id
+        await self._attach_each()
+        if not self.readable() and self.sled_id != configured:
+            self.sled_id = configured  # nothing of that sled is left here
+            await self._attach_each()
+        self.sled_id = self.sled_id or known_sled_id
+
+    async def _attach_each(self) -> None:
+        busy: list[DatasetBusy] = []
+        # Without a known sled the first one decides, so it comes before the others.
+        for mirror in self.all:
+            try:
+                await self.attach(mirror)
+            except DatasetBusy as error:
+                busy.append(error)
+        if busy and len(busy) == len(self.all):
+            raise busy[0]
+
     async def close(self) -> None:
         """Release every dataset."""
         for attaching in self._attaching.values():

@@ -64,6 +64,17 @@ class StateDir:
             return None, f"the witness is about sled {about}, this is sled {sled_id}"
         return rank, None
 
+    def known_sled_id(self) -> str | None:
+        """Return the sled that the witness is about; None when it does not say.
+
+        Raises:
+            FormatTooNew: it was written by a newer program.
+        """
+        try:
+            return decode_witness((self.path / WITNESS_NAME).read_bytes())[1]
+        except (OSError, Unreadable):
+            return None  # `read_witness` reports it
+
     def write_witness(self, rank: Rank, sled_id: str | None) -> None:
         """Replace the witness durably."""
         write_document(self._root, WITNESS_NAME, encode_witness(rank, sled_id))

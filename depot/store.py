@@ -25,11 +25,7 @@ from typing import Self
 from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.disk import DiskOf, system_disk
-from depot.errors import (
-    ConfigNotFound,
-    DatasetBusy,
-    NoConfig,
-)
+from depot.errors import ConfigNotFound, NoConfig
 from depot.ingest import Ingestor
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Mirror, MirrorState
@@ -152,7 +148,8 @@ class ArtifactStore:
         opened = await asyncio.to_thread(StateDir.open, state_dir)
         store = cls(datasets, opened, options or StoreOptions(), on_event, disk_of)
         try:
-            await store._attach_all()
+            known_sled_id = await asyncio.to_thread(opened.known_sled_id)
+            await store._mirrors.attach_all(known_sled_id)
             await store._keeper.load()
             store._opened = True
         except BaseException:
@@ -346,20 +343,6 @@ class ArtifactStore:
         grace_s = self._reconciler.next_grace_end_s() - time.time()
         interval_s = self._options.reconcile_interval_s
         return min(interval_s, grace_s + 0.1) if grace_s > 0 else interval_s
-
-    async def _attach_all(self) -> None:
-        async def attach(mirror: Mirror) -> DatasetBusy | None:
-            try:
-                await self._mirrors.attach(mirror)
-            except DatasetBusy as error:
-                return error
-            return None
-
-        # The first decides whose datasets these are, so it comes before the others.
-        busy = [await attach(mirror) for mirror in self._mirrors.all]
-        errors = [error for error in busy if error is not None]
-        if errors and len(errors) == len(self._mirrors.all):
-            raise errors[0]
 
     async def _on_return(self) -> None:
         if await self._keeper.reload():

@@ -11,6 +11,7 @@ import pytest
 
 from depot.errors import DatasetBusy, NoDataset, QuotaExceeded
 from depot.initialise import init_datasets
+from depot.ledger import LEDGER_NAME
 from depot.store import ArtifactStore
 from tests.store.builders import (
     MIB,
@@ -128,6 +129,20 @@ async def test_another_sleds_dataset_is_left_alone(node: Node, tmp_path: Path) -
         await check_serves_alone(store, ONE)
         await store.put_config(config(2, ONE, TWO))
         assert await off_loop(lambda: sorted(os.listdir(node.paths[B]))) == before
+
+
+async def test_another_sleds_dataset_in_the_first_slot_takes_nothing_over(
+    node: Node, tmp_path: Path
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(7, ONE))
+    other = tmp_path / "other"
+    await off_loop(other.mkdir)
+    await off_loop(init_datasets, [other], sled_id="another-sled")
+    async with node.open(paths=[other, node.paths[B]]) as store:
+        assert states(store) == ["missing", "healthy"]
+        assert store.status().sled_id == "sled-under-test"
+        assert store.status().generation == 7
 
 
 async def test_a_path_that_is_no_mount_is_missing_where_a_mount_is_required(node: Node) -> None:
@@ -489,3 +504,22 @@ async def test_a_start_that_failed_half_way_holds_no_lock(node: Node) -> None:
         await store.check_datasets()
         assert states(store) == ["healthy", "healthy"]
     assert await node.leftovers() == []
+
+
+async def test_a_ledger_that_cannot_be_written_keeps_its_dataset_out_quietly(node: Node) -> None:
+    # A directory in the ledger's place cannot be replaced: G3 allows no healthy dataset without it.
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+    path = node.paths[B] / LEDGER_NAME
+    await off_loop(path.unlink)
+    await off_loop(path.mkdir)
+    async with node.open() as store:
+        for _ in range(3):
+            await store.check_datasets()
+            assert states(store) == ["healthy", "suspect"]
+        assert "EISDIR" in (store.status().datasets[B].last_error or "")
+        assert (await put(store, ONE)).copies == 1
+        await off_loop(path.rmdir)
+        await check_joins_again(node, store, ONE)
+    assert node.kinds().count("dataset_returned") == 1
+    assert "dataset_lost" not in node.kinds()
