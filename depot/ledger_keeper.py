@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -102,21 +102,22 @@ class LedgerKeeper:
     async def reload(self) -> bool:
         """Look at every ledger again, after a dataset came; tell whether the config changed.
 
-        What came is written to from here on.
+        What came is written to by others once it has the ledger (G3); one that cannot take it
+        stays out.
         """
         async with self._lock:
             before = self.resolved
             joining = [mirror for mirror in self._mirrors.all if mirror.joining]
             readings = await self._read_all()
             self._adopt(readings, remembered=_settled_ledger(before))
-            for mirror in joining:
-                mirror.join()
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
-                await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
+                await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger), joining)
                 if self.resolved.certain:
                     await self._acknowledge(self.resolved.floor)
             if self.book.version:
-                await self._spread(_PINS, encode_pins(self.book))
+                await self._spread(_PINS, encode_pins(self.book), joining)
+            for mirror in joining:
+                mirror.join()
             return before.floor != self.resolved.floor
 
     async def put_config(self, proposed: ArtifactConfig) -> bool:
@@ -235,12 +236,12 @@ class LedgerKeeper:
             raise QuotaExceeded("every dataset is full, also its reserve for metadata")
         raise Io("no dataset could write it")
 
-    async def _spread(self, name: str, content: bytes) -> None:
+    async def _spread(self, name: str, content: bytes, joining: Sequence[Mirror] = ()) -> None:
         # A failure has moved the mirror's state already; its return brings it here again.
-        await self._each(lambda m: m.call(_write_if_different, name, content))
+        await self._each(lambda m: m.call(_write_if_different, name, content), joining)
 
     async def _each(
-        self, work: Callable[[Mirror], Awaitable[None]]
+        self, work: Callable[[Mirror], Awaitable[None]], joining: Sequence[Mirror] = ()
     ) -> list[OSError | DatasetUnusable | None]:
         async def attempt(mirror: Mirror) -> OSError | DatasetUnusable | None:
             try:
@@ -249,7 +250,8 @@ class LedgerKeeper:
                 return error
             return None
 
-        return await asyncio.gather(*(attempt(mirror) for mirror in self._mirrors.healthy()))
+        mirrors = [*self._mirrors.healthy(), *(mirror for mirror in joining if mirror.joining)]
+        return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
 
     async def _read_all(self) -> list[_Reading]:
         readings = await asyncio.gather(*(_read(mirror) for mirror in self._mirrors.all))
