@@ -164,7 +164,7 @@ def decode_ledger(content: bytes) -> Ledger:
         raise Unreadable(f"{LEDGER_NAME}: expected a format version, found none")
     try:
         return _ledger_of(fields)
-    except (KeyError, TypeError, InvalidRequest) as error:
+    except (KeyError, TypeError, OverflowError, InvalidRequest) as error:
         raise Unreadable(f"{LEDGER_NAME}: {error!r}") from error
 
 

@@ -92,6 +92,23 @@ DAMAGES: dict[str, Callable[[Node, int], Awaitable[None]]] = {
 }
 
 
+@pytest.mark.parametrize("witness", [True, False], ids=["witness", "no witness"])
+@pytest.mark.parametrize("index", [A, B])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+async def test_a_damaged_ledger_gives_way_to_the_intact_one_and_is_repaired(
+    node: Node, damage: Callable[[Node, int], Awaitable[None]], index: int, witness: bool
+) -> None:
+    await generation_five(node)
+    await damage(node, index)
+    if not witness:
+        await forget_witness(node)
+    async with node.open() as store:
+        assert store.config() == config(5, ONE, TWO)
+        assert states(store) == ["healthy", "healthy"]
+        assert store.status().generation == 5
+    assert await node.ledger(A) == await node.ledger(B) == Ledger(0, config(5, ONE, TWO))
+
+
 @pytest.mark.parametrize("damage", ["torn", "nothing"])
 async def test_with_every_ledger_gone_the_witness_still_refuses_what_is_older(
     node: Node, damage: str
