@@ -203,10 +203,19 @@ def decode_witness(content: bytes) -> tuple[Rank, str | None]:
         FormatTooNew: see `document.decode`.
     """
     fields = document.decode(content, name=WITNESS_NAME, newest=FORMAT)
-    generation, epoch, digest = fields["generation"], fields["epoch"], fields["config_digest"]
-    sled_id = fields["sled_id"]
-    if not isinstance(epoch, int) or not isinstance(generation, int | None):
-        raise Unreadable(f"{WITNESS_NAME}: epoch {epoch!r}, generation {generation!r}")
-    parsed = ArtifactHash.parse(digest) if isinstance(digest, str) else None
-    rank = Rank(epoch, -1 if generation is None else generation, parsed)
+    try:
+        rank = _witnessed(fields["epoch"], fields["generation"], fields["config_digest"])
+        sled_id = fields["sled_id"]
+    except (KeyError, TypeError, InvalidRequest) as error:
+        raise Unreadable(f"{WITNESS_NAME}: {error!r}") from error
     return rank, sled_id if isinstance(sled_id, str) else None
+
+
+def _witnessed(epoch: object, generation: object, digest: object) -> Rank:
+    if not isinstance(epoch, int) or epoch < 0:
+        raise TypeError(f"epoch {epoch!r}")
+    if generation is None and digest is None:
+        return Rank(epoch, -1, None)
+    if not isinstance(generation, int) or not isinstance(digest, str):
+        raise TypeError(f"generation {generation!r}, config_digest {digest!r}")
+    return Rank(epoch, int(Generation(generation)), ArtifactHash.parse(digest))

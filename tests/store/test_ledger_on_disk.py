@@ -14,6 +14,7 @@ import pytest
 from depot.artifact import MAX_GENERATION, Generation
 from depot.errors import ConfigGeneration, FormatTooNew, Io, LedgerUnknown, NoDataset
 from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger, encode_ledger
+from depot.pins import PinBook, encode_pins
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,
@@ -381,6 +382,20 @@ async def test_a_witness_of_a_newer_format_is_refused(node: Node) -> None:
 
 
 # The witness
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"format": 1}', encode_pins(PinBook()), encode_ledger(Ledger(0, None))],
+    ids=["empty", "torn", "no checksum", "pins", "a ledger"],
+)
+async def test_an_unreadable_witness_is_reported_and_replaced(node: Node, content: bytes) -> None:
+    await generation_five(node)
+    await off_loop((node.state_dir / WITNESS_NAME).write_bytes, content)
+    async with node.open() as store:
+        assert store.config() == config(5, ONE, TWO)
+    async with node.open() as store:
+        assert not any("witness" in warning for warning in store.status().warnings)
 
 
 async def test_a_returned_dataset_is_no_reason_to_doubt_what_was_just_accepted(
