@@ -51,12 +51,21 @@ def read_document(root_fd: int, name: str, disk: Disk = SYSTEM) -> bytes | None:
         fd = disk.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root_fd)
     except FileNotFoundError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, f"{name} is not a regular file")
-        content = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(content) > MAX_DOCUMENT_BYTES:
-        raise OSError(errno.EFBIG, f"{name} has over {MAX_DOCUMENT_BYTES} bytes")
+        if found.st_size > MAX_DOCUMENT_BYTES:
+            raise OSError(errno.EFBIG, f"{name} has over {MAX_DOCUMENT_BYTES} bytes")
+        return _read_whole(fd, found.st_size, disk)
+    finally:
+        os.close(fd)
+
+
+def _read_whole(fd: int, size_bytes: int, disk: Disk) -> bytes:
+    content = b""
+    while part := disk.pread(fd, size_bytes - len(content), len(content)):
+        content += part
     return content
 
 

@@ -110,6 +110,19 @@ async def test_a_damaged_ledger_gives_way_to_the_intact_one_and_is_repaired(
     assert await node.ledger(A) == await node.ledger(B) == Ledger(0, config(5, ONE, TWO))
 
 
+async def test_a_directory_in_the_ledgers_place_leaks_no_descriptor(node: Node) -> None:
+    await generation_five(node)
+    await with_directory(node, B)
+    async with node.open() as store:
+        assert store.config() == config(5, ONE, TWO)
+        await store.check_datasets()
+        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        for _ in range(5):
+            await store.check_datasets()
+        assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors
+        assert any("not a regular file" in warning for warning in store.status().warnings)
+
+
 @pytest.mark.parametrize("damage", ["torn", "nothing"])
 async def test_with_every_ledger_gone_the_witness_still_refuses_what_is_older(
     node: Node, damage: str
