@@ -208,7 +208,9 @@ class LedgerKeeper:
         await self._write(LEDGER_NAME, encode_ledger(ledger))
         await self._acknowledge(ledger.rank)
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
-        self.resolved = Resolved(standing, ledger, ledger.rank, certain=True)
+        # What a dataset that is away knows is no better known now (G1).
+        certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
+        self.resolved = Resolved(standing, ledger, ledger.rank, certain)
 
     async def _replace_pins(self, book: PinBook) -> None:
         await self._write(_PINS, encode_pins(book))

@@ -180,6 +180,23 @@ async def test_only_a_stale_dataset_does_not_move_the_generation_back(node: Node
     assert await node.generation(B) == 5
 
 
+async def test_without_a_witness_a_missing_dataset_makes_the_generation_uncertain(
+    node: Node,
+) -> None:
+    await generation_five(node)
+    await forget_witness(node)
+    await node.take_away(B)
+    async with node.open() as store:
+        assert store.config() == config(5, ONE, TWO)
+        assert not store.status().generation_certain
+        assert any("may know a higher" in warning for warning in store.status().warnings)
+        await store.put_config(config(6, ONE))
+        assert not store.status().generation_certain
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert store.status().generation_certain
+
+
 async def test_a_returned_dataset_with_a_newer_config_wins_before_anything_is_deleted(
     node: Node,
 ) -> None:
