@@ -283,22 +283,23 @@ def _settled_ledger(resolved: Resolved) -> Ledger | None:
 async def _read(mirror: Mirror) -> _Reading:
     if not mirror.readable:
         return _Reading(None, None, f"dataset {mirror.path} is missing: {mirror.last_error}")
+    book = None
     try:
+        book = await _read_pins(mirror)
         content = await mirror.read(Dataset.read_document, LEDGER_NAME)
-        ledger = None if content is None else decode_ledger(content)
+        return _Reading(None if content is None else decode_ledger(content), book)
     except FormatTooNew as error:
         mirror.detach(str(error))  # an older program must not write what it cannot read
         return _Reading(None, None, f"dataset {mirror.path}: {error}")
     except (OSError, DatasetUnusable, Unreadable) as error:
-        return _Reading(None, await _read_pins(mirror), f"dataset {mirror.path}: {error}")
-    return _Reading(ledger, await _read_pins(mirror))
+        return _Reading(None, book, f"dataset {mirror.path}: {error}")
 
 
 async def _read_pins(mirror: Mirror) -> PinBook | None:
     try:
         content = await mirror.read(Dataset.read_document, _PINS)
         return None if content is None else decode_pins(content)
-    except (OSError, DatasetUnusable, Unreadable):
+    except (OSError, Unreadable):
         return None
 
 

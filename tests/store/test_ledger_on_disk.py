@@ -411,6 +411,20 @@ async def test_a_witness_of_a_newer_format_is_refused(node: Node) -> None:
         assert store.config() == config(5, ONE, TWO)
 
 
+@pytest.mark.parametrize("name", [".sled-depot/pins.json", ".sled-depot/marker.json"])
+async def test_pins_and_markers_of_a_newer_format_are_refused_too(node: Node, name: str) -> None:
+    newer = b'{"format": 2, "pins": {}}'
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await store.put_pin("consumer", [hash_of(ONE)])
+    await node.write_file(B, name, newer)
+    async with node.open() as store:
+        assert states(store) == ["healthy", "missing"]
+        assert "has format 2" in (store.status().datasets[B].last_error or "")
+        await store.put_pin("another", [hash_of(ONE)])
+    assert await off_loop((node.paths[B] / name).read_bytes) == newer
+
+
 # The witness
 
 
