@@ -71,6 +71,6 @@ class Watch:
                 await mirror.call(Dataset.probe)
                 mirror.recovered()
             elif mirror.full and mirror.room_for(1 << 20):
-                mirror.full, mirror.last_error = False, None
+                mirror.recovered()  # it may have missed a ledger for want of room (G3)
         except (OSError, DatasetUnusable):
             return  # the call has moved the state

@@ -493,6 +493,19 @@ async def test_a_dataset_that_cannot_take_a_config_is_suspect_and_gets_it_later(
     assert await node.leftovers() == []
 
 
+async def test_a_dataset_too_full_for_a_config_gets_it_as_soon_as_there_is_room(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        node.disk(B).fill_up()
+        await store.put_config(config(2, TWO))
+        assert store.status().datasets[B].full
+        node.disk(B).heal()
+        await store.check_datasets()
+        assert await node.generation(B) == 2
+
+
 async def test_a_config_that_no_dataset_can_take_is_refused_and_changes_nothing(
     node: Node,
 ) -> None:
