@@ -71,7 +71,6 @@ class LedgerKeeper:
     Attributes:
         resolved: the state that decisions are made on.
         book: the pins.
-        problems: what is wrong with the ledgers, for the status.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class LedgerKeeper:
     ) -> None:
         self.resolved = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
         self.book = PinBook()
-        self.problems: tuple[str, ...] = ()
+        self._ledger_problems: tuple[str, ...] = ()
         self._mirrors = mirrors
         self._state_dir = state_dir
         self._delete_grace_s = delete_grace_s
@@ -87,6 +86,12 @@ class LedgerKeeper:
         self._lock = asyncio.Lock()
         self._witness: Rank | None = None
         self._witness_problem: str | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the ledgers and the witness, for the status."""
+        witness = (self._witness_problem,) if self._witness_problem else ()
+        return (*self._ledger_problems, *witness)
 
     async def load(self) -> None:
         """Read the witness and every ledger, at boot.
@@ -257,12 +262,8 @@ class LedgerKeeper:
 
     async def _read_all(self) -> list[_Reading]:
         readings = await asyncio.gather(*(_read(mirror) for mirror in self._mirrors.all))
-        problems = (reading.unseen for reading in (*readings, self._witness_reading()))
-        self.problems = tuple(problem for problem in problems if problem)
-        return list(readings)
-
-    def _witness_reading(self) -> _Reading:
-        return _Reading(None, None, self._witness_problem)
+        self._ledger_problems = tuple(r.unseen for r in readings if r.unseen is not None)
+        return readings
 
     def _adopt(self, readings: list[_Reading], *, remembered: Ledger | None) -> None:
         found = [reading.ledger for reading in readings if reading.ledger is not None]

@@ -442,6 +442,17 @@ async def test_an_unreadable_witness_is_reported_and_replaced(node: Node, conten
         assert not any("witness" in warning for warning in store.status().warnings)
 
 
+async def test_a_witness_that_cannot_be_written_shows_in_the_status(node: Node) -> None:
+    async with node.open() as store:
+        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
+        await store.put_config(config(1, ONE))
+        assert store.config() == config(1, ONE)
+        assert any("witness cannot be written" in warning for warning in store.status().warnings)
+        await off_loop((node.state_dir / ".sled-depot/staging").mkdir)
+        await store.put_config(config(2, ONE))
+        assert not any("witness" in warning for warning in store.status().warnings)
+
+
 async def test_a_returned_dataset_is_no_reason_to_doubt_what_was_just_accepted(
     node: Node,
 ) -> None:
