@@ -1,0 +1,265 @@
+"""Deleting what no config wants, and nothing else (D1 to D4)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from depot.errors import NotFound
+from depot.ledger import LEDGER_NAME
+from depot.store import ArtifactStore
+from tests.store.builders import (
+    ONE,
+    THREE,
+    TWO,
+    A,
+    B,
+    GatedSource,
+    Node,
+    config,
+    copies,
+    hash_of,
+    off_loop,
+    put,
+    states,
+    used_bytes,
+)
+
+FOUR = b"the fourth artifact" * 100
+
+
+async def put_all(store: ArtifactStore, generation: int, *contents: bytes) -> None:
+    await store.put_config(config(generation, *contents))
+    for content in contents:
+        await put(store, content, generation=generation)
+
+
+async def test_what_left_the_config_is_deleted_everywhere_and_nothing_else(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2, ONE, TWO))
+        assert await store.reconcile() == 1
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+        assert used_bytes(store) == [len(ONE) + len(TWO)] * 2
+        assert await store.reconcile() == 0
+    for index in (A, B):
+        assert await node.names(index) == {str(hash_of(ONE)), str(hash_of(TWO))}
+    deleted = [fields["sha256"] for kind, fields in node.events if kind == "deleted"]
+    assert deleted == [str(hash_of(THREE))]
+    assert await node.leftovers() == []
+
+
+OTHERS = {
+    "too short": "a" * 63,
+    "too long": "a" * 65,
+    "upper case": "A" * 64,
+    "not hex": "g" * 64,
+    "hidden": "." + "a" * 63,
+    "with a suffix": "a" * 64 + ".part",
+    "a plain name": "README",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS.values(), ids=OTHERS.keys())
+async def test_a_file_that_is_not_named_by_a_hash_is_never_touched_or_counted(
+    node: Node, name: str
+) -> None:
+    await node.write_file(A, name, b"somebody else's")
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await store.put_config(config(2, ONE, TWO, THREE))
+        assert await store.reconcile() == 0
+        assert used_bytes(store) == [0, 0]
+        assert copies(store) == {}
+    assert await off_loop((node.paths[A] / name).read_bytes) == b"somebody else's"
+
+
+@pytest.mark.parametrize("what", ["directory", "symlink", "fifo"])
+async def test_what_is_no_file_is_left_alone_whatever_its_name(node: Node, what: str) -> None:
+    path = node.paths[A] / ("a" * 64)
+    make = {"directory": path.mkdir, "symlink": lambda: path.symlink_to("README")}
+    await off_loop(make.get(what, lambda: os.mkfifo(path)))
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        assert await store.reconcile() == 0
+    assert await off_loop(os.path.lexists, path)
+
+
+async def test_system_directories_are_left_alone(node: Node) -> None:
+    for name in ("lost+found", ".zfs"):
+        await off_loop((node.paths[A] / name).mkdir)
+    async with node.open() as store:
+        await put_all(store, 1, ONE)
+        assert await store.reconcile() == 0
+        assert states(store) == ["healthy", "healthy"]
+    assert {"lost+found", ".zfs"} <= set(await off_loop(os.listdir, node.paths[A]))
+
+
+async def test_a_removed_artifact_leaves_the_list_before_its_file_is_gone(node: Node) -> None:
+    # D2
+    async with node.open() as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2, ONE, TWO))
+        assert set(copies(store)) == {hash_of(ONE), hash_of(TWO)}
+        assert str(hash_of(THREE)) in await node.names(A)
+
+
+async def test_reads_that_have_begun_finish(node: Node) -> None:
+    # D2
+    async with node.open() as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        with await store.open_artifact(hash_of(THREE)) as opened:
+            await store.put_config(config(2, ONE, TWO))
+            assert await store.reconcile() == 1
+            content = await off_loop(os.pread, opened.fd, opened.size_bytes, 0)
+            assert content == THREE
+        with pytest.raises(NotFound):
+            await store.open_artifact(hash_of(THREE))
+
+
+async def test_a_pinned_artifact_is_never_deleted(node: Node) -> None:
+    # The pin survives a reset, after which a config need not know the artifact.
+    async with node.open(delete_grace_s=0.0) as store:
+        await put_all(store, 1, ONE, TWO)
+        await store.put_pin("consumer", [hash_of(ONE)])
+        await store.reset(config(1).generation)
+        assert await store.reconcile() == 0
+        await store.put_config(config(1, ONE))
+        assert await store.reconcile() == 1
+        assert await node.names(A) == {str(hash_of(ONE))}
+
+
+async def test_an_artifact_with_a_writer_is_never_deleted(node: Node) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await off_loop(node.file(B, THREE).unlink)
+        source = GatedSource(THREE)
+        running = asyncio.ensure_future(put(store, THREE, source=source))
+        await source.reached()
+        await store.put_config(config(2, ONE, TWO))
+        assert await store.reconcile() == 0
+        await store.put_config(config(3, ONE, TWO, THREE))
+        source.open_gate()
+        assert (await running).copies == 2
+        assert await store.reconcile() == 0
+
+
+async def test_a_failing_dataset_does_not_keep_the_other_from_deleting(node: Node) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await put_all(store, 1, ONE, TWO)
+        await store.put_config(config(2, ONE))
+        node.disk(A).turn_read_only()
+        assert await store.reconcile() == 1
+        assert states(store) == ["suspect", "healthy"]
+        assert await node.names(B) == {str(hash_of(ONE))}
+        node.disk(A).heal()
+        await store.check_datasets()
+        assert await store.reconcile() == 1
+        assert await node.names(A) == {str(hash_of(ONE))}
+
+
+# Rescans (D3)
+
+
+async def test_an_orphan_on_disk_is_found_and_deleted(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE)
+        await node.write_file(A, str(hash_of(TWO)), TWO)
+        assert await store.reconcile() == 1
+        assert await node.names(A) == {str(hash_of(ONE))}
+    await node.write_file(B, str(hash_of(TWO)), TWO)
+    async with node.open() as store:
+        assert used_bytes(store) == [len(ONE), len(ONE) + len(TWO)]
+        assert await store.reconcile() == 1
+        assert await node.names(B) == {str(hash_of(ONE))}
+
+
+async def test_files_that_came_and_went_behind_our_back_are_noticed(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE)
+        await store.put_config(config(2, ONE, TWO))
+        await node.write_file(A, str(hash_of(TWO)), TWO)
+        await off_loop(node.file(A, ONE).unlink)
+        await store.reconcile()
+        assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 1}
+        assert used_bytes(store) == [len(TWO), len(ONE)]
+
+
+async def test_without_a_config_nothing_is_deleted(node: Node) -> None:
+    await node.write_file(A, str(hash_of(ONE)), ONE)
+    async with node.open() as store:
+        assert await store.reconcile() == 0
+    assert await node.read(A, ONE) == ONE
+
+
+async def test_the_duties_reconcile_after_a_config_without_being_asked(node: Node) -> None:
+    gone = asyncio.Event()
+
+    def on_event(kind: str, _fields: object) -> None:
+        if kind == "deleted":
+            gone.set()
+
+    opening = ArtifactStore.open(node.paths, state_dir=node.state_dir, on_event=on_event)
+    async with await opening as store:
+        duties = asyncio.ensure_future(store.run_duties())
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2, ONE, TWO))
+        await asyncio.wait_for(gone.wait(), 20)
+        duties.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await duties
+
+
+# Grace (D4)
+
+
+async def test_a_mass_drop_is_obeyed_after_a_grace_period_and_can_be_taken_back(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2))
+        assert copies(store) == {}
+        assert await store.reconcile() == 0
+    async with node.open() as store:  # a restart within the grace period
+        assert await store.reconcile() == 0
+        await store.put_config(config(3, ONE, TWO, THREE))
+        assert await store.reconcile() == 0
+        assert copies(store) == dict.fromkeys(map(hash_of, (ONE, TWO, THREE)), 2)
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 600.0])
+@pytest.mark.parametrize(
+    ("kept", "mass"),
+    [((ONE, TWO, THREE), False), ((ONE, TWO), False), ((ONE,), True), ((), True)],
+    ids=["a quarter", "half", "three quarters", "all"],
+)
+async def test_only_a_drop_of_more_than_half_has_a_grace_period(
+    node: Node, kept: tuple[bytes, ...], mass: bool, grace_s: float
+) -> None:
+    async with node.open(delete_grace_s=grace_s) as store:
+        await put_all(store, 1, ONE, TWO, THREE, FOUR)
+        await store.put_config(config(2, *kept))
+        deleted = await store.reconcile()
+        assert deleted == (0 if mass and grace_s else 4 - len(kept))
+
+
+async def test_a_small_drop_does_not_end_a_grace_period(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE, TWO, THREE, FOUR)
+        await store.put_config(config(2, ONE))
+        await store.put_config(config(3, ONE, TWO))
+        assert await store.reconcile() == 0
+        assert len(await node.names(A)) == 4
+
+
+async def test_the_grace_period_is_in_the_ledger_of_every_dataset(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE)
+        await store.put_config(config(2))
+    ends = {(await node.ledger(index)).delete_not_before_s for index in (A, B)}
+    assert len(ends) == 1
+    assert ends.pop() > 0
+    assert LEDGER_NAME in await off_loop(os.listdir, node.paths[A])
