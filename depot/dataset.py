@@ -8,7 +8,7 @@ On disk::
     .sled-depot/pins.json    what local consumers hold
     .sled-depot/lock         flock of the process that uses it
     .sled-depot/reserve      room kept so that metadata can be written to a full disk
-    .sled-depot/staging/     files not yet under their name
+    .sled-depot/staging/     files not yet under their name, and `leaving-<64 hex>`: about to go
 
 Everything goes through the directory descriptor taken at `attach`, and every write and commit first
 compares that descriptor with what the path leads to now: a path without its marker, unmounted or
@@ -41,6 +41,8 @@ LOCK: Final = f"{METADATA}/lock"
 RESERVE: Final = f"{METADATA}/reserve"
 RESERVE_BYTES: Final = 16 << 20
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_ASIDE: Final = "leaving-"
+_ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,31 @@ class Dataset:
         with suppress(FileNotFoundError):
             self.disk.unlink(staged, dir_fd=self._root)
 
+    def set_aside(self, artifact: ArtifactHash) -> None:
+        """Take an artifact's name away, if it is still there, so that it can be decided on."""
+        self.check_identity()
+        with suppress(FileNotFoundError):
+            self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
+
+    def remove_aside(self, artifact: ArtifactHash) -> None:
+        """Remove an artifact that was set aside."""
+        self.discard(_aside(artifact))
+
+    def bring_back(self, artifact: ArtifactHash) -> None:
+        """Give an artifact that was set aside its name again, unless another took it."""
+        if self.artifact_size(artifact) is not None:
+            self.remove_aside(artifact)
+            return
+        with suppress(FileNotFoundError):
+            self.disk.rename(_aside(artifact), str(artifact), dir_fd=self._root)
+
+    def bring_all_back(self) -> None:
+        """Undo what was set aside and never decided on: a crash or a hang came in between."""
+        with directory(self._root, STAGING) as staging:
+            names = [name for name in os.listdir(staging) if _ASIDE_NAME.fullmatch(name)]
+        for name in names:
+            self.bring_back(ArtifactHash.parse(name.removeprefix(_ASIDE)))
+
     def unlink(self, artifact: ArtifactHash) -> None:
         """Remove an artifact, if it is still there."""
         self.check_identity()
@@ -236,10 +263,16 @@ class Dataset:
                 os.mkdir(STAGING, 0o700, dir_fd=self._root)
             with directory(self._root, STAGING) as staging:
                 for name in os.listdir(staging):
-                    self.disk.unlink(name, dir_fd=staging)
+                    if not _ASIDE_NAME.fullmatch(name):
+                        self.disk.unlink(name, dir_fd=staging)
+            self.bring_all_back()
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
+
+
+def _aside(artifact: ArtifactHash) -> str:
+    return f"{STAGING}/{_ASIDE}{artifact}"
 
 
 def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:

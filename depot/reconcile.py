@@ -1,14 +1,17 @@
 """Deleting what no config wants any more, and noticing what changed behind our back.
 
-Only a file named by a hash is ever looked at. Each unlink asks the fence again, on the event loop
-and under the artifact's commit lock, so a file that came back into the config, got a pin or a
-writer in between stays (D1). Runs at start, after every config change and periodically; each run
-starts from what is on the disk, so a crash in the middle leaves nothing for ever (D3).
+Only a file named by a hash is ever looked at. Each one is first set aside, under the artifact's
+commit lock, and then the fence is asked again, on the event loop and together with the entry in the
+record: what came back into the config, got a pin or a writer while the disk was busy gets its name
+back, however long that took (D1). Runs at start, after every config change and periodically; each
+run starts from what is on the disk, so a crash in the middle leaves nothing for ever (D3).
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 
 from depot import fencing
 from depot.artifact import ArtifactHash
@@ -30,6 +33,7 @@ class Reconciler:
         self._keeper = keeper
         self._desk = desk
         self._emit = on_event
+        self._running = asyncio.Lock()
 
     async def run_once(self) -> int:
         """Look at every healthy dataset once; the number of artifacts deleted.
@@ -37,12 +41,11 @@ class Reconciler:
         A dataset that fails moves its own state and is skipped (B4).
         """
         deleted: set[ArtifactHash] = set()
-        for mirror in self._mirrors.healthy():
-            try:
-                await self._rescan(mirror)
-                deleted |= await self._delete_unwanted(mirror)
-            except (OSError, DatasetUnusable):
-                continue
+        async with self._running:
+            for mirror in self._mirrors.healthy():
+                with suppress(OSError, DatasetUnusable):
+                    await self._rescan(mirror)
+                    await self._delete_unwanted(mirror, deleted)
         for artifact in sorted(deleted):
             self._emit("deleted", {"sha256": str(artifact)})
         return len(deleted)
@@ -52,6 +55,7 @@ class Reconciler:
         return self._keeper.resolved.ledger.delete_not_before_s
 
     async def _rescan(self, mirror: Mirror) -> None:
+        await mirror.call(Dataset.bring_all_back)
         found = await mirror.call(Dataset.scan)
         known = mirror.artifacts
         for artifact in sorted(found.keys() ^ known.keys()):
@@ -63,15 +67,20 @@ class Reconciler:
                 elif artifact not in mirror.artifacts:
                     mirror.record(artifact, Copy(size_bytes))
 
-    async def _delete_unwanted(self, mirror: Mirror) -> set[ArtifactHash]:
-        deleted = set()
+    async def _delete_unwanted(self, mirror: Mirror, deleted: set[ArtifactHash]) -> None:
         for artifact in sorted(a for a in mirror.artifacts if self._may_delete(a)):
             async with self._desk.commits.hold(artifact):
+                copy = mirror.artifacts.get(artifact)
+                if copy is None or not self._may_delete(artifact):
+                    continue
+                await mirror.call(Dataset.set_aside, artifact)
                 if self._may_delete(artifact):
-                    await mirror.call(Dataset.unlink, artifact)
                     mirror.record(artifact, None)
+                    await mirror.call(Dataset.remove_aside, artifact)
                     deleted.add(artifact)
-        return deleted
+                else:
+                    await mirror.call(Dataset.bring_back, artifact)
+                    mirror.record(artifact, copy)  # a reader may have missed it meanwhile
 
     def _may_delete(self, artifact: ArtifactHash) -> bool:
         return fencing.may_delete(

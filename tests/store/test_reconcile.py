@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 
 import pytest
@@ -23,6 +24,7 @@ from tests.store.builders import (
     hash_of,
     off_loop,
     put,
+    read_back,
     states,
     used_bytes,
 )
@@ -144,6 +146,74 @@ async def test_an_artifact_with_a_writer_is_never_deleted(node: Node) -> None:
         source.open_gate()
         assert (await running).copies == 2
         assert await store.reconcile() == 0
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink"])
+async def test_a_file_that_comes_back_into_the_config_before_its_unlink_stays(
+    node: Node, call: str
+) -> None:
+    # D1: however long the disk takes, what a config wants when it is answered is not deleted.
+    async with node.open() as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2, ONE, TWO))
+        hang = node.disk(A).hang(call, name=str(hash_of(THREE)))
+        reconciling = asyncio.ensure_future(store.reconcile())
+        await off_loop(hang.wait_begun)
+        listed = dict(store.list_artifacts().copies)
+        await store.put_config(config(3, ONE, TWO, THREE))
+        counted = copies(store)[hash_of(THREE)]
+        hang.let_go()
+        await reconciling
+        assert hash_of(THREE) not in listed
+        assert copies(store)[hash_of(THREE)] == counted
+        present = [await node.read(index, THREE) for index in (A, B)]
+        assert present.count(THREE) == counted
+        assert await read_back(store, THREE) == THREE
+        await store.remirror()
+        assert copies(store)[hash_of(THREE)] == 2
+    assert await node.leftovers() == []
+
+
+async def test_what_was_set_aside_by_a_process_that_died_is_there_again(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE)
+    # As a crash between setting a file aside and deciding on it leaves it.
+    aside = node.paths[A] / ".sled-depot/staging" / f"leaving-{hash_of(ONE)}"
+    await off_loop(node.file(A, ONE).rename, aside)
+    async with node.open() as store:
+        assert copies(store) == {hash_of(ONE): 2}
+        assert await node.read(A, ONE) == ONE
+    assert await node.leftovers() == []
+
+
+async def test_a_rename_that_hung_and_ended_late_loses_nothing(node: Node) -> None:
+    async with node.open(device_timeout_s=0.2) as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2, ONE, TWO))
+        hang = node.disk(A).hang("rename", name=str(hash_of(THREE)))
+        await store.reconcile()
+        assert states(store) == ["suspect", "healthy"]
+        await store.put_config(config(3, ONE, TWO, THREE))
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+        await store.reconcile()
+        assert await node.read(A, THREE) == THREE
+    assert await node.leftovers() == []
+
+
+async def test_an_artifact_deleted_on_one_dataset_has_its_event_though_the_next_fails(
+    node: Node,
+) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await put_all(store, 1, ONE, TWO, THREE)
+        await store.put_config(config(2, ONE))
+        second = max(map(str, (hash_of(TWO), hash_of(THREE))))
+        for index in (A, B):
+            node.disk(index).fail("rename", errno.EIO, name=second)
+        assert await store.reconcile() == 1
+    assert node.kinds().count("deleted") == 1
 
 
 async def test_a_failing_dataset_does_not_keep_the_other_from_deleting(node: Node) -> None:
