@@ -57,15 +57,18 @@ class Reconciler:
     async def _rescan(self, mirror: Mirror) -> None:
         await mirror.call(Dataset.bring_all_back)
         found = await mirror.call(Dataset.scan)
-        known = mirror.artifacts
-        for artifact in sorted(found.keys() ^ known.keys()):
+        known = {artifact: copy.size_bytes for artifact, copy in mirror.artifacts.items()}
+        for artifact in sorted({artifact for artifact, _ in found.items() ^ known.items()}):
             async with self._desk.commits.hold(artifact):
                 # Whoever held the lock may have settled the difference: look once more.
                 size_bytes = await mirror.call(Dataset.artifact_size, artifact)
+                copy = mirror.artifacts.get(artifact)
                 if size_bytes is None:
                     mirror.record(artifact, None)
-                elif artifact not in mirror.artifacts:
+                elif copy is None:
                     mirror.record(artifact, Copy(size_bytes))
+                elif copy.size_bytes != size_bytes:
+                    mirror.record(artifact, Copy(size_bytes, damaged=True))
 
     async def _delete_unwanted(self, mirror: Mirror, deleted: set[ArtifactHash]) -> None:
         for artifact in sorted(a for a in mirror.artifacts if self._may_delete(a)):

@@ -257,6 +257,17 @@ async def test_files_that_came_and_went_behind_our_back_are_noticed(node: Node) 
         assert used_bytes(store) == [len(TWO), len(ONE)]
 
 
+async def test_a_copy_that_changed_its_size_behind_our_back_is_no_good_copy(node: Node) -> None:
+    async with node.open() as store:
+        await put_all(store, 1, ONE)
+        await node.write_file(A, str(hash_of(ONE)), ONE[:100])
+        await store.reconcile()
+        assert copies(store) == {hash_of(ONE): 1}
+        assert used_bytes(store) == [100, len(ONE)]
+        assert await store.remirror() == 1
+        assert await node.read(A, ONE) == ONE
+
+
 async def test_without_a_config_nothing_is_deleted(node: Node) -> None:
     await node.write_file(A, str(hash_of(ONE)), ONE)
     async with node.open() as store:
