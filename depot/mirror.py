@@ -132,10 +132,11 @@ class Mirror:
         Raises:
             OSError, DatasetUnusable: after the state was moved accordingly.
         """
+        dataset = self.dataset
         try:
             return await self.read(function, *args, **kwargs)
         except (OSError, DatasetUnusable) as error:
-            self.failed(error)
+            self.failed(error, dataset)
             raise
 
     async def read(
@@ -156,8 +157,10 @@ class Mirror:
             opening.add_done_callback(_close_opened)
             raise
 
-    def failed(self, error: OSError | DatasetUnusable) -> None:
-        """Move the state after a failed operation."""
+    def failed(self, error: OSError | DatasetUnusable, dataset: Dataset | None = None) -> None:
+        """Move the state after a failed operation, unless `dataset` has been replaced since."""
+        if dataset not in (None, self._dataset):
+            return
         if isinstance(error, DatasetUnusable):
             self.detach(str(error))
         elif isinstance(error, FileNotFoundError):

@@ -68,8 +68,12 @@ class PutLimits:
 
 @dataclass
 class _Targets:
-    """Where a write goes: mirrors with a reservation; what was ruled out, and why."""
+    """Where a write goes: mirrors with a reservation; what was ruled out, and why.
 
+    `datasets` are those it streams to: by the end, a path may lead to another one.
+    """
+
+    datasets: Mapping[int, Dataset] = field(default_factory=dict)
     reservations: dict[int, Reservation] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -242,7 +246,11 @@ class Put:
 
     async def _ingest(self, source: Source) -> Ingested:
         mirrors = self._desk.mirrors.all
-        datasets = {i: mirrors[i].dataset for i in self._targets.reservations if mirrors[i].healthy}
+        reservations = self._targets.reservations
+        datasets = {i: mirrors[i].dataset for i in reservations if mirrors[i].healthy}
+        for index in reservations.keys() - datasets.keys():
+            reservations.pop(index).release()
+        self._targets.datasets = datasets
         running = self._desk.ingestor.start(source, datasets, self._length_bytes, self._admit)
         outcome = asyncio.wrap_future(running)
         try:
@@ -272,7 +280,7 @@ class Put:
 
     def _note_failures(self, failures: Mapping[int, OSError | DatasetUnusable]) -> None:
         for index, error in failures.items():
-            self._desk.mirrors.all[index].failed(error)
+            self._desk.mirrors.all[index].failed(error, self._targets.datasets[index])
             self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
 
     def _check_content(self, ingested: Ingested) -> None:

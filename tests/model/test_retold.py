@@ -5,55 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-import pytest
-
-from depot import (
-    ArtifactConfig,
-    ArtifactHash,
-    ArtifactStore,
-    Generation,
-    Put,
-    StoreOptions,
-    init_datasets,
-)
-from tests import ondisk
+from depot import Generation, Put
+from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
 from tests.model.gated import WAIT_S, GatedSource
-
-CONTENT = b"the bytes of an artifact"
-ARTIFACT = ArtifactHash.of(CONTENT)
-
-
-class Node:
-    """Two datasets and a state directory."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.datasets = [home / "m2-a", home / "m2-b"]
-        for path in self.datasets:
-            path.mkdir()
-        init_datasets(self.datasets)
-
-    @asynccontextmanager
-    async def store(self, **options: float) -> AsyncIterator[ArtifactStore]:
-        opened = await ArtifactStore.open(
-            self.datasets,
-            state_dir=self.home / "state",
-            options=StoreOptions(**options),  # type: ignore[arg-type]  # sizes are ints here
-        )
-        async with opened:
-            yield opened
-
-    def staged(self) -> list[Path]:
-        return [path for dataset in self.datasets for path in ondisk.staged_files(dataset)]
-
-    async def away(self, index: int) -> None:
-        await asyncio.to_thread(self.datasets[index].rename, self.home / f"away-{index}")
-
-    async def back(self, index: int) -> None:
-        away = self.home / f"away-{index}"
-        await asyncio.to_thread(away.rename, self.datasets[index])
+from tests.store.builders import (
+    ONE,
+    TWO,
+    A,
+    B,
+    Node,
+    config,
+    hash_of,
+    off_loop,
+    reserved_bytes,
+    states,
+)
 
 
 @asynccontextmanager
@@ -69,58 +36,102 @@ async def streaming(put: Put) -> AsyncIterator[tuple[GatedSource, asyncio.Task[o
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what a thread does that nobody awaits."""
     async with asyncio.timeout(WAIT_S):
-        while not await asyncio.to_thread(condition):
-            pass
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
+        while not condition():  # noqa: ASYNC110  # threads set no event
+            await asyncio.sleep(0)
 
 
 async def test_a_config_that_is_remembered_is_brought_to_the_first_dataset_that_returns(
     node: Node,
 ) -> None:
-    newer = ArtifactConfig.make(2, [ARTIFACT])
-    async with node.store() as store:
-        await store.put_config(ArtifactConfig.make(1, []))
-        await node.away(1)
+    newer = config(2, ONE)
+    async with node.open() as store:
+        await store.put_config(config(1))
+        await node.take_away(B)
         await store.put_config(newer)
-        await node.away(0)
+        await node.take_away(A)
         await store.check_datasets()
 
-        await node.back(1)  # it missed generation 2, and the one that has it is still away
+        await node.bring_back(B)  # it missed generation 2, and the one that has it is still away
         await store.check_datasets()
 
         assert store.config() == newer
+        assert await node.generation(B) == 2
 
 
 async def test_a_cancelled_put_of_unknown_length_keeps_no_space_reserved(node: Node) -> None:
-    async with node.store() as store:
-        await store.put_config(ArtifactConfig.make(1, [ARTIFACT]))
-        async with store.begin_put(ARTIFACT, Generation(1), None) as put:
-            async with streaming(put) as (source, receiving):
-                receiving.cancel()
-        source.send(CONTENT)  # the read that was under way still gets its bytes
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        async with (
+            store.begin_put(hash_of(ONE), Generation(1), None) as put,
+            streaming(put) as (source, receiving),
+        ):
+            receiving.cancel()
+        source.send(ONE)  # the read that was under way still gets its bytes
 
-        await until(lambda: not node.staged())
-        await until(lambda: _reserved(store) == [0, 0])
+        async with asyncio.timeout(WAIT_S):
+            while await node.leftovers():
+                pass
+        await until(lambda: reserved_bytes(store) == [0, 0])
 
 
 async def test_a_cancelled_put_keeps_its_space_reserved_while_its_bytes_are_on_the_disk(
     node: Node,
 ) -> None:
-    async with node.store() as store:
-        await store.put_config(ArtifactConfig.make(1, [ARTIFACT]))
-        async with store.begin_put(ARTIFACT, Generation(1), len(CONTENT)) as put:
-            async with streaming(put) as (source, receiving):
-                receiving.cancel()
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        async with (
+            store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as put,
+            streaming(put) as (source, receiving),
+        ):
+            receiving.cancel()
 
-        assert _reserved(store) == [len(CONTENT)] * 2
+        assert reserved_bytes(store) == [len(ONE)] * 2
 
-        source.send(CONTENT)
-        await until(lambda: _reserved(store) == [0, 0])
+        source.send(ONE)
+        await until(lambda: reserved_bytes(store) == [0, 0])
 
 
-def _reserved(store: ArtifactStore) -> list[int]:
-    return [dataset.reserved_bytes for dataset in store.status().datasets]
+async def test_nothing_is_written_to_a_returned_dataset_before_its_ledger_was_read(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(9, ONE))
+        await node.take_away(A)
+    await node.bring_back(A)
+    await node.take_away(B)  # B alone knows generation 9, ...
+    await node.write_ledger(A, Ledger(0, config(3, ONE)))
+    await off_loop((node.state_dir / WITNESS_NAME).unlink)  # ... the witness is lost
+    async with node.open() as store, asyncio.TaskGroup() as group:
+        assert store.config().generation == 3
+        slow = node.disk(A).hang("rename", name=LEDGER_NAME)
+        group.create_task(store.put_config(config(4, TWO)))
+        await off_loop(slow.wait_begun)
+        group.create_task(store.put_config(config(5, TWO)))  # waits for its turn
+
+        await node.bring_back(B)
+        group.create_task(store.check_datasets())
+        await until(lambda: store.status().datasets[B].mounted)
+        slow.let_go()
+
+    assert (await node.generation(A), await node.generation(B)) == (9, 9)
+
+
+async def test_a_failure_on_a_dataset_that_was_replaced_is_not_held_against_the_new_one(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        slow = node.disk(A).hang("create", name="staging")  # the path is looked at before
+        async with (
+            store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as put,
+            streaming(put) as (source, _receiving),
+        ):
+            await off_loop(slow.wait_begun)
+            await node.take_away(A)
+            await store.check_datasets()
+            await node.bring_back(A)
+            await store.check_datasets()
+            slow.let_go()  # the old descriptor is closed by now
+            source.send(ONE)
+
+        assert states(store) == ["healthy", "healthy"]
