@@ -1,0 +1,112 @@
+"""Pins: what local consumers hold, no config may drop."""
+
+from __future__ import annotations
+
+import pytest
+
+from depot.artifact import Generation
+from depot.errors import ArtifactInUse, InvalidRequest, NoConfig, NotFound, NotInConfig
+from depot.ledger import Ledger
+from tests.store.builders import ONE, THREE, TWO, A, B, Node, config, hash_of, put
+
+
+async def test_pins_outlive_a_restart_and_are_listed_in_order(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await store.put_pin("zone", [hash_of(ONE)])
+        await store.put_pin("host", [hash_of(TWO), hash_of(ONE)])
+    async with node.open() as store:
+        assert list(store.pins()) == ["host", "zone"]
+        assert store.pins()["host"] == {hash_of(ONE), hash_of(TWO)}
+
+
+async def test_a_config_that_drops_a_pinned_artifact_is_refused_and_names_it(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await store.put_pin("host", [hash_of(ONE)])
+        with pytest.raises(ArtifactInUse) as refused:
+            await store.put_config(config(2, TWO))
+        assert refused.value.artifacts == (hash_of(ONE),)
+        assert store.config() == config(1, ONE, TWO)
+        await store.delete_pin("host")
+        await store.put_config(config(2, TWO))
+    assert "config_refused" in node.kinds()
+
+
+async def test_a_pin_replaces_the_one_of_the_same_name(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await store.put_pin("host", [hash_of(ONE)])
+        await store.put_pin("host", [hash_of(TWO)])
+        assert dict(store.pins()) == {"host": frozenset({hash_of(TWO)})}
+        await store.put_config(config(2, TWO))
+
+
+async def test_a_pin_needs_a_config_that_knows_its_artifacts(node: Node) -> None:
+    async with node.open() as store:
+        with pytest.raises(NoConfig):
+            await store.put_pin("host", [hash_of(ONE)])
+        await store.put_config(config(1, ONE))
+        with pytest.raises(NotInConfig):
+            await store.put_pin("host", [hash_of(ONE), hash_of(TWO)])
+        for name in ("", ".", "../up", "a/b", "a" * 129, "ä", "-dash"):
+            with pytest.raises(InvalidRequest):
+                await store.put_pin(name, [hash_of(ONE)])
+        with pytest.raises(NotFound):
+            await store.delete_pin("host")
+        assert dict(store.pins()) == {}
+
+
+async def test_the_newest_pins_win_when_a_dataset_returns(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await store.put_pin("old", [hash_of(ONE)])
+        await node.take_away(B)
+        await store.check_datasets()
+        await store.put_pin("new", [hash_of(TWO)])
+        await store.delete_pin("old")
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert list(store.pins()) == ["new"]
+    await node.take_away(A)
+    async with node.open() as store:
+        assert list(store.pins()) == ["new"]
+
+
+async def test_torn_pins_give_way_to_the_intact_ones(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await store.put_pin("host", [hash_of(ONE)])
+    await node.write_file(A, ".sled-depot/pins.json", b"torn")
+    async with node.open() as store:
+        assert list(store.pins()) == ["host"]
+    await node.take_away(B)
+    async with node.open() as store:  # it was repaired
+        assert list(store.pins()) == ["host"]
+
+
+async def test_a_pinned_artifact_is_kept_though_a_newer_config_drops_it(node: Node) -> None:
+    # D1: the config came with a returned dataset, so nobody could refuse it.
+    async with node.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(1, ONE, TWO, THREE))
+        for content in (ONE, TWO):
+            await put(store, content)
+        await node.take_away(B)
+        await store.check_datasets()
+        await store.put_pin("host", [hash_of(ONE)])
+        await node.write_ledger(B, Ledger(0, config(2, TWO, THREE)))
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert store.config().generation == 2
+        await store.reconcile()
+        assert await node.names(A) == {str(hash_of(ONE)), str(hash_of(TWO))}
+
+
+async def test_pins_outlive_a_reset(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await store.put_pin("host", [hash_of(ONE)])
+        await store.reset(Generation(1))
+        with pytest.raises(ArtifactInUse):
+            await store.put_config(config(0, TWO))
+        await store.put_config(config(0, ONE))
