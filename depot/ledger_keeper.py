@@ -58,11 +58,12 @@ _SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one mirror says; `unseen` when its ledger cannot be read."""
+    """What one mirror says; `unseen` when its ledger cannot be read, `unpinned` its pins."""
 
     ledger: Ledger | None
-    book: PinBook | None
+    book: PinBook | None = None
     unseen: str | None = None
+    unpinned: str | None = None
 
 
 class LedgerKeeper:
@@ -262,7 +263,8 @@ class LedgerKeeper:
 
     async def _read_all(self) -> list[_Reading]:
         readings = await asyncio.gather(*(_read(mirror) for mirror in self._mirrors.all))
-        self._ledger_problems = tuple(r.unseen for r in readings if r.unseen is not None)
+        problems = (problem for r in readings for problem in (r.unseen, r.unpinned))
+        self._ledger_problems = tuple(problem for problem in problems if problem is not None)
         return readings
 
     def _adopt(self, readings: list[_Reading], *, remembered: Ledger | None) -> None:
@@ -283,25 +285,32 @@ def _settled_ledger(resolved: Resolved) -> Ledger | None:
 
 async def _read(mirror: Mirror) -> _Reading:
     if not mirror.readable:
-        return _Reading(None, None, f"dataset {mirror.path} is missing: {mirror.last_error}")
-    book = None
+        return _Reading(None, unseen=f"dataset {mirror.path} is missing: {mirror.last_error}")
     try:
-        book = await _read_pins(mirror)
-        content = await mirror.read(Dataset.read_document, LEDGER_NAME)
-        return _Reading(None if content is None else decode_ledger(content), book)
+        book, unpinned = await _read_pins(mirror)
+        ledger, unseen = await _read_ledger(mirror)
     except FormatTooNew as error:
         mirror.detach(str(error))  # an older program must not write what it cannot read
-        return _Reading(None, None, f"dataset {mirror.path}: {error}")
-    except (OSError, DatasetUnusable, Unreadable) as error:
-        return _Reading(None, book, f"dataset {mirror.path}: {error}")
+        return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
+    except DatasetUnusable as error:
+        return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
+    return _Reading(ledger, book, unseen, unpinned)
 
 
-async def _read_pins(mirror: Mirror) -> PinBook | None:
+async def _read_ledger(mirror: Mirror) -> tuple[Ledger | None, str | None]:
+    try:
+        content = await mirror.read(Dataset.read_document, LEDGER_NAME)
+        return None if content is None else decode_ledger(content), None
+    except (OSError, Unreadable) as error:
+        return None, f"dataset {mirror.path}: {error}"
+
+
+async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, str | None]:
     try:
         content = await mirror.read(Dataset.read_document, _PINS)
-        return None if content is None else decode_pins(content)
-    except (OSError, Unreadable):
-        return None
+        return None if content is None else decode_pins(content), None
+    except (OSError, Unreadable) as error:
+        return None, f"dataset {mirror.path}: {error}"
 
 
 def _write_if_different(dataset: Dataset, name: str, content: bytes) -> None:

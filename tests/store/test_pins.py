@@ -85,6 +85,17 @@ async def test_torn_pins_give_way_to_the_intact_ones(node: Node) -> None:
         assert list(store.pins()) == ["host"]
 
 
+async def test_pins_that_cannot_be_read_are_reported(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await store.put_pin("host", [hash_of(ONE)])
+    for index in (A, B):
+        await node.write_file(index, ".sled-depot/pins.json", b"torn")
+    async with node.open() as store:
+        assert store.config() == config(1, ONE)
+        assert sum("pins.json" in warning for warning in store.status().warnings) == 2
+
+
 async def test_a_pinned_artifact_is_kept_though_a_newer_config_drops_it(node: Node) -> None:
     # D1: the config came with a returned dataset, so nobody could refuse it.
     async with node.open(delete_grace_s=0.0) as store:
