@@ -1,5 +1,8 @@
 """A file that becomes an artifact only when its bytes are the artifact's. Blocking; for threads.
 
+Only a regular file is ever replaced: a rename over a device or a pipe would take it from everybody,
+and one over a symbolic link would leave the file it leads to as it was. A link is followed.
+
 On disk, beside the target: `.<sha256>.part`, kept when a transfer breaks so that the next one can
 build on it, and locked while one is in use; a transfer that finds it in use makes one under a name
 of its own and keeps nothing. What is found is hashed again: a part is trusted for its bytes alone.
@@ -7,6 +10,7 @@ of its own and keeps nothing. What is found is hashed again: a part is trusted f
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -44,8 +48,7 @@ class PartFile:
         Raises:
             OSError: `target` cannot be written.
         """
-        if target.is_dir():
-            raise IsADirectoryError(f"{target}: expected a file, found a directory")
+        target = _replaceable(target)
         kept = _kept_path(target, artifact)
         fd = _open_locked(kept)
         if fd is None:
@@ -113,6 +116,25 @@ class PartFile:
         while block := os.read(self._fd, BLOCK_BYTES):
             self._hash.update(block)
             self.size_bytes += len(block)
+
+
+def _replaceable(target: Path) -> Path:
+    """Where the file that `target` names is, or is to be.
+
+    Raises:
+        OSError: something is there that is no file, or its directory is not there.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(f"{target}: expected a file, found a directory")
+    # Asked of the path as given: what /dev/stdout leads to has no path of its own.
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{target}: expected a regular file, found something else")
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
+    # Named here, or the name of the part would stand in the error.
+    if not target.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
+    return target
 
 
 def _kept_path(target: Path, artifact: ArtifactHash) -> Path:

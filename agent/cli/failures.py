@@ -143,7 +143,12 @@ def local(error: OSError) -> Failure:
     """
     named = f"{error.filename}: " if error.filename else ""
     mistaken = isinstance(
-        error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
+        error,
+        FileNotFoundError
+        | FileExistsError
+        | IsADirectoryError
+        | NotADirectoryError
+        | PermissionError,
     )
     exit_code = ExitCode.USAGE if mistaken else ExitCode.LOCAL
     return Failure(f"{named}{error.strerror or error}", exit_code, hint="")

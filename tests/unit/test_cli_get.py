@@ -95,3 +95,53 @@ def test_a_directory_that_is_not_there_is_a_usage_error(
     ended = cli("get", sha256, "-o", tmp_path / "missing" / "file")
     assert ended.status == 2
     assert "No such file or directory" in ended.err
+
+
+def test_the_directory_that_is_not_there_is_named(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    ended = cli("get", sha256, "-o", tmp_path / "missing" / "file")
+    assert f"{tmp_path / 'missing'}: No such file or directory" in " ".join(ended.err.split())
+    assert ".part" not in ended.err
+
+
+def test_what_is_no_regular_file_is_never_replaced(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    ended = cli("get", sha256, "-o", fifo)
+    assert ended.status == 2
+    assert "expected a regular file" in ended.err
+    assert fifo.is_fifo()
+
+
+def test_a_link_to_what_is_no_regular_file_is_never_replaced(
+    cli: Cli, sha256: str, tmp_path: Path
+) -> None:
+    # As /dev/stdout is.
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self/fd/1")
+    reader, writer = os.pipe()
+    before = os.dup(1)
+    try:
+        os.dup2(writer, 1)
+        ended = cli("get", sha256, "-o", link)
+    finally:
+        os.dup2(before, 1)
+        for fd in (reader, writer, before):
+            os.close(fd)
+    assert ended.status == 2
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_file_is_followed(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("elsewhere/artifact")
+    assert cli("get", sha256, "-o", link).status == 0
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "artifact").read_bytes() == CONTENT
+
+
+def test_stdout_is_no_file_to_get(cli: Cli, node: FakeNode, sha256: str) -> None:
+    ended = cli("get", sha256, "-o", "-")
+    assert ended.status == 2
+    assert "-o -" in ended.err
+    assert not node.requests

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import options
-from agent.cli.failures import local
+from agent.cli.failures import local, usage
 from agent.cli.formats import size
 from agent.cli.hashing import hash_files
 from agent.cli.options import Common
@@ -39,6 +39,11 @@ def get(common: Common, artifact: str, target: Path | None) -> None:
     the sled's list.
     """
     with reporting(common) as output:
+        if target == Path("-"):
+            raise usage(
+                "-o -: expected a file or a directory",
+                "bytes are written out only when all of them are verified, so they cannot be piped",
+            )
         sha256 = ArtifactHash.parse(asyncio.run(_whole(common, artifact)))
         path = target_path(str(sha256), target)
         # Reading a file that is here costs less than fetching it, and asks no server.
