@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,6 +64,10 @@ class LedgerFile:
     @property
     def position(self) -> tuple[int, int]:
         return self.epoch, -1 if self.generation is None else self.generation
+
+    @property
+    def graced(self) -> bool:
+        return self.delete_not_before_s > time.time()
 
 
 def read_ledger(dataset: Path) -> LedgerFile | None:

@@ -1,0 +1,483 @@
+"""The model of a store: what it is to believe, to answer and to hold, in plain dicts.
+
+Written from the contract and the invariants, one step after the other: no threads, no event loop,
+no file of its own. What a file truly holds is looked up on the disk with `tests.ondisk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from depot import errors
+from tests import ondisk
+
+QUOTA_BYTES: Final = 48 << 10
+MAX_ARTIFACT_BYTES: Final = 24 << 10
+MAX_PUTS: Final = 2
+EMPTY_NAME: Final = ondisk.sha256(b"")
+
+Refusal = type[errors.DepotError]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One state that was accepted; generation -1 means no config."""
+
+    epoch: int = 0
+    generation: int = -1
+    artifacts: frozenset[str] = frozenset()
+    graced: bool = False
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.epoch, self.generation
+
+    def same(self, other: Ledger) -> bool:
+        return (self.position, self.artifacts) == (other.position, other.artifacts)
+
+
+NOTHING: Final = Ledger()
+
+
+@dataclass(frozen=True)
+class Pins:
+    version: int = 0
+    held: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def artifacts(self) -> frozenset[str]:
+        return frozenset().union(*self.held.values())
+
+
+@dataclass(eq=False)
+class Disk:
+    """One dataset directory, wherever it is now.
+
+    Attributes:
+        ledger: the intact one on it; None when there is none or it was torn.
+        tampered: files the test itself damaged, with their inode then.
+    """
+
+    path: Path
+    ledger: Ledger | None = None
+    torn: bool = False
+    pins: Pins = field(default_factory=Pins)
+    tampered: dict[str, int] = field(default_factory=dict)
+
+    def intact(self, name: str) -> bool:
+        """Look whether a file's bytes hash to its name now."""
+        return ondisk.sha256((self.path / name).read_bytes()) == name
+
+    def sizes(self) -> dict[str, int]:
+        return {name: found.st_size for name, found in ondisk.artifact_files(self.path).items()}
+
+
+@dataclass
+class Copy:
+    """What the store has on record of one file."""
+
+    size_bytes: int
+    damaged: bool = False
+
+    def counts(self, name: str) -> bool:
+        return not self.damaged and (self.size_bytes > 0 or name == EMPTY_NAME)
+
+
+@dataclass(eq=False)
+class Slot:
+    """A configured path: the disk it leads to, and the one the store has attached."""
+
+    index: int
+    path: Path
+    present: Disk | None = None
+    shelf: list[Disk] = field(default_factory=list)
+    attached: Disk | None = None
+    copies: dict[str, Copy] = field(default_factory=dict)
+
+    @property
+    def truthful(self) -> bool:
+        """The store is attached to what the path leads to."""
+        return self.attached is not None and self.attached is self.present
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(copy.size_bytes for copy in self.copies.values())
+
+    def good(self, name: str) -> bool:
+        copy = self.copies.get(name)
+        return self.attached is not None and copy is not None and copy.counts(name)
+
+    def opens(self, name: str) -> bool:
+        """Open the copy for reading; one of another size is found to be damaged."""
+        if not self.good(name):
+            return False
+        assert self.attached is not None
+        size_bytes = self.attached.sizes().get(name)
+        if size_bytes is None:
+            del self.copies[name]
+        elif size_bytes != self.copies[name].size_bytes:
+            self.copies[name].damaged = True
+        return self.good(name)
+
+    def attach(self) -> None:
+        self.attached = self.present
+        sizes = self.present.sizes() if self.present else {}
+        self.copies = {name: Copy(size_bytes) for name, size_bytes in sizes.items()}
+
+    def detach(self) -> None:
+        self.attached, self.copies = None, {}
+
+    def look_again(self) -> None:
+        """Take what appeared, forget what is gone, doubt what changed its size."""
+        assert self.attached is not None
+        on_disk = self.attached.sizes()
+        for name in self.copies.keys() - on_disk.keys():
+            del self.copies[name]
+        for name, size_bytes in on_disk.items():
+            if self.copies.setdefault(name, Copy(size_bytes)).size_bytes != size_bytes:
+                self.copies[name] = Copy(size_bytes, damaged=True)
+
+    def verify(self, name: str) -> bool:
+        """Read the copy, as the store does before it relies on one."""
+        if not self.good(name):
+            return False
+        assert self.attached is not None
+        if not (self.attached.path / name).exists():
+            del self.copies[name]
+            return False
+        self.copies[name].damaged = not self.attached.intact(name)
+        return not self.copies[name].damaged
+
+
+@dataclass(eq=False)
+class OpenPut:
+    """A write that was admitted and has not ended."""
+
+    name: str
+    length_bytes: int | None
+    counted: bool
+    healthy: int
+    good: list[Slot]
+    reserved: dict[int, int]
+    streams_to: dict[int, Disk] | None = None
+
+
+@dataclass
+class Sled:
+    """Everything the store is to know."""
+
+    slots: tuple[Slot, Slot]
+    standing: str = "empty"
+    ledger: Ledger = NOTHING
+    floor: Ledger = NOTHING
+    witness: Ledger | None = None
+    pins: Pins = field(default_factory=Pins)
+    puts: list[OpenPut] = field(default_factory=list)
+
+    @property
+    def attached(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.attached]
+
+    @property
+    def wanted(self) -> frozenset[str] | None:
+        return self.ledger.artifacts if self.standing == "clear" else None
+
+    def counts(self, name: str) -> int:
+        return sum(slot.good(name) for slot in self.slots)
+
+    def reserved_bytes(self, slot: Slot) -> int:
+        return sum(put.reserved.get(slot.index, 0) for put in self.puts)
+
+    def room_bytes(self, slot: Slot) -> int:
+        return max(0, QUOTA_BYTES - slot.used_bytes - self.reserved_bytes(slot))
+
+    # Datasets come and go
+
+    def restart(self) -> None:
+        self.pins = Pins()
+        for slot in self.slots:
+            slot.detach()
+            if slot.present:
+                slot.attach()
+        self.reload(remembered=None)
+
+    def notice(self) -> None:
+        """What a look at every dataset is to find, once it has settled."""
+        came = self.coming()
+        for slot in self.slots:
+            if not slot.truthful:
+                slot.detach()
+        for slot in came:
+            slot.attach()
+        if came:
+            self.reload(remembered=self.remembered())
+
+    def coming(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.present and not slot.truthful]
+
+    def remembered(self) -> Ledger | None:
+        settled = self.standing in ("clear", "empty") and self.floor != NOTHING
+        return self.ledger if settled else None
+
+    def reload(self, *, remembered: Ledger | None) -> None:
+        """G1 and G4: the highest valid generation that can be seen or is remembered."""
+        disks = [slot.attached for slot in self.slots if slot.attached]
+        seen = [disk.ledger for disk in disks if disk.ledger]
+        unseen = 2 - sum(not disk.torn for disk in disks)
+        self._believe([*([remembered] if remembered else []), *seen], unseen)
+        self.pins = max((self.pins, *(disk.pins for disk in disks)), key=lambda x: x.version)
+        if self.standing in ("clear", "empty") and self.floor != NOTHING:
+            self._write_ledger(self.ledger, only_if_different=True)
+            if self.witness or not unseen:
+                self.witness = self.floor
+        if self.pins.version:
+            self._write_pins(only_if_different=True)
+
+    def _believe(self, ledgers: list[Ledger], unseen: int) -> None:
+        if not ledgers and self.witness is None:
+            self.standing, self.ledger, self.floor = "empty", NOTHING, NOTHING
+            if unseen:
+                self.standing = "unknown"
+            return
+        newest = max(ledgers, key=lambda x: x.position, default=NOTHING)
+        self.ledger = self.floor = newest
+        if self.witness and self.witness.position > newest.position:
+            self.floor = self.witness
+            self.standing = "behind"
+            if self.witness.generation < 0:
+                self.ledger, self.standing = self.witness, "empty"
+            return
+        evidence = [*ledgers, *([self.witness] if self.witness else [])]
+        equals = [x for x in evidence if x.position == newest.position]
+        if not all(x.same(newest) for x in equals):
+            self.standing = "conflicted"
+            return
+        self.standing = "empty" if newest.generation < 0 else "clear"
+        graced = any(x.graced for x in ledgers if x.same(newest))
+        self.ledger = self.floor = replace(newest, graced=graced)
+
+    def _write_ledger(self, ledger: Ledger, *, only_if_different: bool = False) -> bool:
+        """Bring it to every healthy dataset; one that turns out to be gone is let go."""
+        for slot in self.attached:
+            assert slot.attached is not None
+            if only_if_different and slot.attached.ledger == ledger:
+                continue
+            if slot.truthful:
+                slot.attached.ledger, slot.attached.torn = ledger, False
+            else:
+                slot.detach()
+        return bool(self.attached)
+
+    def _write_pins(self, *, only_if_different: bool = False) -> bool:
+        for slot in self.attached:
+            assert slot.attached is not None
+            if only_if_different and slot.attached.pins == self.pins:
+                continue
+            if slot.truthful:
+                slot.attached.pins = self.pins
+            else:
+                slot.detach()
+        return bool(self.attached)
+
+    # Config and pins
+
+    def put_config(
+        self, generation: int, artifacts: frozenset[str], *, grace: bool
+    ) -> Refusal | None:
+        if not self.attached:
+            return errors.NoDataset
+        if self.standing == "unknown":
+            return errors.LedgerUnknown
+        floor = self.floor
+        same = (generation, artifacts) == (floor.generation, floor.artifacts)
+        if same and self.standing == "clear":
+            self._write_ledger(self.ledger, only_if_different=True)
+            return None
+        if not (same and self.standing == "behind"):
+            if generation <= floor.generation:
+                return errors.ConfigGeneration
+            if self.pins.artifacts - artifacts:
+                return errors.ArtifactInUse
+        dropped = self.ledger.artifacts - artifacts
+        mass = grace and 2 * len(dropped) > len(self.ledger.artifacts)
+        return self._accept(
+            Ledger(floor.epoch, generation, artifacts, graced=mass or self.ledger.graced)
+        )
+
+    def reset(self, expected: int) -> Refusal | None:
+        if len(self.attached) < len(self.slots):
+            return errors.NoDataset
+        if self.floor.generation < 0:
+            return errors.NoConfig
+        if expected != self.floor.generation:
+            return errors.ConfigGeneration
+        return self._accept(Ledger(self.floor.epoch + 1))
+
+    def _accept(self, ledger: Ledger) -> Refusal | None:
+        if not self._write_ledger(ledger):
+            return errors.Io
+        self.standing = "empty" if ledger.generation < 0 else "clear"
+        self.ledger = self.floor = self.witness = ledger
+        return None
+
+    def check_known(self) -> Refusal | None:
+        if self.standing == "clear":
+            return None
+        return errors.NoConfig if self.standing == "empty" else errors.LedgerUnknown
+
+    def put_pin(self, name: str, artifacts: frozenset[str]) -> Refusal | None:
+        if not self.attached:
+            return errors.NoDataset
+        if refusal := self.check_known():
+            return refusal
+        if artifacts - self.ledger.artifacts:
+            return errors.NotInConfig
+        return self._replace_pins({**self.pins.held, name: artifacts})
+
+    def delete_pin(self, name: str) -> Refusal | None:
+        if not self.attached:
+            return errors.NoDataset
+        if name not in self.pins.held:
+            return errors.NotFound
+        return self._replace_pins({k: v for k, v in self.pins.held.items() if k != name})
+
+    def _replace_pins(self, held: dict[str, frozenset[str]]) -> Refusal | None:
+        before, self.pins = self.pins, Pins(self.pins.version + 1, held)
+        if self._write_pins():
+            return None
+        self.pins = before
+        return errors.Io
+
+    # Writes
+
+    def admit(
+        self, name: str, generation: int, length_bytes: int | None, *, counted: bool
+    ) -> Refusal | OpenPut | int:
+        """The refusal, the admitted put, or (held) the number of copies."""
+        if refusal := self._may_start(name, generation):
+            return refusal
+        good = [slot for slot in self.attached if slot.verify(name)]
+        if good and len(good) == len(self.attached):
+            return len(good)
+        size_bytes = length_bytes or 0
+        if size_bytes > MAX_ARTIFACT_BYTES:
+            return errors.TooLarge
+        lacking = [slot for slot in self.attached if slot not in good]
+        roomy = [slot for slot in lacking if self.room_bytes(slot) >= size_bytes]
+        if not roomy:
+            return len(good) or errors.QuotaExceeded
+        if counted and sum(put.counted for put in self.puts) >= MAX_PUTS:
+            return errors.TooManyPuts
+        reserved = {slot.index: size_bytes for slot in roomy}
+        return OpenPut(name, length_bytes, counted, len(self.attached), good, reserved)
+
+    def _may_start(self, name: str, generation: int) -> Refusal | None:
+        if not self.attached:
+            return errors.NoDataset
+        floor = self.floor.generation
+        if self.standing != "empty" and floor >= 0 and generation != floor:
+            return errors.ArtifactGeneration
+        if refusal := self.check_known():
+            return refusal
+        return None if name in self.ledger.artifacts else errors.NotInConfig
+
+    def stream(self, put: OpenPut) -> None:
+        """The files are being written; a dataset that is not there any more drops out."""
+        slots = (self.slots[index] for index in put.reserved)
+        put.streams_to = {slot.index: slot.attached for slot in slots if slot.attached}
+        put.reserved = {index: put.reserved[index] for index in put.streams_to}
+
+    def finish(self, put: OpenPut, sent: bytes, staged: Collection[int]) -> Refusal | int:
+        """The refusal, or the number of copies; `staged` names the slots that have a file."""
+        self.puts.remove(put)
+        size_limit = MAX_ARTIFACT_BYTES if put.length_bytes is None else put.length_bytes
+        full: list[int] = []
+        if len(sent) > size_limit:
+            return errors.TooLarge if put.length_bytes is None else errors.LengthMismatch
+        if put.length_bytes is None and sent:
+            full = [i for i in put.reserved if self.room_bytes(self.slots[i]) < len(sent)]
+            if len(full) == len(put.reserved):
+                return errors.QuotaExceeded
+        self._let_go(put, staged)
+        refusal = self._judge_content(put, sent, set(staged) - set(full)) or self.check_known()
+        if refusal:
+            return refusal
+        if put.name not in self.ledger.artifacts:
+            return errors.ArtifactGeneration
+        landed = [index for index in staged if index not in full and self._lands(put, index)]
+        for index in landed:
+            self.slots[index].copies[put.name] = Copy(len(sent))
+        self._let_go(put, [index for index in staged if self.slots[index].truthful])
+        return len(put.good) + len(landed) or errors.Io
+
+    def _judge_content(self, put: OpenPut, sent: bytes, staged: set[int]) -> Refusal | None:
+        if staged and put.length_bytes not in (None, len(sent)):
+            return errors.LengthMismatch
+        if staged and ondisk.sha256(sent) != put.name:
+            return errors.HashMismatch
+        return None
+
+    def _let_go(self, put: OpenPut, fine: Collection[int]) -> None:
+        assert put.streams_to is not None
+        for index in put.streams_to.keys() - set(fine):
+            if not self.slots[index].truthful:
+                self.slots[index].detach()
+
+    def _lands(self, put: OpenPut, index: int) -> bool:
+        assert put.streams_to is not None
+        slot = self.slots[index]
+        return slot.truthful and put.streams_to[index] is slot.attached
+
+    # Duties
+
+    def may_delete(self, name: str) -> bool:
+        """D1 and D4."""
+        if self.wanted is None or self.ledger.graced or name in self.wanted:
+            return False
+        return name not in self.pins.artifacts and all(put.name != name for put in self.puts)
+
+    def reconcile(self) -> set[str]:
+        deleted: set[str] = set()
+        for slot in self.attached:
+            assert slot.attached is not None
+            slot.look_again()
+            unwanted = {name for name in slot.copies if self.may_delete(name)}
+            if unwanted and not slot.truthful:
+                slot.detach()
+                continue
+            for name in unwanted:
+                del slot.copies[name]
+            deleted |= unwanted
+        return deleted
+
+    def under_replicated(self) -> list[str]:
+        wanted = self.wanted or frozenset()
+        return sorted(name for name in wanted if 0 < self.counts(name) < len(self.slots))
+
+    def remirror(self) -> int:
+        healed = 0
+        in_flight = {put.name for put in self.puts}
+        for name in self.under_replicated():
+            if name not in in_flight and not all(slot.good(name) for slot in self.attached):
+                healed += self._heal(name)
+        return healed
+
+    def _heal(self, name: str) -> bool:
+        size_bytes = next(slot.copies[name].size_bytes for slot in self.slots if slot.good(name))
+        put = self.admit(name, self.floor.generation, size_bytes, counted=False)
+        if not isinstance(put, OpenPut) or not put.good:
+            return False
+        self.puts.append(put)
+        self.stream(put)
+        assert put.good[0].attached is not None
+        sent = (put.good[0].attached.path / name).read_bytes()
+        copies = self.finish(put, sent, self.stage(put))
+        return isinstance(copies, int) and copies > len(put.good)
+
+    def stage(self, put: OpenPut) -> list[int]:
+        """The slots where a file can be begun now; the others are found to be gone."""
+        assert put.streams_to is not None
+        return [i for i in put.streams_to if self.slots[i].truthful]
