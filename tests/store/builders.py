@@ -212,12 +212,14 @@ async def put(
     generation: int = 1,
     source: Source | None = None,
     announced: bool = True,
-    artifact: ArtifactHash | None = None,
+    length_bytes: int | None = None,
 ) -> Stored:
-    """Store `content`, or whatever `source` gives, under its name."""
-    length_bytes = len(content) if announced else None
-    name = artifact or hash_of(content)
-    async with store.begin_put(name, Generation(generation), length_bytes) as admitted:
+    """Store `content`, or whatever `source` gives, under its name.
+
+    The announced length is the content's, unless `length_bytes` says otherwise.
+    """
+    length = (length_bytes or len(content)) if announced else None
+    async with store.begin_put(hash_of(content), Generation(generation), length) as admitted:
         return admitted.held or await admitted.receive(source or BytesSource(content))
 
 

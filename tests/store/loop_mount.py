@@ -1,0 +1,67 @@
+"""A small real filesystem that can really be filled: ext4 in a file, mounted with a loop device."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+SIZE_BYTES: Final = 64 << 20
+
+
+@contextmanager
+def loop_mount(root: Path, *, inodes: int = 512) -> Iterator[Path]:
+    """Mount a new, empty filesystem for the block; skips the test where that is not possible."""
+    mkfs, mount, umount = (shutil.which(name) for name in ("mkfs.ext4", "mount", "umount"))
+    if os.geteuid() != 0 or not (mkfs and mount and umount):
+        pytest.skip("a loop mount needs root, mkfs.ext4 and mount")
+    image, path = root / "disk.img", root / "disk"
+    with image.open("wb") as file:
+        file.truncate(SIZE_BYTES)
+    path.mkdir()
+    subprocess.run([mkfs, "-q", "-m", "0", "-N", str(inodes), image], check=True)
+    mounted = subprocess.run([mount, "-o", "loop", image, path], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no loop mount here: {mounted.stderr.decode().strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run([umount, "--lazy", path], check=True)
+
+
+def fill_bytes(path: Path) -> Path:
+    """Take every byte that is left, with a file that is not ours."""
+    hog = path / "somebody-elses-data"
+    with hog.open("ab", buffering=0) as file:
+        for block_bytes in (1 << 20, 4096, 1):
+            write_until_full(file.fileno(), bytes(block_bytes))
+    return hog
+
+
+def write_until_full(fd: int, block: bytes) -> None:
+    try:
+        while os.write(fd, block):
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+def fill_inodes(path: Path) -> Path:
+    """Take every inode that is left, with files that are not ours."""
+    hogs = path / "somebody-elses-files"
+    hogs.mkdir()
+    try:
+        for number in range(1 << 20):
+            (hogs / str(number)).touch()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    return hogs
