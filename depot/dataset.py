@@ -39,7 +39,8 @@ from depot.small_files import STAGING as STAGING  # part of the layout above
 
 LOCK: Final = f"{METADATA}/lock"
 RESERVE: Final = f"{METADATA}/reserve"
-RESERVE_BYTES: Final = 16 << 20
+RESERVE_BYTES: Final = 32 << 20
+"""More than the ledger of the largest config that can be sent."""
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ASIDE: Final = "leaving-"
 _ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
@@ -229,6 +230,8 @@ class Dataset:
             with suppress(FileNotFoundError):
                 self.disk.unlink(RESERVE, dir_fd=self._root)
             small_files.write_document(self._root, name, content, self.disk)
+            # At once: the document before it is gone, and nobody may take the room (Q2).
+            self.refill_reserve()
 
     def probe(self) -> None:
         """Prove that a file can be created, synced and removed, and refill the reserve."""
@@ -242,19 +245,21 @@ class Dataset:
         finally:
             os.close(fd)
             self.discard(name)
-        self._refill_reserve()
+        self.refill_reserve()
 
-    def _refill_reserve(self) -> None:
+    def refill_reserve(self) -> None:
+        """Take the room that metadata may need on a full disk; as much as there is, if need be."""
         size_bytes = min(RESERVE_BYTES, self.space().total_bytes // 16)
-        fd = self.disk.open(RESERVE, os.O_WRONLY | os.O_CREAT, dir_fd=self._root)
         try:
-            if os.fstat(fd).st_blocks * 512 < size_bytes:
-                self.disk.fallocate(fd, size_bytes)
+            fd = self.disk.open(RESERVE, os.O_WRONLY | os.O_CREAT, dir_fd=self._root)
+            try:
+                if os.fstat(fd).st_blocks * 512 < size_bytes:
+                    self.disk.fallocate(fd, size_bytes)
+            finally:
+                os.close(fd)
         except OSError as error:  # a reserve is help, not a condition
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
                 raise
-        finally:
-            os.close(fd)
 
     def _clear_staging(self) -> None:
         # The lock is held, so whoever staged these is dead (Q3).

@@ -70,7 +70,9 @@ class Watch:
             if mirror.state is MirrorState.SUSPECT:
                 await mirror.call(Dataset.probe)
                 mirror.recovered()
-            elif mirror.full and mirror.room_for(1 << 20):
+                return
+            await mirror.call(Dataset.refill_reserve)
+            if mirror.full and mirror.room_for(1 << 20):
                 mirror.recovered()  # it may have missed a ledger for want of room (G3)
         except (OSError, DatasetUnusable):
             return  # the call has moved the state

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactConfig, ArtifactHash
+from depot.dataset import RESERVE, RESERVE_BYTES
 from depot.errors import QuotaExceeded, TooLarge
 from depot.initialise import init_datasets
+from depot.ledger import Ledger, encode_ledger
 from depot.sources import FileSource
 from tests import ondisk
 from tests.store.builders import (
@@ -161,8 +163,32 @@ async def test_replacing_an_artifact_counts_it_once(node: Node) -> None:
         assert used_bytes(store) == [len(ONE), len(ONE)]
 
 
+def test_the_reserve_is_enough_for_the_largest_config() -> None:
+    # 16 MiB of JSON is the largest body a config may have; a hash takes 67 bytes of it.
+    few, many = (
+        len(encode_ledger(Ledger(0, ArtifactConfig.make(1, hashes(count)))))
+        for count in (1000, 2000)
+    )
+    assert (many - few) / 1000 * (16 * MIB / 67) < RESERVE_BYTES
+
+
 def hashes(count: int) -> list[ArtifactHash]:
     return [ArtifactHash(number.to_bytes(32)) for number in range(count)]
+
+
+async def test_the_reserve_is_refilled_after_it_was_used(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        disk = node.disk(A)
+        disk.fail("write", 28, times=1)
+        await store.put_config(config(2, ONE))
+        assert await node.generation(A) == 2
+        assert ("unlink", RESERVE) in disk.calls
+        reserve = node.paths[A] / RESERVE
+        assert (await off_loop(reserve.stat)).st_blocks > 0
+        await off_loop(reserve.unlink)
+        await store.check_datasets()
+        assert (await off_loop(reserve.stat)).st_blocks > 0
 
 
 # A disk that is really full
@@ -191,6 +217,36 @@ async def test_a_dataset_of_its_own_filesystem_may_require_the_mount(small: Node
     async with small.open(require_mountpoint=True) as store:
         assert states(store) == ["healthy", "missing"]
         assert not any("one device" in warning for warning in store.status().warnings)
+
+
+async def test_configs_and_deletes_go_on_when_the_disk_is_full_to_the_last_byte(
+    alone: Node,
+) -> None:
+    # Q2
+    async with alone.open(paths=alone.paths[:1]) as store:
+        await store.put_config(config(1, ONE, TWO, THREE))
+        for content in (ONE, TWO):
+            await put(store, content)
+        await off_loop(fill_bytes, alone.paths[A])
+        with pytest.raises(QuotaExceeded):
+            await put(store, THREE)
+        for generation in range(2, 12):
+            await store.put_config(config(generation, ONE, TWO, THREE))
+            await off_loop(fill_bytes, alone.paths[A])  # somebody takes what became free
+            await store.check_datasets()
+        await store.put_pin("host", [hash_of(ONE)])
+        assert await read_back(store, TWO) == TWO
+        assert states(store) == ["healthy"]
+    async with alone.open(paths=alone.paths[:1]) as store:
+        assert states(store) == ["healthy"]
+        assert store.config() == config(11, ONE, TWO, THREE)
+        await store.put_config(config(12, ONE, THREE))
+        assert await store.reconcile() == 1
+        assert await alone.names(A) == {str(hash_of(ONE))}
+        await off_loop((alone.paths[A] / "somebody-elses-data").unlink)
+        await store.check_datasets()
+        assert (await put(store, THREE, generation=12)).copies == 1
+        assert not store.status().datasets[A].full
 
 
 async def test_configs_and_deletes_go_on_without_a_free_inode(alone: Node) -> None:
