@@ -274,7 +274,7 @@ class Put:
         self._check_size(size_bytes)
         reservations = self._targets.reservations
         grown = {i: r.grow(size_bytes - r.size_bytes) for i, r in reservations.items()}
-        if not any(grown.values()):
+        if not any(grown.values()) and not self._good:
             raise QuotaExceeded(f"no dataset has room for more than {size_bytes} bytes now")
         return [index for index, fits in grown.items() if not fits]
 

@@ -106,6 +106,28 @@ async def test_an_endless_body_ends_at_the_largest_size(node: Node) -> None:
     assert await node.leftovers() == []
 
 
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_full_dataset_does_not_fail_what_the_other_already_holds(
+    node: Node, announced: bool
+) -> None:
+    # B4: A holds it, B lacks it and has no room for it.
+    content = os.urandom(2 * MIB)
+    filler = os.urandom(3 * MIB)
+    async with node.open(quota_bytes=4 * MIB) as store:
+        await store.put_config(config(1, content, filler))
+        await node.take_away(B)
+        await store.check_datasets()
+        await put(store, content)
+        await node.bring_back(B)
+        await node.write_file(B, str(hash_of(filler)), filler)
+        await store.check_datasets()
+        assert used_bytes(store) == [2 * MIB, 3 * MIB]
+        stored = await put(store, content, announced=announced)
+        assert stored.copies == 1
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
+
+
 async def test_what_can_never_fit_is_too_large_and_what_does_not_fit_now_is_not(
     node: Node,
 ) -> None:
