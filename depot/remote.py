@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -95,6 +96,9 @@ def _problem(content: bytes) -> dict[str, str]:
 def _reason(error: aiohttp.ClientError | TimeoutError) -> str:
     match error:
         case aiohttp.ClientConnectorError():
+            if isinstance(error.os_error, socket.gaierror):
+                # Its number is not errno's.
+                return f"its name does not resolve: {error.os_error.strerror}"
             number = error.os_error.errno
             # asyncio puts the address where the reason belongs.
             return f"cannot connect: {os.strerror(number) if number else error.os_error}"

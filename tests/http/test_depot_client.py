@@ -4,8 +4,10 @@ import asyncio
 import fcntl
 import os
 import random
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import pytest
@@ -285,6 +287,16 @@ async def test_a_depot_that_is_not_there_is_unreachable(target: Path) -> None:
             await depot.head(ARTIFACT)
         with pytest.raises(Unreachable, match="Connection refused"):
             await depot.fetch(ARTIFACT, target)
+
+
+async def test_a_name_that_does_not_resolve_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_args: object, **_options: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    async with DepotClient("http://nowhere.invalid:1") as depot:
+        with pytest.raises(Unreachable, match="does not resolve: Name or service not known"):
+            await depot.head(ARTIFACT)
 
 
 async def test_what_arrived_before_a_stall_is_kept(target: Path) -> None:
