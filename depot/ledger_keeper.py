@@ -157,8 +157,12 @@ class LedgerKeeper:
             ConfigGeneration: `expected` is not the current generation.
         """
         async with self._lock:
-            if len(self._mirrors.healthy()) < len(self._mirrors.all):
-                raise NoDataset("a reset needs every dataset present and writable")
+            healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
+            if healthy < configured:
+                raise NoDataset(
+                    "a reset needs every dataset present and writable, found "
+                    f"{healthy} of {configured}; the status says which is not"
+                )
             floor = self.resolved.floor
             if floor.generation < 0:
                 raise NoConfig

@@ -99,7 +99,10 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError([f"{path}: expected UTF-8, found byte {error.start}"]) from None
+        found, line = error.object[error.start], error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            [f"{path}:{line}: expected UTF-8, found byte 0x{found:02x}"]
+        ) from None
 
 
 def _parse(path: Path, text: str) -> dict[str, object]:

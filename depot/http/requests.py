@@ -31,6 +31,9 @@ _CONTINUED: Final = web.RequestKey("continued", bool)
 PARSE_IN_THREAD_BYTES: Final = 64 << 10
 _PACE_CHECK_S: Final = 1.0
 
+# Mistakes whose message is whole without the value: it is ours, or there is no value to show.
+_FOUND_ALREADY: Final = frozenset({"value_error", "missing", "json_invalid"})
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -131,5 +134,8 @@ def _parse(content: bytes, model: type[Model]) -> Model:
 def _first_mistake(error: ValidationError) -> str:
     mistake = error.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in mistake["loc"]) or "body"
-    found = reprlib.repr(mistake["input"])
-    return f"{field}: {mistake['msg']}, found {found}"
+    # Pydantic names our own messages as such; they say already what was found.
+    said = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] in _FOUND_ALREADY:
+        return f"{field}: {said}"
+    return f"{field}: {said}, found {reprlib.repr(mistake['input'])}"

@@ -113,6 +113,26 @@ async def test_a_body_that_is_no_json_is_refused(sled: Sled, content: bytes) -> 
     assert reply.code == "400 InvalidRequest"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"garbage", "body: Invalid JSON: expected value at line 1 column 1"),
+        (b'{"generation": 1}', "artifacts: Field required"),
+        (
+            f'{{"generation": 1, "artifacts": ["{NAME}", "{NAME}"]}}'.encode(),
+            f"artifacts: expected each hash once, found {NAME} twice",
+        ),
+        (
+            b'{"generation": "1", "artifacts": []}',
+            "generation: Input should be a valid integer, found '1'",
+        ),
+    ],
+)
+async def test_a_mistake_in_a_body_is_named_once(sled: Sled, content: bytes, said: str) -> None:
+    reply = await sled.call("PUT", "/artifacts-config", data=content)
+    assert reply.body["message"] == said
+
+
 async def test_a_config_of_100_000_artifacts_is_taken_and_returned(sled: Sled) -> None:
     names = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(100_000)]
     reply = await sled.call("PUT", "/artifacts-config", {"generation": 1, "artifacts": names})

@@ -185,7 +185,7 @@ class TestAllAtOnce:
 
     def test_a_file_that_is_not_utf8_is_named(self) -> None:
         Path("agent.toml").write_bytes(b"a = 1\n# \xff")
-        with pytest.raises(ConfigurationError, match="expected UTF-8, found byte 8"):
+        with pytest.raises(ConfigurationError, match=r"toml:2: expected UTF-8, found byte 0xff"):
             load(Path("agent.toml"), {})
 
 
