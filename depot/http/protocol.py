@@ -81,12 +81,15 @@ class LastWords(asyncio.Protocol):
         self._transport = transport
         self._server = server
         self._left_bytes = server.limits.refused_drain_bytes
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(server.limits.refused_drain_s, transport.abort)
         server.lingering.add(self)
         transport.set_protocol(self)
         transport.write(problem_bytes(error, uuid4().hex))
-        transport.write_eof()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(server.limits.refused_drain_s, transport.abort)
+        try:
+            transport.write_eof()
+        except OSError:  # the client is gone already
+            transport.abort()
 
     def abort(self) -> None:
         """Close the connection now."""
