@@ -51,14 +51,14 @@ def status(ctx: click.Context, config: Path | None, agent_url: str | None, as_js
     try:
         url = agent_url or (_configured_url(config) if config else DEFAULT_AGENT_URL)
         found = asyncio.run(_ask(url))
+        wrong = list(problems(found))
+        output.document(
+            {**found.model_dump(mode="json"), "problems": wrong}, lines(found, output.width)
+        )
+        output.finish()
     except Failure as failure:
         _show(failure, as_json=as_json)
         ctx.exit(failure.exit_code)
-    wrong = list(problems(found))
-    output.document(
-        {**found.model_dump(mode="json"), "problems": wrong}, lines(found, output.width)
-    )
-    output.finish()
     ctx.exit(SOMETHING_WRONG if wrong else 0)
 
 

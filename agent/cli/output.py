@@ -6,7 +6,8 @@ Rules kept here:
   when the command fails: the document then has an `error` beside whatever was done before.
 - Colour and wrapping only on a terminal; NO_COLOR is respected. Elsewhere lines are as long as
   they are, so that `grep` and `cut` see whole ones.
-- A reader of stdout that goes away (`depot ls | head -1`) ends the command without a word.
+- A reader of stdout that goes away (`depot ls | head -1`) ends the command without a word; a stdout
+  that takes no more (a full disk) is a failure like any other.
 - Text from elsewhere is escaped before it is written (`formats.printable`).
 """
 
@@ -16,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -24,7 +25,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from agent.cli.failures import ExitCode, Failure
+from agent.cli.failures import ExitCode, Failure, local
 from agent.cli.formats import printable, wrapped
 from agent.cli.options import Common
 
@@ -64,7 +65,8 @@ class Output:
         # In one piece: a long listing, line by line, would take seconds.
         texts = [_text(line) for line in lines]
         if texts:
-            self._line(self.out, Text("\n").join(texts))
+            with self._to_stdout():
+                self._line(self.out, Text("\n").join(texts))
 
     def record(self, value: Document, line: str | Text) -> None:
         """Write one record of a stream, at once."""
@@ -72,13 +74,15 @@ class Output:
             self._streaming = True
             self._write(value)
         else:
-            self._line(self.out, line)
-        self.out.file.flush()
+            with self._to_stdout():
+                self._line(self.out, line)
+        self._flush()
 
     def finish(self) -> None:
         """End a command that went well."""
         if self.json and not self._streaming:
             self._write(self._result)
+        self._flush()
 
     def note(self, text: str) -> None:
         """Tell what is going on, on stderr; --quiet leaves it out."""
@@ -88,7 +92,10 @@ class Output:
     def failure(self, failure: Failure) -> None:
         """End a command that failed: on stderr, and with --json beside the result on stdout."""
         if self.json:
-            self._write({**self._result, "error": failure.document()})
+            # When this cannot be written either, what led here is still what is told.
+            with suppress(Failure):
+                self._write({**self._result, "error": failure.document()})
+                self._flush()
         message = Text.assemble(("depot: ", "bold red"), printable(failure.message))
         self._line(self.err, wrapped(message, _width(self.err)))
         if failure.hint:
@@ -101,7 +108,23 @@ class Output:
             text = json.dumps(value, separators=(",", ":"))
         else:
             text = json.dumps(value, indent=2)
-        self.out.file.write(f"{text}\n")
+        with self._to_stdout():
+            self.out.file.write(f"{text}\n")
+
+    def _flush(self) -> None:
+        with self._to_stdout():
+            self.out.file.flush()
+
+    @contextmanager
+    def _to_stdout(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _drop_stdout()
+            error.filename = "stdout"
+            raise local(error) from error
 
     def _line(self, console: Console, line: str | Text) -> None:
         console.print(_text(line), soft_wrap=True)
@@ -119,10 +142,8 @@ def reporting(common: Common) -> Iterator[Output]:
         with _failures_shown(output):
             yield output
             output.finish()
-        sys.stdout.flush()
     except BrokenPipeError as error:
-        # What is still buffered would raise once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         raise click.exceptions.Exit(ExitCode.PIPE_CLOSED) from error
 
 
@@ -132,8 +153,12 @@ def _failures_shown(output: Output) -> Iterator[None]:
         yield
     except Failure as failure:
         output.failure(failure)
-        sys.stdout.flush()
         raise click.exceptions.Exit(failure.exit_code) from failure
+
+
+def _drop_stdout() -> None:
+    """Send the rest nowhere: what is still buffered would raise again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _width(console: Console) -> int | None:

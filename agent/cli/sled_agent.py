@@ -36,6 +36,7 @@ Exit status:
     2  usage, or a mistake in the configuration
     3  refused: a directory that is not ours, an answer of the agent
     4  no agent answers
+    5  the answer could not be written to stdout: a full disk
     *  128 + signal: ended at once by a second SIGTERM or SIGINT
 
 \b

@@ -178,6 +178,26 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(node: FakeNode)
     assert err == b""
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize("count", [1, 5000])
+def test_a_stdout_on_a_full_disk_is_a_failure_with_a_name(
+    node: FakeNode, form: list[str], count: int
+) -> None:
+    node.config = (1, [f"{index:064x}" for index in range(count)])
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [DEPOT, "--quiet", *form, *node.options, "ls"],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    assert ended.returncode == 5
+    assert ended.stderr == "depot: stdout: No space left on device\n"
+
+
 def test_ctrl_c_ends_with_130_and_no_traceback(node: FakeNode) -> None:
     node.config = (1, [])
     with terminal(*node.options, "copies", "--watch") as (child, screen):
