@@ -260,7 +260,7 @@ class Put:
             outcome.cancel()  # nobody waits for it; the thread ends by itself
             # Until it has, its bytes are on the disk: the space stays reserved (Q1), and a stream
             # of unknown length gets no more of it.
-            held, self._targets = self._targets.reservations, _Targets()
+            held, self._targets, self._good = self._targets.reservations, _Targets(), []
             running.add_done_callback(partial(_discard_late, held))
             raise
         return outcome.result()

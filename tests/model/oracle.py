@@ -399,7 +399,7 @@ class Sled:
             return errors.TooLarge if put.length_bytes is None else errors.LengthMismatch
         if put.length_bytes is None and sent:
             full = [i for i in put.reserved if self.room_bytes(self.slots[i]) < len(sent)]
-            if len(full) == len(put.reserved):
+            if len(full) == len(put.reserved) and not put.good:
                 return errors.QuotaExceeded
         self._let_go(put, staged)
         refusal = self._judge_content(put, sent, set(staged) - set(full)) or self.check_known()

@@ -211,7 +211,8 @@ class Rig:
         expected = self.sled.finish(live.model, content, live.staged)
         stored = self.attempt(self.join(live))
         if isinstance(stored, Stored):
-            assert (stored.datasets, stored.copies) == (live.model.healthy, expected)
+            wanted = (live.model.healthy, expected)
+            assert (stored.datasets, stored.copies) == wanted, (stored, wanted)
         elif expected is Io and live.model.length_bytes is None:
             assert type(stored) in (Io, QuotaExceeded)  # either is true of a mixed failure
         else:

@@ -18,6 +18,7 @@ from tests.store.builders import (
     config,
     hash_of,
     off_loop,
+    put,
     reserved_bytes,
     states,
 )
@@ -89,6 +90,29 @@ async def test_a_cancelled_put_keeps_its_space_reserved_while_its_bytes_are_on_t
 
         source.send(ONE)
         await until(lambda: reserved_bytes(store) == [0, 0])
+
+
+async def test_a_cancelled_put_of_unknown_length_writes_nothing_more_beside_a_good_copy(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        await off_loop(node.file(B, ONE).unlink)
+        await store.reconcile()
+        async with (
+            store.begin_put(hash_of(ONE), Generation(1), None) as admitted,
+            streaming(admitted) as (source, receiving),
+        ):
+            receiving.cancel()
+        before = len(node.disk(B).calls)
+        source.send(ONE)
+
+        async with asyncio.timeout(WAIT_S):
+            while await node.leftovers():
+                pass
+
+    assert "write" not in [call for call, _ in node.disk(B).calls[before:]]
 
 
 async def test_nothing_is_written_to_a_returned_dataset_before_its_ledger_was_read(
