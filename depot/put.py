@@ -321,7 +321,7 @@ class Put:
         except (OSError, DatasetUnusable) as error:
             # A directory under the artifact's name says nothing about the rest of the dataset.
             if not isinstance(error, IsADirectoryError):
-                mirror.failed(error)
+                mirror.failed(error, file.dataset)
             self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
             return None
         return index

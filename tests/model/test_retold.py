@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from depot import Generation, Put
+from depot import Generation, Put, Stored
 from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
 from tests.model.gated import WAIT_S, GatedSource
 from tests.store.builders import (
@@ -158,4 +158,23 @@ async def test_a_failure_on_a_dataset_that_was_replaced_is_not_held_against_the_
             slow.let_go()  # the old descriptor is closed by now
             source.send(ONE)
 
+        assert states(store) == ["healthy", "healthy"]
+
+
+async def test_a_stream_that_outlived_its_dataset_is_not_held_against_the_new_one(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        async with (
+            store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as admitted,
+            streaming(admitted) as (source, receiving),
+        ):
+            await node.take_away(A)
+            await store.check_datasets()
+            await node.bring_back(A)
+            await store.check_datasets()
+            source.send(ONE)
+
+        assert receiving.result() == Stored(2, 1, ("dataset 1: not there any more",))
         assert states(store) == ["healthy", "healthy"]
