@@ -119,11 +119,12 @@ def refused(
     *,
     request_id: str | None = None,
     details: Mapping[str, object] | None = None,
+    hint: str | None = None,
 ) -> Failure:
-    """What a server refused, by its `error_code`."""
+    """What a server refused, by its `error_code`; `hint` instead of the one for that code."""
     wrong = code in WRONG_BYTES_CODES
     exit_code = ExitCode.WRONG_BYTES if wrong else ExitCode.REFUSED
-    return Failure(message, exit_code, code=code, request_id=request_id, details=details)
+    return Failure(message, exit_code, code=code, hint=hint, request_id=request_id, details=details)
 
 
 def unreachable(what: str, reason: str) -> Failure:

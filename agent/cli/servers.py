@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from http import HTTPStatus
+from typing import Final, TypeVar
 
 from agent.cli.failures import ExitCode, Failure, refused, unreachable, usage
 from agent.cli.options import Common
@@ -26,6 +27,13 @@ from depot.errors import (
 )
 
 T = TypeVar("T")
+
+# What a server of ours says of a path that it does not have: the other one was meant.
+_NO_SUCH_PATH: Final = "no such path"
+_NOT_ITS_API: Final = (
+    "perhaps not the {what} listens there: by default the agent is on port 12345, "
+    "the depot on 12348"
+)
 
 
 @asynccontextmanager
@@ -64,6 +72,7 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
                 error.remote_code or f"HTTP {error.status}",
                 f"the {what} at {url} refused: {error.remote_message or error}",
                 request_id=error.request_id,
+                hint=_NOT_ITS_API.format(what=what) if _is_another_server(error) else None,
             )
         case HashMismatch() | LengthMismatch():
             return Failure(
@@ -73,6 +82,13 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
             return usage(str(error))
         case _:
             return refused(error.code, str(error), details=error.details())
+
+
+def _is_another_server(error: Refused) -> bool:
+    """Whether what answered does not even know the path that was asked for."""
+    if error.remote_code is None:
+        return error.status == HTTPStatus.NOT_FOUND
+    return error.remote_message.startswith(_NO_SUCH_PATH)
 
 
 async def current_config(client: AgentClient) -> ArtifactConfig | None:

@@ -64,6 +64,21 @@ def test_a_refusal_that_is_not_ours_is_told_by_its_status() -> None:
     assert "502" in failure.message
 
 
+@pytest.mark.parametrize(
+    ("error", "hinted"),
+    [
+        (Refused(URL, 404), True),
+        (Refused(URL, 404, remote_code="NotFound", remote_message="no such path: /status"), True),
+        (Refused(URL, 404, remote_code="NotFound", remote_message="it is not here"), False),
+        (Refused(URL, 502), False),
+    ],
+)
+def test_another_server_than_the_one_that_was_meant_is_pointed_out(
+    error: Refused, hinted: bool
+) -> None:
+    assert ("perhaps not the agent" in str(failure_of(error, "agent", URL).hint)) is hinted
+
+
 def test_wrong_bytes_are_told_apart_whoever_found_them() -> None:
     found_here = HashMismatch(ArtifactHash.of(b"a"), ArtifactHash.of(b"b"))
     assert failure_of(found_here, "depot", URL).exit_code is ExitCode.WRONG_BYTES
