@@ -257,7 +257,9 @@ class FakeNode:
         return response
 
 
-def copy_document(sha256: str, state: str, done: int, total: int, **more: Any) -> dict[str, Any]:
+def copy_document(
+    sha256: str, state: str, done: int, total: int | None, **more: Any
+) -> dict[str, Any]:
     """One entry of GET /copies."""
     return {
         "copy_id": f"copy-{sha256[:8]}",

@@ -113,6 +113,18 @@ def test_copies_lists_them_and_says_why_one_failed(cli: Cli, node: FakeNode) -> 
     assert cli("--json", "copies").json["copies"][1]["error"] == "connection refused"
 
 
+def test_the_row_of_a_failed_copy_does_not_repeat_its_hash(cli: Cli, node: FakeNode) -> None:
+    node.copies = [
+        [copy_document(ONE, "failed", 0, None, error=f"no source gave {ONE}: http://b:1: refused")]
+    ]
+    assert cli("copies").out.splitlines()[1].endswith("  http://b:1: refused")
+
+
+def test_a_copy_that_was_held_already_is_said_to(cli: Cli, node: FakeNode) -> None:
+    node.copies = [[copy_document(ONE, "succeeded", 0, None)]]
+    assert cli("copies").out.splitlines()[1].split()[1:4] == ["succeeded", "?", "held"]
+
+
 def test_no_copies_are_said_in_words(cli: Cli) -> None:
     assert cli("copies").out == "no copies\n"
 

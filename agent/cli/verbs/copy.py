@@ -30,7 +30,7 @@ _COLUMNS: Final = (
     Column("SIZE", right=True),
     Column("DONE", right=True),
     Column("STARTED"),
-    Column("FROM", prose=True),
+    Column("FROM, OR WHY NOT", prose=True),
 )
 
 
@@ -129,8 +129,10 @@ def _reason(copy: CopyBody | None) -> str:
 def _row(item: Wanted, *, long: bool) -> tuple[str | Text, ...]:
     if item.copy is not None:
         return copy_row(item.copy, time.time(), long=long)
-    reason = item.failure.message if item.failure else ""
-    return (_name(item.sha256, long=long), state(item.state), "-", "-", "-", reason)
+    # Which agent refused is known here; the row has little room.
+    reason = item.failure.message.rpartition(" refused: ")[2] if item.failure else ""
+    why = _why(reason, item.sha256)
+    return (_name(item.sha256, long=long), state(item.state), "-", "-", "-", why)
 
 
 def copy_row(copy: CopyBody, now_s: float, *, long: bool) -> tuple[str | Text, ...]:
@@ -141,8 +143,13 @@ def copy_row(copy: CopyBody, now_s: float, *, long: bool) -> tuple[str | Text, .
         "?" if copy.bytes_total is None else size(copy.bytes_total),
         _done(copy),
         age(now_s - copy.started_at.timestamp()),
-        copy.error or ", ".join(copy.sources),
+        _why(copy.error, copy.sha256) if copy.error else ", ".join(copy.sources),
     )
+
+
+def _why(reason: str, sha256: str) -> str:
+    """Why a copy failed, without the hash that its row begins with."""
+    return reason.removeprefix(f"no source gave {sha256}: ").replace(sha256, short(sha256))
 
 
 def _name(sha256: str, *, long: bool) -> str:
@@ -150,6 +157,8 @@ def _name(sha256: str, *, long: bool) -> str:
 
 
 def _done(copy: CopyBody) -> str:
+    if copy.state == "succeeded" and copy.bytes_total is None and not copy.bytes_done:
+        return "held"  # No source was asked: the sled had it.
     if not copy.bytes_total:
         return "100%" if copy.state == "succeeded" else size(copy.bytes_done)
     return f"{100 * copy.bytes_done // copy.bytes_total}%"
