@@ -50,6 +50,30 @@ def test_a_dry_run_changes_nothing(cli: Cli, node: FakeNode) -> None:
     assert f"+ {TWO}" in ended.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--generation", 3, TWO], "CONFIG_GENERATION"),
+        (["--generation", 4, TWO], "CONFIG_GENERATION"),
+        (["--generation", 5, TWO], "ArtifactInUse"),
+    ],
+)
+def test_a_dry_run_foresees_a_refusal(
+    cli: Cli, node: FakeNode, arguments: list[object], code: str
+) -> None:
+    node.config, node.pins = (4, [ONE]), {"boot": [ONE]}
+    ended = cli("--json", "config", "set", "--dry-run", *arguments)
+    assert ended.status == 3
+    assert ended.json["error"]["code"] == code
+    assert ended.json["dropped"] == [ONE]
+    assert node.config == (4, [ONE])
+
+
+def test_a_dry_run_of_what_is_there_is_fine(cli: Cli, node: FakeNode) -> None:
+    node.config = (4, [ONE])
+    assert cli("config", "set", "--dry-run", "--generation", 4, ONE).status == 0
+
+
 def test_dropping_most_artifacts_is_called_out(cli: Cli, node: FakeNode) -> None:
     node.config = (4, [ONE, TWO])
     assert "storage.delete_grace" in cli("config", "set", "--generation", 5, "--empty").err
@@ -293,6 +317,30 @@ def test_what_is_wrong_comes_first_with_the_reason(cli: Cli, node: FakeNode) -> 
     assert lines[2] == "  dataset /m2/b is missing: no marker file"
     assert lines[5] == "  two datasets are on one device"
     assert "\x1b" not in ended.out
+
+
+def test_a_reason_and_a_warning_are_not_said_twice(cli: Cli, node: FakeNode) -> None:
+    gone = "/m2/a: No such file or directory"
+    marker = "/m2/b has no marker"
+    node.status = status(
+        dataset("/m2/a", state="missing", last_error=gone),
+        dataset("/m2/b", state="missing", last_error=marker),
+        warnings=[f"dataset /m2/a is missing: {gone}", "a dataset that is away may know more"],
+    )
+    lines = cli("status").out.splitlines()
+    assert lines[:5] == [
+        "2 problems, 1 warning",
+        "  dataset /m2/a is missing: No such file or directory",
+        "  dataset /m2/b is missing: it has no marker",
+        "  a dataset that is away may know more",
+        "",
+    ]
+
+
+def test_of_a_missing_dataset_only_the_quota_is_known(cli: Cli, node: FakeNode) -> None:
+    node.status = status(dataset("/m2/a"), dataset("/m2/b", state="missing"))
+    row = cli("status").out.splitlines()[-1].split()
+    assert row == ["missing", "-", "20.0", "GiB", "-", "-", "/m2/b"]
 
 
 def test_status_in_json_is_the_servers_document_with_the_problems(cli: Cli, node: FakeNode) -> None:

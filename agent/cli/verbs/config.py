@@ -9,13 +9,15 @@ from pydantic import ValidationError
 
 from agent.cli import options
 from agent.cli.changes import Change
-from agent.cli.failures import local, usage
+from agent.cli.failures import Failure, local, refused, usage
 from agent.cli.formats import plural
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent, current_config
+from agent.client import AgentClient
 from agent.wire import ArtifactConfigBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.errors import ArtifactInUse, ConfigGeneration
 
 
 @click.group()
@@ -43,7 +45,9 @@ def get(common: Common) -> None:
     help="Generation of a config given as hashes.",
 )
 @click.option("--empty", is_flag=True, help="With --generation and no hash: hold nothing at all.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would change or be refused, and change nothing."
+)
 @click.argument("what", nargs=-1, metavar="FILE|-|SHA256...")
 @options.shared
 def set_(
@@ -70,9 +74,12 @@ async def _get(common: Common, output: Output) -> None:
 async def _set(common: Common, output: Output, wanted: ArtifactConfig, *, dry_run: bool) -> None:
     async with agent(common) as client:
         change = Change(await current_config(client), wanted)
+        refusal = await _foreseen(client, change) if dry_run else None
         if not dry_run:
             await client.put_config(wanted)
     output.document({**change.document(), "dry_run": dry_run}, change.lines())
+    if refusal:
+        raise refusal
     if dry_run:
         output.note("dry run: nothing was changed")
     elif change.drops_most:
@@ -82,10 +89,40 @@ async def _set(common: Common, output: Output, wanted: ArtifactConfig, *, dry_ru
         )
 
 
+async def _foreseen(client: AgentClient, change: Change) -> Failure | None:
+    """The refusal that this change would meet, as far as it can be told from here.
+
+    A pin may hold what the current config no longer names, after a reset.
+    """
+    if change.before and change.after.generation < change.before.generation:
+        return refused(
+            ConfigGeneration.code,
+            f"generation {change.after.generation} would be refused: it is older than the "
+            f"current {change.before.generation}",
+        )
+    if change.before and change.after.generation == change.before.generation and not change.nothing:
+        return refused(
+            ConfigGeneration.code,
+            f"generation {change.after.generation} would be refused: it was accepted before with "
+            "other contents",
+        )
+    for name, held in sorted((await client.pins()).items()):
+        if lost := sorted(held - change.after.artifacts):
+            return refused(
+                ArtifactInUse.code,
+                f"the config would be refused: pin {name} holds {lost[0]}, which it drops",
+            )
+    return None
+
+
 def _parsed(what: tuple[str, ...], generation: Generation | None, empty: bool) -> ArtifactConfig:
     if generation is not None:
         return _from_hashes(what, generation, empty)
-    if len(what) != 1 or empty:
+    if empty:
+        raise usage(
+            "--empty: expected --generation N with it", "depot config set --generation N --empty"
+        )
+    if len(what) != 1:
         raise usage(
             "expected one FILE (- for stdin), or --generation N and the hashes",
             "depot config set FILE, or depot config set --generation N SHA256...",
@@ -98,9 +135,11 @@ def _parsed(what: tuple[str, ...], generation: Generation | None, empty: bool) -
 
 
 def _from_hashes(what: tuple[str, ...], generation: Generation, empty: bool) -> ArtifactConfig:
-    if empty == bool(what):
+    if empty and what:
+        raise usage("expected either --empty or hashes, found both")
+    if not empty and not what:
         raise usage(
-            "expected at least one SHA256" if not what else "expected no SHA256 with --empty",
+            "expected at least one SHA256",
             "a config that holds nothing, so that the sled deletes everything, takes --empty",
         )
     return ArtifactConfig.make(generation, [ArtifactHash.parse(options.sha256(w)) for w in what])
@@ -113,6 +152,6 @@ def _from_json(name: str, text: bytes) -> ArtifactConfig:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise usage(
-            f"{name}: {where}: {first['msg']}",
+            f"{name}: {where}: {first['msg'].removeprefix('Value error, ')}",
             'expected {"generation": N, "artifacts": ["<sha256>", ...]}',
         ) from error

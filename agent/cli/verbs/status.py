@@ -10,11 +10,11 @@ import click
 from rich.text import Text
 
 from agent.cli import options
-from agent.cli.formats import Column, plural, printable, size, span, table
+from agent.cli.formats import Column, plural, printable, short, size, span, table
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent
-from agent.wire import DatasetBody, StatusBody
+from agent.wire import DatasetBody, StatusBody, UnderReplicatedBody
 
 SHOWN: Final = 5
 # Standings of the ledger under which nothing is written; the sled's warnings say more.
@@ -45,14 +45,13 @@ def problems(found: StatusBody) -> Iterator[str]:
     if found.under_replicated.count:
         yield (
             f"{plural(found.under_replicated.count, 'artifact')} under-replicated: "
-            f"{_first(found.under_replicated.artifacts)}"
+            f"{_first(found.under_replicated)}"
         )
 
 
 def _dataset_problems(dataset: DatasetBody) -> Iterator[str]:
     if dataset.state != "healthy":
-        reason = dataset.last_error or "no reason known"
-        yield f"dataset {dataset.path} is {dataset.state}: {reason}"
+        yield f"dataset {dataset.path} is {dataset.state}: {_reason(dataset)}"
     elif dataset.full:
         yield (
             f"dataset {dataset.path} is full: {size(dataset.used_bytes)} of "
@@ -60,16 +59,35 @@ def _dataset_problems(dataset: DatasetBody) -> Iterator[str]:
         )
 
 
+def _reason(dataset: DatasetBody) -> str:
+    """Why it is out, without the path that stands before it."""
+    if not dataset.last_error:
+        return "no reason known"
+    error = dataset.last_error.removeprefix(f"{dataset.path}: ")
+    return (
+        f"it{error.removeprefix(dataset.path)}" if error.startswith(f"{dataset.path} ") else error
+    )
+
+
 def lines(found: StatusBody, width: int | None) -> list[Text | str]:
     """The status for people."""
     rows = [_dataset_row(dataset) for dataset in found.datasets]
     return [
-        *_verdict(list(problems(found)), found.warnings),
+        *_verdict(list(problems(found)), _other_warnings(found)),
         "",
         *_facts(found),
         "",
         *table(_DATASET_COLUMNS, rows, width=width),
     ]
+
+
+def _other_warnings(found: StatusBody) -> list[str]:
+    """The sled's warnings, without those that are among the problems."""
+    said = {
+        f"dataset {dataset.path} is {dataset.state}: {dataset.last_error}"
+        for dataset in found.datasets
+    }
+    return [warning for warning in found.warnings if warning not in said]
 
 
 def _verdict(wrong: Sequence[str], warnings: Sequence[str]) -> list[Text]:
@@ -139,14 +157,23 @@ def _dataset_row(dataset: DatasetBody) -> tuple[str | Text, ...]:
     state = "full" if dataset.full and dataset.state == "healthy" else dataset.state
     return (
         Text(state, style="red" if bad else "green"),
-        size(dataset.used_bytes + dataset.reserved_bytes),
-        size(dataset.quota_bytes),
-        size(dataset.available_bytes),
-        str(dataset.artifacts),
+        *_numbers(dataset),
         dataset.path,
     )
 
 
-def _first(artifacts: Sequence[str]) -> str:
-    more = ", …" if len(artifacts) > SHOWN else ""
-    return ", ".join(artifacts[:SHOWN]) + more
+def _numbers(dataset: DatasetBody) -> tuple[str, str, str, str]:
+    if dataset.state == "missing":
+        # Of a disk that is not there nothing is known; zeros would read like an empty one.
+        return ("-", size(dataset.quota_bytes), "-", "-")
+    return (
+        size(dataset.used_bytes + dataset.reserved_bytes),
+        size(dataset.quota_bytes),
+        size(dataset.available_bytes),
+        str(dataset.artifacts),
+    )
+
+
+def _first(under_replicated: UnderReplicatedBody) -> str:
+    more = ", …" if under_replicated.count > SHOWN else ""
+    return ", ".join(map(short, under_replicated.artifacts[:SHOWN])) + more
