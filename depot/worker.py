@@ -67,10 +67,10 @@ class DaemonThreads:
         try:
             done, _ = await asyncio.wait((future,), timeout=timeout_s)
         except asyncio.CancelledError:
-            future.cancel()
+            _give_up(call, future)
             raise
         if not done:
-            future.cancel()
+            _give_up(call, future)
             raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", self._name)
         return future.result()
 
@@ -92,6 +92,12 @@ class DaemonThreads:
             del call  # no reference to the last call's arguments while idle
             with self._lock:
                 self._idle += 1
+
+
+def _give_up(call: Future[T], future: asyncio.Future[T]) -> None:
+    # The call itself first: asyncio would pass a cancellation on only at its next turn.
+    call.cancel()
+    future.cancel()
 
 
 def full_disk(error: OSError) -> bool:

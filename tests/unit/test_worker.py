@@ -46,6 +46,20 @@ async def test_a_call_that_takes_too_long_is_a_timeout_of_the_device() -> None:
     threads.close()
 
 
+async def test_a_call_that_did_not_begin_in_time_never_does() -> None:
+    threads, gate = DaemonThreads("queue", 1), Gate()
+    stuck = threads.submit(gate)
+    await asyncio.to_thread(gate.begun.wait, WAIT_S)
+    happened: list[int] = []
+    with pytest.raises(TimeoutError):
+        await threads.call(0.01, happened.append, 1)
+    gate.opened.set()
+    assert await asyncio.wrap_future(stuck) == "through"
+    await threads.call(WAIT_S, happened.append, 2)
+    assert happened == [2]
+    threads.close()
+
+
 async def test_a_caller_that_is_cancelled_takes_its_queued_call_along() -> None:
     threads, gate = DaemonThreads("cancel", 1), Gate()
     stuck = threads.submit(gate)
