@@ -191,10 +191,18 @@ class StreamSource:
                 meter.arrived(len(content), time.monotonic())
                 return content
             except TimeoutError:
-                if self._aborted:
-                    future.cancel()
-                    raise ConnectionAbortedError("the transfer was given up") from None
-                meter.check(time.monotonic())
+                if future.done():
+                    raise  # the library's own: the connection is lost
+                try:
+                    self._check(meter)
+                except (ConnectionAbortedError, BodyTimeout):
+                    future.cancel()  # a reader that stays would keep others from the stream
+                    raise
+
+    def _check(self, meter: PaceMeter) -> None:
+        if self._aborted:
+            raise ConnectionAbortedError("the transfer was given up")
+        meter.check(time.monotonic())
 
     async def _read_some(self, size_bytes: int) -> bytes:
         return await self._read(size_bytes)

@@ -226,6 +226,24 @@ async def test_a_stream_that_ends_before_its_announced_length_is_a_mismatch() ->
         await read_stream(source)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError("gone"), TimeoutError("the library's")])
+async def test_an_error_of_the_library_is_passed_on_at_once(error: Exception) -> None:
+    stream = Stream(b"a", error=error)
+    source = StreamSource(asyncio.get_running_loop(), stream.read, PATIENT)
+    async with asyncio.timeout(5):
+        with pytest.raises(type(error)):
+            await read_stream(source)
+
+
+async def test_a_silent_stream_is_given_up_and_its_reader_is_gone() -> None:
+    # One that stayed would keep the server from draining the body.
+    stream = SilentStream()
+    source = StreamSource(asyncio.get_running_loop(), stream.read, IMPATIENT)
+    with pytest.raises(BodyTimeout):
+        await read_stream(source)
+    await asyncio.wait_for(stream.cancelled.wait(), WAIT_S)
+
+
 # Files and zstd
 
 
