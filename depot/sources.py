@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import zstandard
 
@@ -24,6 +24,9 @@ from depot.errors import BodyTimeout, InvalidRequest, LengthMismatch
 
 ABORT_CHECK_S: Final = 1.0
 MAX_ZSTD_WINDOW_BYTES: Final = 8 << 20
+
+
+Clock = Callable[[], float]
 
 
 class Source(Protocol):
@@ -51,7 +54,11 @@ class Pace:
 
 
 class PaceMeter:
-    """Judges arriving bytes against a `Pace`; the caller supplies the time."""
+    """Judges arriving bytes against a `Pace`; the caller supplies the time.
+
+    That time is what was spent waiting for the sender: what a slow disk of ours takes between two
+    reads must not count against it (B4).
+    """
 
     def __init__(self, pace: Pace, now_s: float) -> None:
         self._pace = pace
@@ -81,19 +88,47 @@ class PaceMeter:
         self._window_start_s, self._window_bytes = now_s, 0
 
 
+class _Waiting:
+    """A clock that runs only inside `with`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._total_s = 0.0
+        self._entered_s: float | None = None
+
+    def now_s(self) -> float:
+        running_s = 0.0 if self._entered_s is None else self._clock() - self._entered_s
+        return self._total_s + running_s
+
+    def __enter__(self) -> Self:
+        self._entered_s = self._clock()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._total_s, self._entered_s = self.now_s(), None
+
+
 class SocketSource:
     """Reads exactly `length_bytes` from `prefix` and then straight from a socket.
 
     Owns `sock` (a duplicate of the connection's descriptor) until `close`.
     """
 
-    def __init__(self, sock: socket.socket, prefix: bytes, length_bytes: int, pace: Pace) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        prefix: bytes,
+        length_bytes: int,
+        pace: Pace,
+        clock: Clock = time.monotonic,
+    ) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._prefix = memoryview(prefix)
         self._length_bytes = length_bytes
         self._left_bytes = length_bytes
-        self._meter: PaceMeter | None = None
+        self._waiting = _Waiting(clock)
+        self._meter = PaceMeter(pace, 0.0)
         self._pace = pace
         self._aborted = False
         self._poll = select.poll()
@@ -114,7 +149,7 @@ class SocketSource:
 
     def set_pace(self, pace: Pace) -> None:
         """Judge the sender differently from the next read on."""
-        self._pace, self._meter = pace, None
+        self._pace, self._meter = pace, PaceMeter(pace, self._waiting.now_s())
 
     def close(self) -> None:
         """Give up the duplicate descriptor; the connection itself stays open."""
@@ -126,19 +161,18 @@ class SocketSource:
         return len(part)
 
     def _receive(self, wanted: memoryview) -> int:
-        # The clock starts with the first read: until then the delay is ours, not the sender's.
-        meter = self._meter = self._meter or PaceMeter(self._pace, time.monotonic())
-        while not self._aborted:
-            try:
-                count = self._socket.recv_into(wanted)
-            except BlockingIOError:
-                self._poll.poll(min(ABORT_CHECK_S, self._pace.idle_timeout_s) * 1000)
-                meter.check(time.monotonic())
-                continue
-            if count == 0:
-                raise LengthMismatch(self._length_bytes, self._length_bytes - self._left_bytes)
-            meter.arrived(count, time.monotonic())
-            return count
+        with self._waiting as waiting:
+            while not self._aborted:
+                try:
+                    count = self._socket.recv_into(wanted)
+                except BlockingIOError:
+                    self._poll.poll(min(ABORT_CHECK_S, self._pace.idle_timeout_s) * 1000)
+                    self._meter.check(waiting.now_s())
+                    continue
+                if count == 0:
+                    raise LengthMismatch(self._length_bytes, self._length_bytes - self._left_bytes)
+                self._meter.arrived(count, waiting.now_s())
+                return count
         raise ConnectionAbortedError("the transfer was given up")
 
 
@@ -154,13 +188,15 @@ class StreamSource:
         read: Callable[[int], Awaitable[bytes]],
         pace: Pace,
         length_bytes: int | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._loop = loop
         self._read = read
         self._pace = pace
         self._length_bytes = length_bytes
         self._received_bytes = 0
-        self._meter: PaceMeter | None = None
+        self._waiting = _Waiting(clock)
+        self._meter = PaceMeter(pace, 0.0)
         self._pending = memoryview(b"")
         self._aborted = False
 
@@ -183,26 +219,26 @@ class StreamSource:
         """Nothing is held."""
 
     def _next(self, size_bytes: int) -> bytes:
-        meter = self._meter = self._meter or PaceMeter(self._pace, time.monotonic())
         future = asyncio.run_coroutine_threadsafe(self._read_some(size_bytes), self._loop)
-        while True:
-            try:
-                content = future.result(timeout=min(ABORT_CHECK_S, self._pace.idle_timeout_s))
-                meter.arrived(len(content), time.monotonic())
-                return content
-            except TimeoutError:
-                if future.done():
-                    raise  # the library's own: the connection is lost
+        with self._waiting as waiting:
+            while True:
                 try:
-                    self._check(meter)
-                except (ConnectionAbortedError, BodyTimeout):
-                    future.cancel()  # a reader that stays would keep others from the stream
-                    raise
+                    content = future.result(timeout=min(ABORT_CHECK_S, self._pace.idle_timeout_s))
+                    self._meter.arrived(len(content), waiting.now_s())
+                    return content
+                except TimeoutError:
+                    if future.done():
+                        raise  # the library's own: the connection is lost
+                    try:
+                        self._check(waiting.now_s())
+                    except (ConnectionAbortedError, BodyTimeout):
+                        future.cancel()  # a reader that stays would keep others from the stream
+                        raise
 
-    def _check(self, meter: PaceMeter) -> None:
+    def _check(self, now_s: float) -> None:
         if self._aborted:
             raise ConnectionAbortedError("the transfer was given up")
-        meter.check(time.monotonic())
+        self._meter.check(now_s)
 
     async def _read_some(self, size_bytes: int) -> bytes:
         return await self._read(size_bytes)

@@ -154,6 +154,25 @@ def test_a_silent_socket_is_given_up(pair: Pair) -> None:
         read_all(source)
 
 
+def test_a_dripping_socket_is_given_up(pair: Pair) -> None:
+    # Each look at the clock takes two seconds, and each byte is there at once.
+    pair[1].send(b"x" * 100)
+    source = SocketSource(pair[0], b"", 1000, PACE, clock=Clock(step_s=2.0))
+    with pytest.raises(BodyTimeout, match="bytes/s"):
+        read_byte_by_byte(source)
+
+
+def test_time_in_which_nobody_reads_does_not_count_against_the_sender(pair: Pair) -> None:
+    # B4: a disk of ours hangs for ten minutes; the last bytes have long been here.
+    clock = Clock()
+    source = SocketSource(pair[0], b"", 200, PACE, clock=clock)
+    pair[1].send(b"x" * 100)
+    assert source.readinto(memoryview(bytearray(100))) == 100
+    clock.now_s += 600.0
+    pair[1].send(b"x" * 100)
+    assert source.readinto(memoryview(bytearray(100))) == 100
+
+
 def test_abort_ends_a_read_that_waits(pair: Pair) -> None:
     source = SocketSource(pair[0], b"", 1000, PATIENT)
     ended: list[BaseException] = []
@@ -170,6 +189,16 @@ def test_abort_ends_a_read_that_waits(pair: Pair) -> None:
     pair[1].send(b"x")  # wakes the reader before its next look
     reader.join(WAIT_S)
     assert [type(error) for error in ended] == [ConnectionAbortedError]
+
+
+def test_another_pace_counts_from_then_on(pair: Pair) -> None:
+    clock = Clock(step_s=1.0)
+    source = SocketSource(pair[0], b"", 1000, PATIENT, clock=clock)
+    pair[1].send(b"x" * 10)
+    assert source.readinto(memoryview(bytearray(10))) == 10
+    source.set_pace(Pace(idle_timeout_s=0.02, min_bytes_per_s=0.0))
+    with pytest.raises(BodyTimeout):
+        read_all(source)
 
 
 def test_close_leaves_the_connection_itself_open(pair: Pair) -> None:
@@ -242,6 +271,27 @@ async def test_a_silent_stream_is_given_up_and_its_reader_is_gone() -> None:
     with pytest.raises(BodyTimeout):
         await read_stream(source)
     await asyncio.wait_for(stream.cancelled.wait(), WAIT_S)
+
+
+async def test_abort_ends_a_stream_that_waits() -> None:
+    stream = SilentStream()
+    # Looks often, at a clock that stands still.
+    loop, pace = asyncio.get_running_loop(), Pace(idle_timeout_s=0.02)
+    source = StreamSource(loop, stream.read, pace, clock=Clock())
+    reading = asyncio.ensure_future(read_stream(source))
+    source.abort()
+    with pytest.raises(ConnectionAbortedError):
+        await reading
+    await asyncio.wait_for(stream.cancelled.wait(), WAIT_S)
+
+
+async def test_time_in_which_nobody_reads_a_stream_does_not_count_either() -> None:
+    clock = Clock()
+    stream = Stream(b"x" * 10, b"y" * 10)
+    source = StreamSource(asyncio.get_running_loop(), stream.read, PACE, clock=clock)
+    assert await read_stream(source, 10) == b"x" * 10
+    clock.now_s += 600.0
+    assert await read_stream(source, 10) == b"y" * 10
 
 
 # Files and zstd
