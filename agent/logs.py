@@ -64,6 +64,8 @@ def _rendering(form: Literal["console", "json"], *, colors: bool) -> list[Proces
         _printable_event,
         structlog.dev.ConsoleRenderer(
             colors=colors,
+            # As they were given: what kind of event it is comes before its numbers.
+            sort_keys=False,
             repr_native_str=True,
             exception_formatter=structlog.dev.plain_traceback,
         ),

@@ -29,7 +29,7 @@ _HINTS: Final = {
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-@click.command()
+@click.command(short_help="Show how the agent is, what is wrong first.")
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -8,8 +8,10 @@ line there, when both servers listen.
 from __future__ import annotations
 
 import os
+import pwd
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -25,6 +27,7 @@ from agent.config.units import format_size
 from agent.daemon import Ready
 from depot.errors import DatasetBusy, DepotError
 from depot.initialise import InitReport, init_datasets
+from depot.small_files import METADATA
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -64,7 +67,7 @@ def main() -> None:
 main.add_command(status)
 
 
-@main.command()
+@main.command(short_help="Run the agent until SIGTERM or SIGINT.")
 @config_option
 @click.option(
     "--ready-file",
@@ -89,7 +92,7 @@ def run(config: Path, ready_file: Path | None) -> None:
     sys.exit(code)
 
 
-@main.command()
+@main.command(short_help="Make the configured directories into datasets.")
 @config_option
 @click.option(
     "--force",
@@ -115,9 +118,11 @@ def init(config: Path, force: bool) -> None:
         _fail(str(error), FAILED)
     for report in reports:
         click.echo(printable(_told(report)))
+    for note in _owner_notes(settings.dataset_paths):
+        click.echo(f"sled-agent: {printable(note)}", err=True)
 
 
-@main.command("check-config")
+@main.command("check-config", short_help="Name every mistake in the configuration.")
 @config_option
 def check_config(config: Path) -> None:
     """Check the configuration, environment included: every mistake, with its line."""
@@ -143,6 +148,26 @@ def _require_mounts(paths: Sequence[Path]) -> None:
                 "mount the dataset first",
                 REFUSED,
             )
+
+
+def _owner_notes(paths: Sequence[Path]) -> Iterator[str]:
+    """Warn of a marker that the agent will not be able to read: init was run as the wrong user."""
+    for path in paths:
+        with suppress(OSError):
+            root, metadata = path.stat(), (path / METADATA).stat()
+            if root.st_uid != metadata.st_uid:
+                yield (
+                    f"note: {path} belongs to {_user(root.st_uid)}, its {METADATA} to "
+                    f"{_user(metadata.st_uid)}: an agent that runs as {_user(root.st_uid)} cannot "
+                    f"use it; run init as that user, or chown -R {path / METADATA}"
+                )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
 
 
 def _settings(config: Path) -> Settings:

@@ -314,6 +314,18 @@ class TestInit:
         assert done.returncode == 3
         assert str(tmp_path / "m2") in done.stderr
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files in others' directories")
+    def test_a_marker_that_the_agent_will_not_be_able_to_read_is_pointed_out(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "m2").mkdir()
+        os.chown(tmp_path / "m2", 65534, 65534)
+        done = self.init(tmp_path)
+        assert done.returncode == 0
+        assert "run init as that user" in done.stderr
+        os.chown(tmp_path / "m2", 0, 0)
+        assert not self.init(tmp_path).stderr
+
     def test_a_directory_without_its_disk_is_refused_where_mounts_are_required(
         self, tmp_path: Path
     ) -> None:
@@ -423,5 +435,7 @@ class TestStatus:
 def test_the_help_documents_the_exit_statuses(tmp_path: Path) -> None:
     done = command("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for status in ("0  fine", "2  usage", "3  refused", "4  no agent answers"):
+    for status in ("0  fine", "2  usage", "3  refused", "4  no agent answers", "5  the answer"):
         assert status in done.stdout
+    _, _, verbs = done.stdout.partition("Commands:")
+    assert "..." not in verbs  # Each in one line, whole.

@@ -45,6 +45,14 @@ def test_json_has_one_object_a_line_with_the_fields_of_the_call() -> None:
     }
 
 
+def test_for_people_the_fields_stand_in_the_order_of_the_call() -> None:
+    stream = log_to("info", "console")
+
+    structlog.get_logger("agent.x").info("event", kind="put", copies=2)
+
+    assert "kind='put' copies=2" in stream.getvalue()
+
+
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_the_standard_librarys_loggers_come_out_in_the_same_form(form: str) -> None:
     stream = log_to("info", form)
