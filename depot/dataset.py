@@ -314,12 +314,9 @@ def prepare_metadata(root_fd: int, path: Path) -> None:
 
 
 def _lock(root_fd: int, path: Path) -> int:
-    try:
-        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root_fd)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        fd = os.open(LOCK, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root_fd)
+    # Held open for reading only: a file open for writing would keep an operator, and the shutdown
+    # of the machine, from remounting the disk read-only.
+    fd = os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root_fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -327,6 +324,13 @@ def _lock(root_fd: int, path: Path) -> int:
         os.close(fd)
         raise DatasetBusy(f"{path} is in use by another process (pid {holder})") from error
     with suppress(OSError):  # the number is help for people; a read-only disk cannot hold it
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        _leave_number(root_fd)
     return fd
+
+
+def _leave_number(root_fd: int) -> None:
+    fd = os.open(LOCK, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        os.write(fd, f"{os.getpid()}\n".encode())
+    finally:
+        os.close(fd)
