@@ -4,7 +4,9 @@ Rules kept here:
 - A connection that has not sent a whole request head `header_timeout_s` after it was opened, or
   after the first byte of a later head, is answered 408 and closed; one that has sent nothing at
   all is just closed (S2).
-- A connection over a limit is answered 503 and closed, before anything of it is parsed (S1).
+- A connection over a limit is answered 503 and closed, before anything of it is parsed (S1). One
+  counts until it is lost and its request has ended: who leaves and comes back gets no more work out
+  of a server at once than who stays.
 - What cannot be parsed gets the common error body too.
 - An answer that the client does not take holds its connection for the idle timeout at most.
 
@@ -110,7 +112,7 @@ class LastWords(asyncio.Protocol):
 class DepotConnection(RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_client", "_content", "_head_timer", "_heard", "_limits", "_server")
+    __slots__ = ("_client", "_content", "_head_timer", "_heard", "_limits", "_running", "_server")
 
     def __init__(self, server: DepotServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -119,6 +121,7 @@ class DepotConnection(RequestHandler):
         self._client: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._heard = False
+        self._running = False
         self._content: StreamReader | None = None  # of the newest request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -136,12 +139,11 @@ class DepotConnection(RequestHandler):
         self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Count the client out."""
-        if self._client is not None:
-            self._server.door.leave(self._client)
-            self._client = None
+        """Count the client out, unless its request still runs."""
         self._head_complete()
         super().connection_lost(exc)
+        if not self._running:
+            self._count_out()
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`, and watch how long a head takes."""
@@ -170,9 +172,13 @@ class DepotConnection(RequestHandler):
     async def start(self) -> None:
         """Answer requests until the connection ends; then see that it does end."""
         transport = self.transport
+        self._running = True
         try:
             await super().start()
         finally:
+            self._running = False
+            if self._manager is None:  # the connection is lost
+                self._count_out()
             # Closing waits for the client to take what is buffered, for ever if need be.
             if transport is not None and transport.get_write_buffer_size():
                 self._loop.call_later(self._limits.idle_timeout_s, transport.abort)
@@ -199,6 +205,11 @@ class DepotConnection(RequestHandler):
         response = problem_response(problem, request_id)
         response.force_close()
         return response
+
+    def _count_out(self) -> None:
+        if self._client is not None:
+            self._server.door.leave(self._client)
+            self._client = None
 
     def _waits_for_request(self) -> bool:
         return not self._messages and self._waiter is not None and not self._waiter.done()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -62,6 +64,13 @@ class RawClient:
         status, headers = await self.head()
         length = int(headers.get("content-length", 0)) if has_body else 0
         return Answer(status, headers, await self.reader.readexactly(length))
+
+    def reset(self) -> None:
+        """Be gone at once, as a client that crashed: the server's next read or write fails."""
+        linger = struct.pack("ii", 1, 0)
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
 
     async def rest(self) -> bytes:
         """Read until the server closes; a reset counts as a close."""

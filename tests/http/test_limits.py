@@ -451,6 +451,23 @@ async def test_a_connection_over_the_limit_is_answered_503_and_closed(
             assert (await accepted.answer()).status == 200
 
 
+async def test_a_client_that_left_counts_until_its_request_has_ended(handlers: Handlers) -> None:
+    limits = HttpLimits(max_connections=1)
+    async with serve_endpoints(handlers.table(), limits) as service:
+        async with RawClient.connect(service.url) as left:
+            await left.send("GET /slow HTTP/1.1")
+            await handlers.entered.wait()
+            left.reset()
+        for _ in range(20):  # round trips, in which the server has heard of the reset
+            async with RawClient.connect(service.url) as refused:
+                assert (await refused.answer()).json()["error_code"] == "TooManyConnections"
+        handlers.release.set()
+        while service.connections:
+            async with RawClient.connect(service.url) as other:
+                await other.send("GET /hello HTTP/1.1", "Connection: close")
+                await other.rest()
+
+
 async def test_a_server_on_ipv6_says_so_in_its_url(handlers: Handlers) -> None:
     service = HttpService(make_app(handlers.table(), api=API), limits=HttpLimits(), name="test")
     try:
