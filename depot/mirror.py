@@ -69,6 +69,7 @@ class Mirror:
     Attributes:
         revision: raised whenever `artifacts` or the state changes, so that what is derived from
             them can be kept until then.
+        closing: the last dataset's release, which gives up its lock.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Mirror:
         self.last_error: str | None = None
         self.state = MirrorState.MISSING
         self.joining = False
+        self.closing: Future[None] | None = None
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
@@ -210,7 +212,7 @@ class Mirror:
         dataset, self._dataset = self._dataset, None
         if dataset is not None:
             # Closing can hang on a dead device, so it is the mirror's threads' work too.
-            self._threads.submit(dataset.close)
+            self.closing = self._threads.submit(dataset.close)
         self._move(MirrorState.MISSING)
 
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

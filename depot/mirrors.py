@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, Space
@@ -19,6 +20,9 @@ from depot.disk import Disk, DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
 from depot.mirror import Mirror
 from depot.worker import describe_error
+
+CLOSE_TIMEOUT_S: Final = 1.0
+"""How long a dataset that comes back waits for its old descriptors; a dead device keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,12 @@ class MirrorSet:
         if mirror.index not in self._attaching:
             disk = self._disk_of(mirror.path)
             self._attaching[mirror.index] = mirror.begin(
-                _attach, mirror.path, self._require_mountpoint, self.sled_id, disk
+                _attach,
+                mirror.path,
+                self._require_mountpoint,
+                self.sled_id,
+                disk,
+                mirror.closing,
             )
         # A hung attach is awaited again at the next try, never started twice.
         attaching = self._attaching[mirror.index]
@@ -162,7 +171,15 @@ class MirrorSet:
         return "; ".join(f"dataset {m.index + 1} is {m.state}" for m in self.all)
 
 
-def _attach(path: Path, require_mountpoint: bool, sled_id: str | None, disk: Disk) -> Attachment:
+def _attach(
+    path: Path,
+    require_mountpoint: bool,
+    sled_id: str | None,
+    disk: Disk,
+    closing: Future[None] | None,
+) -> Attachment:
+    if closing is not None:  # or our own lock would be taken for another process's
+        wait((closing,), timeout=CLOSE_TIMEOUT_S)
     dataset = Dataset.attach(
         path, require_mountpoint=require_mountpoint, sled_id=sled_id, disk=disk
     )

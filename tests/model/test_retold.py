@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from depot import Generation, Put, Stored
+from depot.dataset import Dataset
+from depot.disk import system_disk
 from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
+from depot.mirror import Mirror
+from depot.mirrors import MirrorSet
 from tests.model.gated import WAIT_S, GatedSource
 from tests.store.builders import (
+    MIB,
     ONE,
+    SLED,
     TWO,
     A,
     B,
@@ -178,3 +185,22 @@ async def test_a_stream_that_outlived_its_dataset_is_not_held_against_the_new_on
 
         assert receiving.result() == Stored(2, 1, ("dataset 1: not there any more",))
         assert states(store) == ["healthy", "healthy"]
+
+
+async def test_a_dataset_that_returns_while_it_is_still_being_released_is_attached(
+    node: Node,
+) -> None:
+    path = node.paths[A]
+    mirror = Mirror(
+        A, path, quota_bytes=MIB, device_timeout_s=WAIT_S, on_transition=lambda *_: None
+    )
+    mirrors = MirrorSet([mirror], require_mountpoint=False, sled_id=SLED, disk_of=system_disk)
+    before = await off_loop(Dataset.attach, path, require_mountpoint=False, sled_id=SLED)
+    mirror.closing = Future()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(mirrors.attach(mirror))  # the lock is still ours
+        await off_loop(before.close)
+        mirror.closing.set_result(None)
+
+    assert mirror.joining
+    await mirrors.close()
