@@ -198,7 +198,9 @@ async def test_a_dataset_that_returns_while_it_is_still_being_released_is_attach
     before = await off_loop(Dataset.attach, path, require_mountpoint=False, sled_id=SLED)
     mirror.closing = Future()
     async with asyncio.TaskGroup() as group:
-        group.create_task(mirrors.attach(mirror))  # the lock is still ours
+        attaching = group.create_task(mirrors.attach(mirror))
+        done, _ = await asyncio.wait({attaching}, timeout=0.1)
+        assert not done, "the lock is still ours, and that is no reason to give up"
         await off_loop(before.close)
         mirror.closing.set_result(None)
 
