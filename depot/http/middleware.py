@@ -4,7 +4,8 @@ Rules kept here:
 - Every answer has `x-request-id`; every refusal has the common JSON body, also unknown paths,
   wrong methods and unknown expectations.
 - While the server drains, new requests are refused (S3).
-- An unexpected exception is a 500 without a traceback, which is in the log (S4).
+- An unexpected exception is a 500 without a traceback, which is in the log (S4). A client that
+  leaves is not one: peers come and go, and that is worth no line above debug.
 - The answer is sent here, in bounded time. A body that nobody read is then taken in, bounded by
   bytes and time, so that the client can read its answer; the connection closes after that.
 """
@@ -53,6 +54,11 @@ def front(api: ApiInfo, activity: Activity) -> Middleware:
             try:
                 _refuse_early(request, api, activity)
                 response = await handler(request)
+            except ConnectionError as error:
+                # The client's own: a lost connection to anyone else is a DepotError by now.
+                log.debug("client went away", **_named(request))
+                _abort(request)
+                raise ConnectionResetError("the client is gone") from error
             except Exception as error:
                 response = _answer_to(request, error)
             await _finish(request, response, draining=activity.draining)
@@ -135,18 +141,19 @@ def as_problem(error: Exception) -> DepotError:
             return Internal("an unexpected error, which the server has logged with this id")
 
 
-def _log(request: web.Request, problem: DepotError, error: Exception) -> None:
-    fields = {
+def _named(request: web.Request) -> dict[str, object]:
+    """What log lines call a request by."""
+    return {
         "request_id": request[REQUEST_ID],
         "method": request.method,
         "path": request.path,
         "peer": request.remote,
     }
+
+
+def _log(request: web.Request, problem: DepotError, error: Exception) -> None:
     if isinstance(problem, Internal):
-        if isinstance(error, ConnectionError) and not _connected(request):
-            log.debug("client went away", **fields)
-        else:
-            log.error("request failed", exc_info=error, **fields)
+        log.error("request failed", exc_info=error, **_named(request))
         return
     row = row_of(problem)
     log.log(
@@ -155,7 +162,7 @@ def _log(request: web.Request, problem: DepotError, error: Exception) -> None:
         status=row.status,
         error_code=problem.code,
         reason=str(problem),
-        **fields,
+        **_named(request),
     )
 
 

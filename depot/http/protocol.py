@@ -191,8 +191,8 @@ class DepotConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what aiohttp itself refuses: mostly requests that it cannot parse."""
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("an answer was begun already")
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionResetError("nobody is left to hear it, or half an answer is sent")
         request_id = uuid4().hex
         problem: DepotError
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:

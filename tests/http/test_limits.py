@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
 
 import aiohttp
 import pytest
@@ -10,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from depot.errors import TooLarge
+from depot.http.body import request_body
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
 from depot.http.replies import json_reply
@@ -37,11 +39,13 @@ class Handlers:
         rows = (
             ("GET", "/hello", self.hello),
             ("PUT", "/number", self.number),
+            ("PUT", "/stored", self.stored),
             ("PUT", "/refused", self.refused),
             ("PUT", "/twice", self.wants_body_twice),
             ("GET", "/slow", self.slow),
             ("GET", "/broken", self.broken),
             ("GET", "/half", self.half),
+            ("GET", "/lost", self.lost),
             ("GET", "/large", self.large),
         )
         return tuple(
@@ -59,7 +63,15 @@ class Handlers:
         return web.Response(text="hello")
 
     async def number(self, request: web.Request) -> web.Response:
+        self.entered.set()
         return json_reply(await read_json(request, Number))
+
+    async def stored(self, request: web.Request) -> web.Response:
+        async with request_body(request, HttpLimits()) as source:
+            self.entered.set()
+            while await asyncio.to_thread(source.readinto, memoryview(bytearray(1 << 16))):
+                pass
+        return web.Response()
 
     async def refused(self, request: web.Request) -> web.Response:
         raise TooLarge("expected less")
@@ -86,6 +98,13 @@ class Handlers:
         await response.prepare(request)
         await response.write(b"half")
         raise KeyError("in the middle")
+
+    async def lost(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        self.entered.set()
+        # A thread that sends past the event loop hears of it first.
+        raise ConnectionResetError("the client is gone") from BrokenPipeError("splice")
 
     async def large(self, request: web.Request) -> web.Response:
         return web.Response(body=bytes(64 << 20))
@@ -170,6 +189,23 @@ async def test_an_answer_that_breaks_in_the_middle_is_cut_short(service: HttpSer
         await client.send("GET /half HTTP/1.1")
         await client.head()
         assert len(await client.rest()) < 100
+
+
+async def test_a_client_that_left_is_no_failure_of_the_server(
+    handlers: Handlers, logged: list[MutableMapping[str, Any]]
+) -> None:
+    async with serve_endpoints(handlers.table()) as service:
+        for line in ("PUT /number HTTP/1.1", "PUT /stored HTTP/1.1", "GET /lost HTTP/1.1"):
+            handlers.entered.clear()
+            async with RawClient.connect(service.url) as client:
+                await client.send(line, f"Content-Length: {2 << 20}", body=b"{")
+                await handlers.entered.wait()
+                client.reset()
+            while service.connections:
+                async with RawClient.connect(service.url) as other:
+                    await other.send("GET /hello HTTP/1.1", "Connection: close")
+                    await other.rest()
+    assert [entry for entry in logged if entry["log_level"] in ("warning", "error")] == []
 
 
 # ---- 100 Continue
