@@ -11,7 +11,7 @@ from depot.errors import DepotError
 from depot.ledger_keeper import LedgerKeeper
 from depot.mirror import Copy
 from depot.mirrors import MirrorSet
-from depot.put import PutDesk
+from depot.put import PutDesk, Stored
 from depot.reading import Reader
 from depot.sources import FileSource
 
@@ -73,12 +73,17 @@ class Remirrorer:
         )
         async with admission as put:
             if put.held is not None:
+                # On every dataset, or on all that have room; then it is said which has none.
+                self._note(artifact, put.held)
                 return False
             with await self._reader.open(artifact) as copy:
                 stored = await put.receive(FileSource(copy.fd))
+        self._note(artifact, stored)
+        return not stored.failures
+
+    def _note(self, artifact: ArtifactHash, stored: Stored) -> None:
         if stored.failures:
             self.failures[artifact] = "; ".join(stored.failures)
-        return not stored.failures
 
     def _count(self, config: ArtifactConfig) -> tuple[ArtifactHash, ...]:
         total = len(self._mirrors.all)

@@ -110,6 +110,24 @@ async def test_a_dataset_that_cannot_be_written_shows_as_the_reason(node: Node) 
         assert not any("re-mirrored" in warning for warning in store.status().warnings)
 
 
+async def test_a_dataset_without_room_shows_as_the_reason(node: Node) -> None:
+    async with node.open(quota_bytes=len(ONE) + len(TWO)) as store:
+        await put_both(store)
+        # B lacks one artifact, and has another in its place that is wanted, too.
+        await store.put_config(config(2, ONE, TWO, THREE))
+        await off_loop(node.file(B, ONE).unlink)
+        await node.write_file(B, str(hash_of(THREE)), THREE)
+        await store.reconcile()
+        assert await store.remirror() == 0
+        assert states(store) == ["healthy", "healthy"]
+        warnings = store.status().warnings
+        assert f"{hash_of(ONE)} cannot be re-mirrored: dataset 2 is full" in warnings
+        await store.put_config(config(3, ONE, TWO))
+        await store.reconcile()
+        assert await store.remirror() == 1
+        assert not any("re-mirrored" in warning for warning in store.status().warnings)
+
+
 async def test_what_no_config_wants_is_not_brought_back(node: Node) -> None:
     async with node.open() as store:
         await put_both(store)
