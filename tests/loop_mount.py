@@ -84,7 +84,7 @@ def loop_disk(mount_point: Path, *, size_mib: int, inodes: int | None = None) ->
         while os.path.ismount(mount_point):
             disk.take_away()
         _run("losetup", "--detach", disk.device)
-        image.unlink()
+        image.unlink(missing_ok=True)
 
 
 def _skip_unless_possible() -> None:
