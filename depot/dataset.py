@@ -97,7 +97,10 @@ class Dataset:
 
     def close(self) -> None:
         """Give up the directory and the lock."""
-        for fd in (self._root, self._lock):
+        fds = (self._root, self._lock)
+        # The numbers may soon be somebody else's: a late call of ours must not go there.
+        self._root = self._lock = -1
+        for fd in fds:
             with suppress(OSError):
                 os.close(fd)
 
@@ -123,7 +126,8 @@ class Dataset:
     def scan(self) -> dict[ArtifactHash, int]:
         """Find every artifact: a regular file named by a hash, with its size in bytes."""
         found: dict[ArtifactHash, int] = {}
-        with os.scandir(self._root) as entries:
+        # A descriptor of its own: scans through a shared one would share its position.
+        with directory(self._root, ".") as root, os.scandir(root) as entries:
             for entry in entries:
                 if _ARTIFACT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     size_bytes = entry.stat(follow_symlinks=False).st_size

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from depot.dataset import Dataset
 from depot.errors import DatasetBusy, NoDataset, QuotaExceeded
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME
@@ -355,6 +356,26 @@ async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
 
 
 # The path leads elsewhere
+
+
+def test_a_closed_dataset_touches_nothing_though_its_descriptor_is_used_again(
+    node: Node, tmp_path: Path
+) -> None:
+    dataset = Dataset.attach(node.paths[A], require_mountpoint=False, sled_id=None)
+    dataset.close()
+    (tmp_path / str(hash_of(ONE))).write_bytes(ONE)
+    taken = [os.open(tmp_path, os.O_RDONLY) for _ in range(5)]
+    try:
+        for call in (dataset.scan, dataset.check_identity, dataset.space, dataset.stage):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                call()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            dataset.artifact_size(hash_of(ONE))
+        dataset.close()
+        assert [os.fstat(fd).st_ino for fd in taken] == [tmp_path.stat().st_ino] * 5
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 async def test_a_dataset_moved_away_in_a_put_is_written_to_no_more(node: Node) -> None:
