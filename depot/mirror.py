@@ -12,6 +12,7 @@ Nothing is written to a dataset that comes (back) before its ledger was read: it
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +32,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS: Final = 8
+VERIFICATIONS: Final = 2
+"""Copies that are hashed at once: the deadline of a call includes its wait for a thread, so a crowd
+of readers must not hold them all and make a healthy dataset look hung."""
 EMPTY_ARTIFACT: Final = ArtifactHash.of(b"")
 
 
@@ -95,6 +99,7 @@ class Mirror:
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
+        self.verifying = asyncio.Semaphore(VERIFICATIONS)
         self._threads = DaemonThreads(f"dataset-{index}", THREADS)
 
     @property

@@ -25,6 +25,13 @@ async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
     A copy that cannot be read or does not match is recorded as damaged; when the device as a whole
     does not answer, nothing is said about the copy.
     """
+    if mirror.good_copy(artifact) is None:
+        return None
+    async with mirror.verifying:
+        return await _verify(mirror, artifact)
+
+
+async def _verify(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
     copy = mirror.good_copy(artifact)
     if copy is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from tests.store.builders import (
     threads_end,
     used_bytes,
 )
+from tests.store.faulty import WAIT_S
 
 LARGE = os.urandom(5 * MIB + 77)
 
@@ -353,6 +355,40 @@ async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
         hang = node.disk(B).hang("create")
         assert (await put(store, ONE)).copies == 1
     hang.let_go()
+
+
+async def test_a_crowd_of_verifications_leaves_threads_for_everything_else(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        await put(store, ONE)
+        reading = Crowd()
+        node.disk(A).before("pread", reading, times=None, name=str(hash_of(ONE)))
+        crowd = [asyncio.ensure_future(put(store, ONE)) for _ in range(20)]
+        await off_loop(reading.begun.wait, WAIT_S)
+        assert (await put(store, TWO)).copies == 2
+        reading.let_go.set()
+        assert [stored.copies for stored in await asyncio.gather(*crowd)] == [2] * 20
+        assert reading.most <= 2
+
+
+class Crowd:
+    """Calls that wait together; `most` of them at once."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.let_go = threading.Event()
+        self.most = 0
+        self._inside = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        self.begun.set()
+        self.let_go.wait(WAIT_S)
+        with self._lock:
+            self._inside -= 1
 
 
 # The path leads elsewhere
