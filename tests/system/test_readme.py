@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,50 +49,55 @@ def shell_blocks(text: str) -> list[str]:
 def test_the_shell_blocks_of_the_readme_do_what_they_say(clone: Path) -> None:
     blocks = shell_blocks((ROOT / "README.md").read_text())
     assert len(blocks) >= 5
-    script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n" + "\n".join(blocks)
 
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    with in_a_terminal_of_its_own(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)], clone
+    ) as typed:
+        output, _ = typed.communicate(timeout=150)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    sums = re.findall(r"^([0-9a-f]{64})  var/node\d/m2-[ab]/([0-9a-f]{64})$", done.stdout, re.M)
+    assert typed.returncode == 0, output
+    sums = re.findall(r"^([0-9a-f]{64})  var/node\d/m2-[ab]/([0-9a-f]{64})$", output, re.M)
     assert len(sums) == 4
     assert all(found == name for found, name in sums)
 
 
-@pytest.fixture
-def make_run(clone: Path) -> Iterator[subprocess.Popen[str]]:
-    """`make run` in a process group of its own, as a terminal would have it."""
+@contextmanager
+def in_a_terminal_of_its_own(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a command in a session of its own; whatever it started ends with the block."""
     with subprocess.Popen(
-        ["make", "run"],
-        cwd=clone,
+        command,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def make_run(clone: Path) -> Iterator[subprocess.Popen[str]]:
+    with in_a_terminal_of_its_own(["make", "run"], clone) as process:
         yield process
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_make_run_starts_an_agent_and_its_three_commands_work(
     clone: Path, make_run: subprocess.Popen[str]
 ) -> None:
     commands: list[str] = []
+    lines: list[str] = []
     assert make_run.stdout is not None
     for line in make_run.stdout:
+        lines.append(line)
         if line.startswith("  .venv/bin/depot "):
             commands.append(line.strip())
         if line.startswith("Ctrl-C"):
             break
-    assert len(commands) == 3
+    assert len(commands) == 3, "".join(lines)
 
     for command in commands:
         done = subprocess.run(
