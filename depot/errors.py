@@ -241,17 +241,21 @@ class HashMismatch(DepotError):
 
 
 class LengthMismatch(DepotError):
-    """The body ended before, or ran past, the length that was announced."""
+    """The body ended early, or ran past the length that was announced.
+
+    `expected_bytes` is None for a body that announces its end, not its length.
+    """
 
     code = "LengthMismatch"
 
-    def __init__(self, expected_bytes: int, actual_bytes: int) -> None:
-        super().__init__(f"expected {expected_bytes} bytes, the body had {actual_bytes}")
+    def __init__(self, expected_bytes: int | None, actual_bytes: int) -> None:
+        expected = "more" if expected_bytes is None else expected_bytes
+        super().__init__(f"expected {expected} bytes, the body had {actual_bytes}")
         self.expected_bytes = expected_bytes
         self.actual_bytes = actual_bytes
 
     def details(self) -> dict[str, object]:
-        """Both lengths, in bytes."""
+        """Both lengths."""
         return {"expected_bytes": self.expected_bytes, "actual_bytes": self.actual_bytes}
 
 

@@ -15,6 +15,7 @@ from agent.wire import (
     ArtifactPutBody,
     timestamp,
 )
+from depot.errors import LengthMismatch
 from depot.http.body import decoded_length, request_body
 from depot.http.openapi import GENERATION_IN_QUERY, OCTETS, SHA256_IN_PATH, Endpoint
 from depot.http.replies import json_reply
@@ -123,6 +124,8 @@ async def let_finish(request: web.Request, size_bytes: int) -> None:
                 block = await request.content.readany()
         except TimeoutError:
             meter.check(loop.time())
+        except (LengthMismatch, web.RequestPayloadError):
+            return  # Nobody wanted it, so it does not matter what it was.
         else:
             meter.arrived(len(block), loop.time())
             size_bytes -= len(block)

@@ -26,6 +26,7 @@ from depot.errors import (
     ExpectationFailed,
     Internal,
     InvalidRequest,
+    LengthMismatch,
     MethodNotAllowed,
     NotFound,
     ShuttingDown,
@@ -193,5 +194,5 @@ async def drain_body(request: web.Request, limits: HttpLimits) -> None:
         async with asyncio.timeout(limits.refused_drain_s):
             while left_bytes > 0 and not request.content.at_eof():
                 left_bytes -= len(await request.content.readany())
-    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+    except (TimeoutError, ConnectionError, web.RequestPayloadError, LengthMismatch):
         return  # The answer is sent; whatever the client does now is its own affair.

@@ -22,10 +22,17 @@ from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
-from depot.errors import DepotError, HeaderTimeout, Internal, InvalidRequest, TooManyConnections
+from depot.errors import (
+    DepotError,
+    HeaderTimeout,
+    Internal,
+    InvalidRequest,
+    LengthMismatch,
+    TooManyConnections,
+)
 from depot.http.door import Door, affordable_connections
 from depot.http.limits import HttpLimits
 from depot.http.problems import problem_bytes, problem_response
@@ -112,7 +119,17 @@ class LastWords(asyncio.Protocol):
 class DepotConnection(RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_client", "_content", "_head_timer", "_heard", "_limits", "_running", "_server")
+    __slots__ = (
+        "_all_is_heard",
+        "_client",
+        "_content",
+        "_content_bytes",
+        "_head_timer",
+        "_heard",
+        "_limits",
+        "_running",
+        "_server",
+    )
 
     def __init__(self, server: DepotServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -122,7 +139,10 @@ class DepotConnection(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._heard = False
         self._running = False
-        self._content: StreamReader | None = None  # of the newest request
+        self._all_is_heard = False
+        # The newest request's, and the length it announces.
+        self._content: StreamReader | None = None
+        self._content_bytes: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the client in, or hand the connection over to be refused."""
@@ -150,7 +170,7 @@ class DepotConnection(RequestHandler):
         waiting = self._waits_for_request()
         super().data_received(data)
         if self._messages:
-            self._content = self._messages[-1][1]
+            self._note_newest(*self._messages[-1])
         if self._messages or not waiting:
             self._head_complete()
         elif data:
@@ -158,15 +178,17 @@ class DepotConnection(RequestHandler):
             self._expect_head()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio wants it, aiohttp's is mute
-        """Let a client that has sent all it will send still hear its answer.
+        """Let a client that has sent all it will send still hear its answers.
 
-        A body that ends here ends early; whoever reads it compares it with its announced length.
+        A body that has not ended by now ended early: it is no whole one, even if it reads like it.
         """
-        if self._content is None or self._waits_for_request():
+        content = self._content
+        if content is None or self._waits_for_request():
             return False
-        if not self._content.is_eof():
-            self._content.feed_eof()
-        self.close()
+        if not content.is_eof():
+            content.set_exception(LengthMismatch(self._content_bytes, content.total_bytes))
+        self._all_is_heard = True
+        self._close_when_answered()
         return True
 
     async def start(self) -> None:
@@ -182,6 +204,14 @@ class DepotConnection(RequestHandler):
             # Closing waits for the client to take what is buffered, for ever if need be.
             if transport is not None and transport.get_write_buffer_size():
                 self._loop.call_later(self._limits.idle_timeout_s, transport.abort)
+
+    async def _handle_request(
+        self, request: web.BaseRequest, *options: Any
+    ) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super()._handle_request(request, *options)
+        finally:
+            self._close_when_answered()
 
     def handle_error(
         self,
@@ -205,6 +235,17 @@ class DepotConnection(RequestHandler):
         response = problem_response(problem, request_id)
         response.force_close()
         return response
+
+    def _close_when_answered(self) -> None:
+        # What was pipelined before the client ended its output is answered too.
+        if self._all_is_heard and not self._messages:
+            self.close()
+
+    def _note_newest(self, message: Any, content: StreamReader) -> None:
+        self._content = content
+        headers = getattr(message, "headers", {})  # what cannot be parsed has none
+        length = headers.get(hdrs.CONTENT_LENGTH)
+        self._content_bytes = None if length is None else int(length)
 
     def _count_out(self) -> None:
         if self._client is not None:

@@ -76,6 +76,7 @@ async def read_json(request: web.Request, model: type[Model]) -> Model:
         TooLarge: it has more than `max_json_body_bytes`.
         InvalidRequest: it is not JSON, or not a `model`.
         BodyTimeout: it arrives too slowly.
+        LengthMismatch: it ends early.
     """
     _check_json_headers(request)
     content = await _read_body(request, request.app[LIMITS])

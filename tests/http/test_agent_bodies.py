@@ -98,13 +98,24 @@ async def test_another_expectation_is_refused(sled: Sled) -> None:
         assert (await client.answer()).status == 417
 
 
-@pytest.mark.parametrize("length", [len(CONTENT), 2 << 20])
+def in_chunks(content: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(content), content)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (f"Content-Length: {len(CONTENT)}", CONTENT[:-1]),
+        (f"Content-Length: {2 << 20}", CONTENT),
+        ("Transfer-Encoding: chunked", in_chunks(CONTENT)),
+    ],
+)
 async def test_a_body_that_ends_early_while_the_client_listens_is_told_so(
-    sled: Sled, length: int
+    sled: Sled, framing: str, body: bytes
 ) -> None:
     await sled.put_config(1, NAME)
     async with RawClient.connect(sled.url) as client:
-        await client.send(*put_head(NAME, length), body=CONTENT[:-1])
+        await client.send(put_head(NAME, 0)[0], framing, body=body)
         client.writer.write_eof()
         answer = await client.answer()
         assert (answer.status, answer.json()["error_code"]) == (400, "LengthMismatch")
@@ -126,6 +137,15 @@ async def test_a_held_artifact_is_a_success_for_a_client_that_sends_all_of_it_fi
     await sled.put(content)
     async with RawClient.connect(sled.url) as client:
         await client.send(*put_head(name, len(content)), body=content)
+        assert (await client.answer()).status == 200
+
+
+async def test_a_held_artifact_is_a_success_however_its_body_ends(sled: Sled) -> None:
+    await sled.put_config(1, NAME)
+    await sled.put(CONTENT)
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(NAME, len(CONTENT)), body=CONTENT[:5])
+        client.writer.write_eof()
         assert (await client.answer()).status == 200
 
 

@@ -341,6 +341,24 @@ async def test_a_json_body_is_read_whether_it_is_small_or_large(
         assert await response.json() == {"number": 7}
 
 
+@pytest.mark.parametrize(
+    ("framing", "body", "expected_bytes"),
+    [
+        ("Content-Length: 100", b'{"number": 7}', 100),
+        ("Transfer-Encoding: chunked", b'd\r\n{"number": 7}\r\n', None),
+    ],
+)
+async def test_a_body_that_ends_early_is_refused_although_it_reads_well(
+    service: HttpService, framing: str, body: bytes, expected_bytes: int | None
+) -> None:
+    async with RawClient.connect(service.url) as client:
+        await client.send("PUT /number HTTP/1.1", framing, body=body)
+        client.writer.write_eof()
+        answer = await client.answer()
+    assert (answer.status, answer.json()["error_code"]) == (400, "LengthMismatch")
+    assert answer.json()["details"] == {"expected_bytes": expected_bytes, "actual_bytes": 13}
+
+
 async def test_a_body_with_broken_chunks_is_refused(service: HttpService) -> None:
     async with RawClient.connect(service.url) as client:
         await client.send(
@@ -453,6 +471,17 @@ async def test_pipelined_requests_are_answered_in_order(service: HttpService) ->
         for _ in range(40):
             assert (await client.answer()).status == 200
             assert (await client.answer()).status == 404
+
+
+async def test_what_was_pipelined_before_the_client_ended_its_output_is_answered(
+    service: HttpService,
+) -> None:
+    async with RawClient.connect(service.url) as client:
+        await client.send_bytes(b"GET /hello HTTP/1.1\r\nHost: test\r\n\r\n" * 40)
+        client.writer.write_eof()
+        for _ in range(40):
+            assert (await client.answer()).body == b"hello"
+        assert await client.rest() == b""
 
 
 # ---- connections
