@@ -1,21 +1,20 @@
-"""One write of an artifact: admission, the stream, and the commit.
+"""One write of an artifact: its reservation, the stream, and the commit.
 
-Admission makes every refusal that needs no body, in the contract's order, and reserves the space
-(Q1). The commit point is the entry in the mirrors' records, made on the event loop together with a
-last look at the fence (G5): a file that got its name while the config moved on is unlinked again.
-Writers of the same artifact stream side by side and commit one after the other.
+`PutDesk` admits it. The commit point is the entry in the mirrors' records, made on the event loop
+together with a last look at the fence (G5): a file that got its name while the config moved on is
+unlinked again. Writers of the same artifact stream side by side and commit one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from depot import fencing
 from depot.artifact import ArtifactHash, Generation
@@ -29,17 +28,16 @@ from depot.errors import (
     QuotaExceeded,
     TooFewCopies,
     TooLarge,
-    TooManyPuts,
 )
-from depot.ingest import Ingested, Ingestor, StagedFile
-from depot.keyed_lock import KeyedLock
-from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.ingest import Ingested, StagedFile
 from depot.mirror import Copy, Mirror
-from depot.mirrors import MirrorSet
 from depot.quota import Reservation
 from depot.sources import Source
 from depot.verify import verify_copy
 from depot.worker import describe_error, full_disk
+
+if TYPE_CHECKING:
+    from depot.put_desk import PutDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +55,6 @@ class Stored:
     failures: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutLimits:
-    """Bounds of writes; sizes in bytes."""
-
-    max_artifact_size_bytes: int
-    min_copies: int
-    max_concurrent_puts: int
-
-
 @dataclass
 class _Targets:
     """Where a write goes: mirrors with a reservation; what was ruled out, and why.
@@ -76,79 +65,6 @@ class _Targets:
     datasets: Mapping[int, Dataset] = field(default_factory=dict)
     reservations: dict[int, Reservation] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-
-
-class PutDesk:
-    """Admits writes and knows which artifacts have one running.
-
-    Attributes:
-        running: writes that count towards the limit.
-        in_flight: how many writers each artifact has now.
-        commits: held for each artifact while its files get or lose their names.
-    """
-
-    def __init__(
-        self,
-        mirrors: MirrorSet,
-        keeper: LedgerKeeper,
-        ingestor: Ingestor,
-        limits: PutLimits,
-        on_event: EventSink,
-    ) -> None:
-        self.running = 0
-        self.in_flight: Counter[ArtifactHash] = Counter()
-        self.commits: KeyedLock[ArtifactHash] = KeyedLock()
-        self.mirrors = mirrors
-        self.keeper = keeper
-        self.ingestor = ingestor
-        self.limits = limits
-        self.emit = on_event
-
-    @asynccontextmanager
-    async def begin(
-        self,
-        artifact: ArtifactHash,
-        generation: Generation,
-        length_bytes: int | None,
-        *,
-        counted: bool,
-        event: str | None,
-    ) -> AsyncIterator[Put]:
-        """Admit a write for the block; see `ArtifactStore.begin_put`."""
-        self.mirrors.require_readable()
-        fencing.check_write(self.keeper.resolved, artifact, generation)
-        self.mirrors.require_healthy()
-        self.in_flight[artifact] += 1
-        put = Put(self, artifact, generation, length_bytes, event)
-        try:
-            await put.look_for_copies()
-            fencing.check_commit(self.keeper.resolved, artifact, generation)  # that took a while
-            if put.held is None:
-                put.reserve()
-            with self._counted(counted and put.held is None):
-                yield put
-        finally:
-            put.release()
-            self.in_flight[artifact] -= 1
-            if not self.in_flight[artifact]:
-                del self.in_flight[artifact]
-
-    def _counted(self, counted: bool) -> _Slot:
-        if counted and self.running >= self.limits.max_concurrent_puts:
-            raise TooManyPuts(f"{self.running} puts are running, the limit of this sled")
-        return _Slot(self, int(counted))
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    desk: PutDesk
-    weight: int
-
-    def __enter__(self) -> None:
-        self.desk.running += self.weight
-
-    def __exit__(self, *_exc: object) -> None:
-        self.desk.running -= self.weight
 
 
 class Put:

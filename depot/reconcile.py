@@ -20,7 +20,7 @@ from depot.errors import DatasetUnusable
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
-from depot.put import PutDesk
+from depot.put_desk import PutDesk
 
 
 class Reconciler:

@@ -11,7 +11,8 @@ from depot.errors import DepotError
 from depot.ledger_keeper import LedgerKeeper
 from depot.mirror import Copy
 from depot.mirrors import MirrorSet
-from depot.put import PutDesk, Stored
+from depot.put import Stored
+from depot.put_desk import PutDesk
 from depot.reading import Reader
 from depot.sources import FileSource
 

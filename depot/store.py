@@ -30,7 +30,8 @@ from depot.ingest import Ingestor
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
-from depot.put import Put, PutDesk, PutLimits
+from depot.put import Put
+from depot.put_desk import PutDesk, PutLimits
 from depot.reading import ArtifactDetail, Listing, OpenArtifact, Reader, detail_of
 from depot.reconcile import Reconciler
 from depot.remirror import Remirrorer

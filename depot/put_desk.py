@@ -1,0 +1,103 @@
+"""Admission of writes: every refusal that needs no body, in the contract's order.
+
+Knows which artifacts have a writer, which the reconciler asks before it deletes (D1), and counts
+the writes that run (S1). Whatever way a write ends, its space and its place are given back (Q1).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from depot import fencing
+from depot.artifact import ArtifactHash, Generation
+from depot.errors import TooManyPuts
+from depot.ingest import Ingestor
+from depot.keyed_lock import KeyedLock
+from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.mirrors import MirrorSet
+from depot.put import Put
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutLimits:
+    """Bounds of writes; sizes in bytes."""
+
+    max_artifact_size_bytes: int
+    min_copies: int
+    max_concurrent_puts: int
+
+
+class PutDesk:
+    """Admits writes and knows which artifacts have one running.
+
+    Attributes:
+        running: writes that count towards the limit.
+        in_flight: how many writers each artifact has now.
+        commits: held for each artifact while its files get or lose their names.
+    """
+
+    def __init__(
+        self,
+        mirrors: MirrorSet,
+        keeper: LedgerKeeper,
+        ingestor: Ingestor,
+        limits: PutLimits,
+        on_event: EventSink,
+    ) -> None:
+        self.running = 0
+        self.in_flight: Counter[ArtifactHash] = Counter()
+        self.commits: KeyedLock[ArtifactHash] = KeyedLock()
+        self.mirrors = mirrors
+        self.keeper = keeper
+        self.ingestor = ingestor
+        self.limits = limits
+        self.emit = on_event
+
+    @asynccontextmanager
+    async def begin(
+        self,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int | None,
+        *,
+        counted: bool,
+        event: str | None,
+    ) -> AsyncIterator[Put]:
+        """Admit a write for the block; see `ArtifactStore.begin_put`."""
+        self.mirrors.require_readable()
+        fencing.check_write(self.keeper.resolved, artifact, generation)
+        self.mirrors.require_healthy()
+        self.in_flight[artifact] += 1
+        put = Put(self, artifact, generation, length_bytes, event)
+        try:
+            await put.look_for_copies()
+            fencing.check_commit(self.keeper.resolved, artifact, generation)  # that took a while
+            if put.held is None:
+                put.reserve()
+            with self._counted(counted and put.held is None):
+                yield put
+        finally:
+            put.release()
+            self.in_flight[artifact] -= 1
+            if not self.in_flight[artifact]:
+                del self.in_flight[artifact]
+
+    def _counted(self, counted: bool) -> _Slot:
+        if counted and self.running >= self.limits.max_concurrent_puts:
+            raise TooManyPuts(f"{self.running} puts are running, the limit of this sled")
+        return _Slot(self, int(counted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    desk: PutDesk
+    weight: int
+
+    def __enter__(self) -> None:
+        self.desk.running += self.weight
+
+    def __exit__(self, *_exc: object) -> None:
+        self.desk.running -= self.weight
