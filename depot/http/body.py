@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from aiohttp import ClientPayloadError, ClientResponse, StreamReader, hdrs, web
+from aiohttp import ClientPayloadError, ClientResponse, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 
 from depot.errors import BodyTimeout, LengthMismatch, UnsupportedEncoding
 from depot.http.limits import HttpLimits
-from depot.http.requests import BODY_TAKEN
+from depot.http.requests import BODY_TAKEN, content_coding
 from depot.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
 
 TAKEOVER_FROM_BYTES: Final = 1 << 20
@@ -90,7 +90,7 @@ async def response_body(
 
 
 def _coding(request: web.Request) -> str:
-    coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    coding = content_coding(request)
     if coding not in ("identity", "zstd"):
         raise UnsupportedEncoding(
             f"Content-Encoding: expected none, identity or zstd, found {coding[:80]!r}"

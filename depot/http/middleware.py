@@ -34,7 +34,14 @@ from depot.errors import (
 from depot.http.activity import Activity
 from depot.http.limits import HttpLimits
 from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
-from depot.http.requests import BODY_TAKEN, LIMITS, REQUEST_ID, expects_continue
+from depot.http.requests import (
+    BODY_TAKEN,
+    LIMITS,
+    REQUEST_ID,
+    check_transfer_coding,
+    expects_continue,
+    header,
+)
 from depot.http.versions import ApiInfo
 
 log = structlog.get_logger("depot.http")
@@ -99,8 +106,9 @@ async def unknown_path(request: web.Request) -> web.StreamResponse:
 def _refuse_early(request: web.Request, api: ApiInfo, activity: Activity) -> None:
     if activity.draining:
         raise ShuttingDown("this server is shutting down and takes no new requests")
-    api.check(request.headers.get("api-version"))
-    expected = request.headers.get(hdrs.EXPECT)
+    api.check(header(request, "api-version"))
+    check_transfer_coding(request)
+    expected = header(request, hdrs.EXPECT)
     if expected and request.version >= HttpVersion11 and not expects_continue(request):
         raise ExpectationFailed(f"Expect: expected 100-continue, found {expected[:80]!r}")
 

@@ -1,6 +1,7 @@
-"""Reading requests: path and query values, `100 Continue`, JSON bodies.
+"""Reading requests: headers, path and query values, `100 Continue`, JSON bodies.
 
 Rules kept here:
+- A header that is repeated counts with all its values, as one list: nothing is judged by its first.
 - `Expect: 100-continue` is answered when the body is wanted and not before, once, and only to
   HTTP/1.1.
 - A JSON body has no content coding, is bounded in size and may not dawdle (S1, S2). What is wrong
@@ -37,6 +38,24 @@ _FOUND_ALREADY: Final = frozenset({"value_error", "missing", "json_invalid"})
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def header(request: web.Request, name: str) -> str | None:
+    """The whole of a header; None when it is not there."""
+    values = request.headers.getall(name, [])
+    return ", ".join(values) if values else None
+
+
+def content_coding(request: web.Request) -> str:
+    """How the body is encoded; `identity` when nothing is said."""
+    return (header(request, hdrs.CONTENT_ENCODING) or "identity").strip().lower()
+
+
+def check_transfer_coding(request: web.Request) -> None:
+    """Raise UnsupportedEncoding for any coding but the chunks that the HTTP library undoes."""
+    coding = (header(request, hdrs.TRANSFER_ENCODING) or "chunked").strip().lower()
+    if coding != "chunked":
+        raise UnsupportedEncoding(f"Transfer-Encoding: expected chunked, found {coding[:80]!r}")
+
+
 def artifact_hash(request: web.Request) -> ArtifactHash:
     """The hash in the path; raises InvalidRequest when it is none."""
     return ArtifactHash.parse(request.match_info["sha256"])
@@ -54,7 +73,7 @@ def expects_continue(request: web.Request) -> bool:
     """Whether the client waits for `100 Continue` before it sends the body."""
     return (
         request.version >= HttpVersion11
-        and request.headers.get(hdrs.EXPECT, "").strip().lower() == "100-continue"
+        and (header(request, hdrs.EXPECT) or "").strip().lower() == "100-continue"
     )
 
 
@@ -86,9 +105,11 @@ async def read_json(request: web.Request, model: type[Model]) -> Model:
 
 
 def _check_json_headers(request: web.Request) -> None:
-    coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    coding = content_coding(request)
     if coding != "identity":
-        raise UnsupportedEncoding(f"expected a JSON body without content coding, found {coding!r}")
+        raise UnsupportedEncoding(
+            f"expected a JSON body without content coding, found {coding[:80]!r}"
+        )
     if hdrs.CONTENT_TYPE in request.headers and request.content_type != JSON_TYPE:
         raise InvalidRequest(
             f"Content-Type: expected {JSON_TYPE}, found {request.content_type[:80]!r}"

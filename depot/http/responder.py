@@ -24,6 +24,7 @@ from depot.http.conditional import Conditions, Plan, entity_tag, plan_answer
 from depot.http.openapi import OCTETS
 from depot.http.outlet import Outlet, outlet
 from depot.http.pump import Pump
+from depot.http.requests import header
 from depot.reading import OpenArtifact
 from depot.sources import Pace
 from depot.worker import describe_error
@@ -140,10 +141,10 @@ class ArtifactResponder:
 
 def _plan(request: web.Request, artifact: ArtifactHash, size_bytes: int) -> Plan:
     conditions = Conditions(
-        if_match=_joined(request, hdrs.IF_MATCH),
-        if_none_match=_joined(request, hdrs.IF_NONE_MATCH),
-        if_range=_joined(request, hdrs.IF_RANGE),
-        byte_range=_joined(request, hdrs.RANGE),
+        if_match=header(request, hdrs.IF_MATCH),
+        if_none_match=header(request, hdrs.IF_NONE_MATCH),
+        if_range=header(request, hdrs.IF_RANGE),
+        byte_range=header(request, hdrs.RANGE),
     )
     plan = plan_answer(request.method, size_bytes, entity_tag(artifact), conditions)
     if plan.status == 412:
@@ -151,12 +152,6 @@ def _plan(request: web.Request, artifact: ArtifactHash, size_bytes: int) -> Plan
     if plan.status == 416:
         raise RangeNotSatisfiable((conditions.byte_range or "")[:80], size_bytes)
     return plan
-
-
-def _joined(request: web.Request, name: str) -> str | None:
-    """A header that is repeated means its values as one list."""
-    values = request.headers.getall(name, [])
-    return ", ".join(values) if values else None
 
 
 def _headers(artifact: ArtifactHash, plan: Plan, size_bytes: int) -> dict[str, str]:

@@ -83,11 +83,16 @@ async def test_malformed_requests_are_refused_instead_of_100(
         assert answer.json()["error_code"] == code
 
 
-async def test_a_coding_that_is_not_decoded_is_refused_instead_of_100(sled: Sled) -> None:
+@pytest.mark.parametrize(
+    "codings", [["gzip"], ["zstd, gzip"], ["zstd", "gzip"], ["identity", "zstd"], ["zstd;q=1"]]
+)
+async def test_a_coding_that_is_not_decoded_is_refused_instead_of_100(
+    sled: Sled, codings: list[str]
+) -> None:
     await sled.put_config(1, NAME)
-    lines = [*put_head(NAME, 10), "Content-Encoding: gzip", "Expect: 100-continue"]
+    lines = [f"Content-Encoding: {coding}" for coding in codings]
     async with RawClient.connect(sled.url) as client:
-        await client.send(*lines)
+        await client.send(*put_head(NAME, 10), *lines, "Expect: 100-continue")
         answer = await client.answer()
         assert (answer.status, answer.json()["error_code"]) == (415, "UnsupportedEncoding")
 
