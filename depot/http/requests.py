@@ -30,6 +30,7 @@ BODY_TAKEN: Final = web.RequestKey("body_taken", bool)
 _CONTINUED: Final = web.RequestKey("continued", bool)
 
 PARSE_IN_THREAD_BYTES: Final = 64 << 10
+MAX_FIELD_LENGTH: Final = 200
 _PACE_CHECK_S: Final = 1.0
 
 # Mistakes whose message is whole without the value: it is ours, or there is no value to show.
@@ -155,7 +156,8 @@ def _parse(content: bytes, model: type[Model]) -> Model:
 
 def _first_mistake(error: ValidationError) -> str:
     mistake = error.errors(include_url=False, include_context=False)[0]
-    field = ".".join(str(part) for part in mistake["loc"]) or "body"
+    # The sender chooses the names of unknown fields, and so their length.
+    field = ".".join(str(part) for part in mistake["loc"])[:MAX_FIELD_LENGTH] or "body"
     # Pydantic names our own messages as such; they say already what was found.
     said = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] in _FOUND_ALREADY:

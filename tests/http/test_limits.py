@@ -337,6 +337,18 @@ async def test_a_json_body_that_is_wrong_is_refused_and_the_mistake_is_named(
     assert named in answer["message"]
 
 
+async def test_a_mistake_is_told_in_few_words_however_long_it_is(
+    service: HttpService, logged: list[MutableMapping[str, Any]]
+) -> None:
+    body = json.dumps({"number": 1, "k" * 1_000_000: 2}).encode()
+    async with RawClient.connect(service.url) as client:
+        await client.send("PUT /number HTTP/1.1", f"Content-Length: {len(body)}", body=body)
+        answer = await client.answer()
+    assert answer.json()["message"].startswith("kkkk")
+    assert len(answer.body) < 1000
+    assert all(len(str(entry)) < 1000 for entry in logged)
+
+
 @pytest.mark.parametrize("padding", [0, 100_000])
 async def test_a_json_body_is_read_whether_it_is_small_or_large(
     service: HttpService, padding: int
