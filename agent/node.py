@@ -12,7 +12,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -130,23 +129,24 @@ class _Disk:
         self._path = path
         self._read = read
         self._threads = DaemonThreads("disk-sampler", 1)
-        self._pending: Future[DiskSample] | None = None
+        # One future, however often it is waited for: each would have to be told how it ended.
+        self._pending: asyncio.Future[DiskSample] | None = None
 
     def ask(self) -> None:
         """Begin a question, unless the one before still waits for the device."""
         if self._pending is None:
-            self._pending = self._threads.submit(self._read, self._path)
+            self._pending = asyncio.wrap_future(self._threads.submit(self._read, self._path))
 
     async def answer(self, timeout_s: float) -> DiskSample:
         """The answer, or that there is none in time."""
-        assert self._pending is not None, "ask comes first"
-        waiting = asyncio.wrap_future(self._pending)
-        done, _ = await asyncio.wait((waiting,), timeout=timeout_s)
+        pending = self._pending
+        assert pending is not None, "ask comes first"
+        done, _ = await asyncio.wait((pending,), timeout=timeout_s)
         if not done:
             return DiskSample(str(self._path), error=f"no answer within {timeout_s:g} s")
         self._pending = None
         try:
-            return waiting.result()
+            return pending.result()
         except OSError as error:
             return DiskSample(str(self._path), error=describe_error(error))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +86,22 @@ async def test_a_disk_that_answers_again_is_shown_again(device: Device) -> None:
     while (sample := sampler.latest()) is None or sample.disks[0].free_bytes is None:
         await sampler.sample()
     sampler.close()
+
+
+async def test_a_disk_that_hangs_and_then_fails_has_failed_once() -> None:
+    failing = Device("/b", OSError(errno.EIO, "Input/output error"))
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    sampler = NodeSampler([Path("/b")], timeout_s=0.05, read_disk=failing.read)
+    for _ in range(3):
+        await sampler.sample()
+    failing.released.set()
+    while (sample := sampler.latest()) is None or not (sample.disks[0].error or "").startswith("E"):
+        await sampler.sample()
+    sampler.close()
+    del sampler, failing  # the error remembers where it was raised
+    gc.collect()
+    assert unheard == []
 
 
 async def test_a_disk_that_fails_is_named_with_the_error_and_without_a_path() -> None:
