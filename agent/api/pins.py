@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 
 from aiohttp import web
 
@@ -70,27 +71,34 @@ class PinApi:
 
     async def list(self, _: web.Request) -> web.Response:
         """GET /pins."""
-        pins = {name: pin_body(held) for name, held in self._store.pins().items()}
-        return json_reply(PinsBody(pins=pins))
+        pins = self._store.pins()
+        # A pin can have as many hashes as a config: too long for the event loop.
+        return await asyncio.to_thread(lambda: json_reply(pins_body(pins)))
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /pins/{name}."""
         name, pins = request.match_info["name"], self._store.pins()
         if name not in pins:
             raise NotFound(f"no pin is named {name[:140]!r}")
-        return json_reply(pin_body(pins[name]))
+        return await asyncio.to_thread(lambda: json_reply(pin_body(pins[name])))
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT /pins/{name}."""
         self._store.require_dataset()
         body = await read_json(request, PinBody)
-        await self._store.put_pin(request.match_info["name"], hashes(body.artifacts))
+        artifacts = await asyncio.to_thread(hashes, body.artifacts)
+        await self._store.put_pin(request.match_info["name"], artifacts)
         return no_content()
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /pins/{name}."""
         await self._store.delete_pin(request.match_info["name"])
         return no_content()
+
+
+def pins_body(pins: Mapping[str, Collection[ArtifactHash]]) -> PinsBody:
+    """Render every pin."""
+    return PinsBody(pins={name: pin_body(held) for name, held in pins.items()})
 
 
 def pin_body(held: Collection[ArtifactHash]) -> PinBody:
