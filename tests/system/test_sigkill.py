@@ -29,7 +29,7 @@ import pytest
 
 from tests import ondisk
 from tests.system.agents import RunningAgent
-from tests.system.asking import Answer, ask, await_status, put, put_config
+from tests.system.asking import Answer, ask, await_status, put, put_config, status_of
 from tests.system.crashing import (
     EventFollower,
     Killer,
@@ -162,12 +162,13 @@ class Campaign:
 
     def _settle(self) -> None:
         wanted = self.promise.artifacts
-        status = await_status(
+        await_status(
             self.victim,
             lambda status: is_settled(self.victim, status, wanted),
             within_s=SETTLED_WITHIN_S,
         )
-        judge_settled(self.victim, self.promise, status)
+        # Asked anew: the last file may have gone after that status was made.
+        judge_settled(self.victim, self.promise, status_of(self.victim))
         assert self.events.reused == []
         assert len(self.events.epochs) == 1, "the numbers of events were not kept"
         assert status["events"]["persistent"]
