@@ -38,7 +38,3 @@ class HttpLimits:
     def pace(self) -> Pace:
         """How slow a body may be, in either direction."""
         return Pace(idle_timeout_s=self.idle_timeout_s, min_bytes_per_s=self.min_body_bytes_per_s)
-
-    def answer_timeout_s(self, size_bytes: int) -> float:
-        """How long a client may take to accept an answer of `size_bytes` that is in memory."""
-        return self.idle_timeout_s + size_bytes / max(self.min_body_bytes_per_s, 1.0)

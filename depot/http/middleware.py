@@ -6,19 +6,21 @@ Rules kept here:
 - While the server drains, new requests are refused (S3).
 - An unexpected exception is a 500 without a traceback, which is in the log (S4). A client that
   leaves is not one: peers come and go, and that is worth no line above debug.
-- The answer is sent here, in bounded time. A body that nobody read is then taken in, bounded by
-  bytes and time, so that the client can read its answer; the connection closes after that.
+- The answer is sent here, for as long as the client keeps the pace. A body that nobody read is then
+  taken in, bounded by bytes and time, so that the client can read its answer; the connection closes
+  after that.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from io import BytesIO
 from typing import Final
 from uuid import uuid4
 
 import structlog
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import BytesIOPayload, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
 from depot.errors import (
@@ -33,6 +35,7 @@ from depot.errors import (
 )
 from depot.http.activity import Activity
 from depot.http.limits import HttpLimits
+from depot.http.patience import patience
 from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
 from depot.http.requests import (
     BODY_TAKEN,
@@ -49,6 +52,7 @@ log = structlog.get_logger("depot.http")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SERVER_NAME: Final = "sled-depot"
+WHOLE_BYTES: Final = 256 << 10
 _STARTED: Final = web.RequestKey("started", bool)
 
 
@@ -186,13 +190,23 @@ async def _finish(request: web.Request, response: web.StreamResponse, *, drainin
 
 
 async def _send(request: web.Request, response: web.StreamResponse, limits: HttpLimits) -> None:
+    _divide(response)
     try:
-        async with asyncio.timeout(limits.answer_timeout_s(response.content_length or 0)):
+        async with patience(request, limits.pace):
             await response.prepare(request)
             await response.write_eof()
     except TimeoutError as error:
         _abort(request)
         raise ConnectionResetError("the client does not take its answer") from error
+
+
+def _divide(response: web.StreamResponse) -> None:
+    """Have a large body written block by block: the transport copies what it cannot send yet."""
+    if not isinstance(response, web.Response):
+        return
+    content = response.body
+    if isinstance(content, bytes) and len(content) > WHOLE_BYTES:
+        response.body = BytesIOPayload(BytesIO(content), content_type=response.content_type)
 
 
 async def drain_body(request: web.Request, limits: HttpLimits) -> None:

@@ -5,17 +5,13 @@ Rules kept here:
 - asyncio does not watch a transport's own descriptor for others, so a duplicate of it is used; it
   is closed on every path.
 - While the socket is full the event loop waits, not a thread, and only for a client that keeps the
-  pace. Progress is what the client's side has acknowledged, not what fitted into the kernel: room
-  in a large send buffer shows in steps that a slow but honest reader takes minutes for.
+  pace.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
 import socket
-import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -23,6 +19,7 @@ from typing import Final
 from aiohttp import web
 
 from depot.errors import BodyTimeout
+from depot.http.patience import unsent_bytes
 from depot.sources import Pace, PaceMeter
 
 _PACE_CHECK_S: Final = 1.0
@@ -44,25 +41,17 @@ class Outlet:
         loop = asyncio.get_running_loop()
         room = asyncio.Event()
         meter = PaceMeter(self._pace, loop.time())
-        unsent_bytes = self._unsent_bytes()
+        waiting_bytes = unsent_bytes(self.socket.fileno())
         loop.add_writer(self.socket.fileno(), room.set)
         try:
             while not await _within(min(_PACE_CHECK_S, self._pace.idle_timeout_s), room):
-                before_bytes, unsent_bytes = unsent_bytes, self._unsent_bytes()
-                if unsent_bytes < before_bytes:
-                    meter.arrived(before_bytes - unsent_bytes, loop.time())
+                before_bytes, waiting_bytes = waiting_bytes, unsent_bytes(self.socket.fileno())
+                if waiting_bytes < before_bytes:
+                    meter.arrived(before_bytes - waiting_bytes, loop.time())
                 else:
                     meter.check(loop.time())
         finally:
             loop.remove_writer(self.socket.fileno())
-
-    def _unsent_bytes(self) -> int:
-        count = array.array("i", [0])
-        try:
-            fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, count)
-        except OSError:
-            return 0  # Not every system tells; then only room in the buffer counts as progress.
-        return count[0]
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ class Handlers:
         self.entered = asyncio.Event()
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.transport: asyncio.Transport | None = None
 
     def table(self) -> tuple[Endpoint, ...]:
         rows = (
@@ -107,6 +108,8 @@ class Handlers:
         raise ConnectionResetError("the client is gone") from BrokenPipeError("splice")
 
     async def large(self, request: web.Request) -> web.Response:
+        self.transport = request.transport
+        self.entered.set()
         return web.Response(body=bytes(64 << 20))
 
 
@@ -469,7 +472,7 @@ async def test_a_kept_connection_that_stays_idle_is_closed(handlers: Handlers) -
 async def test_an_answer_that_nobody_takes_does_not_hold_its_connection(
     handlers: Handlers,
 ) -> None:
-    limits = HttpLimits(idle_timeout_s=0.05, min_body_bytes_per_s=1 << 40)
+    limits = HttpLimits(idle_timeout_s=0.05)
     async with (
         serve_endpoints(handlers.table(), limits) as service,
         RawClient.connect(service.url) as client,
@@ -481,6 +484,20 @@ async def test_an_answer_that_nobody_takes_does_not_hold_its_connection(
                 await other.send("GET /hello HTTP/1.1", "Connection: close")
                 await other.rest()
         assert len(await client.rest()) < 64 << 20
+
+
+async def test_a_large_answer_is_whole_and_never_waits_as_a_copy_of_itself(
+    handlers: Handlers, service: HttpService
+) -> None:
+    async with RawClient.connect(service.url) as client:
+        await client.send("GET /large HTTP/1.1")
+        await handlers.entered.wait()
+        async with RawClient.connect(service.url) as other:  # by now the answer has begun
+            await other.send("GET /hello HTTP/1.1")
+            await other.answer()
+        assert handlers.transport is not None
+        assert handlers.transport.get_write_buffer_size() < 1 << 20
+        assert (await client.answer()).body == bytes(64 << 20)
 
 
 async def test_pipelined_requests_are_answered_in_order(service: HttpService) -> None:
