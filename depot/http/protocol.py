@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -35,12 +35,10 @@ from depot.errors import (
 )
 from depot.http.door import Door, affordable_connections
 from depot.http.limits import HttpLimits
-from depot.http.problems import problem_bytes, problem_response
+from depot.http.problems import problem_response
+from depot.http.refusals import Refusals
 
 log = structlog.get_logger("depot.http")
-
-# Refused connections linger for a moment so that the client can read why; no more than these.
-MAX_LINGERING: Final = 64
 
 
 class DepotServer(web.Server):
@@ -58,62 +56,11 @@ class DepotServer(web.Server):
         )
         self.limits = limits
         self.door = Door(affordable_connections(limits), limits.max_connections_per_client)
-        self.lingering: set[LastWords] = set()
+        self.refusals = Refusals(limits)
 
     def __call__(self) -> RequestHandler:
         """Make the protocol of one connection."""
         return DepotConnection(self, loop=self._loop, **self._kwargs)
-
-    def refuse(self, transport: asyncio.Transport, error: DepotError) -> None:
-        """Answer `error` on a connection that has no request, and close it."""
-        if len(self.lingering) >= MAX_LINGERING:
-            transport.abort()
-            return
-        LastWords(transport, error, self)
-
-    def hush(self) -> None:
-        """Close the connections of refused clients now."""
-        for words in tuple(self.lingering):
-            words.abort()
-
-
-class LastWords(asyncio.Protocol):
-    """Takes over a connection to send one refusal and to read on for a moment.
-
-    A connection that is closed with unread bytes is reset, and the client then never sees the
-    answer; so what it still sends is taken in and dropped, within bounds.
-    """
-
-    def __init__(
-        self, transport: asyncio.Transport, error: DepotError, server: DepotServer
-    ) -> None:
-        self._transport = transport
-        self._server = server
-        self._left_bytes = server.limits.refused_drain_bytes
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(server.limits.refused_drain_s, transport.abort)
-        server.lingering.add(self)
-        transport.set_protocol(self)
-        transport.write(problem_bytes(error, uuid4().hex))
-        try:
-            transport.write_eof()
-        except OSError:  # the client is gone already
-            transport.abort()
-
-    def abort(self) -> None:
-        """Close the connection now."""
-        self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Drop `data`; close when it is too much."""
-        self._left_bytes -= len(data)
-        if self._left_bytes <= 0:
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._timer.cancel()
-        self._server.lingering.discard(self)
 
 
 class DepotConnection(RequestHandler):
@@ -152,7 +99,7 @@ class DepotConnection(RequestHandler):
             self._server.door.enter(client)
         except TooManyConnections as error:
             log.warning("connection refused", peer=client, reason=str(error))
-            self._server.refuse(transport, error)
+            self._server.refusals.send(transport, error)
             return
         self._client = client
         super().connection_made(transport)
@@ -282,7 +229,7 @@ class DepotConnection(RequestHandler):
         # From here on the connection is the refusal's: this protocol must not close it.
         self.transport = None
         self.connection_lost(None)
-        self._server.refuse(transport, error)
+        self._server.refusals.send(transport, error)
 
     def _process_keepalive(self) -> None:
         # A head that has begun to arrive is on the header timeout, no longer on the idle one.

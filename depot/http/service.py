@@ -138,5 +138,5 @@ class HttpService:
         if self._server is not None:
             self._server.pre_shutdown()
             await self._server.shutdown(CANCEL_GRACE_S)
-            self._server.hush()
+            self._server.refusals.hush()
         await self._runner.cleanup()

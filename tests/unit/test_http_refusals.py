@@ -1,15 +1,13 @@
-"""What the protocol does with transports that real clients only have in a race."""
+"""Refusals on transports that real clients only have in a race."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 
-from aiohttp import web
-
 from depot.errors import TooManyConnections
 from depot.http.limits import HttpLimits
-from depot.http.protocol import MAX_LINGERING, DepotServer
+from depot.http.refusals import MAX_LINGERING, Refusals
 
 
 class ResetTransport(asyncio.Transport):
@@ -33,16 +31,12 @@ class ResetTransport(asyncio.Transport):
         self.aborted = True
 
 
-async def handler(_: web.BaseRequest) -> web.Response:
-    return web.Response()
-
-
 async def test_refusing_a_client_that_is_gone_leaves_nothing_behind() -> None:
-    server = DepotServer(web.Server(handler), HttpLimits())
+    refusals = Refusals(HttpLimits())
     for _ in range(MAX_LINGERING + 1):
         transport = ResetTransport()
-        server.refuse(transport, TooManyConnections("too many"))
+        refusals.send(transport, TooManyConnections("too many"))
         assert transport.aborted
         assert isinstance(transport.protocol, asyncio.Protocol), "refusals are no longer sent"
         transport.protocol.connection_lost(None)
-    assert not server.lingering
+    assert not refusals.lingering
