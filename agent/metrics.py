@@ -144,6 +144,9 @@ def sled_figures(status: StatusBody) -> Iterator[Metric]:
         "Artifacts that lack a copy.",
         status.under_replicated.count,
     )
+    yield gauge(
+        "missing_artifacts", "Artifacts of the config without a good copy.", status.missing.count
+    )
     yield gauge("puts_running", "Puts under way.", status.puts_running)
     yield gauge("copies_running", "Copies from other depots under way.", status.copies.running)
     yield gauge("warnings", "Warnings in the status document.", len(status.warnings))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Final, Protocol
 
 from agent.copies.record import CopyRecord
@@ -16,6 +17,7 @@ from agent.duties import Duties, DutyState
 from agent.events import EventLog, EventLogHealth
 from agent.node import NodeSample, NodeSampler
 from agent.wire import (
+    ArtifactsBody,
     CopyCountsBody,
     DatasetBody,
     DiskBody,
@@ -24,13 +26,13 @@ from agent.wire import (
     NodeBody,
     ProcessBody,
     StatusBody,
-    UnderReplicatedBody,
     timestamp,
 )
+from depot.artifact import ArtifactHash
 from depot.store_status import DatasetStatus, StoreStatus
 
 # A sled that lost one of its datasets lacks a copy of everything: the count says it all.
-MAX_UNDER_REPLICATED_NAMED: Final = 100
+MAX_ARTIFACTS_NAMED: Final = 100
 MAX_WARNINGS: Final = 100
 
 
@@ -85,7 +87,9 @@ class StatusSource:
             generation_certain=store.generation_certain,
             config_digest=store.config_digest,
             datasets=tuple(map(dataset_body, store.datasets)),
-            under_replicated=under_replicated_body(store),
+            under_replicated=artifacts_body(store.under_replicated),
+            missing=artifacts_body(store.missing),
+            deletions_held_until=held_until(store.deletions_held_until_s, time.time()),
             puts_running=store.puts_running,
             copies=copy_counts(self._copies.list()),
             events=event_log_body(events),
@@ -147,12 +151,15 @@ def dataset_body(dataset: DatasetStatus) -> DatasetBody:
     )
 
 
-def under_replicated_body(store: StoreStatus) -> UnderReplicatedBody:
-    """Count the artifacts that lack a copy and name the first ones."""
-    named = store.under_replicated[:MAX_UNDER_REPLICATED_NAMED]
-    return UnderReplicatedBody(
-        count=len(store.under_replicated), artifacts=tuple(str(artifact) for artifact in named)
-    )
+def artifacts_body(artifacts: Sequence[ArtifactHash]) -> ArtifactsBody:
+    """Count artifacts and name the first ones."""
+    named = artifacts[:MAX_ARTIFACTS_NAMED]
+    return ArtifactsBody(count=len(artifacts), artifacts=tuple(map(str, named)))
+
+
+def held_until(until_s: float, now_s: float) -> datetime | None:
+    """When deletions may begin, if that is still to come; both in Unix time."""
+    return timestamp(until_s) if until_s > now_s else None
 
 
 def copy_counts(copies: Iterable[CopyRecord]) -> CopyCountsBody:

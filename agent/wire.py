@@ -269,8 +269,8 @@ class DatasetBody(Answer):
     artifacts: Count
 
 
-class UnderReplicatedBody(Answer):
-    """Artifacts with fewer good copies than there are datasets."""
+class ArtifactsBody(Answer):
+    """Some artifacts: how many, and the first of them by name."""
 
     count: Count
     artifacts: tuple[Sha256, ...] = Field(description="The first of them, sorted.")
@@ -352,7 +352,17 @@ class StatusBody(Answer):
     generation_certain: bool
     config_digest: Sha256 | None
     datasets: tuple[DatasetBody, ...]
-    under_replicated: UnderReplicatedBody
+    under_replicated: ArtifactsBody = Field(
+        description="Artifacts of the config with fewer good copies than there are datasets."
+    )
+    missing: ArtifactsBody = Field(
+        default=ArtifactsBody(count=0, artifacts=()),
+        description="Artifacts of the config without any good copy.",
+    )
+    deletions_held_until: AwareDatetime | None = Field(
+        default=None,
+        description="Until then nothing that the config dropped is deleted (storage.delete_grace).",
+    )
     puts_running: Count
     copies: CopyCountsBody
     events: EventLogBody

@@ -6,7 +6,10 @@ never spread. One artifact at a time: foreground work comes first.
 
 from __future__ import annotations
 
-from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotError
 from depot.ledger_keeper import LedgerKeeper
 from depot.mirror import Copy
@@ -15,6 +18,14 @@ from depot.put import Stored
 from depot.put_desk import PutDesk
 from depot.reading import Reader
 from depot.sources import FileSource
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """Wanted artifacts that lack some of their copies, and those that lack all."""
+
+    some: tuple[ArtifactHash, ...] = ()
+    all: tuple[ArtifactHash, ...] = ()
 
 
 class Remirrorer:
@@ -33,20 +44,23 @@ class Remirrorer:
         self._desk = desk
         self._reader = reader
         self._seen: tuple[object, ...] = ()
-        self._under_replicated: tuple[ArtifactHash, ...] = ()
+        self._counted = Lacks()
 
     def under_replicated(self) -> tuple[ArtifactHash, ...]:
-        """Wanted artifacts with a good copy on some dataset, but not on every configured one.
+        """Wanted artifacts with a good copy on some dataset, but not on every configured one."""
+        return self._lacks().some
 
-        Kept until a copy, a dataset or the config changes: a status costs nothing while none does.
-        """
+    def missing(self) -> tuple[ArtifactHash, ...]:
+        """Wanted artifacts without any good copy."""
+        return self._lacks().all
+
+    def _lacks(self) -> Lacks:
+        # Kept until a copy, a dataset or the config changes: a status is free while none does.
         config = self._keeper.resolved.config
-        if config is None:
-            return ()
         seen = (config, *(mirror.revision for mirror in self._mirrors.all))
         if seen != self._seen:
-            self._seen, self._under_replicated = seen, self._count(config)
-        return self._under_replicated
+            self._seen, self._counted = seen, self._count(config.artifacts if config else ())
+        return self._counted
 
     async def run_once(self) -> int:
         """Try every artifact that a healthy dataset lacks; the number healed."""
@@ -86,9 +100,13 @@ class Remirrorer:
         if stored.failures:
             self.failures[artifact] = "; ".join(stored.failures)
 
-    def _count(self, config: ArtifactConfig) -> tuple[ArtifactHash, ...]:
-        total = len(self._mirrors.all)
-        return tuple(sorted(a for a in config.artifacts if 0 < len(self._good(a)) < total))
+    def _count(self, wanted: Iterable[ArtifactHash]) -> Lacks:
+        copies = {artifact: len(self._good(artifact)) for artifact in wanted}
+        every = len(self._mirrors.all)
+        return Lacks(
+            some=tuple(sorted(a for a, count in copies.items() if 0 < count < every)),
+            all=tuple(sorted(a for a, count in copies.items() if count == 0)),
+        )
 
     def _good(self, artifact: ArtifactHash) -> list[Copy]:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)

@@ -58,6 +58,8 @@ class StoreStatus:
         generation: the highest that was accepted; None: none in this epoch.
         generation_certain: no dataset that is away can know a higher one.
         warnings: sentences for an operator.
+        missing: artifacts of the config without any good copy.
+        deletions_held_until_s: Unix time before which nothing is deleted (D4); 0: no such time.
     """
 
     sled_id: str | None
@@ -70,6 +72,8 @@ class StoreStatus:
     under_replicated: tuple[ArtifactHash, ...]
     warnings: tuple[str, ...]
     puts_running: int
+    missing: tuple[ArtifactHash, ...] = ()
+    deletions_held_until_s: float = 0.0
 
 
 def status_of(
@@ -89,6 +93,8 @@ def status_of(
         under_replicated=remirrorer.under_replicated(),
         warnings=tuple(_warnings(mirrors, keeper, remirrorer)),
         puts_running=puts_running,
+        missing=remirrorer.missing(),
+        deletions_held_until_s=resolved.ledger.delete_not_before_s,
     )
 
 

@@ -168,7 +168,8 @@ class Campaign:
             within_s=SETTLED_WITHIN_S,
         )
         # Asked anew: the last file may have gone after that status was made.
-        judge_settled(self.victim, self.promise, status_of(self.victim))
+        status = status_of(self.victim)
+        judge_settled(self.victim, self.promise, status)
         assert self.events.reused == []
         assert len(self.events.epochs) == 1, "the numbers of events were not kept"
         assert status["events"]["persistent"]

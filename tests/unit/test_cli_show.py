@@ -300,6 +300,18 @@ def test_a_sled_that_is_well_is_ok_in_its_first_line(cli: Cli, node: FakeNode) -
     ]
 
 
+def test_what_waits_is_told_beside_the_config(cli: Cli, node: FakeNode) -> None:
+    node.status = status(
+        dataset("/m2/a"),
+        missing={"count": 5, "artifacts": [ONE]},
+        deletions_held_until="2026-11-21T12:00:00Z",
+    )
+    lines = cli("status").out.splitlines()
+    assert lines[0] == "OK"
+    assert "missing  5 artifacts on no dataset yet" in lines
+    assert any(line.startswith("grace    what the config dropped is kept until ") for line in lines)
+
+
 def test_what_is_wrong_comes_first_with_the_reason(cli: Cli, node: FakeNode) -> None:
     missing = dataset("/m2/b", state="missing", last_error="no marker file")
     node.status = status(

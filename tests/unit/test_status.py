@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from agent.duties import DutyState
 from agent.events import EventLogHealth
 from agent.status import (
-    MAX_UNDER_REPLICATED_NAMED,
+    MAX_ARTIFACTS_NAMED,
     MAX_WARNINGS,
+    artifacts_body,
     bounded,
+    held_until,
     reasons_not_ready,
-    under_replicated_body,
     warnings,
 )
 from depot.artifact import ArtifactHash
@@ -97,9 +99,15 @@ def test_an_event_log_that_began_anew_is_said_too() -> None:
 
 def test_under_replicated_artifacts_are_all_counted_and_some_named() -> None:
     lacking = tuple(ArtifactHash.of(bytes([n % 256, n // 256])) for n in range(1000))
-    body = under_replicated_body(replace(STORE, under_replicated=lacking))
+    body = artifacts_body(lacking)
     assert body.count == 1000
-    assert body.artifacts == tuple(str(a) for a in lacking[:MAX_UNDER_REPLICATED_NAMED])
+    assert body.artifacts == tuple(str(a) for a in lacking[:MAX_ARTIFACTS_NAMED])
+
+
+def test_a_grace_period_is_told_until_it_is_over() -> None:
+    assert held_until(100.0, 99.0) == datetime.fromtimestamp(100, UTC)
+    assert held_until(100.0, 100.0) is None
+    assert held_until(0.0, 100.0) is None
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 5])

@@ -14,7 +14,7 @@ from agent.cli.formats import Column, plural, printable, short, size, span, tabl
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent
-from agent.wire import DatasetBody, StatusBody, UnderReplicatedBody
+from agent.wire import ArtifactsBody, DatasetBody, StatusBody
 
 SHOWN: Final = 5
 # Standings of the ledger under which nothing is written; the sled's warnings say more.
@@ -109,6 +109,7 @@ def _facts(found: StatusBody) -> list[Text]:
             f"{found.sled_id or 'unnamed'}, version {found.version}, up {span(found.uptime_s)}",
         ),
         ("config", _config(found)),
+        *_waiting_rows(found),
         ("work", _work(found)),
         *_node_rows(found),
     ]
@@ -119,6 +120,16 @@ def _config(found: StatusBody) -> str:
     if found.generation is None:
         return f"none yet, ledger {found.ledger}"
     return f"generation {found.generation}, epoch {found.ledger_epoch}, ledger {found.ledger}"
+
+
+def _waiting_rows(found: StatusBody) -> list[tuple[str, str]]:
+    rows = []
+    if found.missing.count:
+        rows.append(("missing", f"{plural(found.missing.count, 'artifact')} on no dataset yet"))
+    if found.deletions_held_until:
+        until = found.deletions_held_until.astimezone().isoformat(" ", "seconds")
+        rows.append(("grace", f"what the config dropped is kept until {until}"))
+    return rows
 
 
 def _work(found: StatusBody) -> str:
@@ -174,6 +185,6 @@ def _numbers(dataset: DatasetBody) -> tuple[str, str, str, str]:
     )
 
 
-def _first(under_replicated: UnderReplicatedBody) -> str:
-    more = ", …" if under_replicated.count > SHOWN else ""
-    return ", ".join(map(short, under_replicated.artifacts[:SHOWN])) + more
+def _first(found: ArtifactsBody) -> str:
+    more = ", …" if found.count > SHOWN else ""
+    return ", ".join(map(short, found.artifacts[:SHOWN])) + more
