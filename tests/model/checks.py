@@ -43,7 +43,8 @@ class Checks:
             None if sled.floor.generation < 0 else sled.floor.generation,
         )
         assert sled.floor.position >= self.highest, "G1"
-        self.highest = sled.floor.position
+        if status.generation_certain:
+            self.highest = sled.floor.position
         assert [str(x) for x in status.under_replicated] == sled.under_replicated()
         for slot, dataset in zip(sled.slots, status.datasets, strict=True):
             assert dataset.used_bytes == slot.used_bytes

@@ -88,13 +88,18 @@ class Copy:
 
 @dataclass(eq=False)
 class Slot:
-    """A configured path: the disk it leads to, and the one the store has attached."""
+    """A configured path: the disk it leads to, and the one the store has attached.
+
+    Attributes:
+        attachments: how often one was attached: a stream ends with the attachment it began under.
+    """
 
     index: int
     path: Path
     present: Disk | None = None
     shelf: list[Disk] = field(default_factory=list)
     attached: Disk | None = None
+    attachments: int = 0
     copies: dict[str, Copy] = field(default_factory=dict)
 
     @property
@@ -124,6 +129,7 @@ class Slot:
 
     def attach(self) -> None:
         self.attached = self.present
+        self.attachments += 1
         sizes = self.present.sizes() if self.present else {}
         self.copies = {name: Copy(size_bytes) for name, size_bytes in sizes.items()}
 
@@ -162,7 +168,7 @@ class OpenPut:
     healthy: int
     good: list[Slot]
     reserved: dict[int, int]
-    streams_to: dict[int, Disk] | None = None
+    streams_to: dict[int, int] | None = None
 
 
 @dataclass
@@ -307,6 +313,11 @@ class Sled:
             Ledger(floor.epoch, generation, artifacts, graced=mass or self.ledger.graced)
         )
 
+    def take_grace(self, found: Collection[ondisk.LedgerFile | None]) -> None:
+        """Believe what the ledgers say of their grace period."""
+        graced = any(ledger.graced for ledger in found if ledger)
+        self._accept(replace(self.ledger, graced=graced))
+
     def reset(self, expected: int) -> Refusal | None:
         if len(self.attached) < len(self.slots):
             return errors.NoDataset
@@ -387,7 +398,7 @@ class Sled:
     def stream(self, put: OpenPut) -> None:
         """The files are being written; a dataset that is not there any more drops out."""
         slots = (self.slots[index] for index in put.reserved)
-        put.streams_to = {slot.index: slot.attached for slot in slots if slot.attached}
+        put.streams_to = {slot.index: slot.attachments for slot in slots if slot.attached}
         put.reserved = {index: put.reserved[index] for index in put.streams_to}
 
     def finish(self, put: OpenPut, sent: bytes, staged: Collection[int]) -> Refusal | int:
@@ -423,13 +434,14 @@ class Sled:
     def _let_go(self, put: OpenPut, fine: Collection[int]) -> None:
         assert put.streams_to is not None
         for index in put.streams_to.keys() - set(fine):
-            if not self.slots[index].truthful:
+            # A failure counts when it is told, even if the dataset is back by then.
+            if self.slots[index].attachments == put.streams_to[index]:
                 self.slots[index].detach()
 
     def _lands(self, put: OpenPut, index: int) -> bool:
         assert put.streams_to is not None
         slot = self.slots[index]
-        return slot.truthful and put.streams_to[index] is slot.attached
+        return slot.truthful and put.streams_to[index] == slot.attachments
 
     # Duties
 

@@ -100,7 +100,8 @@ class StoreMachine(RuleBasedStateMachine):
         self, number: int, lag: int, known_length: bool, counted: bool, streaming: bool
     ) -> None:
         live = self._begin(number, lag, known_length, counted)
-        if live and streaming:
+        # A file that cannot be begun leaves no trace to wait for: such a stream is not left open.
+        if live and streaming and all(slot.truthful for slot in self.sled.attached):
             self.rig.stream(live)
 
     @precondition(lambda self: self.rig.lives)
@@ -124,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
         live = self._begin(number, 0, known_length, counted=False)
         if not live:
             return
-        if streaming:
+        if streaming and all(slot.truthful for slot in self.sled.attached):
             self.rig.stream(live)
         self._change_config(change, frozenset({number}))
         self.reconcile()
