@@ -36,6 +36,7 @@ from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.responder import ArtifactResponder
 from depot.http.service import HttpService
+from depot.reader import VerifyReads
 from depot.store import ArtifactStore, StoreOptions
 
 _WORRYING: Final = frozenset({"config_refused", "dataset_lost", "duty_failed", "quarantined"})
@@ -182,6 +183,7 @@ def store_options(settings: Settings) -> StoreOptions:
         delete_grace_s=storage.delete_grace_s,
         reconcile_interval_s=storage.reconcile_interval_s,
         device_timeout_s=storage.device_timeout_s,
+        verify_reads=VerifyReads(storage.verify_reads),
         sled_id=settings.sled_id,
     )
 

@@ -37,6 +37,7 @@ from depot.marker import MARKER_NAME, Marker, decode_marker
 from depot.small_files import METADATA, directory, exists, open_root
 from depot.small_files import STAGING as STAGING  # part of the layout above
 
+BLOCKS: Final = f"{METADATA}/blocks"
 LOCK: Final = f"{METADATA}/lock"
 RESERVE: Final = f"{METADATA}/reserve"
 RESERVE_BYTES: Final = 32 << 20
@@ -63,6 +64,7 @@ class Dataset:
         self.marker = marker
         self.disk = disk
         self.device_id = os.fstat(root_fd).st_dev
+        self.checksums_data = disk.checksums_data(path)
         self._root = root_fd
         self._lock = lock_fd
 
@@ -179,7 +181,8 @@ class Dataset:
             self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
 
     def remove_aside(self, artifact: ArtifactHash) -> None:
-        """Remove an artifact that was set aside."""
+        """Remove an artifact that was set aside, and what was derived from it."""
+        self.discard(_blocks_of(artifact))
         self.discard(_aside(artifact))
 
     def bring_back(self, artifact: ArtifactHash) -> None:
@@ -202,6 +205,25 @@ class Dataset:
         self.check_identity()
         with suppress(FileNotFoundError):
             self.disk.unlink(str(artifact), dir_fd=self._root)
+
+    def read_block_digests(self, artifact: ArtifactHash) -> bytes | None:
+        """Read what was kept of an artifact's block digests; None when there is nothing."""
+        return small_files.read_document(self._root, _blocks_of(artifact), self.disk)
+
+    def write_block_digests(self, artifact: ArtifactHash, content: bytes) -> None:
+        """Keep an artifact's block digests. Not synced: they are derived, and checked when read."""
+        with suppress(FileExistsError):
+            os.mkdir(BLOCKS, 0o700, dir_fd=self._root)
+        fd, staged = self.stage()
+        try:
+            try:
+                small_files.write_all(fd, memoryview(content), self.disk)
+            finally:
+                os.close(fd)
+            self.disk.rename(staged, _blocks_of(artifact), dir_fd=self._root)
+        except OSError:
+            self.discard(staged)
+            raise
 
     def artifact_size(self, artifact: ArtifactHash) -> int | None:
         """Size in bytes of the file under the artifact's name; None when there is none."""
@@ -282,6 +304,10 @@ class Dataset:
 
 def _aside(artifact: ArtifactHash) -> str:
     return f"{STAGING}/{_ASIDE}{artifact}"
+
+
+def _blocks_of(artifact: ArtifactHash) -> str:
+    return f"{BLOCKS}/{artifact}"
 
 
 def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from depot import filesystem
+
 
 class Disk:
     """The operating system's calls, unchanged."""
@@ -51,6 +53,10 @@ class Disk:
     def statvfs(self, fd: int) -> os.statvfs_result:
         """Ask the filesystem for its room."""
         return os.fstatvfs(fd)
+
+    def checksums_data(self, path: Path) -> bool:
+        """Tell whether what is read there was checked by the filesystem."""
+        return filesystem.checksums_data(path)
 
 
 SYSTEM: Final = Disk()

@@ -1,10 +1,10 @@
 """One stream, hashed once, into staged files on every mirror.
 
-A filler thread reads the source into the blocks of a ring; a hash lane and one lane per mirror
-consume each block by reference. One mirror's error ends its own lane only (B4). A mirror that keeps
-blocks for longer than the stall timeout is dropped from this write, so that it cannot hold the
-others. Staged files are synced, not yet named: `Put` decides whether they get their name. Whatever
-fails, no staged file is left behind by a lane that can still run (Q3).
+A filler thread reads the source into the blocks of a ring; a hash lane, one for the block digests
+and one per mirror consume each block by reference. One mirror's error ends its own lane only (B4).
+A mirror that keeps blocks for longer than the stall timeout is dropped from this write, so that it
+cannot hold the others. Staged files are synced, not yet named: `Put` decides whether they get their
+name. Whatever fails, no staged file is left behind by a lane that can still run (Q3).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from depot.artifact import ArtifactHash
-from depot.blocks import Block, BlockPool, Ring
+from depot.blocks import BLOCK_SIZE_BYTES, Block, BlockPool, Ring
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
 from depot.sources import Source
@@ -41,12 +41,14 @@ class Ingested:
     """What came of one stream.
 
     Attributes:
+        block_digests: SHA-256 of each block; empty when there is only one.
         staged: by mirror, the synced file.
         failures: by mirror, why it has none.
     """
 
     digest: ArtifactHash
     size_bytes: int
+    block_digests: bytes
     staged: Mapping[int, StagedFile]
     failures: Mapping[int, OSError | DatasetUnusable]
 
@@ -140,6 +142,21 @@ class _HashSink:
         return ArtifactHash(self._hash.digest())
 
 
+class _BlockDigestSink:
+    def __init__(self) -> None:
+        self._digests: list[bytes] = []
+
+    def begin(self) -> None: ...
+    def finish(self) -> None: ...
+    def discard(self) -> None: ...
+
+    def write(self, content: memoryview) -> None:
+        self._digests.append(hashlib.sha256(content).digest())
+
+    def joined(self) -> bytes:
+        return b"".join(self._digests) if len(self._digests) > 1 else b""
+
+
 class _Lane:
     """One consumer of blocks, in a thread of its own."""
 
@@ -197,12 +214,12 @@ class Ingestor:
     """Runs ingests in threads of its own.
 
     Args:
-        max_ingests: how many run at once; each takes a filler, a hash and one thread per mirror.
+        max_ingests: how many run at once; each takes three threads and one per mirror.
         stall_timeout_s: longest time a mirror may keep a block, or take for its final sync.
     """
 
     def __init__(self, *, max_ingests: int, mirrors: int, stall_timeout_s: float) -> None:
-        self._threads = DaemonThreads("ingest", max_ingests * (2 + mirrors))
+        self._threads = DaemonThreads("ingest", max_ingests * (3 + mirrors))
         self._pool = BlockPool()
         self._stall_timeout_s = stall_timeout_s
 
@@ -228,10 +245,13 @@ class Ingestor:
         admit: Admit,
     ) -> Ingested:
         ring, blocks = self._pool.lend(length_bytes)
-        digest = _HashSink()
+        digest, block_digests = _HashSink(), _BlockDigestSink()
         files = {i: StagedFile(dataset, length_bytes) for i, dataset in datasets.items()}
         writers = {i: _Lane(file, ring) for i, file in files.items()}
-        lanes = [_Lane(digest, ring), *writers.values()]
+        hashes = [_Lane(digest, ring)]
+        if length_bytes is None or length_bytes > BLOCK_SIZE_BYTES:
+            hashes.append(_Lane(block_digests, ring))
+        lanes = [*hashes, *writers.values()]
         threads = [self._threads.submit(lane.run) for lane in lanes]
         try:
             size_bytes = self._pump(source, ring, lanes, _drop_full(writers, admit))
@@ -246,7 +266,9 @@ class Ingestor:
             self._pool.give_back(blocks, reusable=ended)
         failures = {i: lane.error for i, lane in writers.items() if lane.error}
         staged = {i: file for i, file in files.items() if i not in failures}
-        return Ingested(digest.digest(), size_bytes, staged, failures)
+        complete = all(lane.error is None for lane in hashes)
+        kept = block_digests.joined() if complete else b""
+        return Ingested(digest.digest(), size_bytes, kept, staged, failures)
 
     def _pump(
         self, source: Source, ring: Ring, lanes: Sequence[_Lane], admit: Callable[[int], None]
@@ -260,8 +282,8 @@ class Ingestor:
             size_bytes += block.filled
             admit(size_bytes)
             live = [lane for lane in lanes if lane.error is None]
-            if len(live) < 2:  # only the hash is left: the outcome is known
-                return size_bytes
+            if all(isinstance(lane.sink, _HashSink | _BlockDigestSink) for lane in live):
+                return size_bytes  # no mirror is left: the outcome is known
             block.holders = len(live)
             for lane in live:
                 lane.put(block)

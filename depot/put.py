@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from depot import fencing
 from depot.artifact import ArtifactHash, Generation
+from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import (
     DatasetUnusable,
@@ -32,6 +33,7 @@ from depot.errors import (
 from depot.ingest import Ingested, StagedFile
 from depot.mirror import Copy, Mirror
 from depot.quota import Reservation
+from depot.reader import keep_digests
 from depot.sources import Source
 from depot.verify import verify_copy
 from depot.worker import describe_error, full_disk
@@ -222,8 +224,14 @@ class Put:
                 raise
             for index in landed:
                 self._desk.mirrors.all[index].record(self._artifact, copy)
+            await self._keep_digests(ingested, landed)
         self.release()
         return landed
+
+    async def _keep_digests(self, ingested: Ingested, landed: Collection[int]) -> None:
+        if ingested.block_digests:
+            digests = BlockDigests(self._artifact, ingested.size_bytes, ingested.block_digests)
+            await keep_digests((self._desk.mirrors.all[index] for index in landed), digests)
 
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)

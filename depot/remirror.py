@@ -16,7 +16,7 @@ from depot.mirror import Copy
 from depot.mirrors import MirrorSet
 from depot.put import Stored
 from depot.put_desk import PutDesk
-from depot.reading import Reader
+from depot.reader import Reader
 from depot.sources import FileSource
 
 
@@ -91,7 +91,8 @@ class Remirrorer:
                 # On every dataset, or on all that have room; then it is said which has none.
                 self._note(artifact, put.held)
                 return False
-            with await self._reader.open(artifact) as copy:
+            # What arrives is hashed as a whole.
+            with await self._reader.open(artifact, to_read=False) as copy:
                 stored = await put.receive(FileSource(copy.fd))
         self._note(artifact, stored)
         return not stored.failures

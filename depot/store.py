@@ -32,7 +32,8 @@ from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
 from depot.put import Put
 from depot.put_desk import PutDesk, PutLimits
-from depot.reading import ArtifactDetail, Listing, OpenArtifact, Reader, detail_of
+from depot.reader import Reader, VerifyReads
+from depot.reading import ArtifactDetail, Listing, OpenArtifact, detail_of
 from depot.reconcile import Reconciler
 from depot.remirror import Remirrorer
 from depot.state_dir import StateDir
@@ -52,6 +53,7 @@ class StoreOptions:
         delete_grace_s: how long a config that drops more than half is not acted on (D4).
         device_timeout_s: a device call that takes longer makes its dataset suspect.
         watch_interval_s: how often each dataset is looked at.
+        verify_reads: whether the depot checks bytes before they leave.
         sled_id: expected in the markers; None: whatever they say.
     """
 
@@ -65,6 +67,7 @@ class StoreOptions:
     reconcile_interval_s: float = 300.0
     device_timeout_s: float = 30.0
     watch_interval_s: float = 5.0
+    verify_reads: VerifyReads = VerifyReads.AUTO
     sled_id: str | None = None
 
 
@@ -121,7 +124,9 @@ class ArtifactStore:
         )
         self._desk = PutDesk(self._mirrors, self._keeper, self._ingestor, limits, on_event)
         self._reconciler = Reconciler(self._mirrors, self._keeper, self._desk, on_event)
-        self._reader = Reader(self._mirrors, on_damage=self._remirror_wanted.set)
+        self._reader = Reader(
+            self._mirrors, options.verify_reads, on_damage=self._remirror_wanted.set
+        )
         self._remirrorer = Remirrorer(self._mirrors, self._keeper, self._desk, self._reader)
         self._watch = Watch(
             self._mirrors, interval_s=options.watch_interval_s, on_return=self._on_return
@@ -261,16 +266,17 @@ class ArtifactStore:
         return self._desk.begin(artifact, generation, length_bytes, counted=counted, event=event)
 
     async def open_artifact(
-        self, artifact: ArtifactHash, *, exclude: Collection[int] = ()
+        self, artifact: ArtifactHash, *, exclude: Collection[int] = (), to_read: bool = True
     ) -> OpenArtifact:
         """Open a good copy, preferably on a healthy dataset.
 
-        `exclude` names datasets whose copy has just failed.
+        `exclude` names datasets whose copy has just failed. Unless it is opened `to_read`, nothing
+        is made ready for checking its bytes.
 
         Raises:
             NoDataset, NotFound.
         """
-        return await self._reader.open(artifact, exclude)
+        return await self._reader.open(artifact, exclude, to_read=to_read)
 
     def read_failed(self, opened: OpenArtifact, error: OSError) -> None:
         """Note that a copy could not be read, so that it is not counted or served again."""

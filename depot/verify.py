@@ -1,4 +1,8 @@
-"""Proving that a copy holds the bytes its name says: length and SHA-256, past the page cache."""
+"""Proving that a copy holds the bytes its name says: length and SHA-256, past the page cache.
+
+A full verification is also where block digests come from when they are missing: they are believed
+because the bytes they were taken from hashed to the artifact's name in the same pass.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from depot.artifact import ArtifactHash
+from depot.block_digests import BlockDigests
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
@@ -55,31 +60,66 @@ async def _verify(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
     return verified if intact else None
 
 
-async def _matches(mirror: Mirror, artifact: ArtifactHash, size_bytes: int) -> bool:
+async def derive_digests(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int
+) -> BlockDigests | None:
+    """Read a copy whole and take its block digests; None when it is not the artifact.
+
+    Raises:
+        OSError, DatasetUnusable: it cannot be read.
+    """
+    blocks: list[bytes] = []
+    if not await _matches(mirror, artifact, size_bytes, blocks):
+        return None
+    return BlockDigests(artifact, size_bytes, b"".join(blocks))
+
+
+async def _matches(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, blocks: list[bytes] | None = None
+) -> bool:
     fd, found_bytes = await mirror.open_artifact(artifact)
     digest = hashlib.sha256()
     try:
         if found_bytes != size_bytes:
             return False
         for offset_bytes in range(0, size_bytes, STEP_BYTES):
-            await mirror.read(_hash_step, fd, digest, offset_bytes)
+            await mirror.read(_hash_step, fd, digest, offset_bytes, blocks)
         return digest.digest() == artifact.digest
     finally:
         mirror.begin(_close, fd)  # behind a step that may still be running
 
 
-def _hash_step(dataset: Dataset, fd: int, digest: hashlib._Hash, offset_bytes: int) -> None:
+def _hash_step(
+    dataset: Dataset,
+    fd: int,
+    digest: hashlib._Hash,
+    offset_bytes: int,
+    blocks: list[bytes] | None,
+) -> None:
     # A cached read would only prove what memory holds, not what the disk does.
     with suppress(OSError):
         os.posix_fadvise(fd, offset_bytes, STEP_BYTES, os.POSIX_FADV_DONTNEED)
     end_bytes = offset_bytes + STEP_BYTES
     while offset_bytes < end_bytes:
-        size_bytes = min(BLOCK_SIZE_BYTES, end_bytes - offset_bytes)
-        content = dataset.disk.pread(fd, size_bytes, offset_bytes)
+        content = _read_block(dataset, fd, offset_bytes)
         if not content:
             return
         digest.update(content)
+        if blocks is not None:
+            blocks.append(hashlib.sha256(content).digest())
         offset_bytes += len(content)
+
+
+def _read_block(dataset: Dataset, fd: int, offset_bytes: int) -> bytes:
+    content = dataset.disk.pread(fd, BLOCK_SIZE_BYTES, offset_bytes)
+    # A block digest is of the whole block, however many reads that takes.
+    while 0 < len(content) < BLOCK_SIZE_BYTES:
+        left_bytes = BLOCK_SIZE_BYTES - len(content)
+        more = dataset.disk.pread(fd, left_bytes, offset_bytes + len(content))
+        if not more:
+            break
+        content += more
+    return content
 
 
 def _close(fd: int) -> None:

@@ -49,7 +49,7 @@ class FakeStore:
         await asyncio.to_thread((self.mirrors[mirror] / str(artifact)).unlink)
 
     async def open_artifact(
-        self, artifact: ArtifactHash, *, exclude: Collection[int] = ()
+        self, artifact: ArtifactHash, *, exclude: Collection[int] = (), to_read: bool = True
     ) -> OpenArtifact:
         if self.gone:
             raise NoDataset("no dataset can be read")

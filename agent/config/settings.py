@@ -108,6 +108,7 @@ class StorageTable(_Table):
     delete_grace_s: Duration = Field(default=600.0, alias="delete_grace")
     reconcile_interval_s: Interval = Field(default=300.0, alias="reconcile_interval")
     device_timeout_s: Interval = Field(default=30.0, alias="device_timeout")
+    verify_reads: Literal["auto", "always", "never"] = "auto"
 
 
 class CopyTable(_Table):

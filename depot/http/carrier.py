@@ -26,7 +26,7 @@ from typing import Final, Protocol
 # Reads from a descriptor into a buffer at an offset; the number of bytes, 0 at the end.
 ReadInto = Callable[[int, memoryview, int], int]
 
-BLOCK_BYTES: Final = 512 << 10
+BLOCK_BYTES: Final = 1 << 20
 PIPE_BYTES: Final = 1 << 20
 # The filesystem cannot, the system cannot, or a sandbox forbids it.
 _NO_SPLICE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})

@@ -64,7 +64,7 @@ class Pump:
 
     async def read(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         """Read a part that fits into memory; raises OSError when it cannot be read whole."""
-        read = self._read or read_into
+        read = opened.read or self._read or read_into
         return await self._threads(opened.dataset).call(
             self._read_timeout_s, read_part, opened.fd, start, length_bytes, read
         )
@@ -76,7 +76,7 @@ class Pump:
             ConnectionResetError: the client is gone.
             BodyTimeout: the client is too slow.
         """
-        turn = Turn(opened.fd, outlet.socket, start, end, self._read)
+        turn = Turn(opened.fd, outlet.socket, start, end, opened.read or self._read)
         try:
             while True:
                 outcome = await self._take(turn, opened.dataset)

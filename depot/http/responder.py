@@ -4,7 +4,8 @@ Rules kept here:
 - Both mirrors and every node give the same headers for the same artifact: the entity tag is its
   hash, and there is no modification date.
 - A copy that cannot be read is left for the other mirror at the exact byte where it failed. When
-  no copy is left the connection is cut short of Content-Length: never a clean end (B2).
+  that one fails too, further on, the first is asked for this part: each may be bad elsewhere. When
+  no copy has it the connection is cut short of Content-Length: never a clean end (B2).
 - What fits into memory is read before the head is sent, so that its failure is a proper refusal.
 """
 
@@ -13,13 +14,15 @@ from __future__ import annotations
 import base64
 import errno
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 import structlog
 from aiohttp import hdrs, web
 
 from depot.artifact import ArtifactHash
-from depot.errors import PreconditionFailed, RangeNotSatisfiable
+from depot.blocks import BLOCK_SIZE_BYTES
+from depot.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
 from depot.http.conditional import Conditions, Plan, entity_tag, plan_answer
 from depot.http.openapi import OCTETS
 from depot.http.outlet import Outlet, outlet
@@ -39,9 +42,9 @@ class ArtifactReader(Protocol):
     """What of a store the depot API needs."""
 
     async def open_artifact(
-        self, artifact: ArtifactHash, /, *, exclude: Collection[int] = ()
+        self, artifact: ArtifactHash, /, *, exclude: Collection[int] = (), to_read: bool = True
     ) -> OpenArtifact:
-        """Open a good copy that is on none of the datasets `exclude`."""
+        """Open a good copy that is on none of the datasets `exclude`; not `to_read`: to look at."""
 
     def read_failed(self, opened: OpenArtifact, error: OSError, /) -> None:
         """Note that a copy could not be read."""
@@ -52,12 +55,21 @@ def repr_digest(artifact: ArtifactHash) -> str:
     return f"sha-256=:{base64.b64encode(artifact.digest).decode()}:"
 
 
+@dataclass(slots=True)
+class _Failed:
+    """A copy that failed, still open: what follows `offset` may be good."""
+
+    copy: OpenArtifact
+    offset: int
+    readable: bool
+
+
 class _Copies:
     """The copies of one artifact, one after the other; a context manager that closes them."""
 
     def __init__(self, store: ArtifactReader, opened: OpenArtifact) -> None:
         self._store = store
-        self._tried: set[int] = set()
+        self._failed: dict[int, _Failed] = {}
         self.current = opened
         self.size_bytes = opened.size_bytes
 
@@ -65,19 +77,36 @@ class _Copies:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for failed in self._failed.values():
+            failed.copy.close()
         self.current.close()
 
     async def fail_over(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
-        """Go on to the next copy; raises NotFound or NoDataset when there is none."""
+        """Go on to a copy that has not failed at `offset`.
+
+        Raises:
+            NotFound, NoDataset: there is none.
+        """
         self._give_up(error, offset, copy_is_bad=copy_is_bad)
+        try:
+            await self._open_next(offset)
+        except NotFound:
+            # Nobody waits twice for a device that hangs, so only what was read and bad is retried.
+            for failed in self._failed.values():
+                if failed.readable and failed.offset < offset:
+                    self.current = failed.copy
+                    return
+            raise
+
+    async def _open_next(self, offset: int) -> None:
         while True:
             self.current = await self._store.open_artifact(
-                self.current.sha256, exclude=frozenset(self._tried)
+                self.current.sha256, exclude=frozenset(self._failed)
             )
             if self.current.size_bytes == self.size_bytes:
                 return
             wrong_size = f"{self.current.size_bytes} bytes, the copy before had {self.size_bytes}"
-            self._give_up(OSError(errno.EIO, wrong_size), offset, copy_is_bad=True)
+            self._give_up(OSError(errno.EINVAL, wrong_size), offset, copy_is_bad=True)
 
     def _give_up(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
         failed = self.current
@@ -88,10 +117,10 @@ class _Copies:
             offset=offset,
             reason=describe_error(error),
         )
-        if copy_is_bad:
+        # Said once: a file that took its place since is another one.
+        if copy_is_bad and failed.dataset not in self._failed:
             self._store.read_failed(failed, error)
-        self._tried.add(failed.dataset)
-        failed.close()
+        self._failed[failed.dataset] = _Failed(failed, offset, error.errno == errno.EIO)
 
 
 class ArtifactResponder:
@@ -108,7 +137,8 @@ class ArtifactResponder:
         Raises:
             NoDataset, NotFound, PreconditionFailed, RangeNotSatisfiable.
         """
-        with _Copies(self._store, await self._store.open_artifact(artifact)) as copies:
+        opened = await self._store.open_artifact(artifact, to_read=request.method != "HEAD")
+        with _Copies(self._store, opened) as copies:
             plan = _plan(request, artifact, copies.size_bytes)
             headers = _headers(artifact, plan, copies.size_bytes)
             if request.method == "HEAD" or plan.status == 304:
@@ -123,11 +153,17 @@ class ArtifactResponder:
             return response
 
     async def _read(self, copies: _Copies, plan: Plan) -> bytes:
-        while True:
+        content = bytearray()
+        while len(content) < plan.length_bytes:
+            # Never past the end of a block: the next may have to come from another copy.
+            start = plan.start + len(content)
+            most_bytes = BLOCK_SIZE_BYTES - start % BLOCK_SIZE_BYTES
+            length_bytes = min(plan.length_bytes - len(content), most_bytes)
             try:
-                return await self._pump.read(copies.current, plan.start, plan.length_bytes)
+                content += await self._pump.read(copies.current, start, length_bytes)
             except OSError as error:
-                await copies.fail_over(error, plan.start, copy_is_bad=True)
+                await copies.fail_over(error, start, copy_is_bad=True)
+        return bytes(content)
 
     async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
         offset, end = plan.start, plan.start + plan.length_bytes

@@ -17,6 +17,7 @@ from tests.system.agents import RunningAgent
 
 # What is dropped is deleted at once, also when it is all there was.
 ENVIRONMENT: Final = {"SLED_AGENT__STORAGE__DELETE_GRACE": "0s"}
+VERIFY_READS: Final = "SLED_AGENT__STORAGE__VERIFY_READS"
 FILE_POLL_S: Final = 0.005
 # Each question costs the agent about a millisecond of the core that it copies with.
 COPY_POLL_S: Final = 0.02

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.benchmarks.body import Body
-from tests.benchmarks.node import ENVIRONMENT, Node
+from tests.benchmarks.node import ENVIRONMENT, VERIFY_READS, Node
 from tests.benchmarks.processes import MemoryWatch
 from tests.system.agents import RunningAgent
 
@@ -29,10 +29,12 @@ class Rig:
     def size_text(self) -> str:
         return f"{self.size_bytes >> 20} MiB"
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str, *, verify_reads: str = "auto") -> Node:
         """The agent of that name, started when it is first asked for."""
         if name not in self._nodes:
-            agent = RunningAgent(self.directory / name, env=ENVIRONMENT)
+            agent = RunningAgent(
+                self.directory / name, env=ENVIRONMENT | {VERIFY_READS: verify_reads}
+            )
             self._stack.enter_context(agent)
             self._nodes[name] = Node(agent)
             self.memory.watch(name, agent.pid)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from tests.benchmarks import programs, raw
@@ -26,6 +27,7 @@ from tests.benchmarks.processes import cpu_of
 from tests.benchmarks.rig import Rig
 
 GET_TARGET: Final = Target(0.7)
+VERIFIED_TARGET: Final = Target(0.8)
 PUT_TARGET: Final = Target(0.6)
 COPY_TARGET: Final = Target(1.0)
 MEMORY_TARGET: Final = Target(150, at_least=False, unit="MiB")
@@ -34,15 +36,16 @@ CURL: Final = "curl -o, then sha256sum (1 copy)"
 
 
 def get(rig: Rig) -> list[Row]:
-    """GET of one large artifact, beside nginx on the very same file, and the bare loopback."""
-    node = _stocked(rig)
+    """GET of one large artifact: beside nginx on the same file, beside a hash, and a socket."""
+    node = _stocked(rig, "unchecked", verify_reads="never")
     rows = [_get(rig, node, connections) for connections in (1, 8)]
+    rows.append(_get_verified(rig))
     runs = alternate(rig.rounds, {"socket": lambda: raw.socket_copy(rig.size_bytes)})
     return [*rows, alone("limit-socket", "limit: loopback socket copy", runs["socket"])]
 
 
 def _get(rig: Rig, node: Node, connections: int) -> Row:
-    work = f"GET {rig.size_text}, {_count(connections, 'connection')}"
+    work = f"GET {rig.size_text}, {_count(connections, 'connection')}, not verified"
     missing = programs.missing("curl", "nginx")
     with ExitStack() as stack:
         contenders: dict[str, Contender] = {}
@@ -66,6 +69,33 @@ def _get(rig: Rig, node: Node, connections: int) -> Row:
         target=GET_TARGET,
         note=_not_found(missing),
     )
+
+
+def _get_verified(rig: Rig) -> Row:
+    node = _stocked(rig, "checked", verify_reads="always")
+    file = node.agent.datasets[0] / rig.body.sha256
+    missing = programs.missing("curl")
+    contenders: dict[str, Contender] = {"sha256": lambda: raw.sha256_pass(file)}
+    if not missing:
+        url = node.artifact_url(rig.body.sha256)
+        contenders["agent"] = partial(_fetch, rig, url, node.pid, 1)
+    runs = alternate(
+        rig.rounds, {name: partial(_cold, file, run) for name, run in contenders.items()}
+    )
+    return versus(
+        "get-verified",
+        f"GET {rig.size_text}, every block verified, from the disk",
+        runs.get("agent", []),
+        "one SHA-256 pass, from the disk",
+        runs["sha256"],
+        target=VERIFIED_TARGET,
+        note=_not_found(missing),
+    )
+
+
+def _cold(file: Path, run: Contender) -> Sample:
+    raw.forget(file)
+    return run()
 
 
 def _fetch(rig: Rig, url: str, pid: int, connections: int) -> Sample:
@@ -164,9 +194,9 @@ def memory(rig: Rig) -> Row:
     )
 
 
-def _stocked(rig: Rig) -> Node:
-    """The source agent, with the body as it is now."""
-    node = rig.node("source")
+def _stocked(rig: Rig, name: str = "source", *, verify_reads: str = "auto") -> Node:
+    """An agent, with the body as it is now."""
+    node = rig.node(name, verify_reads=verify_reads)
     node.want(rig.body.sha256)
     node.put(rig.body)
     return node

@@ -12,6 +12,7 @@ ROOT: Final = Path(__file__).parents[2]
 EVERY_ROW: Final = [
     "get-1",
     "get-8",
+    "get-verified",
     "limit-socket",
     "put",
     "put-direct",

@@ -23,6 +23,7 @@ from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
+from depot.reader import VerifyReads
 from depot.store import StoreOptions
 from depot.store_status import DatasetStatus, StoreStatus
 
@@ -81,6 +82,7 @@ def test_every_storage_key_reaches_the_store() -> None:
             "delete_grace": "6s",
             "reconcile_interval": "7s",
             "device_timeout": "8s",
+            "verify_reads": "always",
         },
         copy={"max_concurrent": 9},
     )
@@ -94,6 +96,7 @@ def test_every_storage_key_reaches_the_store() -> None:
         delete_grace_s=6.0,
         reconcile_interval_s=7.0,
         device_timeout_s=8.0,
+        verify_reads=VerifyReads.ALWAYS,
         sled_id="sled-1",
     )
 

@@ -29,6 +29,7 @@ WRONG = {
     "storage.delete_grace": ("600", 'expected a duration such as "30s"'),
     "storage.reconcile_interval": ('"0s"', 'expected more than no time, found "0s"'),
     "storage.device_timeout": ('"1 h"', "expected a duration"),
+    "storage.verify_reads": ('"maybe"', "expected 'auto', 'always' or 'never', found"),
     "copy.max_concurrent": ('"8"', 'expected a whole number, found "8"'),
     "copy.allowed_sources": ('["10.0.0.1/8"]', 'expected a network such as "10.0.0.0/8"'),
     "copy.connect_timeout_s": ('"10s"', 'expected a number, found "10s"'),

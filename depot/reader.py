@@ -1,0 +1,186 @@
+"""Opening artifacts: a good copy on some dataset, whose bytes are checked before they leave if due.
+
+A copy that cannot be opened, has another size or does not verify is noted and passed over for the
+next. Copies that differ in size are verified whole first: a short one must not say how long the
+artifact is. Block digests that are missing are derived from a full verification of the copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from enum import StrEnum
+
+from depot.artifact import ArtifactHash
+from depot.block_digests import BlockDigests, decode_digests, encode_digests
+from depot.blocks import BLOCK_SIZE_BYTES
+from depot.dataset import Dataset
+from depot.document import Unreadable
+from depot.errors import DatasetUnusable, NotFound
+from depot.mirror import Mirror
+from depot.mirrors import MirrorSet
+from depot.reading import OpenArtifact
+from depot.verified_read import VerifiedRead
+from depot.verify import derive_digests, verify_copy
+from depot.worker import describe_error
+
+
+class VerifyReads(StrEnum):
+    """Whether bytes are checked against their block digests before they leave."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+    def is_due(self, checksums_data: bool) -> bool:
+        """Tell for a dataset; `auto` trusts a filesystem that checks its data itself."""
+        if self is VerifyReads.AUTO:
+            return not checksums_data
+        return self is VerifyReads.ALWAYS
+
+
+class Reader:
+    """Opens good copies and remembers which turned out not to be.
+
+    Args:
+        verify_reads: whether bytes are checked before they leave.
+        on_damage: called when a copy was found damaged.
+    """
+
+    def __init__(
+        self, mirrors: MirrorSet, verify_reads: VerifyReads, on_damage: Callable[[], None]
+    ) -> None:
+        self._mirrors = mirrors
+        self._verify_reads = verify_reads
+        self._on_damage = on_damage
+
+    async def open(
+        self, artifact: ArtifactHash, exclude: Collection[int] = (), *, to_read: bool = True
+    ) -> OpenArtifact:
+        """Open a copy, preferably on a healthy dataset and never on one of `exclude`.
+
+        Unless it is opened `to_read`, nothing is made ready for checking its bytes.
+
+        Raises:
+            NoDataset, NotFound.
+        """
+        self._mirrors.require_readable()
+        if self._sizes_differ(artifact):
+            await self._judge_copies(artifact)
+        for mirror in self._mirrors.readable():
+            copy = mirror.good_copy(artifact)
+            if copy is None or mirror.index in exclude:
+                continue
+            if opened := await self._try_open(mirror, artifact, copy.size_bytes, to_read):
+                return opened
+        raise NotFound(f"{artifact} is not here", damaged=self._damaged_copies(artifact))
+
+    def failed(self, opened: OpenArtifact, error: OSError) -> None:
+        """Note that an open copy could not be read, so that it is not counted or served again."""
+        mirror = self._mirrors.all[opened.dataset]
+        mirror.last_error = f"reading {opened.sha256}: {describe_error(error)}"
+        self._damaged(mirror, opened.sha256)
+
+    async def _try_open(
+        self, mirror: Mirror, artifact: ArtifactHash, size_bytes: int, to_read: bool
+    ) -> OpenArtifact | None:
+        try:
+            fd, found_bytes = await mirror.open_artifact(artifact)
+        except FileNotFoundError:
+            mirror.record(artifact, None)
+            return None
+        except (OSError, DatasetUnusable) as error:
+            mirror.failed(error)
+            return None
+        with ExitStack() as unless_returned:
+            opened = unless_returned.enter_context(
+                OpenArtifact(artifact, found_bytes, mirror.index, fd)
+            )
+            try:
+                good = found_bytes == size_bytes
+                if good and to_read:
+                    good = await self._make_verified(mirror, opened)
+            except (TimeoutError, DatasetUnusable) as error:
+                mirror.failed(error)  # which says nothing about the copy
+                return None
+            if good:
+                unless_returned.pop_all()
+                return opened
+        self._damaged(mirror, artifact)
+        return None
+
+    def _sizes_differ(self, artifact: ArtifactHash) -> bool:
+        copies = (mirror.good_copy(artifact) for mirror in self._mirrors.readable())
+        return len({copy.size_bytes for copy in copies if copy is not None}) > 1
+
+    async def _judge_copies(self, artifact: ArtifactHash) -> None:
+        for mirror in self._mirrors.readable():
+            await verify_copy(mirror, artifact)
+        self._on_damage()
+
+    async def _make_verified(self, mirror: Mirror, opened: OpenArtifact) -> bool:
+        """Have the reads checked if they are to be; False when the copy turns out damaged.
+
+        Raises:
+            TimeoutError, DatasetUnusable: the device does not answer.
+        """
+        if not self._verify_reads.is_due(mirror.dataset.checksums_data):
+            return True
+        digests = await self._digests(mirror, opened.sha256, opened.size_bytes)
+        if digests is not None:
+            opened.read = VerifiedRead(digests)
+        return digests is not None
+
+    async def _digests(
+        self, mirror: Mirror, artifact: ArtifactHash, size_bytes: int
+    ) -> BlockDigests | None:
+        if size_bytes <= BLOCK_SIZE_BYTES:
+            return BlockDigests.of_one_block(artifact, size_bytes)
+        others = (other for other in self._mirrors.readable() if other is not mirror)
+        for holder in (mirror, *others):
+            if kept := await _kept_digests(holder, artifact, size_bytes):
+                if holder is not mirror and mirror.healthy:
+                    await keep_digests([mirror], kept)
+                return kept
+        try:
+            derived = await derive_digests(mirror, artifact, size_bytes)
+        except TimeoutError:
+            raise
+        except OSError:
+            return None
+        if derived is not None:
+            await keep_digests(self._mirrors.healthy(), derived)
+        return derived
+
+    def _damaged(self, mirror: Mirror, artifact: ArtifactHash) -> None:
+        copy = mirror.artifacts.get(artifact)
+        if copy is not None:
+            mirror.record(artifact, replace(copy, damaged=True, verified_at_s=None))
+            self._on_damage()
+
+    def _damaged_copies(self, artifact: ArtifactHash) -> int:
+        copies = (mirror.artifacts.get(artifact) for mirror in self._mirrors.readable())
+        return sum(copy is not None and copy.damaged for copy in copies)
+
+
+async def keep_digests(mirrors: Iterable[Mirror], digests: BlockDigests) -> None:
+    """Write block digests to each mirror; one that cannot take them does without."""
+    content = encode_digests(digests)
+
+    async def keep(mirror: Mirror) -> None:
+        with suppress(OSError, DatasetUnusable):
+            await mirror.read(Dataset.write_block_digests, digests.artifact, content)
+
+    await asyncio.gather(*map(keep, mirrors))
+
+
+async def _kept_digests(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int
+) -> BlockDigests | None:
+    try:
+        content = await mirror.read(Dataset.read_block_digests, artifact)
+        return None if content is None else decode_digests(content, artifact, size_bytes)
+    except (OSError, DatasetUnusable, Unreadable):
+        return None  # derived anew, like one that was never there

@@ -1,0 +1,68 @@
+"""Reads that hand out only bytes of blocks that match their digest.
+
+Each read takes the whole 1 MiB block, hashes it, and gives the part that was asked for; one that
+does not match is an I/O error of the copy, like one that the disk reports, so whoever reads goes on
+with the other mirror at the very same byte (B2). Nothing is believed from one read to the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import suppress
+from typing import Final
+
+from depot.block_digests import BlockDigests
+from depot.blocks import BLOCK_SIZE_BYTES
+
+AHEAD_BYTES: Final = 4 * BLOCK_SIZE_BYTES
+
+
+class _Scratch(threading.local):
+    """One block for each thread, for reads that begin or end inside a block."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(BLOCK_SIZE_BYTES))
+
+
+_scratch = _Scratch()
+
+
+class VerifiedRead:
+    """Reads one artifact's file; callable as (descriptor, buffer, offset) -> number of bytes."""
+
+    def __init__(self, digests: BlockDigests) -> None:
+        self._digests = digests
+
+    def __call__(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """Fill some of `buffer` from verified bytes at `offset`; 0 at the end.
+
+        Raises:
+            OSError: the file cannot be read, is short, or its block does not match.
+        """
+        if offset >= self._digests.size_bytes:
+            return 0
+        start, end = self._digests.block_bounds(offset)
+        if offset == start and len(buffer) >= end - start:
+            self._load(fd, buffer[: end - start], start, ahead_bytes=AHEAD_BYTES)
+            return end - start
+        block = _scratch.block[: end - start]
+        self._load(fd, block, start)
+        part = block[offset - start :][: len(buffer)]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def _load(self, fd: int, block: memoryview, start: int, ahead_bytes: int = 0) -> None:
+        filled = 0
+        while filled < len(block):
+            count = os.preadv(fd, [block[filled:]], start + filled)
+            if not count:
+                raise OSError(errno.EIO, f"the file ends at byte {start + filled}")
+            filled += count
+        if ahead_bytes:
+            # Whoever takes whole blocks goes on: the disk works while this one is hashed and sent.
+            with suppress(OSError):
+                os.posix_fadvise(fd, start + filled, ahead_bytes, os.POSIX_FADV_WILLNEED)
+        if not self._digests.matches(start, block):
+            raise OSError(errno.EIO, f"the block at byte {start} does not match its digest")
