@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from contextlib import aclosing, suppress
 
 from aiohttp import web
 
@@ -15,22 +15,20 @@ from agent.wire import (
     ArtifactPutBody,
     timestamp,
 )
-from depot.errors import LengthMismatch
+from depot.errors import InvalidRequest, LengthMismatch
 from depot.http.body import decoded_length, request_body
 from depot.http.openapi import GENERATION_IN_QUERY, OCTETS, SHA256_IN_PATH, Endpoint
 from depot.http.replies import json_reply
 from depot.http.requests import (
     LIMITS,
     artifact_hash,
+    body_blocks,
     expects_continue,
     query_generation,
     send_continue,
 )
 from depot.put import Stored
 from depot.reading import ArtifactDetail, Listing
-from depot.sources import PaceMeter
-
-PACE_CHECK_S: Final = 1.0
 
 
 class ArtifactApi:
@@ -116,19 +114,12 @@ async def let_finish(request: web.Request, size_bytes: int) -> None:
     """
     if expects_continue(request):
         return
-    loop = asyncio.get_running_loop()
-    meter = PaceMeter(request.app[LIMITS].pace, loop.time())
-    while size_bytes > 0 and not request.content.at_eof():
-        try:
-            async with asyncio.timeout(PACE_CHECK_S):
-                block = await request.content.readany()
-        except TimeoutError:
-            meter.check(loop.time())
-        except (LengthMismatch, web.RequestPayloadError):
-            return  # Nobody wanted it, so it does not matter what it was.
-        else:
-            meter.arrived(len(block), loop.time())
-            size_bytes -= len(block)
+    with suppress(LengthMismatch, InvalidRequest):  # nobody wanted it: it may be anything
+        async with aclosing(body_blocks(request)) as blocks:
+            async for block in blocks:
+                size_bytes -= len(block)
+                if size_bytes <= 0:
+                    return
 
 
 def listing_body(listing: Listing) -> ArtifactListBody:

@@ -4,14 +4,16 @@ Rules kept here:
 - A header that is repeated counts with all its values, as one list: nothing is judged by its first.
 - `Expect: 100-continue` is answered when the body is wanted and not before, once, and only to
   HTTP/1.1.
-- A JSON body has no content coding, is bounded in size and may not dawdle (S1, S2). What is wrong
-  with it is said with the field's name. A large one is parsed in a thread.
+- A body may not dawdle (S2). A JSON one has no content coding and is bounded in size (S1). What is
+  wrong with it is said with the field's name. A large one is parsed in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import reprlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -126,24 +128,41 @@ def _check_size(size_bytes: int, limits: HttpLimits) -> None:
         )
 
 
-async def _read_body(request: web.Request, limits: HttpLimits) -> bytes:
-    await send_continue(request)
+async def body_blocks(request: web.Request) -> AsyncGenerator[bytes]:
+    """Give the body as it arrives.
+
+    Raises:
+        BodyTimeout: it arrives too slowly.
+        LengthMismatch: it ends early.
+        InvalidRequest: it is not well-formed.
+        ConnectionError: the client is gone.
+    """
+    pace = request.app[LIMITS].pace
     loop = asyncio.get_running_loop()
-    meter = PaceMeter(limits.pace, loop.time())
-    check_s = min(_PACE_CHECK_S, limits.idle_timeout_s)
-    content = bytearray()
+    meter = PaceMeter(pace, loop.time())
     while not request.content.at_eof():
+        waiting = asyncio.timeout(min(_PACE_CHECK_S, pace.idle_timeout_s))
         try:
-            async with asyncio.timeout(check_s):
+            async with waiting:
                 block = await request.content.readany()
-        except TimeoutError:
+        except TimeoutError as error:
+            if not waiting.expired():  # the network's own
+                raise ConnectionResetError("the client is gone") from error
             meter.check(loop.time())
-            continue
         except web.RequestPayloadError as error:
             raise InvalidRequest(f"the body is not well-formed: {error}") from error
-        meter.arrived(len(block), loop.time())
-        content += block
-        _check_size(len(content), limits)
+        else:
+            meter.arrived(len(block), loop.time())
+            yield block
+
+
+async def _read_body(request: web.Request, limits: HttpLimits) -> bytes:
+    await send_continue(request)
+    content = bytearray()
+    async with aclosing(body_blocks(request)) as blocks:
+        async for block in blocks:
+            content += block
+            _check_size(len(content), limits)
     return bytes(content)
 
 
