@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.config.settings import DEFAULT_SOURCES
 from agent.copies.lineup import RetryPolicy
 from agent.copies.manager import CopyManager, CopyOptions, CopyRecord
-from agent.copies.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
+from agent.copies.networks import AllowedNetworks
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.copies.resolver import Lookup
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
@@ -26,7 +27,7 @@ UNWANTED = ArtifactHash.of(b"unwanted")
 ONE = Generation(1)
 MAX_BYTES = 4 << 20
 
-NETWORKS = AllowedNetworks.of(DEFAULT_ALLOWED_SOURCES)
+NETWORKS = AllowedNetworks.of(DEFAULT_SOURCES)
 PATIENT = PeerLimits(connect_timeout_s=30, idle_timeout_s=30, max_artifact_size_bytes=MAX_BYTES)
 IMPATIENT = PeerLimits(
     connect_timeout_s=0.7,

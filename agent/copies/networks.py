@@ -17,7 +17,6 @@ from typing import Final, Self
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-DEFAULT_ALLOWED_SOURCES: Final = ("127.0.0.0/8", "::1/128", "fd00::/8", "fe80::/10")
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _BROADCAST: Final = IPv4Address("255.255.255.255")
 

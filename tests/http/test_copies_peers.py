@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.copies.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks
+from agent.config.settings import DEFAULT_SOURCES
+from agent.copies.networks import AllowedNetworks
 from agent.copies.peers import PeerBody, PeerFetcher, PeerLimits
 from agent.copies.resolver import SystemLookup
 from agent.copies.source_url import SourceUrl
@@ -32,7 +33,7 @@ from tests.lying_peer import (
 
 CONTENT = bytes(range(256)) * 40
 ARTIFACT = ArtifactHash.of(CONTENT)
-NETWORKS = AllowedNetworks.of(DEFAULT_ALLOWED_SOURCES)
+NETWORKS = AllowedNetworks.of(DEFAULT_SOURCES)
 PATIENT = PeerLimits(connect_timeout_s=30, idle_timeout_s=30, max_artifact_size_bytes=1 << 24)
 IMPATIENT = PeerLimits(connect_timeout_s=0.2, idle_timeout_s=0.2, max_artifact_size_bytes=1 << 24)
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.copies.networks import DEFAULT_ALLOWED_SOURCES, AllowedNetworks, effective_address
+from agent.config.settings import DEFAULT_SOURCES
+from agent.copies.networks import AllowedNetworks, effective_address
 
-DEFAULT = AllowedNetworks.of(DEFAULT_ALLOWED_SOURCES)
+DEFAULT = AllowedNetworks.of(DEFAULT_SOURCES)
 EVERYTHING = AllowedNetworks.of(["0.0.0.0/0", "::/0"])
 
 
