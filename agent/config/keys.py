@@ -68,7 +68,8 @@ def unknown_key(place: Sequence[str | int]) -> str:
     name = ".".join(part for part in place if isinstance(part, str))
     word = name.rpartition(".")[2]
     elsewhere = [known for known in _FILE_NAMES if known.rpartition(".")[2] == word]
-    return "unknown key" + _meant(elsewhere or difflib.get_close_matches(name, _FILE_NAMES, 1))
+    others = [known for known in _FILE_NAMES if not name.startswith(f"{known}.")]
+    return "unknown key" + _meant(elsewhere or difflib.get_close_matches(name, others, 1))
 
 
 def unknown_variable(variable: str) -> str:

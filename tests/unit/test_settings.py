@@ -136,6 +136,11 @@ class TestEveryKey:
 
         assert found.startswith(f"agent.toml:1: {key.name}x: unknown key; did you mean {key.name}")
 
+    def test_the_table_that_a_key_stands_in_is_never_offered_instead_of_it(self) -> None:
+        found = problem(f"storage.foo = 1\n{MINIMAL}")
+
+        assert found == "agent.toml:1: storage.foo: unknown key"
+
     @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
     def test_a_misspelt_variable_is_unknown_and_the_right_one_is_offered(self, key: Key) -> None:
         found = problem(MINIMAL, {f"{key.variable}S": "1"})
