@@ -139,7 +139,8 @@ class TestEveryKey:
     def test_the_table_that_a_key_stands_in_is_never_offered_instead_of_it(self) -> None:
         found = problem(f"storage.foo = 1\n{MINIMAL}")
 
-        assert found == "agent.toml:1: storage.foo: unknown key"
+        assert found.startswith("agent.toml:1: storage.foo: unknown key")
+        assert not found.endswith("storage?")
 
     @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
     def test_a_misspelt_variable_is_unknown_and_the_right_one_is_offered(self, key: Key) -> None:
