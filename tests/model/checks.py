@@ -7,8 +7,8 @@ from depot.errors import NoDataset
 from depot.reading import Listing
 from tests import ondisk
 from tests.model import oracle
-from tests.model.oracle import Disk
 from tests.model.rig import FOREIGN_HASH, Rig
+from tests.model.state import Disk
 
 
 class Checks:

@@ -8,167 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 from depot import errors
 from tests import ondisk
+from tests.model.state import NOTHING, Copy, Ledger, OpenPut, Pins, Slot
 
 QUOTA_BYTES: Final = 48 << 10
 MAX_ARTIFACT_BYTES: Final = 24 << 10
 MAX_PUTS: Final = 2
-EMPTY_NAME: Final = ondisk.sha256(b"")
 
 Refusal = type[errors.DepotError]
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """One state that was accepted; generation -1 means no config."""
-
-    epoch: int = 0
-    generation: int = -1
-    artifacts: frozenset[str] = frozenset()
-    graced: bool = False
-
-    @property
-    def position(self) -> tuple[int, int]:
-        return self.epoch, self.generation
-
-    def same(self, other: Ledger) -> bool:
-        return (self.position, self.artifacts) == (other.position, other.artifacts)
-
-
-NOTHING: Final = Ledger()
-
-
-@dataclass(frozen=True)
-class Pins:
-    version: int = 0
-    held: dict[str, frozenset[str]] = field(default_factory=dict)
-
-    @property
-    def artifacts(self) -> frozenset[str]:
-        return frozenset().union(*self.held.values())
-
-
-@dataclass(eq=False)
-class Disk:
-    """One dataset directory, wherever it is now.
-
-    Attributes:
-        ledger: the intact one on it; None when there is none or it was torn.
-        tampered: files the test itself damaged, with their inode then.
-    """
-
-    path: Path
-    ledger: Ledger | None = None
-    torn: bool = False
-    pins: Pins = field(default_factory=Pins)
-    tampered: dict[str, int] = field(default_factory=dict)
-
-    def intact(self, name: str) -> bool:
-        """Look whether a file's bytes hash to its name now."""
-        return ondisk.sha256((self.path / name).read_bytes()) == name
-
-    def sizes(self) -> dict[str, int]:
-        return {name: found.st_size for name, found in ondisk.artifact_files(self.path).items()}
-
-
-@dataclass
-class Copy:
-    """What the store has on record of one file."""
-
-    size_bytes: int
-    damaged: bool = False
-
-    def counts(self, name: str) -> bool:
-        return not self.damaged and (self.size_bytes > 0 or name == EMPTY_NAME)
-
-
-@dataclass(eq=False)
-class Slot:
-    """A configured path: the disk it leads to, and the one the store has attached.
-
-    Attributes:
-        attachments: how often one was attached: a stream ends with the attachment it began under.
-    """
-
-    index: int
-    path: Path
-    present: Disk | None = None
-    shelf: list[Disk] = field(default_factory=list)
-    attached: Disk | None = None
-    attachments: int = 0
-    copies: dict[str, Copy] = field(default_factory=dict)
-
-    @property
-    def truthful(self) -> bool:
-        """The store is attached to what the path leads to."""
-        return self.attached is not None and self.attached is self.present
-
-    @property
-    def used_bytes(self) -> int:
-        return sum(copy.size_bytes for copy in self.copies.values())
-
-    def good(self, name: str) -> bool:
-        copy = self.copies.get(name)
-        return self.attached is not None and copy is not None and copy.counts(name)
-
-    def opens(self, name: str) -> bool:
-        """Open the copy for reading; one of another size is found to be damaged."""
-        if not self.good(name):
-            return False
-        assert self.attached is not None
-        size_bytes = self.attached.sizes().get(name)
-        if size_bytes is None:
-            del self.copies[name]
-        elif size_bytes != self.copies[name].size_bytes:
-            self.copies[name].damaged = True
-        return self.good(name)
-
-    def attach(self) -> None:
-        self.attached = self.present
-        self.attachments += 1
-        sizes = self.present.sizes() if self.present else {}
-        self.copies = {name: Copy(size_bytes) for name, size_bytes in sizes.items()}
-
-    def detach(self) -> None:
-        self.attached, self.copies = None, {}
-
-    def look_again(self) -> None:
-        """Take what appeared, forget what is gone, doubt what changed its size."""
-        assert self.attached is not None
-        on_disk = self.attached.sizes()
-        for name in self.copies.keys() - on_disk.keys():
-            del self.copies[name]
-        for name, size_bytes in on_disk.items():
-            if self.copies.setdefault(name, Copy(size_bytes)).size_bytes != size_bytes:
-                self.copies[name] = Copy(size_bytes, damaged=True)
-
-    def verify(self, name: str) -> bool:
-        """Read the copy, as the store does before it relies on one."""
-        if not self.good(name):
-            return False
-        assert self.attached is not None
-        if not (self.attached.path / name).exists():
-            del self.copies[name]
-            return False
-        self.copies[name].damaged = not self.attached.intact(name)
-        return not self.copies[name].damaged
-
-
-@dataclass(eq=False)
-class OpenPut:
-    """A write that was admitted and has not ended."""
-
-    name: str
-    length_bytes: int | None
-    counted: bool
-    healthy: int
-    good: list[Slot]
-    reserved: dict[int, int]
-    streams_to: dict[int, int] | None = None
 
 
 @dataclass
@@ -450,6 +300,11 @@ class Sled:
         if self.wanted is None or self.ledger.graced or name in self.wanted:
             return False
         return name not in self.pins.artifacts and all(put.name != name for put in self.puts)
+
+    def unwanted(self, slot: Slot) -> list[str]:
+        """Files that a reconcile would delete now."""
+        assert slot.attached is not None
+        return [name for name in slot.attached.sizes() if self.may_delete(name)]
 
     def reconcile(self) -> set[str]:
         deleted: set[str] = set()

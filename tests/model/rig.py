@@ -34,7 +34,9 @@ from depot.errors import DepotError, Io, NoDataset, QuotaExceeded
 from tests import ondisk
 from tests.model import oracle
 from tests.model.gated import WAIT_S, GatedSource
-from tests.model.oracle import Disk, OpenPut, Refusal, Sled, Slot
+from tests.model.oracle import Refusal, Sled
+from tests.model.state import Disk, OpenPut, Slot
+from tests.store.faulty import FaultyDisk
 
 T = TypeVar("T")
 
@@ -81,6 +83,7 @@ class Rig:
         self.disks: list[Disk] = []
         self.lives: list[LivePut] = []
         self.may_go: set[str] = set()
+        self.hardware = {slot.path: FaultyDisk() for slot in self.sled.slots}
         self.grace = False
         self._store: ArtifactStore | None = None
 
@@ -103,7 +106,9 @@ class Rig:
             delete_grace_s=3600.0 if grace else 0.0,
         )
         paths = [slot.path for slot in self.sled.slots]
-        opening = ArtifactStore.open(paths, state_dir=self.state_dir, options=options)
+        opening = ArtifactStore.open(
+            paths, state_dir=self.state_dir, options=options, disk_of=self.hardware.__getitem__
+        )
         self._store = self.runner.run(opening)
         self.sled.restart()
 
@@ -153,6 +158,28 @@ class Rig:
             # More than half of what? Which of several configs was looked at is not laid down.
             ledgers = [ondisk.read_ledger(x.path) for x in self.sled.slots if x.truthful]
             self.sled.take_grace(ledgers)
+
+    def put_config_during_a_delete(self, generation: int, artifacts: frozenset[str]) -> int | None:
+        """A config that arrives when a file has lost its name and is not yet gone.
+
+        Returns the number of artifacts deleted; None when there was nothing to delete.
+        """
+        doomed = [slot for slot in self.sled.attached if self.sled.unwanted(slot)]
+        if not doomed or not all(slot.truthful for slot in self.sled.attached):
+            return None
+        hang = self.hardware[doomed[0].path].hang("rename", name="leaving-")
+
+        async def overtake() -> int:
+            deleting = asyncio.create_task(self.store.reconcile())
+            await asyncio.to_thread(hang.wait_begun)
+            config = ArtifactConfig.make(generation, hashes(artifacts))
+            await self.store.put_config(config)
+            hang.let_go()
+            async with asyncio.timeout(WAIT_S):
+                return await deleting
+
+        self.sled.put_config(generation, artifacts, grace=self.grace)
+        return self.runner.run(overtake())
 
     def pins(self) -> dict[str, frozenset[str]]:
         try:

@@ -31,8 +31,8 @@ from depot.reading import OpenArtifact
 from tests import ondisk
 from tests.model import oracle
 from tests.model.checks import Checks
-from tests.model.oracle import Disk, Ledger, Slot
 from tests.model.rig import NAMES, POOL, LivePut, Rig, hashes
+from tests.model.state import Disk, Ledger, Slot
 
 EXAMPLES: Final = int(os.environ.get("MODEL_EXAMPLES", "250"))
 SEARCH: Final = "MODEL_EXAMPLES" in os.environ
@@ -83,6 +83,11 @@ class StoreMachine(RuleBasedStateMachine):
         live = self._begin(number, 0, known_length, counted)
         if live:
             self._finish(live, end)
+
+    @rule(number=a_number, known_length=mostly)
+    def put_every_wrong_way(self, number: int, known_length: bool) -> None:
+        for end in ("short", "long", "wrong", "lost", "leave"):
+            self.put(number, known_length, counted=True, end=end)
 
     @rule(numbers=some_numbers)
     def put_several(self, numbers: frozenset[int]) -> None:
@@ -225,6 +230,13 @@ class StoreMachine(RuleBasedStateMachine):
     def reconcile(self) -> None:
         self.rig.may_go = self.sled.reconcile()
         assert self.rig.runner.run(self.rig.store.reconcile()) == len(self.rig.may_go)
+
+    @rule()
+    def want_everything_again_during_a_delete(self) -> None:
+        generation = self.sled.floor.generation + 1
+        deleted = self.rig.put_config_during_a_delete(generation, frozenset(NAMES))
+        if deleted is not None:
+            assert deleted == len(self.sled.reconcile()) == 0
 
     @rule()
     def remirror(self) -> None:
