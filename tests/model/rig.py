@@ -123,6 +123,9 @@ class Rig:
         try:
             for live in self.lives:
                 live.source.send(b"")
+                if live.receiving:
+                    self.runner.run(_gather(live.receiving))
+                self.runner.run(_leave(live.context))
             if self._store is not None:
                 self.runner.run(self._store.close())
         finally:
