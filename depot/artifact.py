@@ -89,6 +89,6 @@ class ArtifactConfig:
     def digest(self) -> ArtifactHash:
         """SHA-256 over the generation and the sorted hashes: equal configs, equal digests."""
         content = hashlib.sha256(f"{int(self.generation)}\n".encode())
-        for artifact in sorted(self.artifacts):
-            content.update(artifact.digest)
+        for digest in sorted(artifact.digest for artifact in self.artifacts):
+            content.update(digest)
         return ArtifactHash(content.digest())

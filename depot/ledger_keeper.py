@@ -138,6 +138,7 @@ class LedgerKeeper:
             self._mirrors.require_healthy()
             if not changed:
                 await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
+                self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
                 return False
             current, now_s = self.resolved.ledger, time.time()
             grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s)
@@ -223,7 +224,7 @@ class LedgerKeeper:
         self.resolved = Resolved(standing, ledger, ledger.rank, certain)
 
     async def _replace_pins(self, book: PinBook) -> None:
-        await self._write(_PINS, encode_pins(book))
+        await self._write(_PINS, await asyncio.to_thread(encode_pins, book))
         self.book = book
 
     async def _acknowledge(self, rank: Rank) -> None:
@@ -242,8 +243,8 @@ class LedgerKeeper:
         failures = [outcome for outcome in outcomes if outcome is not None]
         if len(failures) < len(outcomes):
             return
-        if not failures:
-            raise NoDataset("no dataset can be written")
+        if all(isinstance(e, DatasetUnusable) for e in failures):
+            raise NoDataset("no dataset is there to be written")
         if all(isinstance(e, OSError) and full_disk(e) for e in failures):
             raise QuotaExceeded("every dataset is full, also its reserve for metadata")
         raise Io("no dataset could write it")
@@ -318,6 +319,7 @@ async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, str | None]:
 
 
 def _write_if_different(dataset: Dataset, name: str, content: bytes) -> None:
+    dataset.check_identity()
     try:
         if dataset.read_document(name) == content:
             return

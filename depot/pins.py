@@ -15,10 +15,12 @@ from typing import Final
 from depot import document
 from depot.artifact import ArtifactHash
 from depot.document import Unreadable
-from depot.errors import InvalidRequest
+from depot.errors import InvalidRequest, TooLarge
 
 PINS_NAME: Final = "pins.json"
 FORMAT: Final = 1
+MAX_PINNED: Final = 500_000
+"""An artifact counts once for each pin. More would not fit the size a document may have."""
 _PIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
@@ -38,6 +40,7 @@ class PinBook:
         """Add or replace a pin.
 
         Raises:
+            TooLarge: all pins together would name more than `MAX_PINNED` artifacts.
             InvalidRequest: the name is not 1 to 128 letters, digits, dots, dashes, underscores.
         """
         if not _PIN_NAME.fullmatch(name):
@@ -46,6 +49,9 @@ class PinBook:
                 f"letter or digit, found {name[:140]!r}"
             )
         pins = {**self.pins, name: frozenset(artifacts)}
+        count = sum(map(len, pins.values()))
+        if count > MAX_PINNED:
+            raise TooLarge(f"all pins together would name {count} artifacts; at most {MAX_PINNED}")
         return PinBook(self.version + 1, dict(sorted(pins.items())))
 
     def without_pin(self, name: str) -> PinBook:

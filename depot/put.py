@@ -229,7 +229,8 @@ class Put:
         return landed
 
     async def _keep_digests(self, ingested: Ingested, landed: Collection[int]) -> None:
-        if ingested.block_digests:
+        # Where nothing landed the stream may have been given up before its last block was hashed.
+        if landed and ingested.block_digests:
             digests = BlockDigests(self._artifact, ingested.size_bytes, ingested.block_digests)
             await keep_digests((self._desk.mirrors.all[index] for index in landed), digests)
 

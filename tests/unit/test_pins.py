@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from depot import document
 from depot.artifact import ArtifactHash
 from depot.document import Unreadable
-from depot.errors import FormatTooNew, InvalidRequest
-from depot.pins import PinBook, decode_pins, encode_pins
+from depot.errors import FormatTooNew, InvalidRequest, TooLarge
+from depot.pins import MAX_PINNED, PinBook, decode_pins, encode_pins
+from depot.small_files import MAX_DOCUMENT_BYTES
 
 X, Y = (ArtifactHash.of(name) for name in (b"x", b"y"))
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
@@ -63,3 +64,12 @@ def test_anything_else_under_an_intact_checksum_is_unreadable(fields: dict[str, 
 def test_a_newer_book_is_refused() -> None:
     with pytest.raises(FormatTooNew, match=r"pins\.json"):
         decode_pins(document.encode({}, version=2))
+
+
+def test_more_pins_than_can_be_read_back_are_refused() -> None:
+    many = [ArtifactHash(number.to_bytes(32, "big")) for number in range(MAX_PINNED)]
+    book = PinBook().with_pin("many", many)
+    with pytest.raises(TooLarge, match="500001"):
+        book.with_pin("one-more", many[:1])
+    assert book.with_pin("many", many[:1]).artifacts == frozenset(many[:1])
+    assert len(encode_pins(book)) < MAX_DOCUMENT_BYTES
