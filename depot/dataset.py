@@ -118,6 +118,8 @@ class Dataset:
             raise DatasetUnusable(f"{self.path} leads to another filesystem or directory now")
         if not exists(self._root, f"{METADATA}/{MARKER_NAME}"):
             raise DatasetUnusable(f"{self.path} has lost its marker")
+        if not exists(self._root, STAGING):  # made anew when the dataset is attached again
+            raise DatasetUnusable(f"{self.path} has lost its staging directory")
 
     def space(self) -> Space:
         """Ask the filesystem."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from depot import Generation, Put, Stored
-from depot.dataset import Dataset
+from depot.dataset import STAGING, Dataset
 from depot.disk import system_disk
 from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
 from depot.mirror import Mirror
@@ -206,3 +206,19 @@ async def test_a_dataset_that_returns_while_it_is_still_being_released_is_attach
 
     assert mirror.joining
     await mirrors.close()
+
+
+async def test_a_dataset_that_lost_its_staging_directory_is_not_called_healthy(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await off_loop((node.paths[A] / STAGING).rmdir)
+
+        await store.put_config(config(2, ONE))
+
+        assert states(store) == ["missing", "healthy"], "G3"
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+        assert (await node.generation(A), await node.generation(B)) == (2, 2)
+        assert (await put(store, ONE, generation=2)).copies == 2

@@ -34,7 +34,7 @@ from tests.model.checks import Checks
 from tests.model.rig import NAMES, POOL, LivePut, Rig, hashes
 from tests.model.state import Disk, Ledger, Slot
 
-EXAMPLES: Final = int(os.environ.get("MODEL_EXAMPLES", "250"))
+EXAMPLES: Final = int(os.environ.get("MODEL_EXAMPLES", "200"))
 SEARCH: Final = "MODEL_EXAMPLES" in os.environ
 
 a_number = st.integers(0, 11)
