@@ -37,11 +37,16 @@ class DaemonThreads:
 
         def call() -> None:
             if not future.set_running_or_notify_cancel():
+                self._count_idle()
                 return
             try:
-                future.set_result(function(*args, **kwargs))
+                result = function(*args, **kwargs)
             except BaseException as error:  # a task root: whatever happened belongs to the caller
+                self._count_idle()
                 future.set_exception(error)
+            else:
+                self._count_idle()
+                future.set_result(result)
 
         with self._lock:
             if self._idle:
@@ -90,8 +95,11 @@ class DaemonThreads:
         while (call := self._calls.get()) is not None:
             call()
             del call  # no reference to the last call's arguments while idle
-            with self._lock:
-                self._idle += 1
+
+    def _count_idle(self) -> None:
+        # Before the result is there: whoever waits for it may submit the next call at once.
+        with self._lock:
+            self._idle += 1
 
 
 def _give_up(call: Future[T], future: asyncio.Future[T]) -> None:
