@@ -86,11 +86,11 @@ class Sled:
         self._believe([*([remembered] if remembered else []), *seen], unseen)
         self.pins = max((self.pins, *(disk.pins for disk in disks)), key=lambda x: x.version)
         if self.standing in ("clear", "empty") and self.floor != NOTHING:
-            self._write_ledger(self.ledger, only_if_different=True)
+            self._write_ledger(self.ledger)
             if self.witness or not unseen:
                 self.witness = self.floor
         if self.pins.version:
-            self._write_pins(only_if_different=True)
+            self._write_pins()
 
     def _believe(self, ledgers: list[Ledger], unseen: int) -> None:
         if not ledgers and self.witness is None:
@@ -115,23 +115,19 @@ class Sled:
         graced = any(x.graced for x in ledgers if x.same(newest))
         self.ledger = self.floor = replace(newest, graced=graced)
 
-    def _write_ledger(self, ledger: Ledger, *, only_if_different: bool = False) -> bool:
+    def _write_ledger(self, ledger: Ledger) -> bool:
         """Bring it to every healthy dataset; one that turns out to be gone is let go."""
         for slot in self.attached:
             assert slot.attached is not None
-            if only_if_different and slot.attached.ledger == ledger:
-                continue
             if slot.truthful:
                 slot.attached.ledger, slot.attached.torn = ledger, False
             else:
                 slot.detach()
         return bool(self.attached)
 
-    def _write_pins(self, *, only_if_different: bool = False) -> bool:
+    def _write_pins(self) -> bool:
         for slot in self.attached:
             assert slot.attached is not None
-            if only_if_different and slot.attached.pins == self.pins:
-                continue
             if slot.truthful:
                 slot.attached.pins = self.pins
             else:
@@ -150,8 +146,7 @@ class Sled:
         floor = self.floor
         same = (generation, artifacts) == (floor.generation, floor.artifacts)
         if same and self.standing == "clear":
-            self._write_ledger(self.ledger, only_if_different=True)
-            return None
+            return None if self._write_ledger(self.ledger) else errors.NoDataset
         if not (same and self.standing == "behind"):
             if generation <= floor.generation:
                 return errors.ConfigGeneration
@@ -179,7 +174,7 @@ class Sled:
 
     def _accept(self, ledger: Ledger) -> Refusal | None:
         if not self._write_ledger(ledger):
-            return errors.Io
+            return errors.NoDataset
         self.standing = "empty" if ledger.generation < 0 else "clear"
         self.ledger = self.floor = self.witness = ledger
         return None
@@ -210,7 +205,7 @@ class Sled:
         if self._write_pins():
             return None
         self.pins = before
-        return errors.Io
+        return errors.NoDataset
 
     # Writes
 
@@ -292,6 +287,16 @@ class Sled:
         assert put.streams_to is not None
         slot = self.slots[index]
         return slot.truthful and put.streams_to[index] == slot.attachments
+
+    # Reads
+
+    def open_copy(self, name: str) -> Slot | None:
+        """The first that opens; when they disagree on the size, only after a look at the bytes."""
+        sizes = {slot.copies[name].size_bytes for slot in self.attached if slot.good(name)}
+        if len(sizes) > 1:
+            for slot in self.attached:
+                slot.verify(name)
+        return next((slot for slot in self.attached if slot.opens(name)), None)
 
     # Duties
 
