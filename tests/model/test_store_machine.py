@@ -304,17 +304,31 @@ class StoreMachine(RuleBasedStateMachine):
         ahead=st.sampled_from([-1, 0, 0, 1, 1, 3]),
         older_epoch=st.booleans(),
         numbers=some_numbers,
+        stored=st.sampled_from(["no", "put", "pinned"]),
         back=mostly,
     )
     def let_a_dataset_live_another_life_elsewhere(
-        self, index: int, ahead: int, older_epoch: bool, numbers: frozenset[int], back: bool
+        self,
+        index: int,
+        ahead: int,
+        older_epoch: bool,
+        numbers: frozenset[int],
+        stored: str,
+        back: bool,
     ) -> None:
+        """There, nobody wants what is `stored` here."""
+        artifacts = self._names(numbers)
+        if stored != "no":
+            self.put_several(numbers)
+            artifacts = self.sled.ledger.artifacts - artifacts
+        if stored == "pinned":
+            self.change_pin("boot", numbers)
         slot = self.sled.slots[index]
         self.rig.take_away(slot)
         self.rig.check_datasets()
         disk = slot.shelf[-1]
         epoch = max(0, self.sled.floor.epoch - older_epoch)
-        ledger = Ledger(epoch, max(0, self.sled.floor.generation + ahead), self._names(numbers))
+        ledger = Ledger(epoch, max(0, self.sled.floor.generation + ahead), artifacts)
         config = ArtifactConfig.make(ledger.generation, hashes(ledger.artifacts))
         document = encode_ledger(LedgerDocument(ledger.epoch, config))
         (disk.path / LEDGER_NAME).write_bytes(document)
