@@ -36,6 +36,7 @@ from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
 from depot.marker import MARKER_NAME, Marker, decode_marker
 from depot.small_files import METADATA, directory, exists, open_root
 from depot.small_files import STAGING as STAGING  # part of the layout above
+from depot.verification import Verifications
 
 BLOCKS: Final = f"{METADATA}/blocks"
 LOCK: Final = f"{METADATA}/lock"
@@ -65,6 +66,7 @@ class Dataset:
         self.disk = disk
         self.device_id = os.fstat(root_fd).st_dev
         self.checksums_data = disk.checksums_data(path)
+        self.verifications = Verifications()
         self._root = root_fd
         self._lock = lock_fd
 
@@ -99,6 +101,7 @@ class Dataset:
 
     def close(self) -> None:
         """Give up the directory and the lock."""
+        self.verifications.end_all()
         fds = (self._root, self._lock)
         # The numbers may soon be somebody else's: a late call of ours must not go there.
         self._root = self._lock = -1

@@ -26,6 +26,10 @@ class Disk:
         """Read at an offset."""
         return os.pread(fd, size_bytes, offset_bytes)
 
+    def pread_into(self, fd: int, buffer: memoryview, offset_bytes: int) -> int:
+        """Read some bytes at an offset; how many."""
+        return os.preadv(fd, [buffer], offset_bytes)
+
     def write(self, fd: int, content: memoryview) -> int:
         """Append some of `content`; the number of bytes."""
         return os.write(fd, content)

@@ -159,7 +159,7 @@ class Mirror:
         """
         opening = self.begin(Dataset.open_artifact, self.dataset, artifact)
         try:
-            return await self._threads.wait(self.timeout_s, opening)
+            return await self.wait(opening)
         except BaseException:
             opening.add_done_callback(_close_opened)
             raise
@@ -223,6 +223,14 @@ class Mirror:
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a call in the mirror's threads without waiting for it."""
         return self._threads.submit(function, *args, **kwargs)
+
+    async def wait(self, call: Future[T]) -> T:
+        """Wait for a call that was begun, at most as long as for any other.
+
+        Raises:
+            OSError: ETIMEDOUT, when it has not ended by then. It may still end later.
+        """
+        return await self._threads.wait(self.timeout_s, call)
 
     def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""

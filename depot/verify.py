@@ -6,22 +6,45 @@ because the bytes they were taken from hashed to the artifact's name in the same
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
+from enum import Enum, auto
+from functools import partial
+from typing import Final, Protocol
 
+from depot import verification
 from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
 from depot.mirror import Copy, Mirror
+from depot.verification import Begun, Step
 
-STEP_BYTES: Final = 32 << 20
-"""Hashed in one call, so that a device's deadline never depends on an artifact's size."""
+_SHARE_OF_DEADLINE: Final = 4
+"""A step begins no block after this part of its deadline; the rest is for the block it is in."""
+
+
+class Pacer(Protocol):
+    """Decides when a verification that nobody waits for reads on."""
+
+    async def may_read(self) -> bool:
+        """Wait until the next step may be read; False: give the copy up."""
+
+    def has_read(self, count_bytes: int) -> None:
+        """Count what a step has read."""
+
+
+class Verdict(Enum):
+    """What reading a copy told."""
+
+    GOOD = auto()
+    BAD = auto()
+    GONE = auto()
+    UNKNOWN = auto()
+    """The device does not answer, the copy was replaced meanwhile, or it was given up."""
 
 
 async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
@@ -33,31 +56,28 @@ async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
     if mirror.good_copy(artifact) is None:
         return None
     async with mirror.verifying:
-        return await _verify(mirror, artifact)
+        good = await judge_copy(mirror, artifact) is Verdict.GOOD
+    return mirror.good_copy(artifact) if good else None
 
 
-async def _verify(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
-    copy = mirror.good_copy(artifact)
-    if copy is None:
-        return None
-    try:
-        intact = await _matches(mirror, artifact, copy.size_bytes)
-    except TimeoutError as error:
-        mirror.failed(error)
-        return None
-    except FileNotFoundError:
-        mirror.record(artifact, None)
-        return None
-    except OSError:
-        intact = False
-    except DatasetUnusable as error:
-        mirror.failed(error)
-        return None
+async def judge_copy(mirror: Mirror, artifact: ArtifactHash, pacer: Pacer | None = None) -> Verdict:
+    """Read and hash a copy that is not known to be damaged, and record the outcome."""
+    copy = mirror.artifacts.get(artifact)
+    if copy is None or copy.damaged or not mirror.readable:
+        return Verdict.UNKNOWN
+    verdict = await _judge(mirror, artifact, copy.size_bytes, pacer)
     if mirror.artifacts.get(artifact) is not copy:  # replaced meanwhile: judged another time
-        return None
-    verified = replace(copy, verified_at_s=time.time()) if intact else replace(copy, damaged=True)
-    mirror.record(artifact, verified)
-    return verified if intact else None
+        return Verdict.UNKNOWN
+    match verdict:
+        case Verdict.GOOD:
+            mirror.record(artifact, replace(copy, verified_at_s=time.time()))
+        case Verdict.BAD:
+            mirror.record(artifact, replace(copy, damaged=True, verified_at_s=None))
+        case Verdict.GONE:
+            mirror.record(artifact, None)
+        case Verdict.UNKNOWN:
+            pass
+    return verdict
 
 
 async def derive_digests(
@@ -68,59 +88,88 @@ async def derive_digests(
     Raises:
         OSError, DatasetUnusable: it cannot be read.
     """
-    blocks: list[bytes] = []
-    if not await _matches(mirror, artifact, size_bytes, blocks):
-        return None
-    return BlockDigests(artifact, size_bytes, b"".join(blocks))
+    blocks = bytearray()
+    async with aclosing(_steps(mirror, mirror.dataset, artifact, size_bytes)) as steps:
+        async for step in steps:
+            blocks += step.block_digests
+            if step.digest == artifact.digest:
+                return BlockDigests(artifact, size_bytes, bytes(blocks))
+    return None
 
 
-async def _matches(
-    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, blocks: list[bytes] | None = None
-) -> bool:
-    fd, found_bytes = await mirror.open_artifact(artifact)
-    digest = hashlib.sha256()
+async def _judge(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, pacer: Pacer | None
+) -> Verdict:
+    dataset = mirror.dataset
     try:
-        if found_bytes != size_bytes:
-            return False
-        for offset_bytes in range(0, size_bytes, STEP_BYTES):
-            await mirror.read(_hash_step, fd, digest, offset_bytes, blocks)
-        return digest.digest() == artifact.digest
-    finally:
-        mirror.begin(_close, fd)  # behind a step that may still be running
+        return await _read(mirror, dataset, artifact, size_bytes, pacer)
+    except FileNotFoundError:
+        return Verdict.GONE
+    except (TimeoutError, DatasetUnusable) as error:
+        mirror.failed(error, dataset)
+        return Verdict.UNKNOWN
+    except OSError:
+        # One bad sector, or a device that fails as a whole? That says nothing about its copies.
+        return Verdict.BAD if await _works(mirror) else Verdict.UNKNOWN
 
 
-def _hash_step(
+async def _read(
+    mirror: Mirror,
     dataset: Dataset,
-    fd: int,
-    digest: hashlib._Hash,
-    offset_bytes: int,
-    blocks: list[bytes] | None,
-) -> None:
-    # A cached read would only prove what memory holds, not what the disk does.
-    with suppress(OSError):
-        os.posix_fadvise(fd, offset_bytes, STEP_BYTES, os.POSIX_FADV_DONTNEED)
-    end_bytes = offset_bytes + STEP_BYTES
-    while offset_bytes < end_bytes:
-        content = _read_block(dataset, fd, offset_bytes)
-        if not content:
+    artifact: ArtifactHash,
+    size_bytes: int,
+    pacer: Pacer | None,
+) -> Verdict:
+    if pacer is not None and not await pacer.may_read():
+        return Verdict.UNKNOWN
+    async with aclosing(_steps(mirror, dataset, artifact, size_bytes)) as steps:
+        async for step in steps:
+            if pacer is not None:
+                pacer.has_read(step.read_bytes)
+            if step.digest is not None:
+                return Verdict.GOOD if step.digest == artifact.digest else Verdict.BAD
+            if pacer is not None and not await pacer.may_read():
+                return Verdict.UNKNOWN
+    return Verdict.BAD  # of another size: nothing was read
+
+
+async def _steps(
+    mirror: Mirror, dataset: Dataset, artifact: ArtifactHash, size_bytes: int
+) -> AsyncGenerator[Step]:
+    begun = await _begin(mirror, dataset, artifact)
+    try:
+        if begun.size_bytes != size_bytes:
             return
-        digest.update(content)
-        if blocks is not None:
-            blocks.append(hashlib.sha256(content).digest())
-        offset_bytes += len(content)
+        most_s = mirror.timeout_s / _SHARE_OF_DEADLINE
+        while True:
+            stepping = mirror.begin(verification.step, dataset, begun.name, most_s)
+            step = await mirror.wait(stepping)
+            yield step
+            if step.digest is not None:
+                return
+    finally:
+        mirror.begin(verification.end, dataset, begun.name)
 
 
-def _read_block(dataset: Dataset, fd: int, offset_bytes: int) -> bytes:
-    content = dataset.disk.pread(fd, BLOCK_SIZE_BYTES, offset_bytes)
-    # A block digest is of the whole block, however many reads that takes.
-    while 0 < len(content) < BLOCK_SIZE_BYTES:
-        left_bytes = BLOCK_SIZE_BYTES - len(content)
-        more = dataset.disk.pread(fd, left_bytes, offset_bytes + len(content))
-        if not more:
-            break
-        content += more
-    return content
+async def _begin(mirror: Mirror, dataset: Dataset, artifact: ArtifactHash) -> Begun:
+    beginning = mirror.begin(verification.begin, dataset, artifact)
+    try:
+        return await mirror.wait(beginning)
+    except BaseException:
+        beginning.add_done_callback(partial(_end_late, dataset))
+        raise
 
 
-def _close(fd: int) -> None:
-    os.close(fd)
+async def _works(mirror: Mirror) -> bool:
+    if not mirror.healthy:
+        return True  # its state says already what there is to say
+    try:
+        await mirror.call(Dataset.probe)
+    except (OSError, DatasetUnusable):
+        return False
+    return True
+
+
+def _end_late(dataset: Dataset, beginning: Future[Begun]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        verification.end(dataset, beginning.result().name)

@@ -144,6 +144,10 @@ class FaultyDisk(Disk):
         with self._meeting("pread", _name(fd)):
             return super().pread(fd, size_bytes, offset_bytes)
 
+    def pread_into(self, fd: int, buffer: memoryview, offset_bytes: int) -> int:
+        with self._meeting("pread", _name(fd)):
+            return super().pread_into(fd, buffer, offset_bytes)
+
     def write(self, fd: int, content: memoryview) -> int:
         with self._meeting("write", _name(fd)):
             return super().write(fd, content)
