@@ -41,6 +41,9 @@ class Disk:
     def fsync_directory(self, fd: int) -> None:
         """Make the names in a directory durable."""
         os.fsync(fd)
+        # XFS that has shut down (its disk died) says that a directory was synced all the same, but
+        # it fails to look at it. A shutdown is for good: what is well now was well at the fsync.
+        os.fstat(fd)
 
     def fallocate(self, fd: int, size_bytes: int) -> None:
         """Take room for a file's first `size_bytes`."""

@@ -1,0 +1,168 @@
+"""What a campaign is: many runs of one kind of mistreatment, each drawn from a seed of its own.
+
+The seed of a campaign's first run is the campaign's, and the others are derived from it. So any one
+run is replayed by `python -m tests.torture NAME --seed SEED --runs 1` with the seed it was reported
+with, and a campaign by the seed it began with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+SEED_BITS: Final = 40
+# A campaign that fails in every run needs no more of them to say so.
+_ENOUGH_VIOLATIONS: Final = 20
+
+
+class Skip(Exception):
+    """The campaign cannot be run on this machine; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One run that broke a rule.
+
+    Attributes:
+        seed: replays it.
+        what: the rule and what was found.
+    """
+
+    campaign: str
+    seed: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  replay: {replay_command(self.campaign, self.seed)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a campaign.
+
+    Attributes:
+        skipped: why it was not run at all.
+        counts: what else is worth knowing, such as how often the power was cut in which operation.
+    """
+
+    campaign: str
+    seed: int
+    runs: int = 0
+    violations: tuple[Violation, ...] = ()
+    seconds: float = 0.0
+    skipped: str | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a campaign is asked for.
+
+    Attributes:
+        ends_at_s: `time.monotonic()` after which no further run is begun.
+        share: this process's turn and the number of turns, when several share the runs.
+    """
+
+    campaign: str
+    seed: int
+    runs: int
+    ends_at_s: float = float("inf")
+    share: tuple[int, int] = (0, 1)
+
+    def seeds(self) -> Iterator[int]:
+        """The seed of each run, until the time is over."""
+        for index in range(self.share[0], self.runs, self.share[1]):
+            if time.monotonic() >= self.ends_at_s:
+                return
+            yield derived_seed(self.seed, index)
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One kind of mistreatment.
+
+    Attributes:
+        about: one line for people.
+        runs: how many make a whole campaign.
+        slice_runs: how many belong to `make test`: a few seconds.
+        run: does them; raises `Skip` where it cannot. Called in a process without other threads,
+            so it may fork.
+        alone: no other campaign of `make test` runs beside it (loop devices, FUSE).
+    """
+
+    name: str
+    about: str
+    runs: int
+    slice_runs: int
+    run: Callable[[Plan], Outcome]
+    alone: bool = False
+
+
+def strike_each(plan: Plan, strike: Callable[[int], None], counts: Counter[str]) -> Outcome:
+    """Call `strike` with the seed of each run; whatever it raises is a violation of that run."""
+    violations: list[Violation] = []
+    runs = 0
+    begun_s = time.monotonic()
+    for seed in plan.seeds():
+        runs += 1
+        before = _held()
+        try:
+            strike(seed)
+            assert _held() == before, f"(descriptors, threads) were {before}, are {_held()}"
+        except Exception as error:
+            violations.append(_violation(plan.campaign, seed, error))
+            sys.stderr.write(f"{plan.campaign}: {violations[-1]}\n")
+        if len(violations) >= _ENOUGH_VIOLATIONS:
+            break
+    seconds = time.monotonic() - begun_s
+    return Outcome(plan.campaign, plan.seed, runs, tuple(violations), seconds, counts=counts)
+
+
+def merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """Add up the shares of one campaign."""
+    first = outcomes[0]
+    return Outcome(
+        first.campaign,
+        first.seed,
+        sum(outcome.runs for outcome in outcomes),
+        tuple(violation for outcome in outcomes for violation in outcome.violations),
+        max(outcome.seconds for outcome in outcomes),
+        first.skipped,
+        sum((outcome.counts for outcome in outcomes), Counter()),
+    )
+
+
+def derived_seed(seed: int, index: int) -> int:
+    """The seed of a campaign's run number `index`."""
+    if index == 0:
+        return seed
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> (64 - SEED_BITS)
+
+
+def replay_command(campaign: str, seed: int) -> str:
+    return f"python -m tests.torture {campaign} --seed {seed} --runs 1"
+
+
+def images_dir() -> Path | None:
+    """Where disk images are kept: in memory if possible. None: the usual temporary directory."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else None
+
+
+def _violation(campaign: str, seed: int, error: Exception) -> Violation:
+    said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+    return Violation(campaign, seed, f"{said or 'assertion failed'}{notes}")
+
+
+def _held() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/fd")), threading.active_count()

@@ -1,0 +1,56 @@
+"""What a filesystem whose power is gone answers, and what we make of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from depot.disk import SYSTEM
+from tests.torture.campaign import Skip
+from tests.torture.disks import LoopDisk, loop_disks, opened_for_cutting
+
+pytestmark = pytest.mark.xdist_group("torture-alone")
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def disk(request: pytest.FixtureRequest) -> Iterator[LoopDisk]:
+    try:
+        with loop_disks([request.param]) as (found,):
+            found.mount()
+            yield found
+            found.unmount()
+    except Skip as reason:
+        pytest.skip(str(reason))
+
+
+def test_b3_no_directory_is_called_durable_after_the_filesystem_shut_down(disk: LoopDisk) -> None:
+    (disk.mount_point / "staged").write_bytes(b"content")
+    root = os.open(disk.mount_point, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        SYSTEM.rename("staged", "named", dir_fd=root)
+        with opened_for_cutting([disk]) as cut:
+            cut()
+
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            SYSTEM.fsync_directory(root)
+    finally:
+        os.close(root)
+
+
+def test_a_cut_takes_what_was_not_synced_and_leaves_what_was(disk: LoopDisk) -> None:
+    for name in ("synced", "not-synced"):
+        (disk.mount_point / name).write_bytes(b"content")
+        if name == "synced":
+            fd = os.open(disk.mount_point / name, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+
+    disk.cut()
+    disk.unmount()
+    disk.mount()
+
+    assert (disk.mount_point / "synced").read_bytes() == b"content"
+    assert not (disk.mount_point / "not-synced").exists()
