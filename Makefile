@@ -7,6 +7,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # `make lock LOCK_ARGS=--upgrade` moves every pin to its newest release.
 LOCK_ARGS ?=
+TORTURE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench demo lock clean
+.PHONY: help setup run test torture lint format bench demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +65,10 @@ lint: $(STAMP) ## style, types and the direction of imports
 # pytest comes last: its closing line is the end of the output.
 test: lint ## lint, then every test; PYTEST_ARGS="-x tests/unit" narrows it
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# As root on Linux. TORTURE_ARGS="power-cut --runs 500" narrows it.
+torture: $(STAMP) ## mistreat the store in every way there is, for hours, and judge what is left
+	$(BIN)/python -m tests.torture --write-docs $(TORTURE_ARGS)
 
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix

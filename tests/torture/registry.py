@@ -1,0 +1,27 @@
+"""Every campaign there is, in the order of the report."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.torture import power
+from tests.torture.campaign import Campaign, Outcome, Plan, Skip
+
+CAMPAIGNS: Final[tuple[Campaign, ...]] = (power.CAMPAIGN,)
+
+
+def by_name(name: str) -> Campaign:
+    """Return the campaign of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {campaign.name: campaign for campaign in CAMPAIGNS}[name]
+
+
+def run_plan(plan: Plan) -> Outcome:
+    """Do the runs of a plan, or say why they are skipped."""
+    try:
+        return by_name(plan.campaign).run(plan)
+    except Skip as reason:
+        return Outcome(plan.campaign, plan.seed, skipped=str(reason))

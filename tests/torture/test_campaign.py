@@ -1,0 +1,77 @@
+"""What a campaign makes of its runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tests.torture import report
+from tests.torture.campaign import Outcome, Plan, merged, strike_each
+
+
+def test_a_run_is_replayed_by_its_own_seed() -> None:
+    seeds = list(Plan("any", 7, 5).seeds())
+
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 5
+    assert [next(Plan("any", seed, 1).seeds()) for seed in seeds] == seeds
+
+
+def test_processes_share_the_runs_of_a_campaign() -> None:
+    shares = [list(Plan("any", 7, 5, share=(turn, 2)).seeds()) for turn in range(2)]
+
+    assert sorted(shares[0] + shares[1]) == sorted(Plan("any", 7, 5).seeds())
+
+
+def test_no_run_begins_when_the_time_is_over() -> None:
+    assert list(Plan("any", 7, 5, ends_at_s=0.0).seeds()) == []
+
+
+def test_whatever_a_run_raises_is_a_violation_with_the_command_that_replays_it() -> None:
+    plan = Plan("any", 7, 3)
+    second = list(plan.seeds())[1]
+
+    def strike(seed: int) -> None:
+        assert seed != second, "B1 broken"
+
+    outcome = strike_each(plan, strike, Counter())
+
+    assert outcome.runs == 3
+    (violation,) = outcome.violations
+    assert str(violation).startswith("B1 broken")
+    assert f"python -m tests.torture any --seed {second} --runs 1" in str(violation)
+
+
+def test_a_descriptor_that_a_run_leaves_open_is_a_violation() -> None:
+    left = []
+
+    def strike(_seed: int) -> None:
+        left.append(Path("/dev/null").open())  # noqa: SIM115
+
+    outcome = strike_each(Plan("any", 7, 1), strike, Counter())
+
+    assert len(outcome.violations) == 1
+    left[0].close()
+
+
+def test_shares_are_added_up() -> None:
+    shares = [Outcome("any", 7, runs, seconds=runs, counts=Counter(cuts=runs)) for runs in (2, 3)]
+
+    total = merged(shares)
+
+    assert (total.runs, total.seconds, total.counts) == (5, 3, Counter(cuts=5))
+
+
+def test_the_table_in_the_document_keeps_the_rows_of_what_was_not_run(tmp_path: Path) -> None:
+    document = tmp_path / "reliability.md"
+    document.write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+    order = ["one", "two"]
+
+    report.write_into(document, [Outcome("two", 1, runs=20)], order)
+    report.write_into(document, [Outcome("one", 2, runs=10), Outcome("two", 3, runs=21)], order)
+    report.write_into(document, [Outcome("one", 4, skipped="no loop devices")], order)
+
+    rows = [line.split("|")[1:3] for line in document.read_text().splitlines() if "|" in line][2:]
+    assert rows == [[" one ", " 10 "], [" two ", " 21 "]]
+    assert document.read_text().startswith("before\n")
+    assert document.read_text().endswith("after\n")

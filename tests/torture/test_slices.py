@@ -1,0 +1,35 @@
+"""A few runs of every campaign, each in a process of its own that may fork and be rough."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.torture.campaign import Campaign
+from tests.torture.registry import CAMPAIGNS
+
+ROOT: Final = Path(__file__).parents[2]
+SECONDS: Final = 30
+"""After so many no further run is begun, however slow the machine."""
+
+
+def _parameter(campaign: Campaign) -> object:
+    marks = [pytest.mark.xdist_group("torture-alone")] if campaign.alone else []
+    return pytest.param(campaign, id=campaign.name, marks=marks)
+
+
+@pytest.mark.parametrize("campaign", [_parameter(campaign) for campaign in CAMPAIGNS])
+def test_no_run_of_a_slice_breaks_a_rule(campaign: Campaign) -> None:
+    command = [sys.executable, "-m", "tests.torture", campaign.name, "--json"]
+    command += ["--runs", str(campaign.slice_runs), "--seconds", str(SECONDS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (outcome,) = json.loads(done.stdout)
+    if outcome["skipped"] is not None:
+        pytest.skip(outcome["skipped"])
+    assert outcome["runs"] >= 1

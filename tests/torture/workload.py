@@ -1,0 +1,326 @@
+"""One life of a store: it is opened and judged, does random things, and dies or closes in peace.
+
+What is drawn comes from one `random.Random`, so a life is drawn again by its seed; how its threads
+take turns is not. A *doomed* life may meet errors of its disks; a *calm* one may not: in it every
+operation has to succeed, what is due is healed, and at its end every dataset is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.disk import DiskOf, system_disk
+from depot.errors import (
+    ArtifactGeneration,
+    ArtifactInUse,
+    ConfigGeneration,
+    ConfigNotFound,
+    DepotError,
+    NotFound,
+    NotInConfig,
+)
+from depot.put import Stored
+from depot.store import ArtifactStore, StoreOptions
+from tests import ondisk
+from tests.store.builders import BytesSource
+from tests.torture.child import Tell
+from tests.torture.history import History, Pins, content_of, name_of
+from tests.torture.judge import QUOTA_BYTES, Places
+
+MOST_WANTED: Final = 8
+PIN_NAMES: Final = ("one", "two")
+# An answer that says for sure that nothing was changed.
+_REFUSED: Final = (ArtifactInUse, ConfigGeneration, NotInConfig)
+# What two operations at once may answer each other.
+_CROSSED: Final = (ArtifactGeneration, NotInConfig, NotFound)
+
+Step = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens in one life.
+
+    Attributes:
+        seed: what is done is drawn from it, and new artifacts are named after it.
+        steps: how many times one to three operations are done.
+        calm: nothing may fail, and the life ends in peace.
+        goes_on: asked with the number of each step, which is not done if it says no.
+    """
+
+    seed: str
+    steps: int
+    calm: bool = False
+    goes_on: Callable[[int], bool] = lambda _: True
+    disk_of: DiskOf = system_disk
+
+
+def live(places: Places, history: History, script: Script, tell: Tell) -> None:
+    """Live one life; in a process of its own.
+
+    Raises:
+        AssertionError: a rule was broken.
+    """
+    asyncio.run(_Life(places, history, script, tell).run())
+
+
+class _Life:
+    def __init__(self, places: Places, history: History, script: Script, tell: Tell) -> None:
+        self.places = places
+        self.history = history
+        self.script = script
+        self.rng = random.Random(script.seed)
+        self.ids = 0
+        self.key_of: dict[str, str] = {}
+        self._tell = tell
+        for config in history.possible():
+            self.learn(config.keys or ())
+        self.learn(history.copies)
+
+    def learn(self, keys: Iterable[str]) -> None:
+        self.key_of |= {name_of(key): key for key in keys}
+
+    def tell(self, event: dict[str, Any]) -> None:
+        self._tell(event)
+        self.history.note(event)
+
+    async def run(self) -> None:
+        options = StoreOptions(quota_bytes=QUOTA_BYTES, delete_grace_s=0.0)
+        opening = ArtifactStore.open(
+            self.places.datasets,
+            state_dir=self.places.state_dir,
+            options=options,
+            on_event=self.on_event,
+            disk_of=self.script.disk_of,
+        )
+        try:
+            store = await opening
+        except (DepotError, OSError):
+            if self.script.calm:
+                raise
+            return
+        async with store:
+            self.store = store
+            await self.judge_opened()
+            for step in range(self.script.steps):
+                if not self.script.goes_on(step):
+                    break
+                await self.step()
+            if self.script.calm:
+                await self.settle()
+
+    def on_event(self, kind: str, fields: Mapping[str, object]) -> None:
+        if kind == "healed":
+            key = self.key_of[str(fields["sha256"])]
+            self.tell({"what": "copied", "key": key, "copies": fields["copies"]})
+
+    # ---- judging
+
+    async def judge_opened(self) -> None:
+        """What is in force was acknowledged, or was about to be; nothing is left half done."""
+        status = self.store.status()
+        usable = all(dataset.state == "healthy" for dataset in status.datasets)
+        if not usable or status.ledger not in ("clear", "empty"):
+            assert not self.script.calm, f"{status.ledger} {status.datasets}"
+            # With a dataset that is already dead there is nothing to learn from this life.
+            self.script = Script(self.script.seed, 0)
+            return
+        pins = self.judge_config()
+        position = [status.epoch, -1 if status.generation is None else status.generation]
+        self.tell({"what": "found", "position": position, "pins": pins})
+        for path in self.places.datasets:
+            assert await self.staged(path) == [], f"Q3 {path}"
+
+    async def staged(self, path: Path) -> list[str]:
+        try:
+            return [file.name for file in await asyncio.to_thread(ondisk.staged_files, path)]
+        except OSError:
+            if self.script.calm:
+                raise
+            return []
+
+    def judge_config(self) -> dict[str, list[str]]:
+        status = self.store.status()
+        position = (status.epoch, -1 if status.generation is None else status.generation)
+        known = {config.position: config for config in self.history.possible()}
+        assert position in known, f"G1 found {position}, expected one of {sorted(known)}"
+        try:
+            found: frozenset[str] | None = frozenset(map(str, self.store.config().artifacts))
+        except ConfigNotFound:
+            found = None
+        keys = known[position].keys
+        assert found == (None if keys is None else frozenset(map(name_of, keys))), "G1 contents"
+        pins = {
+            name: sorted(self.key_of[str(artifact)] for artifact in held)
+            for name, held in self.store.pins().items()
+        }
+        possible = [_listed(book) for book in self.history.possible_pins()]
+        assert pins in possible, f"pins: found {pins}, expected one of {possible}"
+        return pins
+
+    async def settle(self) -> None:
+        """Heal and delete what is due; then everything is where it has to be, and goes on."""
+        await self.config()
+        await self.put(self.fresh())
+        await self.heal()
+        await self.reconcile()
+        status = self.store.status()
+        assert status.ledger == "clear", status.ledger
+        assert status.under_replicated == (), f"B5 {status.under_replicated}"
+        counts = {str(a): count for a, count in self.store.list_artifacts().copies.items()}
+        for key in self.history.promised(self.history.accepted):
+            assert counts.get(name_of(key)) == len(self.places.datasets), f"B5 {key}"
+            await self.read(key)
+        for dataset, path in zip(status.datasets, self.places.datasets, strict=True):
+            on_disk = await asyncio.to_thread(ondisk.stored_bytes, path)
+            assert (dataset.used_bytes, dataset.reserved_bytes) == (on_disk, 0), f"Q1 {path}"
+
+    # ---- operations
+
+    async def step(self) -> None:
+        """One operation, or up to three at once; at most one of them changes config or pins."""
+        changes: list[Step] = [self.config, self.config, self.pin, self.unpin]
+        others: list[Step] = [self.put_any, self.put_any, self.put_any, self.heal, self.reconcile]
+        others += [self.read_any, self.check]
+        if self.rng.random() < 0.02:
+            changes = [self.reset]
+        if self.history.accepted.keys is None:
+            await self.attempt(self.config, alone=True)
+            return
+        chosen = [self.rng.choice([*changes, *others, *others])]
+        if self.rng.random() < 0.3:
+            chosen += self.rng.choices(others, k=self.rng.randint(1, 2))
+        alone = len(chosen) == 1
+        await asyncio.gather(*(self.attempt(step, alone=alone) for step in chosen))
+
+    async def attempt(self, step: Step, *, alone: bool) -> None:
+        try:
+            await step()
+        except _CROSSED:
+            assert not (alone and self.script.calm), f"{step} was refused"
+        except (DepotError, OSError):
+            if self.script.calm:
+                raise
+
+    async def telling(self, begun: dict[str, Any], call: Awaitable[Stored | None]) -> None:
+        self.ids += 1
+        number = self.ids
+        self.tell({"what": "begun", "id": number, **begun})
+        try:
+            stored = await call
+        except _REFUSED:
+            self.tell({"what": "refused", "id": number})
+            raise
+        except (DepotError, OSError):
+            self.tell({"what": "failed", "id": number})
+            raise
+        copies = {} if stored is None else {"copies": stored.copies}
+        if stored is not None and self.script.calm:
+            assert stored.copies == len(self.places.datasets), f"B3 {stored}"
+        self.tell({"what": "done", "id": number, **copies})
+
+    async def config(self) -> None:
+        """The next config: some artifacts more, some fewer; sometimes the same once more."""
+        now = self.history.accepted
+        held = set(now.keys if now.keys is not None else self.history.copies)
+        keys, generation = set(held), self.history.generation + 1
+        if now.keys is not None and self.rng.random() < 0.1:
+            assert now.generation is not None
+            generation = now.generation
+        else:
+            pinned = frozenset[str]().union(*self.history.pins.values())
+            free = sorted(held - pinned)
+            surplus = max(0, len(held) - MOST_WANTED + 2)
+            keys -= set(self.rng.sample(free, min(len(free), surplus + self.rng.randint(0, 1))))
+            keys |= {self.new_key() for _ in range(self.rng.randint(1, 2))}
+        self.learn(keys)
+        begun = {"op": "config", "epoch": now.epoch, "generation": generation}
+        begun |= {"keys": sorted(keys), "serial": self.history.serial}
+        wanted = ArtifactConfig.make(generation, (hash_of(key) for key in keys))
+        await self.telling(begun, self.store.put_config(wanted))
+
+    async def reset(self) -> None:
+        generation = self.history.accepted.generation
+        assert generation is not None
+        epoch = self.history.accepted.epoch + 1
+        begun = {"op": "reset", "epoch": epoch, "generation": None, "keys": None}
+        await self.telling(begun, self.store.reset(Generation(generation)))
+
+    async def put_any(self) -> None:
+        wanted = sorted(self.history.wanted())
+        missing = [key for key in wanted if key not in self.history.copies]
+        await self.put(self.rng.choice(missing or wanted))
+
+    async def put(self, key: str) -> None:
+        """Store an artifact, of a known or, like some copies, of an unknown length."""
+        generation = self.history.accepted.generation
+        assert generation is not None
+        length_known = self.rng.random() < 0.7
+        begun = {"op": "put", "key": key, "generation": generation}
+        await self.telling(begun, self.send(key, Generation(generation), length_known=length_known))
+
+    async def send(self, key: str, generation: Generation, *, length_known: bool) -> Stored:
+        content = content_of(key)
+        length = len(content) if length_known else None
+        async with self.store.begin_put(hash_of(key), generation, length) as put:
+            return put.held or await put.receive(BytesSource(content))
+
+    async def pin(self) -> None:
+        wanted = sorted(self.history.wanted())
+        held = self.rng.sample(wanted, min(len(wanted), 2))
+        name = self.rng.choice(PIN_NAMES)
+        begun = {"op": "pin", "pins": {**_listed(self.history.pins), name: held}}
+        await self.telling(begun, self.store.put_pin(name, [hash_of(key) for key in held]))
+
+    async def unpin(self) -> None:
+        pins = _listed(self.history.pins)
+        if pins:
+            name = self.rng.choice(sorted(pins))
+            del pins[name]
+            await self.telling({"op": "pin", "pins": pins}, self.store.delete_pin(name))
+
+    async def heal(self) -> None:
+        await self.telling({"op": "heal"}, self.without_result(self.store.remirror()))
+
+    async def reconcile(self) -> None:
+        await self.telling({"op": "reconcile"}, self.without_result(self.store.reconcile()))
+
+    async def without_result(self, call: Awaitable[object]) -> None:
+        await call
+
+    async def check(self) -> None:
+        await self.store.check_datasets()
+
+    async def read_any(self) -> None:
+        there = sorted(self.history.promised(self.history.accepted))
+        if there:
+            await self.read(self.rng.choice(there))
+
+    async def read(self, key: str) -> None:
+        with await self.store.open_artifact(hash_of(key)) as opened:
+            content = await asyncio.to_thread(os.pread, opened.fd, opened.size_bytes + 1, 0)
+        assert content == content_of(key), f"B2 {key}"
+
+    def fresh(self) -> str:
+        """A wanted artifact that was never stored, or any."""
+        wanted = sorted(self.history.wanted())
+        return next((key for key in wanted if key not in self.history.copies), wanted[0])
+
+    def new_key(self) -> str:
+        self.history.serial += 1
+        return f"{self.script.seed}/{self.history.serial}"
+
+
+def hash_of(key: str) -> ArtifactHash:
+    return ArtifactHash.parse(name_of(key))
+
+
+def _listed(pins: Pins) -> dict[str, list[str]]:
+    return {name: sorted(keys) for name, keys in pins.items()}
