@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,9 @@ def print_table(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
-    return json.dumps([asdict(outcome) for outcome in outcomes])
+    # `asdict` cannot copy a Counter.
+    fields = [asdict(replace(o, counts=Counter())) | {"counts": dict(o.counts)} for o in outcomes]
+    return json.dumps(fields)
 
 
 def write_into(document: Path, outcomes: Sequence[Outcome], order: Sequence[str]) -> None:

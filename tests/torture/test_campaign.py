@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 from tests.torture import report
-from tests.torture.campaign import Outcome, Plan, merged, strike_each
+from tests.torture.campaign import Outcome, Plan, Violation, merged, strike_each
 
 
 def test_a_run_is_replayed_by_its_own_seed() -> None:
@@ -60,6 +61,15 @@ def test_shares_are_added_up() -> None:
     total = merged(shares)
 
     assert (total.runs, total.seconds, total.counts) == (5, 3, Counter(cuts=5))
+
+
+def test_outcomes_are_told_as_json() -> None:
+    outcome = Outcome("any", 7, 2, (Violation("any", 9, "B1"),), counts=Counter(cuts=3))
+
+    (told,) = json.loads(report.as_json([outcome]))
+
+    assert told["violations"] == [{"campaign": "any", "seed": 9, "what": "B1"}]
+    assert told["counts"] == {"cuts": 3}
 
 
 def test_the_table_in_the_document_keeps_the_rows_of_what_was_not_run(tmp_path: Path) -> None:
