@@ -34,7 +34,7 @@ from depot.artifact import ArtifactHash
 from depot.disk import SYSTEM, Disk
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
 from depot.marker import MARKER_NAME, Marker, decode_marker
-from depot.small_files import METADATA, directory, exists, open_root
+from depot.small_files import METADATA, directory, exists, make_directory, open_root, sync_directory
 from depot.small_files import STAGING as STAGING  # part of the layout above
 from depot.verification import Verifications
 
@@ -44,6 +44,7 @@ RESERVE: Final = f"{METADATA}/reserve"
 RESERVE_BYTES: Final = 32 << 20
 """More than the ledger of the largest config that can be sent."""
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_BAD_INODE: Final = (errno.EIO, errno.EUCLEAN)
 _ASIDE: Final = "leaving-"
 _ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
 
@@ -113,15 +114,15 @@ class Dataset:
         """Raise DatasetUnusable when the path no longer leads to this dataset."""
         held = os.fstat(self._root)
         try:
-            found = self.path.stat()
+            found = self.disk.stat_path(self.path)
             there = (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
         except OSError as error:
             raise DatasetUnusable(f"{self.path}: {os.strerror(error.errno or 0)}") from error
         if not there:
             raise DatasetUnusable(f"{self.path} leads to another filesystem or directory now")
-        if not exists(self._root, f"{METADATA}/{MARKER_NAME}"):
+        if not exists(self._root, f"{METADATA}/{MARKER_NAME}", self.disk):
             raise DatasetUnusable(f"{self.path} has lost its marker")
-        if not exists(self._root, STAGING):  # made anew when the dataset is attached again
+        if not exists(self._root, STAGING, self.disk):  # made anew at the next attach
             raise DatasetUnusable(f"{self.path} has lost its staging directory")
 
     def space(self) -> Space:
@@ -132,14 +133,12 @@ class Dataset:
 
     def scan(self) -> dict[ArtifactHash, int]:
         """Find every artifact: a regular file named by a hash, with its size in bytes."""
-        found: dict[ArtifactHash, int] = {}
         # A descriptor of its own: scans through a shared one would share its position.
-        with directory(self._root, ".") as root, os.scandir(root) as entries:
-            for entry in entries:
-                if _ARTIFACT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                    size_bytes = entry.stat(follow_symlinks=False).st_size
-                    found[ArtifactHash(bytes.fromhex(entry.name))] = size_bytes
-        return found
+        with directory(self._root, ".", self.disk) as root:
+            names = self.disk.listdir(root)
+        artifacts = [ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)]
+        sizes = ((artifact, self.artifact_size(artifact)) for artifact in artifacts)
+        return {artifact: size_bytes for artifact, size_bytes in sizes if size_bytes is not None}
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
         """Open an artifact for reading: descriptor and size in bytes.
@@ -200,8 +199,8 @@ class Dataset:
 
     def bring_all_back(self) -> None:
         """Undo what was set aside and never decided on: a crash or a hang came in between."""
-        with directory(self._root, STAGING) as staging:
-            names = [name for name in os.listdir(staging) if _ASIDE_NAME.fullmatch(name)]
+        with directory(self._root, STAGING, self.disk) as staging:
+            names = [name for name in self.disk.listdir(staging) if _ASIDE_NAME.fullmatch(name)]
         for name in names:
             self.bring_back(ArtifactHash.parse(name.removeprefix(_ASIDE)))
 
@@ -217,8 +216,7 @@ class Dataset:
 
     def write_block_digests(self, artifact: ArtifactHash, content: bytes) -> None:
         """Keep an artifact's block digests. Not synced: they are derived, and checked when read."""
-        with suppress(FileExistsError):
-            os.mkdir(BLOCKS, 0o700, dir_fd=self._root)
+        make_directory(self._root, BLOCKS, self.disk)
         fd, staged = self.stage()
         try:
             try:
@@ -231,11 +229,19 @@ class Dataset:
             raise
 
     def artifact_size(self, artifact: ArtifactHash) -> int | None:
-        """Size in bytes of the file under the artifact's name; None when there is none."""
+        """Size in bytes of the file under the artifact's name; None when there is none.
+
+        A file that cannot even be looked at counts as empty, which no copy is: one bad sector is
+        no reason to do without all the others.
+        """
         try:
-            found = os.stat(str(artifact), dir_fd=self._root, follow_symlinks=False)
+            found = self.disk.stat(str(artifact), dir_fd=self._root)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno not in _BAD_INODE:
+                raise
+            return 0
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def read_document(self, name: str) -> bytes | None:
@@ -295,10 +301,9 @@ class Dataset:
     def _clear_staging(self) -> None:
         # The lock is held, so whoever staged these is dead (Q3).
         try:
-            with suppress(FileExistsError):
-                os.mkdir(STAGING, 0o700, dir_fd=self._root)
-            with directory(self._root, STAGING) as staging:
-                for name in os.listdir(staging):
+            make_directory(self._root, STAGING, self.disk)
+            with directory(self._root, STAGING, self.disk) as staging:
+                for name in self.disk.listdir(staging):
                     if not _ASIDE_NAME.fullmatch(name):
                         self.disk.unlink(name, dir_fd=staging)
             self.bring_all_back()
@@ -330,22 +335,24 @@ def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:
     return decode_marker(content, path)
 
 
-def prepare_metadata(root_fd: int, path: Path) -> None:
+def prepare_metadata(root_fd: int, path: Path, disk: Disk = SYSTEM) -> None:
     """Make the metadata directories in a directory that is empty but for what systems put there.
 
     Raises:
         DatasetForeign: something else is in it.
     """
-    if not exists(root_fd, METADATA):
-        others = sorted(set(os.listdir(root_fd)) - {"lost+found", ".zfs"})
+    if not exists(root_fd, METADATA, disk):
+        others = sorted(set(disk.listdir(root_fd)) - {"lost+found", ".zfs"})
         if others:
             raise DatasetForeign(
                 f"{path} is not empty and has no marker (found {others[0]!r} and "
                 f"{len(others) - 1} more); expected an empty directory"
             )
     for name in (METADATA, STAGING):
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=root_fd)
+        make_directory(root_fd, name, disk)
+    # Or a power cut takes the directory, and the marker in it, away again.
+    for name in (".", METADATA):
+        sync_directory(root_fd, name, disk)
 
 
 def _lock(root_fd: int, path: Path) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,27 @@ class Disk:
     def unlink(self, name: str, *, dir_fd: int) -> None:
         """Remove a name."""
         os.unlink(name, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, *, dir_fd: int) -> None:
+        """Make a directory that is ours alone."""
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        """Look at what has a name, without following it."""
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def stat_path(self, path: Path) -> os.stat_result:
+        """Look at what a path leads to now."""
+        return path.stat()
+
+    def listdir(self, fd: int) -> list[str]:
+        """Name everything in a directory; `fd` is of the caller alone, since it has a position."""
+        return os.listdir(fd)
+
+    def forget(self, fd: int) -> None:
+        """Have memory let go of a file's contents, so that they are read from the device next."""
+        with suppress(OSError):  # a filesystem without it reads what it reads
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def statvfs(self, fd: int) -> os.statvfs_result:
         """Ask the filesystem for its room."""

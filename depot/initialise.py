@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depot.dataset import Dataset, prepare_metadata, read_marker
+from depot.disk import SYSTEM, Disk
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable
 from depot.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
@@ -37,7 +38,11 @@ class InitReport:
 
 
 def init_datasets(
-    paths: Sequence[Path], *, sled_id: str | None = None, force: bool = False
+    paths: Sequence[Path],
+    *,
+    sled_id: str | None = None,
+    force: bool = False,
+    disk: Disk = SYSTEM,
 ) -> list[InitReport]:
     """Give each directory its marker; those that have one keep it.
 
@@ -55,7 +60,7 @@ def init_datasets(
     if problems and not force:
         raise DatasetUnusable(next(iter(problems.values())))
     present = [path for path in paths if path not in problems]
-    found = {path: marker for path in present if (marker := _prepare(path))}
+    found = {path: marker for path in present if (marker := _prepare(path, disk))}
     sled = _agree(found, sled_id)
     ids = {path: found[path].dataset_id if path in found else str(uuid.uuid4()) for path in present}
     for path in present:
@@ -64,7 +69,7 @@ def init_datasets(
             siblings |= set(found[path].siblings)
         marker = Marker(ids[path], tuple(sorted(siblings)), sled)
         if found.get(path) != marker:
-            _write_marker(path, marker)
+            _write_marker(path, marker, disk)
     if force:
         _declare_no_ledger(present, sled)
     return [InitReport(p, ids.get(p), p in ids and p not in found, problems.get(p)) for p in paths]
@@ -78,9 +83,9 @@ def _problem(path: Path) -> str | None:
         return str(error)
 
 
-def _prepare(path: Path) -> Marker | None:
+def _prepare(path: Path, disk: Disk) -> Marker | None:
     with open_root(path) as root:
-        prepare_metadata(root, path)
+        prepare_metadata(root, path, disk)
         if not (path / METADATA / MARKER_NAME).exists():
             return None
         return read_marker(root, path)
@@ -98,22 +103,22 @@ def _agree(found: dict[Path, Marker], sled_id: str | None) -> str:
     return next(iter(named), None) or str(uuid.uuid4())
 
 
-def _write_marker(path: Path, marker: Marker) -> None:
+def _write_marker(path: Path, marker: Marker, disk: Disk) -> None:
     with open_root(path) as root:
-        write_document(root, f"{METADATA}/{MARKER_NAME}", encode_marker(marker))
+        write_document(root, f"{METADATA}/{MARKER_NAME}", encode_marker(marker), disk)
 
 
 def _declare_no_ledger(paths: Sequence[Path], sled_id: str) -> None:
     datasets = [Dataset.attach(p, require_mountpoint=False, sled_id=sled_id) for p in paths]
     try:
         contents = {dataset.path: _ledger_bytes(dataset) for dataset in datasets}
-        if any(_intact(content) for content in contents.values()):
+        if any(_intact(content, sled_id) for content in contents.values()):
             return
         for dataset in datasets:
             if content := contents[dataset.path]:
                 kept = f"{METADATA}/unreadable-{secrets.token_hex(4)}-{LEDGER_NAME}"
                 dataset.write_document(kept, content)
-            dataset.write_document(LEDGER_NAME, encode_ledger(NO_LEDGER))
+            dataset.write_document(LEDGER_NAME, encode_ledger(NO_LEDGER, sled_id))
     finally:
         for dataset in datasets:
             dataset.close()
@@ -125,11 +130,11 @@ def _ledger_bytes(dataset: Dataset) -> bytes | None:
     return None
 
 
-def _intact(content: bytes | None) -> bool:
+def _intact(content: bytes | None, sled_id: str) -> bool:
     if content is None:
         return False
     try:
-        decode_ledger(content)
+        decode_ledger(content, sled_id)
     except Unreadable:
         return False
     return True

@@ -57,6 +57,8 @@ def read_document(root_fd: int, name: str, disk: Disk = SYSTEM) -> bytes | None:
             raise OSError(errno.EINVAL, f"{name} is not a regular file")
         if found.st_size > MAX_DOCUMENT_BYTES:
             raise OSError(errno.EFBIG, f"{name} has over {MAX_DOCUMENT_BYTES} bytes")
+        # After a failed sync, memory may hold what the device never got.
+        disk.forget(fd)
         return _read_whole(fd, found.st_size, disk)
     finally:
         os.close(fd)
@@ -99,24 +101,30 @@ def write_all(fd: int, content: memoryview, disk: Disk = SYSTEM) -> None:
 
 def sync_directory(root_fd: int, name: str, disk: Disk = SYSTEM) -> None:
     """Make the names in a directory durable."""
-    with directory(root_fd, name) as fd:
+    with directory(root_fd, name, disk) as fd:
         disk.fsync_directory(fd)
 
 
 @contextmanager
-def directory(root_fd: int, name: str) -> Iterator[int]:
+def directory(root_fd: int, name: str, disk: Disk = SYSTEM) -> Iterator[int]:
     """Open a subdirectory for the block."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    fd = disk.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root_fd)
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def exists(root_fd: int, name: str) -> bool:
+def make_directory(root_fd: int, name: str, disk: Disk = SYSTEM) -> None:
+    """Make a directory unless it is there."""
+    with suppress(FileExistsError):
+        disk.mkdir(name, dir_fd=root_fd)
+
+
+def exists(root_fd: int, name: str, disk: Disk = SYSTEM) -> bool:
     """Tell whether anything has that name."""
     try:
-        os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+        disk.stat(name, dir_fd=root_fd)
     except FileNotFoundError:
         return False
     return True

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from depot.disk import Disk
@@ -53,6 +54,10 @@ class Hang:
 
     def wait_begun(self) -> None:
         assert self._begun.wait(WAIT_S), "nothing made the call"
+
+    @property
+    def begun(self) -> bool:
+        return self._begun.is_set()
 
     def let_go(self) -> None:
         self._let_go.set()
@@ -171,6 +176,22 @@ class FaultyDisk(Disk):
     def unlink(self, name: str, *, dir_fd: int) -> None:
         with self._meeting("unlink", name):
             super().unlink(name, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, *, dir_fd: int) -> None:
+        with self._meeting("mkdir", name):
+            super().mkdir(name, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        with self._meeting("stat", name):
+            return super().stat(name, dir_fd=dir_fd)
+
+    def stat_path(self, path: Path) -> os.stat_result:
+        with self._meeting("stat_path", str(path)):
+            return super().stat_path(path)
+
+    def listdir(self, fd: int) -> list[str]:
+        with self._meeting("listdir", _name(fd)):
+            return super().listdir(fd)
 
     def statvfs(self, fd: int) -> os.statvfs_result:
         with self._meeting("statvfs"):

@@ -14,6 +14,7 @@ from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable, FormatToo
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME, NO_LEDGER, Ledger, decode_ledger, encode_ledger
 from tests.store.builders import ONE, config
+from tests.store.faulty import FaultyDisk
 
 
 @pytest.fixture
@@ -46,6 +47,16 @@ def test_each_dataset_is_told_who_it_is_and_who_its_siblings_are(paths: list[Pat
     assert first["siblings"] == [second["dataset_id"]]
     assert second["siblings"] == [first["dataset_id"]]
     assert first["sled_id"] == second["sled_id"]
+
+
+def test_a_power_cut_after_init_takes_no_dataset_away(paths: list[Path]) -> None:
+    # The directory's name is durable before what is in it is relied on.
+    disk = FaultyDisk()
+    init_datasets(paths[:1], disk=disk)
+    made = [name for call, name in disk.calls if call == "mkdir"]
+    synced = [name for call, name in disk.calls if call == "fsync_directory"]
+    assert made == [".sled-depot", ".sled-depot/staging"]
+    assert synced[:2] == [str(paths[0]), str(paths[0] / ".sled-depot")]
 
 
 def test_a_second_time_changes_nothing(paths: list[Path]) -> None:
