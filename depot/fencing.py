@@ -130,13 +130,19 @@ def may_delete(
     return not (artifact in config.artifacts or artifact in pinned or artifact in in_flight)
 
 
-def grace_end(current: Ledger, proposed: ArtifactConfig, now_s: float, grace_s: float) -> float:
+def grace_end(
+    current: Ledger,
+    proposed: ArtifactConfig,
+    now_s: float,
+    grace_s: float,
+    stored: Set[ArtifactHash] = frozenset(),
+) -> float:
     """Unix time before which nothing is deleted under `proposed` (D4).
 
     A config that drops more than half of the artifacts starts a grace period; one that is still
-    running goes on.
+    running goes on. Without a config, after a reset, what is `stored` is what there is to drop.
     """
-    held = current.config.artifacts if current.config else frozenset()
+    held = current.config.artifacts if current.config else stored
     dropped = held - proposed.artifacts
     starts = now_s + grace_s if 2 * len(dropped) > len(held) else 0.0
     return max(starts, current.delete_not_before_s if current.delete_not_before_s > now_s else 0.0)

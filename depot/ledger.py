@@ -135,26 +135,27 @@ def _latest_grace(newest: Ledger, ledgers: Iterable[Ledger]) -> Ledger:
     return Ledger(newest.epoch, newest.config, grace_s)
 
 
-def encode_ledger(ledger: Ledger) -> bytes:
-    """Serialise for `artifact-config.json`."""
+def encode_ledger(ledger: Ledger, sled_id: str | None = None) -> bytes:
+    """Serialise for `artifact-config.json`; `sled_id` names whose it is."""
     config = ledger.config
     fields = {
         "generation": None if config is None else int(config.generation),
         "epoch": ledger.epoch,
         "delete_not_before_s": ledger.delete_not_before_s,
+        "sled_id": sled_id,
         "artifacts": None if config is None else [str(x) for x in sorted(config.artifacts)],
     }
     return document.encode(fields, version=FORMAT)
 
 
-def decode_ledger(content: bytes) -> Ledger:
-    """Parse `artifact-config.json`.
+def decode_ledger(content: bytes, sled_id: str | None = None) -> Ledger:
+    """Parse `artifact-config.json`; one that names another sled than `sled_id` is none of ours.
 
     A document without `format` is the reference implementation's (generation and artifacts, no
     checksum): it is read as epoch 0 and written back in today's format.
 
     Raises:
-        Unreadable: torn, empty or altered.
+        Unreadable: torn, empty, altered, or another sled's.
         FormatTooNew: see `document.decode`.
     """
     fields = document.parse_object(content, name=LEDGER_NAME)
@@ -162,6 +163,9 @@ def decode_ledger(content: bytes) -> Ledger:
         fields = document.decode(content, name=LEDGER_NAME, newest=FORMAT)
     elif "checksum" in fields or "epoch" in fields:
         raise Unreadable(f"{LEDGER_NAME}: expected a format version, found none")
+    whose = fields.get("sled_id")
+    if None not in (whose, sled_id) and whose != sled_id:
+        raise Unreadable(f"{LEDGER_NAME} is of sled {whose}, this is sled {sled_id}")
     try:
         return _ledger_of(fields)
     except (KeyError, TypeError, OverflowError, InvalidRequest) as error:

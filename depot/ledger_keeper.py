@@ -23,12 +23,14 @@ from depot.errors import (
     DepotError,
     FormatTooNew,
     Io,
+    LedgerUnknown,
     NoConfig,
     NoDataset,
     NotFound,
     NotInConfig,
     QuotaExceeded,
 )
+from depot.grace import Grace
 from depot.ledger import (
     LEDGER_NAME,
     NO_LEDGER,
@@ -41,7 +43,7 @@ from depot.ledger import (
     encode_ledger,
     resolve,
 )
-from depot.mirror import Mirror
+from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
 from depot.pins import PINS_NAME, PinBook, decode_pins, encode_pins
 from depot.small_files import METADATA
@@ -54,6 +56,10 @@ EventSink = Callable[[str, Mapping[str, object]], None]
 T = TypeVar("T")
 _PINS: Final = f"{METADATA}/{PINS_NAME}"
 _SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
+_PINS_UNKNOWN: Final = (
+    "no dataset has pins that can be read, so nothing may be dropped or deleted: bring a dataset "
+    f"with intact pins back, or move the pins in {METADATA} away on every dataset and pin again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ class LedgerKeeper:
     Attributes:
         resolved: the state that decisions are made on.
         book: the pins.
+        pins_known: False while there are pins on some dataset and none that can be read. Then
+            nothing is dropped and nothing deleted: whatever it is, it may be pinned.
     """
 
     def __init__(
@@ -79,7 +87,10 @@ class LedgerKeeper:
     ) -> None:
         self.resolved = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
         self.book = PinBook()
+        self.pins_known = True
         self._ledger_problems: tuple[str, ...] = ()
+        self._grace = Grace(delete_grace_s)
+        self._readings: dict[int, tuple[Dataset, _Reading]] = {}
         self._mirrors = mirrors
         self._state_dir = state_dir
         self._delete_grace_s = delete_grace_s
@@ -92,7 +103,12 @@ class LedgerKeeper:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the ledgers and the witness, for the status."""
         witness = (self._witness_problem,) if self._witness_problem else ()
-        return (*self._ledger_problems, *witness)
+        pins = () if self.pins_known else (_PINS_UNKNOWN,)
+        return (*pins, *self._ledger_problems, *witness)
+
+    def deletions_held_until_s(self) -> float:
+        """Unix time before which nothing is deleted (D4); 0 when nothing holds deletions."""
+        return self._grace.held_until_s(self.resolved.ledger.delete_not_before_s)
 
     async def load(self) -> None:
         """Read the witness and every ledger, at boot.
@@ -117,7 +133,7 @@ class LedgerKeeper:
             readings = await self._read_all()
             self._adopt(readings, remembered=_settled_ledger(before))
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
-                await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger), joining)
+                await self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger), joining)
                 if self.resolved.certain:
                     await self._acknowledge(self.resolved.floor)
             if self.book.version:
@@ -137,11 +153,13 @@ class LedgerKeeper:
             changed = self._judge(proposed)
             self._mirrors.require_healthy()
             if not changed:
-                await self._spread(LEDGER_NAME, encode_ledger(self.resolved.ledger))
+                await self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger))
                 self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
                 return False
             current, now_s = self.resolved.ledger, time.time()
-            grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s)
+            await self._check_drops(current, proposed)
+            stored = self._stored() if current.config is None else frozenset()
+            grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s, stored)
             await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
             self._emit(
                 "config_changed",
@@ -191,6 +209,7 @@ class LedgerKeeper:
                     f"{len(outside)} artifact(s) of the pin, first {outside[0]}, are not in the "
                     f"config of generation {config.generation}"
                 )
+            await self._require_pins()
             await self._replace_pins(self.book.with_pin(name, artifacts))
 
     async def delete_pin(self, name: str) -> None:
@@ -201,6 +220,7 @@ class LedgerKeeper:
         """
         async with self._lock:
             self._mirrors.require_readable()
+            await self._require_pins()
             if name not in self.book.pins:
                 raise NotFound(f"no pin is named {name!r}")
             await self._replace_pins(self.book.without_pin(name))
@@ -216,12 +236,30 @@ class LedgerKeeper:
             raise
 
     async def _accept(self, ledger: Ledger) -> None:
-        await self._write(LEDGER_NAME, encode_ledger(ledger))
+        await self._write(LEDGER_NAME, self._encoded(ledger))
         await self._acknowledge(ledger.rank)
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         # What a dataset that is away knows is no better known now (G1).
         certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
         self.resolved = Resolved(standing, ledger, ledger.rank, certain)
+
+    def _stored(self) -> frozenset[ArtifactHash]:
+        return frozenset().union(*(mirror.artifacts for mirror in self._mirrors.all))
+
+    def _encoded(self, ledger: Ledger) -> bytes:
+        return encode_ledger(ledger, self._mirrors.sled_id)
+
+    async def _check_drops(self, current: Ledger, proposed: ArtifactConfig) -> None:
+        held = current.config.artifacts if current.config else frozenset()
+        if held - proposed.artifacts:
+            await self._require_pins()
+
+    async def _require_pins(self) -> None:
+        """Raise LedgerUnknown while the pins are not known; they are looked for once more."""
+        if not self.pins_known:
+            self._adopt_pins(await self._read_all())
+        if not self.pins_known:
+            raise LedgerUnknown(_PINS_UNKNOWN)
 
     async def _replace_pins(self, book: PinBook) -> None:
         await self._write(_PINS, await asyncio.to_thread(encode_pins, book))
@@ -267,7 +305,7 @@ class LedgerKeeper:
         return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
 
     async def _read_all(self) -> list[_Reading]:
-        readings = await asyncio.gather(*(_read(mirror) for mirror in self._mirrors.all))
+        readings = await asyncio.gather(*(self._reading(mirror) for mirror in self._mirrors.all))
         problems = (problem for r in readings for problem in (r.unseen, r.unpinned))
         self._ledger_problems = tuple(problem for problem in problems if problem is not None)
         return readings
@@ -279,8 +317,25 @@ class LedgerKeeper:
         # What was in force a moment ago counts even if the datasets that have it are away now.
         ledgers = found if remembered is None else [remembered, *found]
         self.resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
-        books = (reading.book for reading in readings if reading.book is not None)
+        self._adopt_pins(readings)
+
+    def _adopt_pins(self, readings: Sequence[_Reading]) -> None:
+        books = [reading.book for reading in readings if reading.book is not None]
         self.book = max((self.book, *books), key=lambda book: book.version)
+        unread = any(reading.unpinned for reading in readings)
+        self.pins_known = bool(books) or self.book.version > 0 or not unread
+
+    async def _reading(self, mirror: Mirror) -> _Reading:
+        # What is suspect was read when it was attached and nothing was written to it since. Its
+        # device may hang, and whoever waits here holds up the others (B4).
+        if mirror.state is MirrorState.SUSPECT and not mirror.joining:
+            dataset, kept = self._readings.get(mirror.index, (None, None))
+            if kept is not None and dataset is mirror.dataset:
+                return kept
+        reading = await _read(mirror, self._mirrors.sled_id)
+        if mirror.readable:
+            self._readings[mirror.index] = (mirror.dataset, reading)
+        return reading
 
 
 def _settled_ledger(resolved: Resolved) -> Ledger | None:
@@ -288,12 +343,12 @@ def _settled_ledger(resolved: Resolved) -> Ledger | None:
     return resolved.ledger if known else None
 
 
-async def _read(mirror: Mirror) -> _Reading:
+async def _read(mirror: Mirror, sled_id: str | None) -> _Reading:
     if not mirror.readable:
         return _Reading(None, unseen=f"dataset {mirror.path} is missing: {mirror.last_error}")
     try:
         book, unpinned = await _read_pins(mirror)
-        ledger, unseen = await _read_ledger(mirror)
+        ledger, unseen = await _read_ledger(mirror, sled_id)
     except FormatTooNew as error:
         mirror.detach(str(error))  # an older program must not write what it cannot read
         return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
@@ -302,10 +357,10 @@ async def _read(mirror: Mirror) -> _Reading:
     return _Reading(ledger, book, unseen, unpinned)
 
 
-async def _read_ledger(mirror: Mirror) -> tuple[Ledger | None, str | None]:
+async def _read_ledger(mirror: Mirror, sled_id: str | None) -> tuple[Ledger | None, str | None]:
     try:
         content = await mirror.read(Dataset.read_document, LEDGER_NAME)
-        return None if content is None else decode_ledger(content), None
+        return None if content is None else decode_ledger(content, sled_id), None
     except (OSError, Unreadable) as error:
         return None, f"dataset {mirror.path}: {error}"
 

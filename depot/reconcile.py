@@ -10,7 +10,6 @@ run starts from what is on the disk, so a crash in the middle leaves nothing for
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 from depot import fencing
@@ -52,7 +51,7 @@ class Reconciler:
 
     def next_grace_end_s(self) -> float:
         """Unix time when a grace period that runs now ends; 0 when none does."""
-        return self._keeper.resolved.ledger.delete_not_before_s
+        return self._keeper.deletions_held_until_s()
 
     async def _rescan(self, mirror: Mirror) -> None:
         await mirror.call(Dataset.bring_all_back)
@@ -86,10 +85,13 @@ class Reconciler:
                     mirror.record(artifact, copy)  # a reader may have missed it meanwhile
 
     def _may_delete(self, artifact: ArtifactHash) -> bool:
+        keeper = self._keeper
+        if keeper.deletions_held_until_s() or not keeper.pins_known:
+            return False
         return fencing.may_delete(
-            self._keeper.resolved,
+            keeper.resolved,
             artifact,
-            pinned=self._keeper.book.artifacts,
+            pinned=keeper.book.artifacts,
             in_flight=self._desk.in_flight,
-            now_s=time.time(),
+            now_s=keeper.resolved.ledger.delete_not_before_s,  # over, by the keeper's clocks
         )

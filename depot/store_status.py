@@ -94,7 +94,7 @@ def status_of(
         warnings=tuple(_warnings(mirrors, keeper, remirrorer)),
         puts_running=puts_running,
         missing=remirrorer.missing(),
-        deletions_held_until_s=resolved.ledger.delete_not_before_s,
+        deletions_held_until_s=keeper.deletions_held_until_s(),
     )
 
 

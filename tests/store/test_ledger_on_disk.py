@@ -529,3 +529,83 @@ async def test_a_config_that_no_dataset_can_take_is_refused_and_changes_nothing(
         assert store.config() == config(1, ONE)
         with pytest.raises(NoDataset):
             await store.put_config(config(2, TWO))
+
+
+# The first config (B4): an unreadable ledger is not an absent one
+
+
+async def fail_reading(node: Node, index: int) -> None:
+    await node.write_ledger(index, Ledger(0, config(5, ONE)))
+    node.disk(index).fail("pread", errno.EIO, name=LEDGER_NAME)
+
+
+async def fail_opening(node: Node, index: int) -> None:
+    await node.write_ledger(index, Ledger(0, config(5, ONE)))
+    node.disk(index).fail("open", errno.EIO, name=LEDGER_NAME)
+
+
+async def of_another_sled(node: Node, index: int) -> None:
+    content = encode_ledger(Ledger(0, config(5, ONE)), "another-sled")
+    await node.write_file(index, LEDGER_NAME, content)
+
+
+async def make_fifo(node: Node, index: int) -> None:
+    await off_loop(os.mkfifo, node.paths[index] / LEDGER_NAME)
+
+
+async def make_directory(node: Node, index: int) -> None:
+    await off_loop((node.paths[index] / LEDGER_NAME).mkdir)
+
+
+async def make_link(node: Node, index: int) -> None:
+    await off_loop((node.paths[index] / LEDGER_NAME).symlink_to, "/nonexistent")
+
+
+UNREADABLE: dict[str, Callable[[Node, int], Awaitable[None]]] = {
+    "a directory": make_directory,
+    "a fifo": make_fifo,
+    "a symbolic link": make_link,
+    "EIO in read": fail_reading,
+    "EIO in open": fail_opening,
+    "torn": with_file(WHOLE[: len(WHOLE) // 2]),
+    "empty": with_file(b""),
+    "zeros": with_file(bytes(4096)),
+    "of another sled": of_another_sled,
+}
+
+
+@pytest.mark.parametrize("index", [A, B])
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE.keys())
+async def test_b4_an_unreadable_ledger_is_not_an_absent_one(
+    node: Node, damage: Callable[[Node, int], Awaitable[None]], index: int
+) -> None:
+    await damage(node, index)
+    async with node.open() as store:
+        assert store.status().ledger == "unknown"
+        with pytest.raises(LedgerUnknown):
+            await store.put_config(config(1, TWO))
+        with pytest.raises(LedgerUnknown):
+            store.config()
+        assert await store.reconcile() == 0
+    assert not (await off_loop((node.paths[1 - index] / LEDGER_NAME).exists))
+
+
+async def test_b4_a_first_config_is_accepted_with_every_dataset_there_and_truly_empty(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        assert store.status().ledger == "empty"
+        await store.put_config(config(1, TWO))
+    assert await node.generation(A) == await node.generation(B) == 1
+
+
+async def test_g1_a_ledger_that_another_sled_wrote_is_not_believed_and_is_replaced(
+    node: Node,
+) -> None:
+    await generation_five(node)
+    content = encode_ledger(Ledger(0, config(9, THREE)), "another-sled")
+    await node.write_file(B, LEDGER_NAME, content)
+    async with node.open() as store:
+        assert store.config() == config(5, ONE, TWO)
+        assert any("another-sled" in warning for warning in store.status().warnings)
+    assert await node.generation(B) == 5

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 
 import pytest
 
+from depot.artifact import Generation
 from depot.errors import NotFound
-from depot.ledger import LEDGER_NAME
+from depot.ledger import LEDGER_NAME, Ledger
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,
@@ -344,3 +346,31 @@ async def test_the_grace_period_is_in_the_ledger_of_every_dataset(node: Node) ->
     assert len(ends) == 1
     assert ends.pop() > 0
     assert LEDGER_NAME in await off_loop(os.listdir, node.paths[A])
+
+
+async def test_d4_after_a_reset_a_config_that_drops_most_of_what_is_stored_waits(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(7, ONE, TWO, THREE))
+        for content in (ONE, TWO, THREE):
+            await put(store, content, generation=7)
+        await store.reset(Generation(7))
+        await store.put_config(config(1, ONE))
+        assert await store.reconcile() == 0
+        assert len(await node.names(A)) == 3
+        await store.put_config(config(2, ONE, TWO, THREE))  # taken back
+        assert await store.reconcile() == 0
+
+
+async def test_d4_a_clock_that_was_far_ahead_does_not_hold_deletions_for_ever(node: Node) -> None:
+    far_s = time.time() + 365 * 86400
+    for index in (A, B):
+        await node.write_ledger(index, Ledger(0, config(5, ONE), delete_not_before_s=far_s))
+        await node.write_file(index, str(hash_of(TWO)), TWO)
+    async with node.open(delete_grace_s=600.0) as store:
+        assert await store.reconcile() == 0
+        assert store.status().deletions_held_until_s < time.time() + 601
+    async with node.open(delete_grace_s=0.0) as store:
+        assert await store.reconcile() == 1
+        assert store.status().deletions_held_until_s == 0

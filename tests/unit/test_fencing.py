@@ -234,5 +234,13 @@ def test_a_grace_period_that_runs_goes_on(running_until_s: float, kept: int, end
     assert fencing.grace_end(current, proposed, now_s=1000.0, grace_s=600.0) == end_s
 
 
+@pytest.mark.parametrize(("kept", "graced"), [(4, False), (2, False), (1, True), (0, True)])
+def test_after_a_reset_what_is_stored_is_what_a_config_drops(kept: int, graced: bool) -> None:
+    # D4
+    reset = Ledger(1, None)
+    end_s = fencing.grace_end(reset, config(1, *FOUR[:kept]), 1000.0, 600.0, frozenset(FOUR))
+    assert end_s == (1600.0 if graced else 0.0)
+
+
 def test_a_first_config_drops_nothing() -> None:
     assert fencing.grace_end(NO_LEDGER, config(0), now_s=1000.0, grace_s=600.0) == 0.0

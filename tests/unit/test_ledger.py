@@ -260,6 +260,15 @@ def test_one_changed_character_is_never_another_ledger(at: int) -> None:
         decode_ledger(bytes(content))
 
 
+def test_a_ledger_of_another_sled_is_unreadable_and_both_are_named() -> None:
+    ledger = Ledger(0, ArtifactConfig.make(5, []))
+    content = encode_ledger(ledger, "sled-7")
+    assert decode_ledger(content, "sled-7") == decode_ledger(content) == ledger
+    assert decode_ledger(encode_ledger(ledger), "sled-7") == ledger  # from before it was written
+    with pytest.raises(Unreadable, match="sled-7, this is sled sled-9"):
+        decode_ledger(content, "sled-9")
+
+
 def test_a_newer_ledger_is_refused_with_both_formats_named() -> None:
     with pytest.raises(FormatTooNew, match=r"artifact-config\.json has format 7.* up to 1"):
         decode_ledger(b'{"generation": 5, "format": 7}')
