@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, Space
@@ -39,6 +39,21 @@ class Attachment:
     problem: OSError | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Attaching:
+    """An attach that runs, and the one future in which the event loop waits for it."""
+
+    call: Future[Attachment]
+    waiting: asyncio.Future[Attachment]
+
+    @classmethod
+    def of(cls, call: Future[Attachment]) -> Self:
+        waiting = asyncio.wrap_future(call)
+        # What went wrong is taken from `call`; left in here, asyncio would log it as lost.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return cls(call, waiting)
+
+
 class MirrorSet:
     """The mirrors of a store, in the order of the configuration.
 
@@ -59,7 +74,7 @@ class MirrorSet:
         self.sled_id = sled_id
         self._require_mountpoint = require_mountpoint
         self._disk_of = disk_of
-        self._attaching: dict[int, Future[Attachment]] = {}
+        self._attaching: dict[int, _Attaching] = {}
 
     def healthy(self) -> list[Mirror]:
         """Those that can be read and written."""
@@ -92,7 +107,7 @@ class MirrorSet:
         """
         if mirror.index not in self._attaching:
             disk = self._disk_of(mirror.path)
-            self._attaching[mirror.index] = mirror.begin(
+            begun = mirror.begin(
                 _attach,
                 mirror.path,
                 self._require_mountpoint,
@@ -100,12 +115,10 @@ class MirrorSet:
                 disk,
                 mirror.closing,
             )
+            self._attaching[mirror.index] = _Attaching.of(begun)
         # A hung attach is awaited again at the next try, never started twice.
-        attaching = self._attaching[mirror.index]
-        waiting = asyncio.wrap_future(attaching)
-        # What went wrong is taken from `attaching`; left in here, asyncio would log it as lost.
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait((waiting,), timeout=mirror.timeout_s)
+        attaching = self._attaching[mirror.index].call
+        await asyncio.wait((self._attaching[mirror.index].waiting,), timeout=mirror.timeout_s)
         if not attaching.done():
             mirror.last_error = describe_error(OSError(errno.ETIMEDOUT, ""))
             return
@@ -152,7 +165,7 @@ class MirrorSet:
     async def close(self) -> None:
         """Release every dataset."""
         for attaching in self._attaching.values():
-            attaching.add_done_callback(_close_late)
+            attaching.call.add_done_callback(_close_late)
         await asyncio.gather(*(mirror.close() for mirror in self.all))
 
     def _admit(self, mirror: Mirror, attachment: Attachment) -> None:

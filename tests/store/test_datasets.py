@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import threading
 from pathlib import Path
@@ -580,3 +581,74 @@ async def test_a_ledger_that_cannot_be_written_keeps_its_dataset_out_quietly(nod
         await check_joins_again(node, store, ONE)
     assert node.kinds().count("dataset_returned") == 1
     assert "dataset_lost" not in node.kinds()
+
+
+async def test_an_attach_that_hangs_is_waited_for_with_one_future(node: Node) -> None:
+    async with node.open(device_timeout_s=0.05) as store:
+        await node.take_away(B)
+        await store.check_datasets()
+        hang = node.disk(B).hang("statvfs")
+        await node.bring_back(B)
+        await store.check_datasets()
+        await off_loop(hang.wait_begun)
+        gc.collect()
+        before = sum(isinstance(thing, asyncio.Future) for thing in gc.get_objects())
+        for _ in range(20):
+            await store.check_datasets()
+        gc.collect()
+        after = sum(isinstance(thing, asyncio.Future) for thing in gc.get_objects())
+        assert after < before + 10
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+
+
+async def test_b4_a_suspect_dataset_that_hangs_delays_no_return_of_the_other(node: Node) -> None:
+    async with node.open(device_timeout_s=0.5) as store:
+        await store.put_config(config(1, ONE))
+        node.disk(B).fail("write", errno.EIO)
+        await put(store, ONE)
+        assert states(store) == ["healthy", "suspect"]
+        await node.take_away(A)
+        await store.check_datasets()
+        hang = node.disk(B).hang("open", name=LEDGER_NAME)
+        await node.bring_back(A)
+        await store.check_datasets()
+        assert states(store) == ["healthy", "suspect"]
+        assert not hang.begun
+        hang.let_go()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EUCLEAN])
+async def test_b4_one_file_that_cannot_be_looked_at_costs_one_copy_and_is_replaced(
+    node: Node, error: int
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        for content in (ONE, TWO):
+            await put(store, content)
+    node.disk(B).fail("stat", error, name=str(hash_of(ONE)))
+    async with node.open() as store:
+        assert states(store) == ["healthy", "healthy"]
+        assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+        node.disk(B).heal()
+        await store.remirror()
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+        assert await read_back(store, ONE) == ONE
+
+
+@pytest.mark.parametrize("call", ["listdir", "stat", "mkdir"])
+async def test_b4_looking_and_making_directories_can_fail_like_anything_else(
+    node: Node, call: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+    node.disk(B).fail(call, errno.EIO, times=3)
+    async with node.open() as store:
+        assert copies(store)[hash_of(ONE)] >= 1
+        assert await read_back(store, ONE) == ONE
+        for _ in range(4):
+            await store.check_datasets()
+        await store.remirror()
+        assert states(store) == ["healthy", "healthy"]
+        assert copies(store) == {hash_of(ONE): 2}
