@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -35,6 +36,7 @@ class Child:
     def __init__(self, pid: int, pipe: int) -> None:
         self.pid = pid
         self._pipe = pipe
+        self._lines: deque[bytes] = deque()
         self._unread = b""
         self._reaped = False
 
@@ -62,16 +64,19 @@ class Child:
             Broken: it told of a broken rule.
         """
         ends_at_s = time.monotonic() + within_s
-        while self._has_more(ends_at_s - time.monotonic()):
+        while True:
+            while self._lines:
+                event = json.loads(self._lines.popleft())
+                if event["what"] == "broken":
+                    raise Broken(event["said"])
+                yield event
+            if not self._has_more(ends_at_s - time.monotonic()):
+                return
             chunk = os.read(self._pipe, 1 << 16)
             if not chunk:
                 return
             *lines, self._unread = (self._unread + chunk).split(b"\n")
-            for line in lines:
-                event = json.loads(line)
-                if event["what"] == "broken":
-                    raise Broken(event["said"])
-                yield event
+            self._lines.extend(lines)
 
     def rest(self) -> Iterator[Event]:
         """All that the child tells up to its end.
@@ -88,15 +93,18 @@ class Child:
         if not self._reaped:
             os.kill(self.pid, signal.SIGKILL)
 
-    def reap(self) -> int:
-        """Kill what is left of it; its exit status, negative for a signal."""
-        self.kill()
-        status = 0
-        if not self._reaped:
-            _, status = os.waitpid(self.pid, 0)
-            self._reaped = True
-            os.close(self._pipe)
+    def wait(self) -> int:
+        """Wait for its end; its exit status, negative for a signal."""
+        _, status = os.waitpid(self.pid, 0)
+        self._reaped = True
+        os.close(self._pipe)
         return os.waitstatus_to_exitcode(status)
+
+    def reap(self) -> None:
+        """Kill what is left of it, if anything."""
+        self.kill()
+        if not self._reaped:
+            self.wait()
 
     def _has_more(self, wait_s: float) -> bool:
         return bool(select.select([self._pipe], [], [], max(0.0, wait_s))[0])

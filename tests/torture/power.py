@@ -24,16 +24,17 @@ from typing import Final
 
 from depot.initialise import init_datasets
 from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
-from tests.torture.child import Child, Tell
+from tests.torture.child import TIMEOUT_S, Child, Tell
 from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.disks import LoopDisk, loop_disks, opened_for_cutting
 from tests.torture.history import Event, History
 from tests.torture.judge import Places, judge_dead, judge_settled
-from tests.torture.workload import Script, live
+from tests.torture.workload import Script, glimpse, live
 
 KINDS: Final = ("ext4", "xfs")
 _STATE_KIND: Final = "ext4"
 _SECOND_CUT: Final = 0.25
+_ONE_AWAY: Final = 0.2
 _BY_TIME: Final = 0.25
 _LONGEST_S: Final = 0.05
 _STEPS: Final = 12
@@ -63,11 +64,12 @@ class Bench:
         return Places((a, b), state / "state")
 
     @contextmanager
-    def mounted(self) -> Iterator[Places]:
-        """Mount what is on the disks for the block."""
+    def mounted(self, *, without: LoopDisk | None = None) -> Iterator[Places]:
+        """Mount what is on the disks for the block, all or all but one."""
         try:
             for disk in self.disks:
-                disk.mount()
+                if disk is not without:
+                    disk.mount()
             yield self.places
         finally:
             for disk in self.disks:
@@ -110,14 +112,24 @@ def live_in_peace(places: Places, history: History, script: Script) -> None:
     Raises:
         AssertionError: a rule was broken, or it did not come to its end.
     """
-    child = Child.fork(partial(live, places, history, script))
+    listen(Child.fork(partial(live, places, history, script)), history)
+    judge_settled(places, history)
+
+
+def listen(child: Child, history: History) -> None:
+    """Take in what a child tells, which has to come to its end.
+
+    Raises:
+        AssertionError: it did not, or told of a broken rule.
+    """
     try:
         for event in child.rest():
             history.note(event)
+        # A child that has closed its pipe is at its end.
+        status = child.wait()
     finally:
-        status = child.reap()
+        child.reap()
     assert status == 0, f"the process ended with {status}"
-    judge_settled(places, history)
 
 
 def _run(plan: Plan) -> Outcome:
@@ -133,17 +145,20 @@ def _strike(ready: dict[str, Bench], seed: int, counts: Counter[str]) -> None:
     for disk in bench.disks:
         disk.restore()
     history = copy.deepcopy(bench.founded)
-    lives = 2 if rng.random() < _SECOND_CUT else 1
-    for number in range(lives):
+    for number in range(2 if rng.random() < _SECOND_CUT else 1):
         life = _Doomed(bench, history, rng, f"{seed}.{number}")
-        with bench.mounted():
+        with bench.mounted() as places:
+            if number:
+                judge_dead(places, history)
             life.run()
         counts[f"cuts of {life.victims}"] += 1
         for operation in life.interrupted:
             counts[f"in {operation}"] += 1
-        with bench.mounted() as places:
-            judge_dead(places, history)
+    if rng.random() < _ONE_AWAY:
+        with bench.mounted(without=rng.choice(bench.disks[:2])) as places:
+            listen(Child.fork(partial(glimpse, places, history)), history)
     with bench.mounted() as places:
+        judge_dead(places, history)
         live_in_peace(places, history, Script(f"{seed}.calm", _CALM_STEPS, calm=True))
 
 
@@ -165,6 +180,7 @@ class _Doomed:
         self.at_call = rng.randint(1, _CALLS)
         self.counted = rng.choice(["A", "B", "AB"])
         self.after_call = rng.random() < 0.5
+        self.once_opened = rng.random() < 0.8
         self.kill_first = rng.random() < 0.5
         self.interrupted: list[str] = ["other moments"]
         self._running: dict[int, str] = {}
@@ -175,9 +191,7 @@ class _Doomed:
         child = Child.fork(self.live)
         try:
             if self.by_time_s is not None:
-                for event in child.told(self.by_time_s):
-                    self.note(event)
-                self.cut_now(child)
+                self.cut_by_time(child, self.by_time_s)
             for event in child.rest():
                 self.note(event)
         finally:
@@ -187,8 +201,10 @@ class _Doomed:
 
     def live(self, tell: Tell) -> None:
         """In the child: live, and be cut at the call that was drawn."""
+        tell({"what": "alive"})
         a, b, _state = self.bench.disks
-        with opened_for_cutting(self._disks_of(self.victims)) as cut:
+        victims = self._disks_of(self.victims) if self.by_time_s is None else []
+        with opened_for_cutting(victims) as cut:
 
             def strike() -> None:
                 cut()
@@ -232,8 +248,16 @@ class _Doomed:
             self._cut = True
             self.interrupted = sorted(set(self._running.values())) or ["other moments"]
 
-    def cut_now(self, child: Child) -> None:
+    def cut_by_time(self, child: Child, after_s: float) -> None:
         """Cut while the child lives; with the machine it dies, a moment before or after."""
+        for event in child.told(TIMEOUT_S):
+            self.note(event)
+            if event["what"] == "found" and self.once_opened:
+                break
+            if event["what"] == "alive" and not self.once_opened:
+                break
+        for event in child.told(after_s):
+            self.note(event)
         self.note_cut()
         if self.victims == "machine" and self.kill_first:
             child.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Final
 
 from tests.torture import power
@@ -20,7 +22,11 @@ def by_name(name: str) -> Campaign:
 
 
 def run_plan(plan: Plan) -> Outcome:
-    """Do the runs of a plan, or say why they are skipped."""
+    """Do the runs of a plan, or say why they are skipped.
+
+    What was mounted is unmounted also when the process is told to end.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     try:
         return by_name(plan.campaign).run(plan)
     except Skip as reason:

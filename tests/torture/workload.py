@@ -71,6 +71,26 @@ def live(places: Places, history: History, script: Script, tell: Tell) -> None:
     asyncio.run(_Life(places, history, script, tell).run())
 
 
+def glimpse(places: Places, history: History, _tell: Tell) -> None:
+    """Open the store while a dataset is away: it may know less, but not go back (G1, D1).
+
+    Raises:
+        AssertionError: it did.
+    """
+
+    async def look() -> None:
+        opening = ArtifactStore.open(places.datasets, state_dir=places.state_dir)
+        async with await opening as store:
+            status = store.status()
+            if status.ledger in ("clear", "empty"):
+                found = (status.epoch, -1 if status.generation is None else status.generation)
+                accepted = history.accepted.position
+                assert found >= accepted, f"G1 with a dataset away: {found}, expected {accepted}"
+            await store.reconcile()
+
+    asyncio.run(look())
+
+
 class _Life:
     def __init__(self, places: Places, history: History, script: Script, tell: Tell) -> None:
         self.places = places
