@@ -24,7 +24,7 @@ import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -91,13 +91,15 @@ class Dataset:
                 raise DatasetUnusable(
                     f"{path} belongs to sled {marker.sled_id}, this is sled {sled_id}"
                 )
-            lock = _lock(root, path)
-            dataset = cls(path, os.dup(root), lock, marker, disk)
-        try:
-            dataset._clear_staging()
-        except BaseException:
-            dataset.close()  # or the next try would find the lock taken, by this process
-            raise
+            with ExitStack() as unless_attached:
+                # Or the next try would find the lock taken, by this process.
+                lock = _lock(root, path)
+                unless_attached.callback(os.close, lock)
+                held_root = os.dup(root)
+                unless_attached.callback(os.close, held_root)
+                dataset = cls(path, held_root, lock, marker, disk)
+                dataset._clear_staging()
+                unless_attached.pop_all()
         return dataset
 
     def close(self) -> None:
@@ -112,7 +114,10 @@ class Dataset:
 
     def check_identity(self) -> None:
         """Raise DatasetUnusable when the path no longer leads to this dataset."""
-        held = os.fstat(self._root)
+        try:
+            held = os.fstat(self._root)
+        except FileNotFoundError as error:  # a filesystem that keeps no removed directory
+            raise DatasetUnusable(f"{self.path} is not there any more") from error
         try:
             found = self.disk.stat_path(self.path)
             there = (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
@@ -362,9 +367,14 @@ def _lock(root_fd: int, path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
+        try:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        finally:
+            os.close(fd)
         raise DatasetBusy(f"{path} is in use by another process (pid {holder})") from error
+    except BaseException:
+        os.close(fd)
+        raise
     with suppress(OSError):  # the number is help for people; a read-only disk cannot hold it
         _leave_number(root_fd)
     return fd

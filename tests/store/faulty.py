@@ -193,6 +193,10 @@ class FaultyDisk(Disk):
         with self._meeting("listdir", _name(fd)):
             return super().listdir(fd)
 
+    def checksums_data(self, path: Path) -> bool:
+        with self._meeting("checksums_data", str(path)):
+            return super().checksums_data(path)
+
     def statvfs(self, fd: int) -> os.statvfs_result:
         with self._meeting("statvfs"):
             return super().statvfs(fd)

@@ -652,3 +652,13 @@ async def test_b4_looking_and_making_directories_can_fail_like_anything_else(
         await store.remirror()
         assert states(store) == ["healthy", "healthy"]
         assert copies(store) == {hash_of(ONE): 2}
+
+
+async def test_b4_a_dataset_whose_attach_failed_halfway_is_not_taken_for_another_process_s(
+    node: Node,
+) -> None:
+    node.disk(A).fail("checksums_data", errno.EIO, times=1)
+    async with node.open() as store:
+        assert states(store) == ["missing", "healthy"]
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
