@@ -64,12 +64,17 @@ _PINS_UNKNOWN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one mirror says; `unseen` when its ledger cannot be read, `unpinned` its pins."""
+    """What one mirror says; `unseen` when its ledger cannot be read, `unpinned` its pins.
+
+    Attributes:
+        device_failed: one of them could not be read at all, which may go better another time.
+    """
 
     ledger: Ledger | None
     book: PinBook | None = None
     unseen: str | None = None
     unpinned: str | None = None
+    device_failed: bool = False
 
 
 class LedgerKeeper:
@@ -139,7 +144,8 @@ class LedgerKeeper:
             if self.book.version:
                 await self._spread(_PINS, encode_pins(self.book), joining)
             for mirror in joining:
-                mirror.join()
+                if not self._unread_matters(readings[mirror.index]):
+                    mirror.join()
             return before.floor != self.resolved.floor
 
     async def put_config(self, proposed: ArtifactConfig) -> bool:
@@ -319,6 +325,11 @@ class LedgerKeeper:
         self.resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
         self._adopt_pins(readings)
 
+    def _unread_matters(self, reading: _Reading) -> bool:
+        """Tell whether a dataset has to be read again, at the next look, to know where we are."""
+        known = self.resolved.standing is not Standing.UNKNOWN and self.pins_known
+        return reading.device_failed and not known
+
     def _adopt_pins(self, readings: Sequence[_Reading]) -> None:
         books = [reading.book for reading in readings if reading.book is not None]
         self.book = max((self.book, *books), key=lambda book: book.version)
@@ -354,23 +365,31 @@ async def _read(mirror: Mirror, sled_id: str | None) -> _Reading:
         return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
     except DatasetUnusable as error:
         return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
-    return _Reading(ledger, book, unseen, unpinned)
+    return _Reading(
+        ledger,
+        book,
+        None if unseen is None else f"dataset {mirror.path}: {unseen}",
+        None if unpinned is None else f"dataset {mirror.path}: {unpinned}",
+        device_failed=any(isinstance(error, OSError) for error in (unseen, unpinned)),
+    )
 
 
-async def _read_ledger(mirror: Mirror, sled_id: str | None) -> tuple[Ledger | None, str | None]:
+async def _read_ledger(
+    mirror: Mirror, sled_id: str | None
+) -> tuple[Ledger | None, OSError | Unreadable | None]:
     try:
         content = await mirror.read(Dataset.read_document, LEDGER_NAME)
         return None if content is None else decode_ledger(content, sled_id), None
     except (OSError, Unreadable) as error:
-        return None, f"dataset {mirror.path}: {error}"
+        return None, error
 
 
-async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, str | None]:
+async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadable | None]:
     try:
         content = await mirror.read(Dataset.read_document, _PINS)
         return None if content is None else decode_pins(content), None
     except (OSError, Unreadable) as error:
-        return None, f"dataset {mirror.path}: {error}"
+        return None, error
 
 
 def _write_if_different(dataset: Dataset, name: str, content: bytes) -> None:

@@ -609,3 +609,14 @@ async def test_g1_a_ledger_that_another_sled_wrote_is_not_believed_and_is_replac
         assert store.config() == config(5, ONE, TWO)
         assert any("another-sled" in warning for warning in store.status().warnings)
     assert await node.generation(B) == 5
+
+
+async def test_a_ledger_that_could_not_be_read_at_boot_is_read_at_the_next_look(node: Node) -> None:
+    node.disk(A).fail("open", errno.EIO, times=1, name=LEDGER_NAME)
+    async with node.open() as store:
+        with pytest.raises(LedgerUnknown):
+            await store.put_config(config(1, ONE))
+        await store.check_datasets()
+        await store.put_config(config(1, ONE))
+        assert states(store) == ["healthy", "healthy"]
+    assert await node.generation(A) == await node.generation(B) == 1
