@@ -6,10 +6,13 @@ import signal
 import sys
 from typing import Final
 
-from tests.torture import power
+from tests.torture import kills, power
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip
 
-CAMPAIGNS: Final[tuple[Campaign, ...]] = (power.CAMPAIGN,)
+CAMPAIGNS: Final[tuple[Campaign, ...]] = (
+    power.CAMPAIGN,
+    kills.CAMPAIGN,
+)
 
 
 def by_name(name: str) -> Campaign:

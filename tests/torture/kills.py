@@ -1,0 +1,151 @@
+"""SIGKILL at a random microsecond: what a process leaves behind that dies between two instructions.
+
+Each run lives a life until it is killed, sometimes another that is killed while it picks up the
+pieces, and then a calm one that has to find everything in order. Half of the kills come a random
+time after the process began, the others right after one of its operations began, so that they fall
+into all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from depot.initialise import init_datasets
+from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.child import TIMEOUT_S, Child
+from tests.torture.history import Event, History
+from tests.torture.judge import Places, judge_dead
+from tests.torture.power import live_in_peace
+from tests.torture.workload import Script, live
+
+_LONGEST_LIFE_US: Final = 150_000
+_LONGEST_OPERATION_US: Final = 8_000
+_MOST_OPERATIONS: Final = 25
+_BY_TIME: Final = 0.3
+_AGAIN: Final = 0.25
+_CALM_STEPS: Final = 2
+_NO_END: Final = 1_000_000
+
+
+class Node:
+    """Two datasets in memory with some history, that every run begins with."""
+
+    def __init__(self, root: Path) -> None:
+        self._template = root / "template"
+        self._root = root / "node"
+        self.founded = History()
+        self.places = _places(self._root)
+        for dataset in self.places.datasets:
+            dataset.mkdir(parents=True)
+        init_datasets(self.places.datasets, sled_id="sled-under-torture")
+        live_in_peace(self.places, self.founded, Script("founding", 12, calm=True))
+        for dataset in self.places.datasets:
+            (dataset / ".sled-depot/reserve").unlink()  # large, and taken anew by every life
+        self._root.rename(self._template)
+
+    def restore(self) -> History:
+        """Begin from the start; what has happened so far."""
+        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.copytree(self._template, self._root)
+        return copy.deepcopy(self.founded)
+
+
+def _places(root: Path) -> Places:
+    return Places((root / "a", root / "b"), root / "state")
+
+
+class Doomed:
+    """One life that is killed.
+
+    Attributes:
+        interrupted: what it was doing.
+    """
+
+    def __init__(self, places: Places, history: History, rng: random.Random, seed: str) -> None:
+        self._places = places
+        self._history = history
+        self._seed = seed
+        self._running: dict[int, str] = {}
+        self._opened = False
+        self._operations = 0
+        by_time = rng.random() < _BY_TIME
+        self._after_operations = 0 if by_time else rng.randint(1, _MOST_OPERATIONS)
+        most_us = _LONGEST_LIFE_US if by_time else _LONGEST_OPERATION_US
+        self._delay_s = rng.randrange(most_us) / 1e6
+
+    @property
+    def interrupted(self) -> list[str]:
+        if not self._opened:
+            return ["opening"]
+        return sorted(set(self._running.values())) or ["other moments"]
+
+    def run(self) -> None:
+        """Live and be killed."""
+        script = Script(self._seed, _NO_END)
+        child = Child.fork(partial(live, self._places, self._history, script))
+        try:
+            self._await_moment(child)
+            child.kill()
+            for event in child.rest():
+                self._note(event)
+        finally:
+            child.reap()
+
+    def _await_moment(self, child: Child) -> None:
+        if self._after_operations:
+            for event in child.told(TIMEOUT_S):
+                self._note(event)
+                if self._operations >= self._after_operations:
+                    break
+        # What it tells stays in the pipe meanwhile: far less than a pipe holds.
+        time.sleep(self._delay_s)
+
+    def _note(self, event: Event) -> None:
+        self._history.note(event)
+        match event["what"]:
+            case "begun":
+                self._running[event["id"]] = event["op"]
+                self._operations += 1
+            case "done" | "refused" | "failed":
+                self._running.pop(event["id"])
+            case "found":
+                self._opened = True
+            case _:
+                pass
+
+
+def _strike(node: Node, seed: int, counts: Counter[str]) -> None:
+    rng = random.Random(seed)
+    history = node.restore()
+    for number in range(2 if rng.random() < _AGAIN else 1):
+        life = Doomed(node.places, history, rng, f"{seed}.{number}")
+        life.run()
+        counts["kills"] += 1
+        for operation in life.interrupted:
+            counts[f"in {operation}"] += 1
+        judge_dead(node.places, history)
+    live_in_peace(node.places, history, Script(f"{seed}.calm", _CALM_STEPS, calm=True))
+
+
+def _run(plan: Plan) -> Outcome:
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(dir=images_dir()) as root:
+        node = Node(Path(root))
+        return strike_each(plan, lambda seed: _strike(node, seed, counts), counts)
+
+
+CAMPAIGN: Final = Campaign(
+    name="kill",
+    about="SIGKILL at a random microsecond",
+    runs=2_000,
+    slice_runs=40,
+    run=_run,
+)
