@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -106,12 +106,20 @@ class Campaign:
     alone: bool = False
 
 
-def strike_each(plan: Plan, strike: Callable[[int], None], counts: Counter[str]) -> Outcome:
-    """Call `strike` with the seed of each run; whatever it raises is a violation of that run."""
+def strike_each(
+    plan: Plan,
+    strike: Callable[[int], None],
+    counts: Counter[str],
+    seeds: Iterable[int] | None = None,
+) -> Outcome:
+    """Call `strike` with the seed of each run; whatever it raises is a violation of that run.
+
+    `seeds` are for campaigns that do not draw theirs.
+    """
     violations: list[Violation] = []
     runs = 0
     begun_s = time.monotonic()
-    for seed in plan.seeds():
+    for seed in plan.seeds() if seeds is None else seeds:
         runs += 1
         before = _held()
         try:

@@ -146,6 +146,6 @@ CAMPAIGN: Final = Campaign(
     name="kill",
     about="SIGKILL at a random microsecond",
     runs=2_000,
-    slice_runs=40,
+    slice_runs=20,
     run=_run,
 )
