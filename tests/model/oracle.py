@@ -32,6 +32,8 @@ class Sled:
     witness: Ledger | None = None
     pins: Pins = field(default_factory=Pins)
     puts: list[OpenPut] = field(default_factory=list)
+    grace: bool = True
+    """Whether a grace may last at all: one that an earlier setting began lasts no longer."""
 
     @property
     def attached(self) -> list[Slot]:
@@ -40,6 +42,10 @@ class Sled:
     @property
     def wanted(self) -> frozenset[str] | None:
         return self.ledger.artifacts if self.standing == "clear" else None
+
+    @property
+    def stored(self) -> frozenset[str]:
+        return frozenset(name for slot in self.attached for name in slot.copies)
 
     def counts(self, name: str) -> int:
         return sum(slot.good(name) for slot in self.slots)
@@ -152,8 +158,9 @@ class Sled:
                 return errors.ConfigGeneration
             if self.pins.artifacts - artifacts:
                 return errors.ArtifactInUse
-        dropped = self.ledger.artifacts - artifacts
-        mass = grace and 2 * len(dropped) > len(self.ledger.artifacts)
+        # D4; after a reset, what is stored is what there is to drop.
+        held = self.ledger.artifacts if self.ledger.generation >= 0 else self.stored
+        mass = grace and 2 * len(held - artifacts) > len(held)
         return self._accept(
             Ledger(floor.epoch, generation, artifacts, graced=mass or self.ledger.graced)
         )
@@ -302,7 +309,7 @@ class Sled:
 
     def may_delete(self, name: str) -> bool:
         """D1 and D4."""
-        if self.wanted is None or self.ledger.graced or name in self.wanted:
+        if self.wanted is None or name in self.wanted or (self.ledger.graced and self.grace):
             return False
         return name not in self.pins.artifacts and all(put.name != name for put in self.puts)
 

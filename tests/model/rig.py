@@ -97,7 +97,7 @@ class Rig:
         return self.root / "state"
 
     def open(self, *, grace: bool) -> None:
-        self.grace = grace
+        self.grace = self.sled.grace = grace
         options = StoreOptions(
             quota_bytes=oracle.QUOTA_BYTES,
             max_artifact_size_bytes=oracle.MAX_ARTIFACT_BYTES,
