@@ -31,7 +31,8 @@ from typing import Final, Self
 
 from depot import small_files
 from depot.artifact import ArtifactHash
-from depot.disk import SYSTEM, Disk
+from depot.disk import SYSTEM, Disk, SyncFailed
+from depot.durability import Durability
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
 from depot.marker import MARKER_NAME, Marker, decode_marker
 from depot.small_files import METADATA, directory, exists, make_directory, open_root, sync_directory
@@ -68,6 +69,7 @@ class Dataset:
         self.device_id = os.fstat(root_fd).st_dev
         self.checksums_data = disk.checksums_data(path)
         self.verifications = Verifications()
+        self.durability = Durability()
         self._root = root_fd
         self._lock = lock_fd
 
@@ -172,11 +174,38 @@ class Dataset:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         return self.disk.open(name, flags, 0o444, dir_fd=self._root), name
 
+    def sync(self, fd: int) -> None:
+        """Make a staged file durable.
+
+        Raises:
+            SyncFailed: the file is worthless; never try again.
+        """
+        with self.durability.syncing(names=False):
+            small_files.sync_file(fd, self.disk)
+
     def commit(self, staged: str, artifact: ArtifactHash) -> None:
-        """Give a staged, synced file its name, durably; replaces what stands there."""
+        """Give a staged, synced file its name, durably; replaces what stands there.
+
+        Raises:
+            SyncFailed: the name is not durable. It is taken back, and not counted until it is.
+        """
         self.check_identity()
-        self.disk.rename(staged, str(artifact), dir_fd=self._root)
-        self.disk.fsync_directory(self._root)
+        try:
+            with self.durability.naming(artifact), self.durability.syncing(names=True):
+                self.disk.rename(staged, str(artifact), dir_fd=self._root)
+                small_files.sync_names(self._root, self.disk)
+        except SyncFailed:
+            with suppress(OSError):
+                self.disown_names()
+            raise
+
+    def disown_names(self) -> None:
+        """Remove every name that could not be made durable: a later sync proves nothing of it."""
+        self.durability.disown(lambda artifact: self.discard(str(artifact)))
+
+    def sync_failures(self) -> int:
+        """How many syncs have failed since the dataset was attached."""
+        return self.durability.failures
 
     def discard(self, staged: str) -> None:
         """Remove a staged file, if it is still there."""
@@ -234,11 +263,13 @@ class Dataset:
             raise
 
     def artifact_size(self, artifact: ArtifactHash) -> int | None:
-        """Size in bytes of the file under the artifact's name; None when there is none.
+        """Size in bytes of the file under the artifact's name; None when none is there for good.
 
         A file that cannot even be looked at counts as empty, which no copy is: one bad sector is
         no reason to do without all the others.
         """
+        if not self.durability.is_certain(artifact):
+            return None
         try:
             found = self.disk.stat(str(artifact), dir_fd=self._root)
         except FileNotFoundError:
@@ -265,24 +296,43 @@ class Dataset:
         """
         self.check_identity()
         try:
-            small_files.write_document(self._root, name, content, self.disk)
+            self._write_document(name, content)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             with suppress(FileNotFoundError):
                 self.disk.unlink(RESERVE, dir_fd=self._root)
-            small_files.write_document(self._root, name, content, self.disk)
+            self._write_document(name, content)
             # At once: the document before it is gone, and nobody may take the room (Q2).
             self.refill_reserve()
+
+    def ensure_document(self, name: str, content: bytes) -> None:
+        """Have a small file hold `content`, durably.
+
+        What can be read there is no proof of that: memory gives back what a failed sync, or a
+        process that was killed before its sync, never brought to the device. So it is written
+        unless this very content was written before and nothing failed since.
+        """
+        self.check_identity()
+        if self.durability.has_written(name, content):
+            with suppress(OSError):  # what cannot be read is replaced
+                if self.read_document(name) == content:
+                    return
+        self.write_document(name, content)
+
+    def _write_document(self, name: str, content: bytes) -> None:
+        with self.durability.syncing(names=True):
+            small_files.write_document(self._root, name, content, self.disk)
+        self.durability.wrote(name, content)
 
     def probe(self) -> None:
         """Prove that a file can be created, synced and removed, and refill the reserve."""
         fd, name = self.stage()
         try:
             small_files.write_all(fd, memoryview(b"probe"), self.disk)
-            self.disk.fsync(fd)
+            self.sync(fd)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, SyncFailed) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         finally:
             os.close(fd)

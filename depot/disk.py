@@ -16,6 +16,13 @@ from typing import Final
 from depot import filesystem
 
 
+class SyncFailed(OSError):
+    """A sync failed: memory may hold, and give back, what the device never got.
+
+    Whatever was to be made durable is worthless now, and no second sync tells otherwise.
+    """
+
+
 class Disk:
     """The operating system's calls, unchanged."""
 

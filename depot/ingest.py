@@ -82,7 +82,7 @@ class StagedFile:
         fd, self._fd = self._fd, -1
         try:
             os.fchmod(fd, 0o444)
-            self.dataset.disk.fsync(fd)
+            self.dataset.sync(fd)
         finally:
             os.close(fd)
 
@@ -118,7 +118,7 @@ class StagedFile:
         # Without direct I/O, dirty pages pile up into one long fsync at the end.
         self._unsynced_bytes += size_bytes
         if not self._direct and self._unsynced_bytes >= SYNC_EVERY_BYTES:
-            self.dataset.disk.fsync(self._fd)
+            self.dataset.sync(self._fd)
             self._unsynced_bytes = 0
 
 

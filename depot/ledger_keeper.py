@@ -295,7 +295,7 @@ class LedgerKeeper:
 
     async def _spread(self, name: str, content: bytes, joining: Sequence[Mirror] = ()) -> None:
         # A failure has moved the mirror's state already; its return brings it here again.
-        await self._each(lambda m: m.call(_write_if_different, name, content), joining)
+        await self._each(lambda m: m.call(Dataset.ensure_document, name, content), joining)
 
     async def _each(
         self, work: Callable[[Mirror], Awaitable[None]], joining: Sequence[Mirror] = ()
@@ -390,13 +390,3 @@ async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadab
         return None if content is None else decode_pins(content), None
     except (OSError, Unreadable) as error:
         return None, error
-
-
-def _write_if_different(dataset: Dataset, name: str, content: bytes) -> None:
-    dataset.check_identity()
-    try:
-        if dataset.read_document(name) == content:
-            return
-    except OSError:
-        pass  # whatever stands there cannot be read: the rename below replaces it
-    dataset.write_document(name, content)

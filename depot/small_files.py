@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from depot.disk import SYSTEM, Disk
+from depot.disk import SYSTEM, Disk, SyncFailed
 from depot.errors import DatasetUnusable
 
 METADATA: Final = ".sled-depot"
@@ -82,7 +82,7 @@ def write_document(root_fd: int, name: str, content: bytes, disk: Disk = SYSTEM)
     try:
         try:
             write_all(fd, memoryview(content), disk)
-            disk.fsync(fd)
+            sync_file(fd, disk)
         finally:
             os.close(fd)
         disk.rename(staged, name, dir_fd=root_fd)
@@ -99,10 +99,34 @@ def write_all(fd: int, content: memoryview, disk: Disk = SYSTEM) -> None:
         content = content[disk.write(fd, content) :]
 
 
+def sync_file(fd: int, disk: Disk = SYSTEM) -> None:
+    """Make a file durable.
+
+    Raises:
+        SyncFailed: it is not.
+    """
+    try:
+        disk.fsync(fd)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from error
+
+
 def sync_directory(root_fd: int, name: str, disk: Disk = SYSTEM) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable.
+
+    Raises:
+        SyncFailed: they are not.
+    """
     with directory(root_fd, name, disk) as fd:
+        sync_names(fd, disk)
+
+
+def sync_names(fd: int, disk: Disk = SYSTEM) -> None:
+    """Make the names in an open directory durable; see `sync_directory`."""
+    try:
         disk.fsync_directory(fd)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from error
 
 
 @contextmanager
