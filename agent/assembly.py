@@ -185,6 +185,7 @@ def store_options(settings: Settings) -> StoreOptions:
         device_timeout_s=storage.device_timeout_s,
         verify_reads=VerifyReads(storage.verify_reads),
         sled_id=settings.sled_id,
+        checksum_state=settings.debug.checksum_state,
     )
 
 

@@ -2,7 +2,7 @@
 
 Keeps G1 to G4 with `depot.ledger` and `depot.fencing` deciding: a config is on every healthy
 dataset, durable, before it is acknowledged or acted on; the witness follows before the answer. One
-lock orders every change; readers look at `resolved` and `book`, which are replaced whole.
+lock orders every change; readers look at `resolved` and `book`, rows of the state store.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
 from depot.pins import PINS_NAME, PinBook, decode_pins, encode_pins
 from depot.small_files import METADATA
+from depot.state import StateStore, Table
 from depot.state_dir import StateDir
 from depot.worker import describe_error, full_disk
 
@@ -55,6 +56,7 @@ EventSink = Callable[[str, Mapping[str, object]], None]
 
 T = TypeVar("T")
 _PINS: Final = f"{METADATA}/{PINS_NAME}"
+_CURRENT: Final = "current"
 _SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
 _PINS_UNKNOWN: Final = (
     "no dataset has pins that can be read, so nothing may be dropped or deleted: bring a dataset "
@@ -77,22 +79,31 @@ class _Reading:
     device_failed: bool = False
 
 
-class LedgerKeeper:
-    """Owns what this node has accepted.
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The pins, and whether they are all there are; see `LedgerKeeper.pins_known`."""
 
-    Attributes:
-        resolved: the state that decisions are made on.
-        book: the pins.
-        pins_known: False while there are pins on some dataset and none that can be read. Then
-            nothing is dropped and nothing deleted: whatever it is, it may be pinned.
-    """
+    book: PinBook
+    known: bool = True
+
+
+class LedgerKeeper:
+    """Owns what this node has accepted."""
 
     def __init__(
-        self, mirrors: MirrorSet, state_dir: StateDir, *, delete_grace_s: float, on_event: EventSink
+        self,
+        mirrors: MirrorSet,
+        state_dir: StateDir,
+        *,
+        state: StateStore,
+        delete_grace_s: float,
+        on_event: EventSink,
     ) -> None:
-        self.resolved = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
-        self.book = PinBook()
-        self.pins_known = True
+        self._store = state
+        self._ledger: Table[str, Resolved] = state.table("ledger")
+        self._pins: Table[str, Pins] = state.table("pins")
+        unknown = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
+        self._keep(unknown, Pins(PinBook()))
         self._ledger_problems: tuple[str, ...] = ()
         self._grace = Grace(delete_grace_s)
         self._readings: dict[int, tuple[Dataset, _Reading]] = {}
@@ -103,6 +114,24 @@ class LedgerKeeper:
         self._lock = asyncio.Lock()
         self._witness: Rank | None = None
         self._witness_problem: str | None = None
+
+    @property
+    def resolved(self) -> Resolved:
+        """The state that decisions are made on."""
+        return self._ledger[_CURRENT]
+
+    @property
+    def book(self) -> PinBook:
+        """The pins."""
+        return self._pins[_CURRENT].book
+
+    @property
+    def pins_known(self) -> bool:
+        """False while there are pins on some dataset and none that can be read.
+
+        Then nothing is dropped and nothing deleted: whatever it is, it may be pinned.
+        """
+        return self._pins[_CURRENT].known
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -247,7 +276,7 @@ class LedgerKeeper:
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         # What a dataset that is away knows is no better known now (G1).
         certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
-        self.resolved = Resolved(standing, ledger, ledger.rank, certain)
+        self._keep(Resolved(standing, ledger, ledger.rank, certain), self._pins[_CURRENT])
 
     def _stored(self) -> frozenset[ArtifactHash]:
         return frozenset().union(*(mirror.artifacts for mirror in self._mirrors.all))
@@ -263,13 +292,19 @@ class LedgerKeeper:
     async def _require_pins(self) -> None:
         """Raise LedgerUnknown while the pins are not known; they are looked for once more."""
         if not self.pins_known:
-            self._adopt_pins(await self._read_all())
+            readings = await self._read_all()
+            self._keep(self.resolved, self._pins_after(readings))
         if not self.pins_known:
             raise LedgerUnknown(_PINS_UNKNOWN)
 
     async def _replace_pins(self, book: PinBook) -> None:
         await self._write(_PINS, await asyncio.to_thread(encode_pins, book))
-        self.book = book
+        self._keep(self.resolved, Pins(book, known=self.pins_known))
+
+    def _keep(self, resolved: Resolved, pins: Pins) -> None:
+        with self._store.transaction() as change:
+            change.put(self._ledger, _CURRENT, resolved)
+            change.put(self._pins, _CURRENT, pins)
 
     async def _acknowledge(self, rank: Rank) -> None:
         if rank == self._witness and self._witness_problem is None:
@@ -322,19 +357,19 @@ class LedgerKeeper:
         absent = len(readings) - len(found) - unseen
         # What was in force a moment ago counts even if the datasets that have it are away now.
         ledgers = found if remembered is None else [remembered, *found]
-        self.resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
-        self._adopt_pins(readings)
+        resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
+        self._keep(resolved, self._pins_after(readings))
 
     def _unread_matters(self, reading: _Reading) -> bool:
         """Tell whether a dataset has to be read again, at the next look, to know where we are."""
         known = self.resolved.standing is not Standing.UNKNOWN and self.pins_known
         return reading.device_failed and not known
 
-    def _adopt_pins(self, readings: Sequence[_Reading]) -> None:
+    def _pins_after(self, readings: Sequence[_Reading]) -> Pins:
         books = [reading.book for reading in readings if reading.book is not None]
-        self.book = max((self.book, *books), key=lambda book: book.version)
+        book = max((self.book, *books), key=lambda book: book.version)
         unread = any(reading.unpinned for reading in readings)
-        self.pins_known = bool(books) or self.book.version > 0 or not unread
+        return Pins(book, known=bool(books) or book.version > 0 or not unread)
 
     async def _reading(self, mirror: Mirror) -> _Reading:
         # What is suspect was read when it was attached and nothing was written to it since. Its

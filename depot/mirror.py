@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -26,6 +26,7 @@ from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, Space
 from depot.errors import DatasetUnusable
 from depot.quota import Quota
+from depot.state import StateStore, Table
 from depot.worker import DaemonThreads, describe_error, full_disk
 
 P = ParamSpec("P")
@@ -60,6 +61,37 @@ class Copy:
     damaged: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a dataset is, as far as its mirror knows.
+
+    Attributes:
+        joining: it can be written again, but what it says was not read yet.
+        full: the last write found no room.
+        last_error: for people; None when nothing is wrong.
+    """
+
+    state: MirrorState = MirrorState.MISSING
+    joining: bool = False
+    full: bool = False
+    last_error: str | None = None
+
+    def after(self, error: OSError) -> Condition:
+        """The condition once an operation has failed like this."""
+        if isinstance(error, FileNotFoundError):
+            return self
+        if full_disk(error):
+            return replace(self, full=True, last_error=describe_error(error))
+        lost = self.state is MirrorState.HEALTHY
+        return replace(
+            self,
+            state=MirrorState.SUSPECT if lost else self.state,
+            joining=False,
+            last_error=describe_error(error),
+        )
+
+
+_UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
 
 
@@ -68,11 +100,11 @@ class Mirror:
 
     Args:
         index: its place in the configuration.
+        state: where what is known of the dataset is kept.
         on_transition: told after each change of state.
 
     Attributes:
-        revision: raised whenever `artifacts` or the state changes, so that what is derived from
-            them can be kept until then.
+        artifacts: every copy on the dataset, good or not.
         closing: the last dataset's release, which gives up its lock.
     """
 
@@ -81,20 +113,18 @@ class Mirror:
         index: int,
         path: Path,
         *,
+        state: StateStore,
         quota_bytes: int,
         device_timeout_s: float,
         on_transition: Transition,
     ) -> None:
         self.index = index
         self.path = path
-        self.artifacts: dict[ArtifactHash, Copy] = {}
-        self.revision = 0
+        self.artifacts: Table[ArtifactHash, Copy] = state.table(f"copies on dataset {index + 1}")
+        self._conditions: Table[int, Condition] = state.table("datasets")
+        self._spaces: Table[int, Space] = state.table("space")
+        self.store = state
         self.quota = Quota(quota_bytes)
-        self.space: Space | None = None
-        self.full = False
-        self.last_error: str | None = None
-        self.state = MirrorState.MISSING
-        self.joining = False
         self.closing: Future[None] | None = None
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
@@ -103,14 +133,58 @@ class Mirror:
         self._threads = DaemonThreads(f"dataset-{index}", THREADS)
 
     @property
+    def condition(self) -> Condition:
+        """Everything about its state, as of one moment."""
+        return self._conditions.get(self.index, _UNKNOWN)
+
+    @property
+    def state(self) -> MirrorState:
+        """How far it can be used."""
+        return self.condition.state
+
+    @property
+    def joining(self) -> bool:
+        """It can be written again, but what it says was not read yet."""
+        return self.condition.joining
+
+    @property
+    def full(self) -> bool:
+        """The last write found no room."""
+        return self.condition.full
+
+    @property
+    def last_error(self) -> str | None:
+        """What went wrong last, for people."""
+        return self.condition.last_error
+
+    @last_error.setter
+    def last_error(self, last_error: str) -> None:
+        self._become(replace(self.condition, last_error=last_error))
+
+    @property
+    def space(self) -> Space | None:
+        """What the filesystem said when it was last asked."""
+        return self._spaces.get(self.index)
+
+    @space.setter
+    def space(self, space: Space) -> None:
+        with self.store.transaction() as change:
+            change.put(self._spaces, self.index, space)
+
+    @property
+    def revision(self) -> int:
+        """Raised whenever `artifacts` or a condition changes: what is derived keeps until then."""
+        return max(self.artifacts.revision, self._conditions.revision)
+
+    @property
     def healthy(self) -> bool:
         """Can be read and written."""
-        return self.state is MirrorState.HEALTHY
+        return self.condition.state is MirrorState.HEALTHY
 
     @property
     def readable(self) -> bool:
         """Can be read."""
-        return self.state is not MirrorState.MISSING
+        return self.condition.state is not MirrorState.MISSING
 
     @property
     def dataset(self) -> Dataset:
@@ -121,10 +195,7 @@ class Mirror:
 
     def good_copy(self, artifact: ArtifactHash) -> Copy | None:
         """The artifact's copy here, unless it is known to be damaged or cannot be whole."""
-        copy = self.artifacts.get(artifact)
-        if copy is None or copy.damaged or not self.readable:
-            return None
-        return None if copy.size_bytes == 0 and artifact != EMPTY_ARTIFACT else copy
+        return good_in(self.artifacts.rows, artifact) if self.readable else None
 
     def room_for(self, size_bytes: int) -> bool:
         """Tell whether the filesystem, as last asked, has the bytes and an inode."""
@@ -170,55 +241,39 @@ class Mirror:
             return
         if isinstance(error, DatasetUnusable):
             self.detach(str(error))
-        elif isinstance(error, FileNotFoundError):
-            pass
-        elif full_disk(error):
-            self.full = True
-            self.last_error = describe_error(error)
         else:
-            self.last_error = describe_error(error)
-            self.joining = False
-            if self.state is MirrorState.HEALTHY:
-                self._move(MirrorState.SUSPECT)
+            self._become(self.condition.after(error))
 
     def attached(
         self, dataset: Dataset, sizes: dict[ArtifactHash, int], problem: OSError | None
     ) -> None:
         """Take over a dataset that was opened, with what a scan found and why it is not written."""
         self._dataset = dataset
-        self.revision += 1
-        self.artifacts = {artifact: Copy(size) for artifact, size in sizes.items()}
         self.quota.set_used(sum(sizes.values()))
-        self._move(MirrorState.SUSPECT)
-        self.recovered()
-        if problem is not None:
-            self.failed(problem)
+        condition = Condition(MirrorState.SUSPECT, joining=True)
+        self._become(
+            condition if problem is None else condition.after(problem),
+            {artifact: Copy(size) for artifact, size in sizes.items()},
+        )
 
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""
-        self.last_error = None
-        self.full = False
-        self.joining = True
+        self._become(replace(self.condition, last_error=None, full=False, joining=True))
 
     def join(self) -> None:
         """What a recovered dataset says is known: it may be written to."""
         if self.joining:
-            self.joining = False
-            self._move(MirrorState.HEALTHY)
+            self._become(replace(self.condition, joining=False, state=MirrorState.HEALTHY))
 
     def detach(self, reason: str) -> None:
         """Let go of the dataset."""
-        self.last_error = reason
-        self.joining = False
-        self.revision += 1
-        self.artifacts = {}
-        self.quota.set_used(0)
-        self.space = None
         dataset, self._dataset = self._dataset, None
         if dataset is not None:
             # Closing can hang on a dead device, so it is the mirror's threads' work too.
             self.closing = self._threads.submit(dataset.close)
-        self._move(MirrorState.MISSING)
+        self.quota.set_used(0)
+        gone = Condition(MirrorState.MISSING, full=self.full, last_error=reason)
+        self._become(gone, {})
 
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a call in the mirror's threads without waiting for it."""
@@ -234,13 +289,7 @@ class Mirror:
 
     def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""
-        self.revision += 1
-        before = self.artifacts.get(artifact)
-        self.quota.add_used((copy.size_bytes if copy else 0) - (before.size_bytes if before else 0))
-        if copy is None:
-            self.artifacts.pop(artifact, None)
-        else:
-            self.artifacts[artifact] = copy
+        record_all((self,), artifact, copy)
 
     async def close(self) -> None:
         """Release the dataset, or leave it behind if its device hangs, and let the threads end."""
@@ -248,14 +297,46 @@ class Mirror:
             with suppress(OSError):
                 await self._threads.call(self.timeout_s, self._dataset.close)
             self._dataset = None
-        self.state, self.last_error = MirrorState.MISSING, "closed"
+        with self.store.transaction() as change:  # the end, not a loss: nobody is told
+            change.put(self._conditions, self.index, Condition(last_error="closed"))
         self._threads.close()
 
-    def _move(self, state: MirrorState) -> None:
-        self.revision += 1
-        before, self.state = self.state, state
-        if before is not state:
-            self._on_transition(self, before, state)
+    def _become(self, after: Condition, copies: Mapping[ArtifactHash, Copy] | None = None) -> None:
+        """Commit a condition, and with it what the dataset holds if that is new too."""
+        before = self.condition
+        with self.store.transaction() as change:
+            if copies is not None:
+                change.replace(self.artifacts, copies)
+            if after.state is MirrorState.MISSING:
+                change.delete(self._spaces, self.index)
+            if after != before:
+                change.put(self._conditions, self.index, after)
+        if before.state is not after.state:
+            self._on_transition(self, before.state, after.state)
+
+
+def good_in(copies: Mapping[ArtifactHash, Copy], artifact: ArtifactHash) -> Copy | None:
+    """The artifact's copy among these, unless it is known to be damaged or cannot be whole."""
+    copy = copies.get(artifact)
+    if copy is None or copy.damaged:
+        return None
+    return None if copy.size_bytes == 0 and artifact != EMPTY_ARTIFACT else copy
+
+
+def record_all(mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy | None) -> None:
+    """Note on several mirrors at once that a copy appeared, changed or left."""
+    if not mirrors:
+        return
+    befores = [mirror.artifacts.get(artifact) for mirror in mirrors]
+    with mirrors[0].store.transaction() as change:
+        for mirror in mirrors:
+            if copy is None:
+                change.delete(mirror.artifacts, artifact)
+            else:
+                change.put(mirror.artifacts, artifact, copy)
+    for mirror, before in zip(mirrors, befores, strict=True):
+        size_bytes = copy.size_bytes if copy else 0
+        mirror.quota.add_used(size_bytes - (before.size_bytes if before else 0))
 
 
 def _close_opened(opening: Future[tuple[int, int]]) -> None:

@@ -31,7 +31,7 @@ from depot.errors import (
     TooLarge,
 )
 from depot.ingest import Ingested, StagedFile
-from depot.mirror import Copy, Mirror
+from depot.mirror import Copy, Mirror, record_all
 from depot.quota import Reservation
 from depot.reader import keep_digests
 from depot.sources import Source
@@ -222,8 +222,8 @@ class Put:
             except DepotError:
                 await self._take_back(landed, copy)
                 raise
-            for index in landed:
-                self._desk.mirrors.all[index].record(self._artifact, copy)
+            # In one step: nobody sees the artifact on one dataset and not yet on the other.
+            record_all([self._desk.mirrors.all[i] for i in landed], self._artifact, copy)
             await self._keep_digests(ingested, landed)
         self.release()
         return landed

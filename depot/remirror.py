@@ -18,6 +18,7 @@ from depot.put import Stored
 from depot.put_desk import PutDesk
 from depot.reader import Reader
 from depot.sources import FileSource
+from depot.state import StateStore, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,16 @@ class Remirrorer:
     """
 
     def __init__(
-        self, mirrors: MirrorSet, keeper: LedgerKeeper, desk: PutDesk, reader: Reader
+        self,
+        mirrors: MirrorSet,
+        keeper: LedgerKeeper,
+        desk: PutDesk,
+        reader: Reader,
+        *,
+        state: StateStore,
     ) -> None:
-        self.failures: dict[ArtifactHash, str] = {}
+        self.failures: Table[ArtifactHash, str] = state.table("heal failures")
+        self._store = state
         self._mirrors = mirrors
         self._keeper = keeper
         self._desk = desk
@@ -64,7 +72,8 @@ class Remirrorer:
 
     async def run_once(self) -> int:
         """Try every artifact that a healthy dataset lacks; the number healed."""
-        self.failures = {}
+        with self._store.transaction() as change:
+            change.replace(self.failures, {})
         healed = 0
         for artifact in self.under_replicated():
             if self._lacking(artifact) and not self._desk.in_flight[artifact]:
@@ -79,7 +88,7 @@ class Remirrorer:
         try:
             return await self._heal(artifact, config.generation, copies[0].size_bytes)
         except (DepotError, OSError) as error:
-            self.failures[artifact] = str(error)
+            self._fail(artifact, str(error))
             return False
 
     async def _heal(self, artifact: ArtifactHash, generation: Generation, size_bytes: int) -> bool:
@@ -99,7 +108,11 @@ class Remirrorer:
 
     def _note(self, artifact: ArtifactHash, stored: Stored) -> None:
         if stored.failures:
-            self.failures[artifact] = "; ".join(stored.failures)
+            self._fail(artifact, "; ".join(stored.failures))
+
+    def _fail(self, artifact: ArtifactHash, why: str) -> None:
+        with self._store.transaction() as change:
+            change.put(self.failures, artifact, why)
 
     def _count(self, wanted: Iterable[ArtifactHash]) -> Lacks:
         copies = {artifact: len(self._good(artifact)) for artifact in wanted}

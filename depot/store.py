@@ -24,11 +24,12 @@ from typing import Self
 
 from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.checked_state import make_state
 from depot.disk import DiskOf, system_disk
 from depot.errors import ConfigNotFound, NoConfig
 from depot.ingest import Ingestor
 from depot.ledger_keeper import EventSink, LedgerKeeper
-from depot.mirror import Mirror, MirrorState
+from depot.mirror import Mirror, MirrorState, good_in
 from depot.mirrors import MirrorSet
 from depot.put import Put
 from depot.put_desk import PutDesk, PutLimits
@@ -55,6 +56,8 @@ class StoreOptions:
         watch_interval_s: how often each dataset is looked at.
         verify_reads: whether the depot checks bytes before they leave.
         sled_id: expected in the markers; None: whatever they say.
+        checksum_state: find rows that are changed in place; many times slower, see
+            `depot.checked_state`.
     """
 
     quota_bytes: int = 20 * GIB
@@ -69,6 +72,7 @@ class StoreOptions:
     watch_interval_s: float = 5.0
     verify_reads: VerifyReads = VerifyReads.AUTO
     sled_id: str | None = None
+    checksum_state: bool = False
 
 
 def _ignore_event(_kind: str, _fields: Mapping[str, object]) -> None:
@@ -76,7 +80,11 @@ def _ignore_event(_kind: str, _fields: Mapping[str, object]) -> None:
 
 
 class ArtifactStore:
-    """Artifacts on mirrored datasets, under one config. Make one with `open`."""
+    """Artifacts on mirrored datasets, under one config. Make one with `open`.
+
+    Attributes:
+        state: everything the store knows; whoever is composed with it may keep tables there too.
+    """
 
     def __init__(
         self,
@@ -92,10 +100,12 @@ class ArtifactStore:
         self._state_dir = state_dir
         self._reconcile_wanted = asyncio.Event()
         self._remirror_wanted = asyncio.Event()
+        self.state = make_state(checksummed=options.checksum_state)
         mirrors = [
             Mirror(
                 index,
                 path,
+                state=self.state,
                 quota_bytes=options.quota_bytes,
                 device_timeout_s=options.device_timeout_s,
                 on_transition=self._on_transition,
@@ -109,7 +119,11 @@ class ArtifactStore:
             disk_of=disk_of,
         )
         self._keeper = LedgerKeeper(
-            self._mirrors, state_dir, delete_grace_s=options.delete_grace_s, on_event=on_event
+            self._mirrors,
+            state_dir,
+            state=self.state,
+            delete_grace_s=options.delete_grace_s,
+            on_event=on_event,
         )
         self._ingestor = Ingestor(
             # One more than can be admitted: re-mirroring works beside puts and copies.
@@ -127,7 +141,9 @@ class ArtifactStore:
         self._reader = Reader(
             self._mirrors, options.verify_reads, on_damage=self._remirror_wanted.set
         )
-        self._remirrorer = Remirrorer(self._mirrors, self._keeper, self._desk, self._reader)
+        self._remirrorer = Remirrorer(
+            self._mirrors, self._keeper, self._desk, self._reader, state=self.state
+        )
         self._watch = Watch(
             self._mirrors, interval_s=options.watch_interval_s, on_return=self._on_return
         )
@@ -229,9 +245,10 @@ class ArtifactStore:
         """
         self._mirrors.require_readable()
         config = fencing.check_config_known(self._keeper.resolved)
-        mirrors = self._mirrors.readable()
+        # Looked up once: a config may name 200,000 artifacts.
+        datasets = [mirror.artifacts.rows for mirror in self._mirrors.readable()]
         counts = {
-            artifact: sum(mirror.good_copy(artifact) is not None for mirror in mirrors)
+            artifact: sum(good_in(copies, artifact) is not None for copies in datasets)
             for artifact in config.artifacts
         }
         return Listing(config.generation, {a: count for a, count in counts.items() if count})

@@ -147,6 +147,12 @@ class LogTable(_Table):
     format: Literal["console", "json"] = "console"
 
 
+class DebugTable(_Table):
+    """`[debug]`: what finds bugs and is too slow for service."""
+
+    checksum_state: bool = False
+
+
 class Settings(_Table):
     """The whole configuration, checked key by key; `conflicts` checks the keys together."""
 
@@ -161,6 +167,7 @@ class Settings(_Table):
     http: HttpTable = HttpTable()
     events: EventsTable = EventsTable()
     log: LogTable = LogTable()
+    debug: DebugTable = DebugTable()
 
     @property
     def dataset_paths(self) -> tuple[Path, ...]:

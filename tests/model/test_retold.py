@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from depot import Generation, Put, Stored
+from depot.checked_state import make_state
 from depot.dataset import STAGING, Dataset
 from depot.disk import system_disk
 from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
@@ -192,7 +193,12 @@ async def test_a_dataset_that_returns_while_it_is_still_being_released_is_attach
 ) -> None:
     path = node.paths[A]
     mirror = Mirror(
-        A, path, quota_bytes=MIB, device_timeout_s=WAIT_S, on_transition=lambda *_: None
+        A,
+        path,
+        state=make_state(),
+        quota_bytes=MIB,
+        device_timeout_s=WAIT_S,
+        on_transition=lambda *_: None,
     )
     mirrors = MirrorSet([mirror], require_mountpoint=False, sled_id=SLED, disk_of=system_disk)
     before = await off_loop(Dataset.attach, path, require_mountpoint=False, sled_id=SLED)

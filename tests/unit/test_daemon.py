@@ -85,6 +85,7 @@ def test_every_storage_key_reaches_the_store() -> None:
             "verify_reads": "always",
         },
         copy={"max_concurrent": 9},
+        debug={"checksum_state": True},
     )
     assert store_options(made) == StoreOptions(
         quota_bytes=1,
@@ -98,6 +99,7 @@ def test_every_storage_key_reaches_the_store() -> None:
         device_timeout_s=8.0,
         verify_reads=VerifyReads.ALWAYS,
         sled_id="sled-1",
+        checksum_state=True,
     )
 
 

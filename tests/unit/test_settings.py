@@ -43,6 +43,7 @@ WRONG = {
     "events.max_entries": ("-5", "expected at least 1, found -5"),
     "log.level": ('"loud"', "expected 'debug', 'info', 'warning' or 'error', found \"loud\""),
     "log.format": ("1", "expected 'console' or 'json', found 1"),
+    "debug.checksum_state": ("1", "expected true or false, found 1"),
 }
 
 

@@ -1,0 +1,77 @@
+"""State of an open store: changed in one step, and found out when changed in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from depot.artifact import Generation
+from depot.checked_state import VARIABLE, StateCorrupted
+from depot.mirror import Copy
+from depot.state import Table
+from depot.store import ArtifactStore
+from tests.store.builders import ONE, BytesSource, Node, config, hash_of, off_loop
+
+
+async def holding(store: ArtifactStore) -> Table[Any, Copy]:
+    """Store ONE, and return what is known of the copies on the first dataset."""
+    await store.put_config(config(1, ONE))
+    async with store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as put:
+        await put.receive(BytesSource(ONE))
+    return store.state.table("copies on dataset 1")
+
+
+async def test_a_copy_that_is_changed_in_place_is_caught_at_the_next_read(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "0")
+    async with node.open(checksum_state=True) as store:
+        copies = await holding(store)
+        object.__setattr__(copies[hash_of(ONE)], "size_bytes", 1)
+
+        with pytest.raises(StateCorrupted, match="'copies on dataset 1'") as caught:
+            store.list_artifacts()
+        assert "in Put._commit" in str(caught.value)
+        with pytest.raises(StateCorrupted):
+            await store.open_artifact(hash_of(ONE))
+
+
+async def test_without_checksums_the_same_change_goes_unnoticed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "0")
+    async with node.open() as store:
+        copies = await holding(store)
+        object.__setattr__(copies[hash_of(ONE)], "size_bytes", 1)
+        assert store.list_artifacts().copies == {hash_of(ONE): 2}
+
+
+async def test_pins_that_are_handed_out_and_changed_are_caught(node: Node) -> None:
+    async with node.open(checksum_state=True) as store:
+        await store.put_config(config(1, ONE))
+        await store.put_pin("service", [hash_of(ONE)])
+        pins = store.pins()
+        assert isinstance(pins, dict)
+        pins.clear()
+        with pytest.raises(StateCorrupted, match="'pins'"):
+            store.pins()
+
+
+async def test_a_put_enters_every_mirror_in_one_step(node: Node) -> None:
+    async with node.open() as store:
+        one = await holding(store)
+        other = store.state.table("copies on dataset 2")
+        assert one.revision == other.revision > 0
+        assert one[hash_of(ONE)] == other[hash_of(ONE)]
+
+
+async def test_a_dataset_comes_with_its_copies_and_leaves_with_them(node: Node) -> None:
+    async with node.open() as store:
+        copies = await holding(store)
+        conditions = store.state.table("datasets")
+        await off_loop(node.paths[0].rename, node.paths[0].with_name("elsewhere"))
+        await store.check_datasets()
+        assert not copies
+        assert copies.revision == conditions.revision
+        assert conditions[0].state == "missing"
