@@ -1,13 +1,23 @@
-"""What every test gets: a blocking call on the event loop fails the test that makes it."""
+"""What every test gets.
+
+A blocking call on the event loop fails the test that makes it, and state is checksummed: a row that
+is changed in place fails whoever reads it next.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from structlog.testing import capture_logs
+
+from depot.checked_state import VARIABLE
+
+# Also for the agents that tests start. `DEPOT_CHECKSUM_STATE=0` turns it off.
+os.environ.setdefault(VARIABLE, "1")
 
 
 @pytest.fixture(autouse=True)
