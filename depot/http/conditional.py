@@ -1,18 +1,23 @@
 """Pure: which part of a representation, if any, a conditional or range request is to get.
 
-RFC 9110 sections 13 and 14 for a representation with a strong entity tag and no modification
+RFC 9110 sections 13 and 14 for representations with strong entity tags and no modification
 date. What the RFC lets a server ignore, and what is malformed, is ignored here: the answer is then
 the whole representation, which is never wrong. Preconditions are evaluated in the RFC's order.
+
+An artifact has two representations, its bytes and their zstd coding, each with a tag of its own. A
+range is always of the bytes. Which one is sent is for the server to choose, so a precondition that
+one of them meets decides for that one.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from depot.artifact import ArtifactHash
+from depot.http.negotiation import Wish
 
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _TAG_LIST: Final = re.compile(rf"[\s,]*{_ENTITY_TAG}(?:\s*,[\s,]*{_ENTITY_TAG})*[\s,]*")
@@ -50,6 +55,40 @@ class Plan:
 def entity_tag(artifact: ArtifactHash) -> str:
     """The strong entity tag of an artifact's bytes: the same on every mirror and every node."""
     return f'"sha256:{artifact}"'
+
+
+def zstd_entity_tag(artifact: ArtifactHash) -> str:
+    """The entity tag of an artifact's zstd coding."""
+    return f'"sha256:{artifact};zstd"'
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The answers that are possible, one for each coding.
+
+    Attributes:
+        identity: in the identity coding.
+        zstd: 200 or 304 in the zstd coding; None when that is none of the choices.
+        needs_zstd: the client refuses the bytes themselves, or asks for the other representation.
+    """
+
+    identity: Plan
+    zstd: Plan | None = None
+    needs_zstd: bool = False
+
+
+def plan_choice(
+    method: str, size_bytes: int, artifact: ArtifactHash, conditions: Conditions, wish: Wish
+) -> Choice:
+    """Decide the answers to a GET or HEAD of an artifact of `size_bytes`, in either coding."""
+    identity = plan_answer(method, size_bytes, entity_tag(artifact), conditions)
+    if wish is Wish.IDENTITY:
+        return Choice(identity)
+    whole = replace(conditions, byte_range=None)
+    zstd = plan_answer(method, size_bytes, zstd_entity_tag(artifact), whole)
+    if zstd.status == 412 or (wish is Wish.ZSTD and identity.status in (206, 304, 416)):
+        return Choice(identity)
+    return Choice(identity, zstd, wish is Wish.ONLY_ZSTD or identity.status == 412)
 
 
 def plan_answer(method: str, size_bytes: int, etag: str, conditions: Conditions) -> Plan:

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.http.conditional import Conditions, Plan, plan_answer
+from depot.artifact import ArtifactHash
+from depot.http.conditional import (
+    Choice,
+    Conditions,
+    Plan,
+    entity_tag,
+    plan_answer,
+    plan_choice,
+    zstd_entity_tag,
+)
+from depot.http.negotiation import Wish
 
 ETAG = '"sha256:ab"'
 WHOLE = Plan(200, 0, 10)
@@ -178,3 +188,91 @@ def test_a_range_is_the_slice_it_names(first: int, last: int, size_bytes: int) -
         assert content[plan.start :][: plan.length_bytes] == content[first : last + 1]
     else:
         assert plan.status == (200 if last < first else 416)
+
+
+# ---- with a second representation, the zstd coding
+
+ARTIFACT = ArtifactHash.of(b"an artifact")
+BYTES_TAG, ZSTD_TAG = entity_tag(ARTIFACT), zstd_entity_tag(ARTIFACT)
+
+
+def choose(wish: Wish, *, method: str = "GET", **conditions: str) -> Choice:
+    return plan_choice(method, 10, ARTIFACT, Conditions(**conditions), wish)
+
+
+def test_who_does_not_want_zstd_has_no_choice() -> None:
+    assert choose(Wish.IDENTITY) == Choice(WHOLE)
+    assert choose(Wish.IDENTITY, if_none_match=ZSTD_TAG) == Choice(WHOLE)
+    assert choose(Wish.IDENTITY, if_match=ZSTD_TAG) == Choice(Plan(412))
+
+
+def test_who_wants_zstd_may_get_either() -> None:
+    for method in ("GET", "HEAD"):
+        assert choose(Wish.ZSTD, method=method) == Choice(WHOLE, WHOLE)
+
+
+def test_who_refuses_the_bytes_is_to_get_zstd() -> None:
+    assert choose(Wish.ONLY_ZSTD) == Choice(WHOLE, WHOLE, needs_zstd=True)
+
+
+@pytest.mark.parametrize("wish", [Wish.ZSTD, Wish.ONLY_ZSTD])
+@pytest.mark.parametrize("header", [ZSTD_TAG, f"W/{ZSTD_TAG}", f'"other", {ZSTD_TAG}'])
+def test_who_has_the_zstd_coding_is_told_so(header: str, wish: Wish) -> None:
+    assert choose(wish, if_none_match=header).zstd == Plan(304)
+
+
+@pytest.mark.parametrize("header", [BYTES_TAG, f"{ZSTD_TAG}, {BYTES_TAG}", "*"])
+def test_who_has_the_bytes_needs_no_coding(header: str) -> None:
+    assert choose(Wish.ZSTD, if_none_match=header) == Choice(Plan(304))
+
+
+def test_the_bytes_are_of_no_use_to_who_refuses_them() -> None:
+    assert choose(Wish.ONLY_ZSTD, if_none_match=BYTES_TAG).zstd == WHOLE
+
+
+def test_if_match_decides_for_the_representation_that_it_names() -> None:
+    assert choose(Wish.ZSTD, if_match=BYTES_TAG) == Choice(WHOLE)
+    assert choose(Wish.ZSTD, if_match=ZSTD_TAG) == Choice(Plan(412), WHOLE, needs_zstd=True)
+    assert choose(Wish.ZSTD, if_match=f"{BYTES_TAG}, {ZSTD_TAG}") == Choice(WHOLE, WHOLE)
+    assert choose(Wish.ZSTD, if_match='"other"') == Choice(Plan(412))
+    assert choose(Wish.ZSTD, if_match=f"W/{ZSTD_TAG}") == Choice(Plan(412))
+
+
+def test_a_range_is_always_of_the_bytes() -> None:
+    assert choose(Wish.ZSTD, byte_range="bytes=3-5") == Choice(Plan(206, 3, 3))
+    assert choose(Wish.ZSTD, byte_range="bytes=10-") == Choice(Plan(416))
+    in_range = choose(Wish.ZSTD, byte_range="bytes=3-5", if_range=BYTES_TAG)
+    assert in_range == Choice(Plan(206, 3, 3))
+    # Who refuses the bytes gets no range of them, but the whole in the coding.
+    assert choose(Wish.ONLY_ZSTD, byte_range="bytes=3-5").zstd == WHOLE
+
+
+@pytest.mark.parametrize("wish", Wish)
+def test_b2_the_tag_of_the_zstd_coding_never_gets_a_range(wish: Wish) -> None:
+    choice = choose(wish, byte_range="bytes=3-5", if_range=ZSTD_TAG)
+    assert choice.identity == WHOLE
+    assert choice.zstd in (WHOLE, None)
+
+
+@given(
+    wish=st.sampled_from(Wish),
+    method=st.sampled_from(["GET", "HEAD"]),
+    conditions=st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.sampled_from([BYTES_TAG, ZSTD_TAG, f"{ZSTD_TAG},{BYTES_TAG}", "*", '"x"'])
+            for name in ("if_match", "if_none_match", "if_range")
+        }
+        | {"byte_range": st.sampled_from(["bytes=3-5", "bytes=10-", "bytes=5-3", "bytes=-0"])},
+    ),
+)
+def test_the_zstd_coding_is_sent_whole_or_not_at_all(
+    wish: Wish, method: str, conditions: dict[str, str]
+) -> None:
+    choice = choose(wish, method=method, **conditions)
+    assert choice.zstd in (None, WHOLE, Plan(304))
+    assert choice.zstd is None or wish is not Wish.IDENTITY
+    if choice.zstd is not None and not choice.needs_zstd:
+        assert choice.identity == WHOLE, "the bytes are sent whenever compressing does not pay"
+    if choice.zstd == Plan(304):
+        assert "zstd" in conditions["if_none_match"] or conditions["if_none_match"] == "*"
