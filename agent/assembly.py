@@ -31,6 +31,7 @@ from agent.metrics import Metrics
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
 from depot.errors import DepotError
+from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app, depot_endpoints
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
@@ -201,6 +202,14 @@ def http_limits(settings: Settings) -> HttpLimits:
     )
 
 
+def compressor(settings: Settings) -> Compressor | None:
+    """What compresses the depot's answers; None when it is switched off."""
+    depot = settings.depot
+    if depot.zstd_level == 0:
+        return None
+    return Compressor(level=depot.zstd_level, min_size_bytes=depot.zstd_min_size_bytes)
+
+
 def copy_options(settings: Settings) -> CopyOptions:
     """The bounds of copies as a whole."""
     return CopyOptions(max_concurrent=settings.copy_.max_concurrent)
@@ -235,7 +244,7 @@ def _servers(
         store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
     )
     pump = Pump(read_timeout_s=settings.storage.device_timeout_s)
-    depot_api = depot_app(store, limits=limits, pump=pump)
+    depot_api = depot_app(store, limits=limits, pump=pump, compressor=compressor(settings))
     # Only for the operations' names: the table inside the app is not to be had.
     table = depot_endpoints(ArtifactResponder(store, pump, limits.pace))
     metrics.watch(depot_api, "depot", table)

@@ -19,6 +19,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agent.config.units import Address, parse_address, parse_duration, parse_size, shown
+from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -89,6 +90,8 @@ class DepotTable(_Table):
     """`[depot]`: the repo depot API."""
 
     listen: Listen = Address("127.0.0.1", 12348)
+    zstd_level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = DEFAULT_LEVEL
+    zstd_min_size_bytes: Size = Field(default=DEFAULT_MIN_SIZE_BYTES, alias="zstd_min_size")
 
 
 class DatasetTable(_Table):

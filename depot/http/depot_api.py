@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from depot.http.compressing import Compressor
 from depot.http.limits import HttpLimits
 from depot.http.openapi import OCTETS, SHA256_IN_PATH, Endpoint, Parameter
 from depot.http.pump import Pump
@@ -23,14 +24,25 @@ DEPOT_API: Final = ApiInfo(
     newest=(1, ANY, ANY),
 )
 _HEADER: Final = {"type": "string"}
-_CONDITIONS: Final = tuple(
-    Parameter(name=name, where="header", schema=_HEADER, required=False, description=description)
-    for name, description in (
-        ("Range", "One byte range; several, or a malformed one, are ignored."),
-        ("If-Range", "Use Range only if this is the artifact's entity tag."),
-        ("If-None-Match", "Entity tags that the client has."),
-        ("If-Match", "Entity tags that the client wants."),
+
+
+def _headers(*described: tuple[str, str]) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(
+            name=name, where="header", schema=_HEADER, required=False, description=description
+        )
+        for name, description in described
     )
+
+
+_RANGES: Final = _headers(
+    ("Range", "One byte range; several, or a malformed one, are ignored."),
+    ("If-Range", "Use Range only if this is the artifact's entity tag."),
+)
+_CONDITIONS: Final = _headers(
+    ("If-None-Match", "Entity tags that the client has."),
+    ("If-Match", "Entity tags that the client wants."),
+    ("Accept-Encoding", "Whoever names zstd may get it; a range is never encoded."),
 )
 _OTHER_RESPONSES: Final = {
     206: "The range that was asked for.",
@@ -51,7 +63,7 @@ def depot_endpoints(responder: ArtifactResponder) -> tuple[Endpoint, ...]:
             operation_id="artifact_get_by_sha256",
             handler=fetch,
             summary="Fetch an artifact from the depot.",
-            parameters=(SHA256_IN_PATH, *_CONDITIONS),
+            parameters=(SHA256_IN_PATH, *_RANGES, *_CONDITIONS),
             response=OCTETS,
             other_responses=_OTHER_RESPONSES,
         ),
@@ -61,7 +73,7 @@ def depot_endpoints(responder: ArtifactResponder) -> tuple[Endpoint, ...]:
             operation_id="artifact_head_by_sha256",
             handler=fetch,
             summary="Ask for an artifact's size without its bytes.",
-            parameters=(SHA256_IN_PATH,),
+            parameters=(SHA256_IN_PATH, *_CONDITIONS),
         ),
         Endpoint(
             method="GET",
@@ -74,16 +86,25 @@ def depot_endpoints(responder: ArtifactResponder) -> tuple[Endpoint, ...]:
 
 
 def depot_app(
-    store: ArtifactReader, *, limits: HttpLimits | None = None, pump: Pump | None = None
+    store: ArtifactReader,
+    *,
+    limits: HttpLimits | None = None,
+    pump: Pump | None = None,
+    compressor: Compressor | None = None,
 ) -> web.Application:
-    """Make the app that serves the artifacts of `store`."""
+    """Make the app that serves the artifacts of `store`; it closes `pump` and `compressor`.
+
+    Without a compressor, clients that ask for zstd get the bytes themselves.
+    """
     limits = limits or HttpLimits()
     pump = pump or Pump()
-    responder = ArtifactResponder(store, pump, limits.pace)
+    responder = ArtifactResponder(store, pump, limits.pace, compressor)
     app = make_app(depot_endpoints(responder), api=DEPOT_API, limits=limits)
 
-    async def close_pump(_: web.Application) -> None:
+    async def close_threads(_: web.Application) -> None:
         pump.close()
+        if compressor is not None:
+            compressor.close()
 
-    app.on_cleanup.append(close_pump)
+    app.on_cleanup.append(close_threads)
     return app

@@ -7,6 +7,8 @@ Rules kept here:
   that one fails too, further on, the first is asked for this part: each may be bad elsewhere. When
   no copy has it the connection is cut short of Content-Length: never a clean end (B2).
 - What fits into memory is read before the head is sent, so that its failure is a proper refusal.
+- The zstd coding is sent in chunks, and only a whole stream gets the last one: what fails before
+  cuts the connection, as it does without a coding (B2).
 """
 
 from __future__ import annotations
@@ -14,18 +16,30 @@ from __future__ import annotations
 import base64
 import errno
 from collections.abc import Collection
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, Self
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from depot.artifact import ArtifactHash
 from depot.blocks import BLOCK_SIZE_BYTES
-from depot.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
-from depot.http.conditional import Conditions, Plan, entity_tag, plan_answer
+from depot.errors import BodyTimeout, NotFound, PreconditionFailed, RangeNotSatisfiable
+from depot.http.compressing import Compressor, ReadPart
+from depot.http.conditional import (
+    Choice,
+    Conditions,
+    Plan,
+    entity_tag,
+    plan_choice,
+    zstd_entity_tag,
+)
+from depot.http.negotiation import Wish, zstd_wish
 from depot.http.openapi import OCTETS
 from depot.http.outlet import Outlet, outlet
+from depot.http.patience import patience
 from depot.http.pump import Pump
 from depot.http.requests import header
 from depot.reading import OpenArtifact
@@ -124,12 +138,19 @@ class _Copies:
 
 
 class ArtifactResponder:
-    """Answers requests for artifacts from a store."""
+    """Answers requests for artifacts from a store.
 
-    def __init__(self, store: ArtifactReader, pump: Pump, pace: Pace) -> None:
+    Args:
+        compressor: None: nothing is compressed.
+    """
+
+    def __init__(
+        self, store: ArtifactReader, pump: Pump, pace: Pace, compressor: Compressor | None = None
+    ) -> None:
         self._store = store
         self._pump = pump
         self._pace = pace
+        self._compressor = compressor
 
     async def respond(self, request: web.Request, artifact: ArtifactHash) -> web.StreamResponse:
         """Answer a GET or HEAD.
@@ -139,30 +160,97 @@ class ArtifactResponder:
         """
         opened = await self._store.open_artifact(artifact, to_read=request.method != "HEAD")
         with _Copies(self._store, opened) as copies:
-            plan = _plan(request, artifact, copies.size_bytes)
-            headers = _headers(artifact, plan, copies.size_bytes)
-            if request.method == "HEAD" or plan.status == 304:
-                return web.StreamResponse(status=plan.status, headers=headers)
-            if plan.length_bytes <= IN_MEMORY_BYTES:
-                content = await self._read(copies, plan)
-                return web.Response(status=plan.status, headers=headers, body=content)
-            response = web.StreamResponse(status=plan.status, headers=headers)
-            await response.prepare(request)
-            async with outlet(request, self._pace) as out:
-                await self._send(request, out, copies, plan)
+            choice = self._choose(request, copies)
+            response = await self._respond_encoded(request, copies, choice)
+            if response is None:
+                response = await self._respond_plain(request, copies, choice.identity)
             return response
 
-    async def _read(self, copies: _Copies, plan: Plan) -> bytes:
+    def _choose(self, request: web.Request, copies: _Copies) -> Choice:
+        wish = Wish.IDENTITY
+        # The stream's length is not known before its end, which HTTP/1.0 could not tell from a cut.
+        if self._compressor is not None and request.version >= HttpVersion11:
+            wish = zstd_wish(header(request, hdrs.ACCEPT_ENCODING))
+        sha256, size_bytes = copies.current.sha256, copies.size_bytes
+        return plan_choice(request.method, size_bytes, sha256, _conditions(request), wish)
+
+    async def _respond_plain(
+        self, request: web.Request, copies: _Copies, plan: Plan
+    ) -> web.StreamResponse:
+        sha256 = copies.current.sha256
+        _refuse(request, sha256, plan, copies.size_bytes)
+        headers = self._vary(_headers(sha256, plan, copies.size_bytes))
+        if request.method == "HEAD" or plan.status == 304:
+            return web.StreamResponse(status=plan.status, headers=headers)
+        if plan.length_bytes <= IN_MEMORY_BYTES:
+            content = await self._read(copies, plan.start, plan.length_bytes)
+            return web.Response(status=plan.status, headers=headers, body=content)
+        response = web.StreamResponse(status=plan.status, headers=headers)
+        await response.prepare(request)
+        async with outlet(request, self._pace) as out:
+            await self._send(request, out, copies, plan)
+        return response
+
+    async def _respond_encoded(
+        self, request: web.Request, copies: _Copies, choice: Choice
+    ) -> web.StreamResponse | None:
+        """Answer in the zstd coding; None when the bytes themselves are to be sent."""
+        if choice.zstd is None or self._compressor is None:
+            return None
+        sha256, size_bytes = copies.current.sha256, copies.size_bytes
+        headers = self._vary(_zstd_headers(sha256, choice.zstd))
+        response = web.StreamResponse(status=choice.zstd.status, headers=headers)
+        if choice.zstd.status == 304:
+            return response
+        read = partial(self._read, copies)
+        with self._compressor.place() as granted:
+            pays = granted and (
+                choice.needs_zstd or await self._compressor.pays(sha256, size_bytes, read)
+            )
+            if not pays:
+                return None
+            if request.method != "HEAD":
+                await self._compress(request, response, self._compressor, size_bytes, read)
+            return response
+
+    async def _compress(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        compressor: Compressor,
+        size_bytes: int,
+        read: ReadPart,
+    ) -> None:
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        async with aclosing(compressor.stream(size_bytes, read)) as blocks:
+            async for block in blocks:
+                try:
+                    async with patience(request, self._pace):
+                        await response.write(block)
+                except TimeoutError as error:
+                    raise BodyTimeout("the client does not take its answer") from error
+
+    def _vary(self, headers: dict[str, str]) -> dict[str, str]:
+        """Say what the choice of the coding depended on, where there could have been one."""
+        return headers if self._compressor is None else {**headers, "Vary": hdrs.ACCEPT_ENCODING}
+
+    async def _read(self, copies: _Copies, start: int, length_bytes: int) -> bytes:
+        """Read a part that fits into memory, from whichever copies have it.
+
+        Raises:
+            NotFound, NoDataset: none has.
+        """
         content = bytearray()
-        while len(content) < plan.length_bytes:
+        while len(content) < length_bytes:
             # Never past the end of a block: the next may have to come from another copy.
-            start = plan.start + len(content)
-            most_bytes = BLOCK_SIZE_BYTES - start % BLOCK_SIZE_BYTES
-            length_bytes = min(plan.length_bytes - len(content), most_bytes)
+            offset = start + len(content)
+            most_bytes = BLOCK_SIZE_BYTES - offset % BLOCK_SIZE_BYTES
+            part_bytes = min(length_bytes - len(content), most_bytes)
             try:
-                content += await self._pump.read(copies.current, start, length_bytes)
+                content += await self._pump.read(copies.current, offset, part_bytes)
             except OSError as error:
-                await copies.fail_over(error, start, copy_is_bad=True)
+                await copies.fail_over(error, offset, copy_is_bad=True)
         return bytes(content)
 
     async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
@@ -175,19 +263,21 @@ class ArtifactResponder:
             await copies.fail_over(sent.error, offset, copy_is_bad=sent.copy_is_bad)
 
 
-def _plan(request: web.Request, artifact: ArtifactHash, size_bytes: int) -> Plan:
-    conditions = Conditions(
+def _conditions(request: web.Request) -> Conditions:
+    return Conditions(
         if_match=header(request, hdrs.IF_MATCH),
         if_none_match=header(request, hdrs.IF_NONE_MATCH),
         if_range=header(request, hdrs.IF_RANGE),
         byte_range=header(request, hdrs.RANGE),
     )
-    plan = plan_answer(request.method, size_bytes, entity_tag(artifact), conditions)
+
+
+def _refuse(request: web.Request, artifact: ArtifactHash, plan: Plan, size_bytes: int) -> None:
+    """Raise what a plan to refuse the request is."""
     if plan.status == 412:
         raise PreconditionFailed(f"If-Match: expected {entity_tag(artifact)}")
     if plan.status == 416:
-        raise RangeNotSatisfiable((conditions.byte_range or "")[:80], size_bytes)
-    return plan
+        raise RangeNotSatisfiable((header(request, hdrs.RANGE) or "")[:80], size_bytes)
 
 
 def _headers(artifact: ArtifactHash, plan: Plan, size_bytes: int) -> dict[str, str]:
@@ -204,4 +294,18 @@ def _headers(artifact: ArtifactHash, plan: Plan, size_bytes: int) -> dict[str, s
     if plan.status == 206:
         last = plan.start + plan.length_bytes - 1
         headers["Content-Range"] = f"bytes {plan.start}-{last}/{size_bytes}"
+    return headers
+
+
+def _zstd_headers(artifact: ArtifactHash, plan: Plan) -> dict[str, str]:
+    # No Accept-Ranges, as a range of this representation is not to be had; and no Repr-Digest,
+    # which would be that of the encoded bytes.
+    headers = {
+        "ETag": zstd_entity_tag(artifact),
+        "Unencoded-Digest": repr_digest(artifact),
+        "Cache-Control": CACHE_CONTROL,
+    }
+    if plan.status != 304:
+        headers["Content-Type"] = OCTETS
+        headers[hdrs.CONTENT_ENCODING] = "zstd"
     return headers

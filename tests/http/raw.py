@@ -60,10 +60,21 @@ class RawClient:
         return int(status_line.split()[1]), {k.lower(): v for k, v in headers.items()}
 
     async def answer(self, *, has_body: bool = True) -> Answer:
-        """Read a whole response that has a Content-Length."""
+        """Read a whole response that has a Content-Length or comes in chunks."""
         status, headers = await self.head()
+        if has_body and headers.get("transfer-encoding") == "chunked":
+            return Answer(status, headers, await self.chunks())
         length = int(headers.get("content-length", 0)) if has_body else 0
         return Answer(status, headers, await self.reader.readexactly(length))
+
+    async def chunks(self) -> bytes:
+        """Read a body in chunks to its end; raises IncompleteReadError when it is cut short."""
+        content = bytearray()
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            content += await self.reader.readexactly(size)
+            assert await self.reader.readexactly(2) == b"\r\n"
+        assert await self.reader.readexactly(2) == b"\r\n", "trailers"
+        return bytes(content)
 
     def reset(self) -> None:
         """Be gone at once, as a client that crashed: the server's next read or write fails."""

@@ -70,6 +70,8 @@ class TestExampleConfiguration:
             assert "Seconds" in comment
         elif key.annotation is int and isinstance(self.value(key), str):
             assert "Size" in comment
+        elif key.name.endswith("_level"):
+            assert "Level" in comment
         elif key.annotation is int:
             assert "Count" in comment
         elif key.annotation is float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import stat
@@ -11,6 +12,7 @@ import pytest
 
 from agent.assembly import (
     EventRelay,
+    compressor,
     copy_options,
     http_limits,
     peer_limits,
@@ -21,6 +23,7 @@ from agent.config.settings import Settings
 from agent.copies.manager import CopyOptions
 from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
+from depot.artifact import ArtifactHash
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
 from depot.reader import VerifyReads
@@ -142,6 +145,23 @@ def test_the_defaults_of_the_configuration_are_those_of_the_libraries() -> None:
     assert store_options(settings()) == StoreOptions()
     assert http_limits(settings()) == HttpLimits()
     assert copy_options(settings()) == CopyOptions()
+
+
+def test_the_depot_compresses_as_the_settings_say() -> None:
+    async def read(start: int, length_bytes: int) -> bytes:
+        return bytes(length_bytes)
+
+    async def pays(size_bytes: int) -> bool:
+        return await made.pays(ArtifactHash.of(b""), size_bytes, read)
+
+    assert compressor(settings(depot={"zstd_level": 0})) is None
+    made = compressor(settings(depot={"zstd_level": 12, "zstd_min_size": 1000}))
+    assert made is not None
+    assert [asyncio.run(pays(size_bytes)) for size_bytes in (999, 1000)] == [False, True]
+    # Levels that take much memory have one place.
+    with made.place() as first, made.place() as second:
+        assert (first, second) == (True, False)
+    made.close()
 
 
 def test_events_from_before_the_log_is_open_are_kept_in_order() -> None:

@@ -20,6 +20,8 @@ WRONG = {
     "drain_timeout_s": ("-1", "expected at least 0, found -1"),
     "agent.listen": ('"12345"', 'expected "host:port"'),
     "depot.listen": ("12348", 'expected "host:port"'),
+    "depot.zstd_level": ("20", "expected at most 19, found 20"),
+    "depot.zstd_min_size": ('"-1"', "expected a size"),
     "datasets": ("7", "expected an array, found 7"),
     "storage.quota": ('"20 gigs"', 'expected a size such as "20GiB", found "20 gigs"'),
     "storage.max_artifact_size": ("true", "expected a size"),
