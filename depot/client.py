@@ -138,7 +138,9 @@ class DepotClient:
         """
         async with self._request("HEAD", artifact, {}) as response:
             await raise_for_problem(response)
-            length = response.headers.get(hdrs.CONTENT_LENGTH)
+            # An encoded answer's length, from whoever encodes unasked, is not the artifact's.
+            coded = _coding(response) != "identity"
+            length = None if coded else response.headers.get(hdrs.CONTENT_LENGTH)
             return RemoteArtifact(int(length) if length is not None else None)
 
     async def fetch(
@@ -245,7 +247,7 @@ async def _place(response: aiohttp.ClientResponse, part: PartFile) -> int | None
         await asyncio.to_thread(part.restart)
         raise Unreachable(f"{response.url}: what was kept of it is too long; begun anew")
     await raise_for_problem(response)
-    coding = response.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    coding = _coding(response)
     if coding != "identity":
         raise _unwanted(response, f"bytes encoded as {coding[:80]!r}")
     if response.status == HTTPStatus.PARTIAL_CONTENT:
@@ -254,6 +256,10 @@ async def _place(response: aiohttp.ClientResponse, part: PartFile) -> int | None
         raise _unwanted(response, "neither the artifact nor a part of it")
     await asyncio.to_thread(part.restart)
     return response.content_length
+
+
+def _coding(response: aiohttp.ClientResponse) -> str:
+    return ", ".join(response.headers.getall(hdrs.CONTENT_ENCODING, ["identity"])).lower()
 
 
 def _partial_of(response: aiohttp.ClientResponse, start: int) -> int:

@@ -63,8 +63,8 @@ def judge_answer(status: int, headers: Mapping[str, str], asked: Asked) -> PeerA
         TooLarge: larger than any artifact may be.
     """
     partial = _judge_status(status, headers, asked)
-    vouched = _judge_identity(headers, asked.sha256)
     _judge_coding(headers)
+    vouched = _judge_identity(headers, asked.sha256)
     _judge_content_type(headers, vouched=vouched)
     length = _content_length(headers)
     answer = _partial(headers, length, asked) if partial else PeerAnswer(0, length)

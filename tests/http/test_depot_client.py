@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import aiohttp
 import pytest
+import zstandard
 
 from depot.artifact import ArtifactHash
 from depot.client import ClientTimeouts, DepotClient, Fetched, Retries
@@ -330,6 +331,11 @@ async def test_a_refusal_says_what_the_depot_said(store: FakeStore, target: Path
         (lying_peer.fixed("404 Not Found", body=b'{"message": 7, "error_code": null}'), "404"),
         (lying_peer.fixed("204 No Content"), "neither the artifact"),
         (lying_peer.fixed("200 OK", "Content-Encoding: gzip", body=b"x"), "gzip"),
+        (lying_peer.fixed("200 OK", "Content-Encoding: zstd", body=b"x"), "zstd"),
+        (
+            lying_peer.fixed("200 OK", "Content-Encoding: identity", "Content-Encoding: zstd"),
+            "zstd",
+        ),
         (lying_peer.fixed("206 Partial Content", "Content-Range: bytes 5-9/10", body=b"x"), "5-9"),
         (lying_peer.fixed("206 Partial Content", body=b"x"), "bytes from 0"),
         (lying_peer.fixed("416 Range Not Satisfiable"), "answered 416"),
@@ -343,6 +349,22 @@ async def test_an_answer_that_is_no_artifact_is_a_refusal_at_once(
             await depot.fetch(ARTIFACT, target)
         assert len(peer.requests) == 1
     assert await names_in(target) == []
+
+
+async def test_an_answer_that_is_encoded_unasked_costs_nothing_of_what_was_kept(
+    target: Path,
+) -> None:
+    encoded = lying_peer.fixed("200 OK", "Content-Encoding: zstd", body=zstandard.compress(CONTENT))
+    await asyncio.to_thread(part_of(target).write_bytes, CONTENT[:HALF])
+    with pytest.raises(Refused, match="zstd"):
+        await fetch([encoded], target)
+    assert await content_of(part_of(target)) == CONTENT[:HALF]
+
+
+async def test_the_length_of_an_encoded_answer_is_not_the_size_of_the_artifact() -> None:
+    encoded = lying_peer.fixed("200 OK", "Content-Encoding: zstd")
+    async with LyingPeer([encoded]) as peer, DepotClient(peer.url) as depot:
+        assert (await depot.head(ARTIFACT)).size_bytes is None
 
 
 async def test_a_cancelled_fetch_keeps_what_arrived(target: Path) -> None:

@@ -66,6 +66,10 @@ def test_a_page_is_refused_unless_the_peer_vouches_for_it(vouching: dict[str, st
         ({"Repr_Digest": f"sha-512=:AA:, {repr_digest(OTHER)}"}, "of other bytes"),
         ({"Content_Encoding": "gzip"}, "gzip"),
         ({"Content_Encoding": "zstd"}, "zstd"),
+        (
+            {"Content_Encoding": "zstd", "ETag": f'"sha256:{ARTIFACT};zstd"'},
+            "encoded as 'zstd' without having been asked",
+        ),
         ({"Content_Encoding": "identity, br"}, "br"),
         ({"Content_Length": "-1"}, "no length"),
         ({"Content_Length": "1e3"}, "no length"),
