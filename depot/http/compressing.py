@@ -114,8 +114,12 @@ class Compressor:
         """
         encoder = make_encoder(self._level, size_bytes)
         for start in range(0, size_bytes, BLOCK_SIZE_BYTES):
-            content = await read(start, min(BLOCK_SIZE_BYTES, size_bytes - start))
-            if encoded := await self._threads.call(_BLOCK_TIMEOUT_S, encoder.compress, content):
+            length_bytes = min(BLOCK_SIZE_BYTES, size_bytes - start)
+            # The block itself has no name here: it is not held while a slow client is waited for.
+            encoded = await self._threads.call(
+                _BLOCK_TIMEOUT_S, encoder.compress, await read(start, length_bytes)
+            )
+            if encoded:
                 yield encoded
         yield await self._threads.call(_BLOCK_TIMEOUT_S, encoder.flush)
 

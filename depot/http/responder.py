@@ -241,17 +241,18 @@ class ArtifactResponder:
         Raises:
             NotFound, NoDataset: none has.
         """
-        content = bytearray()
-        while len(content) < length_bytes:
+        parts: list[bytes] = []
+        offset, end = start, start + length_bytes
+        while offset < end:
             # Never past the end of a block: the next may have to come from another copy.
-            offset = start + len(content)
-            most_bytes = BLOCK_SIZE_BYTES - offset % BLOCK_SIZE_BYTES
-            part_bytes = min(length_bytes - len(content), most_bytes)
+            part_bytes = min(end - offset, BLOCK_SIZE_BYTES - offset % BLOCK_SIZE_BYTES)
             try:
-                content += await self._pump.read(copies.current, offset, part_bytes)
+                parts.append(await self._pump.read(copies.current, offset, part_bytes))
             except OSError as error:
                 await copies.fail_over(error, offset, copy_is_bad=True)
-        return bytes(content)
+            else:
+                offset += part_bytes
+        return b"".join(parts)  # which does not copy a single part
 
     async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
         offset, end = plan.start, plan.start + plan.length_bytes
