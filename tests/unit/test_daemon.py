@@ -151,13 +151,11 @@ def test_the_depot_compresses_as_the_settings_say() -> None:
     async def read(start: int, length_bytes: int) -> bytes:
         return bytes(length_bytes)
 
-    async def pays(size_bytes: int) -> bool:
-        return await made.pays(ArtifactHash.of(b""), size_bytes, read)
-
     assert compressor(settings(depot={"zstd_level": 0})) is None
     made = compressor(settings(depot={"zstd_level": 12, "zstd_min_size": 1000}))
     assert made is not None
-    assert [asyncio.run(pays(size_bytes)) for size_bytes in (999, 1000)] == [False, True]
+    for size_bytes, pays in ((999, False), (1000, True)):
+        assert asyncio.run(made.pays(ArtifactHash.of(b""), size_bytes, read)) is pays
     # Levels that take much memory have one place.
     with made.place() as first, made.place() as second:
         assert (first, second) == (True, False)
