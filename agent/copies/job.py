@@ -23,6 +23,7 @@ from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
 from depot.put import Stored
 from depot.sources import Source
+from depot.state import StateStore
 
 _SOURCES_FAILED = (BadSource, DepotCopy)
 _SIZE_REFUSED = (TooLarge, QuotaExceeded)
@@ -41,6 +42,10 @@ class AdmittedPut(Protocol):
 
 class CopyStore(Protocol):
     """What a copy needs of `depot.store.ArtifactStore`."""
+
+    @property
+    def state(self) -> StateStore:
+        """Where records are kept."""
 
     def config(self) -> ArtifactConfig:
         """The config in force."""

@@ -101,7 +101,7 @@ class CopyManager:
         self._options = options
         self._on_event = on_event
         self._clock = clock
-        self._book = CopyBook(options.max_finished)
+        self._book = CopyBook(store.state, options.max_finished)
         self._running: dict[str, _Running] = {}
         self._group: asyncio.TaskGroup | None = None
         self._draining = False

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
+from operator import attrgetter
 from typing import Literal
 
 from depot.artifact import ArtifactHash, Generation
+from depot.state import StateStore, Table
 
 CopyState = Literal["running", "succeeded", "failed", "superseded"]
 
@@ -40,39 +43,63 @@ class CopyRecord:
     successful_writes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record in its place.
+
+    Attributes:
+        place: in the order of the copies' starts.
+        record: of a copy that runs, as it was when it started.
+    """
+
+    place: int
+    record: CopyRecord
+
+
 class CopyBook:
     """Records of running and recent copies, oldest first. Running ones are never dropped.
 
     Args:
+        state: where they are kept.
         max_finished: how many finished ones are kept.
     """
 
-    def __init__(self, max_finished: int) -> None:
+    def __init__(self, state: StateStore, max_finished: int) -> None:
+        self._store = state
+        self._entries: Table[str, Entry] = state.table("copies from peers")
         self._max_finished = max_finished
-        # In the order of their start; a running one is asked for its record when it is needed.
-        self._entries: dict[str, CopyRecord | Callable[[], CopyRecord]] = {}
+        self._places = count()
+        # Progress changes with every block: a running copy is asked for it when it is needed.
+        self._running: dict[str, Callable[[], CopyRecord]] = {}
         self._finished: deque[str] = deque()
 
     def add_running(self, copy_id: str, record: Callable[[], CopyRecord]) -> None:
         """List a copy that runs; `record` tells how it is now."""
-        self._entries[copy_id] = record
+        self._running[copy_id] = record
+        with self._store.transaction() as change:
+            change.put(self._entries, copy_id, Entry(next(self._places), record()))
 
     def finish(self, record: CopyRecord) -> None:
         """Keep what came of a copy, in its place; forget those that finished longest ago."""
-        self._entries[record.copy_id] = record
+        known = self._entries.get(record.copy_id)
+        place = next(self._places) if known is None else known.place
+        self._running.pop(record.copy_id, None)
         self._finished.append(record.copy_id)
-        while len(self._finished) > self._max_finished:
-            del self._entries[self._finished.popleft()]
+        with self._store.transaction() as change:
+            change.put(self._entries, record.copy_id, Entry(place, record))
+            while len(self._finished) > self._max_finished:
+                change.delete(self._entries, self._finished.popleft())
 
     def records(self) -> Mapping[str, CopyRecord]:
         """Every record by copy id, oldest first."""
-        return {key: _now(entry) for key, entry in self._entries.items()}
+        entries = sorted(self._entries.values(), key=attrgetter("place"))
+        return {entry.record.copy_id: self._now(entry) for entry in entries}
 
     def get(self, copy_id: str) -> CopyRecord | None:
         """One record; None when it was never there or is forgotten."""
         entry = self._entries.get(copy_id)
-        return None if entry is None else _now(entry)
+        return None if entry is None else self._now(entry)
 
-
-def _now(entry: CopyRecord | Callable[[], CopyRecord]) -> CopyRecord:
-    return entry if isinstance(entry, CopyRecord) else entry()
+    def _now(self, entry: Entry) -> CopyRecord:
+        running = self._running.get(entry.record.copy_id)
+        return entry.record if running is None else running()
