@@ -6,7 +6,6 @@ the writes that run (S1). Whatever way a write ends, its space and its place are
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirrors import MirrorSet
 from depot.put import Put
+from depot.state import StateStore, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class PutDesk:
 
     Attributes:
         running: writes that count towards the limit.
-        in_flight: how many writers each artifact has now.
+        writers: how many writers each artifact has now; those that have none are not in it.
         commits: held for each artifact while its files get or lose their names.
     """
 
@@ -46,9 +46,12 @@ class PutDesk:
         ingestor: Ingestor,
         limits: PutLimits,
         on_event: EventSink,
+        *,
+        state: StateStore,
     ) -> None:
         self.running = 0
-        self.in_flight: Counter[ArtifactHash] = Counter()
+        self.writers: Table[ArtifactHash, int] = state.table("writers")
+        self._store = state
         self.commits: KeyedLock[ArtifactHash] = KeyedLock()
         self.mirrors = mirrors
         self.keeper = keeper
@@ -70,7 +73,7 @@ class PutDesk:
         self.mirrors.require_readable()
         fencing.check_write(self.keeper.resolved, artifact, generation)
         self.mirrors.require_healthy()
-        self.in_flight[artifact] += 1
+        self._count_writer(artifact, 1)
         put = Put(self, artifact, generation, length_bytes, event)
         try:
             await put.look_for_copies()
@@ -81,9 +84,15 @@ class PutDesk:
                 yield put
         finally:
             put.release()
-            self.in_flight[artifact] -= 1
-            if not self.in_flight[artifact]:
-                del self.in_flight[artifact]
+            self._count_writer(artifact, -1)
+
+    def _count_writer(self, artifact: ArtifactHash, change: int) -> None:
+        writers = self.writers.get(artifact, 0) + change
+        with self._store.transaction() as transaction:
+            if writers:
+                transaction.put(self.writers, artifact, writers)
+            else:
+                transaction.delete(self.writers, artifact)
 
     def _counted(self, counted: bool) -> _Slot:
         if counted and self.running >= self.limits.max_concurrent_puts:

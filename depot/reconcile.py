@@ -10,7 +10,9 @@ run starts from what is on the disk, so a crash in the middle leaves nothing for
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 from depot import fencing
 from depot.artifact import ArtifactHash
@@ -70,13 +72,13 @@ class Reconciler:
                     mirror.record(artifact, Copy(size_bytes, damaged=True))
 
     async def _delete_unwanted(self, mirror: Mirror, deleted: set[ArtifactHash]) -> None:
-        for artifact in sorted(a for a in mirror.artifacts if self._may_delete(a)):
+        for artifact in sorted(self._deletable(mirror.artifacts)):
             async with self._desk.commits.hold(artifact):
                 copy = mirror.artifacts.get(artifact)
-                if copy is None or not self._may_delete(artifact):
+                if copy is None or not self._deletable((artifact,)):
                     continue
                 await mirror.call(Dataset.set_aside, artifact)
-                if self._may_delete(artifact):
+                if self._deletable((artifact,)):
                     mirror.record(artifact, None)
                     await mirror.call(Dataset.remove_aside, artifact)
                     deleted.add(artifact)
@@ -84,14 +86,16 @@ class Reconciler:
                     await mirror.call(Dataset.bring_back, artifact)
                     mirror.record(artifact, copy)  # a reader may have missed it meanwhile
 
-    def _may_delete(self, artifact: ArtifactHash) -> bool:
+    def _deletable(self, artifacts: Iterable[ArtifactHash]) -> list[ArtifactHash]:
+        """Those of the artifacts that may be deleted, as of this step of the event loop."""
         keeper = self._keeper
         if keeper.deletions_held_until_s() or not keeper.pins_known:
-            return False
-        return fencing.may_delete(
+            return []
+        may_delete = partial(
+            fencing.may_delete,
             keeper.resolved,
-            artifact,
             pinned=keeper.book.artifacts,
-            in_flight=self._desk.in_flight,
+            in_flight=self._desk.writers.rows,
             now_s=keeper.resolved.ledger.delete_not_before_s,  # over, by the keeper's clocks
         )
+        return [artifact for artifact in artifacts if may_delete(artifact)]

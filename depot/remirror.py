@@ -76,7 +76,7 @@ class Remirrorer:
             change.replace(self.failures, {})
         healed = 0
         for artifact in self.under_replicated():
-            if self._lacking(artifact) and not self._desk.in_flight[artifact]:
+            if self._lacking(artifact) and artifact not in self._desk.writers:
                 healed += await self._try(artifact)
         return healed
 

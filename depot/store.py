@@ -136,7 +136,9 @@ class ArtifactStore:
             min_copies=options.min_copies,
             max_concurrent_puts=options.max_concurrent_puts,
         )
-        self._desk = PutDesk(self._mirrors, self._keeper, self._ingestor, limits, on_event)
+        self._desk = PutDesk(
+            self._mirrors, self._keeper, self._ingestor, limits, on_event, state=self.state
+        )
         self._reconciler = Reconciler(self._mirrors, self._keeper, self._desk, on_event)
         self._reader = Reader(
             self._mirrors, options.verify_reads, on_damage=self._remirror_wanted.set
