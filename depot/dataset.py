@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,20 @@ class Space:
     free_bytes: int
     total_bytes: int
     free_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An artifact's file.
+
+    Attributes:
+        identity: inode and modification time; another file under the name has another one.
+        changed_at_s: Unix time when anything about it changed, its name included.
+    """
+
+    size_bytes: int
+    identity: str
+    changed_at_s: float
 
 
 class Dataset:
@@ -140,12 +155,21 @@ class Dataset:
 
     def scan(self) -> dict[ArtifactHash, int]:
         """Find every artifact: a regular file named by a hash, with its size in bytes."""
+        return {artifact: file.size_bytes for artifact, file in self.find_files().items()}
+
+    def find_files(self) -> dict[ArtifactHash, FoundFile]:
+        """Find the file of every artifact."""
         # A descriptor of its own: scans through a shared one would share its position.
         with directory(self._root, ".", self.disk) as root:
             names = self.disk.listdir(root)
-        artifacts = [ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)]
-        sizes = ((artifact, self.artifact_size(artifact)) for artifact in artifacts)
-        return {artifact: size_bytes for artifact, size_bytes in sizes if size_bytes is not None}
+        return self.look_at(
+            ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)
+        )
+
+    def look_at(self, artifacts: Iterable[ArtifactHash]) -> dict[ArtifactHash, FoundFile]:
+        """Find the files of some artifacts, where there are any."""
+        found = ((artifact, self._file_of(artifact)) for artifact in artifacts)
+        return {artifact: file for artifact, file in found if file is not None}
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
         """Open an artifact for reading: descriptor and size in bytes.
@@ -268,6 +292,10 @@ class Dataset:
         A file that cannot even be looked at counts as empty, which no copy is: one bad sector is
         no reason to do without all the others.
         """
+        file = self._file_of(artifact)
+        return None if file is None else file.size_bytes
+
+    def _file_of(self, artifact: ArtifactHash) -> FoundFile | None:
         if not self.durability.is_certain(artifact):
             return None
         try:
@@ -277,8 +305,8 @@ class Dataset:
         except OSError as error:
             if error.errno not in _BAD_INODE:
                 raise
-            return 0
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+            return FoundFile(0, "", 0.0)
+        return _found_file(found) if stat.S_ISREG(found.st_mode) else None
 
     def read_document(self, name: str) -> bytes | None:
         """Read a small file; None when there is none.
@@ -365,6 +393,11 @@ class Dataset:
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
+
+
+def _found_file(status: os.stat_result) -> FoundFile:
+    identity = f"{status.st_ino}:{status.st_mtime_ns}"
+    return FoundFile(status.st_size, identity, status.st_ctime_ns / 1e9)
 
 
 def _aside(artifact: ArtifactHash) -> str:

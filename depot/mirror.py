@@ -93,6 +93,7 @@ class Condition:
 
 _UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
+Recorded = Callable[["Mirror", ArtifactHash, Copy | None, Copy | None], None]
 
 
 class Mirror:
@@ -106,6 +107,7 @@ class Mirror:
     Attributes:
         artifacts: every copy on the dataset, good or not.
         closing: the last dataset's release, which gives up its lock.
+        on_record: told the copy before and after each `record`.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Mirror:
         self._on_transition = on_transition
         self.verifying = asyncio.Semaphore(VERIFICATIONS)
         self._threads = DaemonThreads(f"dataset-{index}", THREADS)
+        self.on_record: Recorded = _nobody_listens
 
     @property
     def condition(self) -> Condition:
@@ -245,16 +248,13 @@ class Mirror:
             self._become(self.condition.after(error))
 
     def attached(
-        self, dataset: Dataset, sizes: dict[ArtifactHash, int], problem: OSError | None
+        self, dataset: Dataset, copies: Mapping[ArtifactHash, Copy], problem: OSError | None
     ) -> None:
-        """Take over a dataset that was opened, with what a scan found and why it is not written."""
+        """Take over a dataset that was opened, with what is on it and why it is not written."""
         self._dataset = dataset
-        self.quota.set_used(sum(sizes.values()))
+        self.quota.set_used(sum(copy.size_bytes for copy in copies.values()))
         condition = Condition(MirrorState.SUSPECT, joining=True)
-        self._become(
-            condition if problem is None else condition.after(problem),
-            {artifact: Copy(size) for artifact, size in sizes.items()},
-        )
+        self._become(condition if problem is None else condition.after(problem), copies)
 
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""
@@ -337,6 +337,13 @@ def record_all(mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy | N
     for mirror, before in zip(mirrors, befores, strict=True):
         size_bytes = copy.size_bytes if copy else 0
         mirror.quota.add_used(size_bytes - (before.size_bytes if before else 0))
+        mirror.on_record(mirror, artifact, before, copy)
+
+
+def _nobody_listens(
+    _mirror: Mirror, _artifact: ArtifactHash, _before: Copy | None, _after: Copy | None
+) -> None:
+    """Nobody keeps records."""
 
 
 def _close_opened(opening: Future[tuple[int, int]]) -> None:

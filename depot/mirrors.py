@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from depot.artifact import ArtifactHash
-from depot.dataset import Dataset, Space
+from depot.dataset import Dataset, FoundFile, Space
 from depot.disk import Disk, DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
-from depot.mirror import Mirror
+from depot.mirror import Copy, Mirror
 from depot.worker import describe_error
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a dataset that comes back waits for its old descriptors; a dead device keeps them."""
+
+Recall = Callable[
+    [int, str, Mapping[ArtifactHash, FoundFile]], Awaitable[Mapping[ArtifactHash, Copy]]
+]
+
+
+async def recall_nothing(
+    _index: int, _dataset_id: str, files: Mapping[ArtifactHash, FoundFile]
+) -> Mapping[ArtifactHash, Copy]:
+    """Know of each file only that it is there."""
+    return {artifact: Copy(file.size_bytes) for artifact, file in files.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ class Attachment:
     """
 
     dataset: Dataset
-    sizes: dict[ArtifactHash, int]
+    files: dict[ArtifactHash, FoundFile]
     space: Space
     problem: OSError | None
 
@@ -60,6 +71,7 @@ class MirrorSet:
     Args:
         sled_id: the sled whose datasets these are; None: whoever the first marker names.
         disk_of: the disk behind each path.
+        recall: what is known of the files on the dataset of that index and UUID, as copies.
     """
 
     def __init__(
@@ -69,11 +81,13 @@ class MirrorSet:
         require_mountpoint: bool,
         sled_id: str | None,
         disk_of: DiskOf,
+        recall: Recall = recall_nothing,
     ) -> None:
         self.all = tuple(mirrors)
         self.sled_id = sled_id
         self._require_mountpoint = require_mountpoint
         self._disk_of = disk_of
+        self._recall = recall
         self._attaching: dict[int, _Attaching] = {}
 
     def healthy(self) -> list[Mirror]:
@@ -124,8 +138,7 @@ class MirrorSet:
             return
         del self._attaching[mirror.index]
         try:
-            attachment = attaching.result()
-            self._admit(mirror, attachment)
+            await self._admit(mirror, attaching.result())
         except DatasetBusy as error:
             mirror.last_error = str(error)
             raise
@@ -168,7 +181,7 @@ class MirrorSet:
             attaching.call.add_done_callback(_close_late)
         await asyncio.gather(*(mirror.close() for mirror in self.all))
 
-    def _admit(self, mirror: Mirror, attachment: Attachment) -> None:
+    async def _admit(self, mirror: Mirror, attachment: Attachment) -> None:
         # Two paths may have raced for the first marker: the second is checked against it here.
         dataset = attachment.dataset
         sled_id = dataset.marker.sled_id
@@ -176,8 +189,13 @@ class MirrorSet:
             dataset.close()
             raise DatasetUnusable(f"{mirror.path} belongs to sled {sled_id}, not {self.sled_id}")
         self.sled_id = sled_id
+        try:
+            copies = await self._recall(mirror.index, dataset.marker.dataset_id, attachment.files)
+        except BaseException:
+            mirror.begin(dataset.close)
+            raise
         mirror.space = attachment.space
-        mirror.attached(dataset, attachment.sizes, attachment.problem)
+        mirror.attached(dataset, copies, attachment.problem)
 
     def _reasons(self) -> str:
         # The index, not the path: this message is on the wire (S4).
@@ -197,12 +215,12 @@ def _attach(
         path, require_mountpoint=require_mountpoint, sled_id=sled_id, disk=disk
     )
     try:
-        sizes, space = dataset.scan(), dataset.space()
+        files, space = dataset.find_files(), dataset.space()
         try:
             dataset.probe()
         except OSError as error:
-            return Attachment(dataset, sizes, space, error)
-        return Attachment(dataset, sizes, space, None)
+            return Attachment(dataset, files, space, error)
+        return Attachment(dataset, files, space, None)
     except BaseException:
         dataset.close()
         raise

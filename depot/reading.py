@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -29,7 +29,7 @@ class CopyDetail:
     Attributes:
         dataset: the dataset's path.
         present: there is a good copy.
-        verified_at: Unix time when it last hashed to its name; None: not since the start.
+        verified_at: Unix time when it last hashed to its name; None: never.
         path: the file, for consumers on this machine.
     """
 
@@ -55,6 +55,7 @@ class OpenArtifact:
         dataset: index of the dataset it is read from.
         fd: descriptor; reads by offset only, it may be shared.
         read: what every byte that leaves must come through; None: any way will do.
+        on_close: called once it is closed.
     """
 
     def __init__(
@@ -70,12 +71,15 @@ class OpenArtifact:
         self.dataset = dataset
         self.fd = fd
         self.read = read
+        self.on_close: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Close the descriptor; a second call changes nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+            if self.on_close is not None:
+                self.on_close()
 
     def __enter__(self) -> Self:
         """Return the open artifact."""

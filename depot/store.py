@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +25,10 @@ from typing import Self
 from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.checked_state import make_state
+from depot.copy_records import CopyRecords
 from depot.disk import DiskOf, system_disk
 from depot.errors import ConfigNotFound, NoConfig
+from depot.foreground import Foreground, Signal
 from depot.ingest import Ingestor
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Mirror, MirrorState, good_in
@@ -37,6 +39,11 @@ from depot.reader import Reader, VerifyReads
 from depot.reading import ArtifactDetail, Listing, OpenArtifact, detail_of
 from depot.reconcile import Reconciler
 from depot.remirror import Remirrorer
+from depot.scrub import Scrubber
+from depot.scrub_dataset import ScrubContext
+from depot.scrub_pace import ScrubPace
+from depot.scrub_pause import Pause
+from depot.scrub_report import ScrubPass, ScrubStatus
 from depot.state_dir import StateDir
 from depot.store_status import StoreStatus, status_of
 from depot.watch import Watch
@@ -55,6 +62,8 @@ class StoreOptions:
         device_timeout_s: a device call that takes longer makes its dataset suspect.
         watch_interval_s: how often each dataset is looked at.
         verify_reads: whether the depot checks bytes before they leave.
+        scrub_interval_s: within which every copy is verified in the background.
+        scrub_max_bytes_per_s: on each dataset, whatever that does to the interval.
         sled_id: expected in the markers; None: whatever they say.
         checksum_state: find rows that are changed in place; many times slower, see
             `depot.checked_state`.
@@ -71,6 +80,8 @@ class StoreOptions:
     device_timeout_s: float = 30.0
     watch_interval_s: float = 5.0
     verify_reads: VerifyReads = VerifyReads.AUTO
+    scrub_interval_s: float = 86400.0
+    scrub_max_bytes_per_s: int = 500 << 20
     sled_id: str | None = None
     checksum_state: bool = False
 
@@ -101,6 +112,8 @@ class ArtifactStore:
         self._reconcile_wanted = asyncio.Event()
         self._remirror_wanted = asyncio.Event()
         self.state = make_state(checksummed=options.checksum_state)
+        self._records = CopyRecords(state_dir.path)
+        self._foreground = Foreground()
         mirrors = [
             Mirror(
                 index,
@@ -117,7 +130,10 @@ class ArtifactStore:
             require_mountpoint=options.require_mountpoint,
             sled_id=options.sled_id,
             disk_of=disk_of,
+            recall=self._records.recall,
         )
+        for mirror in mirrors:
+            mirror.on_record = self._records.note
         self._keeper = LedgerKeeper(
             self._mirrors,
             state_dir,
@@ -146,6 +162,7 @@ class ArtifactStore:
         self._remirrorer = Remirrorer(
             self._mirrors, self._keeper, self._desk, self._reader, state=self.state
         )
+        self._scrubber = self._make_scrubber()
         self._watch = Watch(
             self._mirrors, interval_s=options.watch_interval_s, on_return=self._on_return
         )
@@ -172,6 +189,8 @@ class ArtifactStore:
         opened = await asyncio.to_thread(StateDir.open, state_dir)
         store = cls(datasets, opened, options or StoreOptions(), on_event, disk_of)
         try:
+            await store._records.open()
+            store._scrubber.restore()
             known_sled_id = await asyncio.to_thread(opened.known_sled_id)
             await store._mirrors.attach_all(known_sled_id)
             await store._keeper.load()
@@ -183,6 +202,8 @@ class ArtifactStore:
 
     async def close(self) -> None:
         """Release the datasets and their locks. Running writes must have ended."""
+        await self._scrubber.save()
+        await self._records.close(self._mirrors.all)
         await self._mirrors.close()
         self._ingestor.close()
         await asyncio.to_thread(self._state_dir.close)
@@ -281,8 +302,23 @@ class ArtifactStore:
             NoDataset, NoConfig, ArtifactGeneration, LedgerUnknown, NotInConfig, TooLarge,
             QuotaExceeded, TooManyPuts: in this order, on entering.
         """
+        return self._admitted(artifact, generation, length_bytes, counted=counted)
+
+    @asynccontextmanager
+    async def _admitted(
+        self,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int | None,
+        *,
+        counted: bool,
+    ) -> AsyncIterator[Put]:
         event = "put" if counted else None
-        return self._desk.begin(artifact, generation, length_bytes, counted=counted, event=event)
+        with self._foreground.work():
+            async with self._desk.begin(
+                artifact, generation, length_bytes, counted=counted, event=event
+            ) as put:
+                yield put
 
     async def open_artifact(
         self, artifact: ArtifactHash, *, exclude: Collection[int] = (), to_read: bool = True
@@ -295,7 +331,10 @@ class ArtifactStore:
         Raises:
             NoDataset, NotFound.
         """
-        return await self._reader.open(artifact, exclude, to_read=to_read)
+        opened = await self._reader.open(artifact, exclude, to_read=to_read)
+        if to_read:
+            opened.on_close = self._foreground.begin()
+        return opened
 
     def read_failed(self, opened: OpenArtifact, error: OSError) -> None:
         """Note that a copy could not be read, so that it is not counted or served again."""
@@ -330,18 +369,51 @@ class ArtifactStore:
 
     def status(self) -> StoreStatus:
         """Everything an operator wants to know, from memory."""
-        return status_of(self._mirrors, self._keeper, self._remirrorer, self._desk.running)
+        return status_of(
+            self._mirrors,
+            self._keeper,
+            self._remirrorer,
+            self._desk.running,
+            self._scrubber.status(),
+        )
+
+    # Scrub
+
+    def scrub_status(self) -> ScrubStatus:
+        """How the background verification is, from memory."""
+        return self._scrubber.status()
+
+    async def start_scrub(self) -> None:
+        """Have `run_duties` verify every copy from now on, as fast as is allowed.
+
+        Joins a pass that was asked for already, and ends a pause.
+        """
+        await self._scrubber.start()
+
+    async def pause_scrub(self, seconds: float) -> None:
+        """Verify nothing in the background for so long, at most `MAX_PAUSE_S`."""
+        await self._scrubber.pause(seconds)
+
+    async def resume_scrub(self) -> None:
+        """End a pause."""
+        await self._scrubber.resume()
+
+    async def scrub(self) -> list[ScrubPass]:
+        """Verify every copy of every healthy dataset now; how it went, dataset by dataset."""
+        return await self._scrubber.run_once()
 
     # Duties
 
     async def run_duties(self) -> None:
-        """Watch the datasets, delete, re-mirror; until cancelled."""
+        """Watch the datasets, delete, re-mirror, scrub; until cancelled."""
         self._reconcile_wanted.set()
         self._remirror_wanted.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch.run(), name="watch")
             group.create_task(self._reconcile_for_ever(), name="reconcile")
             group.create_task(self._remirror_for_ever(), name="remirror")
+            group.create_task(self._scrubber.run(), name="scrub")
+            group.create_task(self._records.run(self._mirrors.all), name="copy records")
 
     async def reconcile(self) -> int:
         """Delete what no config wants, now; the number of artifacts deleted."""
@@ -376,6 +448,23 @@ class ArtifactStore:
             self._emit("config_changed", {"generation": floor.generation, "from": "dataset"})
         self._reconcile_wanted.set()
         self._remirror_wanted.set()
+        self._scrubber.wake()
+
+    def _make_scrubber(self) -> Scrubber:
+        context = ScrubContext(
+            records=self._records,
+            pace=ScrubPace(self._options.scrub_interval_s, self._options.scrub_max_bytes_per_s),
+            foreground=self._foreground,
+            pause=Pause(self._records),
+            wake=Signal(),
+            on_event=self._emit,
+            on_damage=self._remirror_wanted.set,
+        )
+        return Scrubber(self._mirrors, context, is_wanted=self._is_wanted)
+
+    def _is_wanted(self, artifact: ArtifactHash) -> bool:
+        config = self._keeper.resolved.config
+        return config is not None and artifact in config.artifacts
 
     def _on_transition(self, mirror: Mirror, before: MirrorState, after: MirrorState) -> None:
         if not self._opened:

@@ -13,6 +13,7 @@ from depot.ledger_keeper import LedgerKeeper
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
 from depot.remirror import Remirrorer
+from depot.scrub_report import ScrubStatus
 
 _LEDGER_WARNINGS = {
     Standing.CONFLICTED: "the datasets hold different configs of the same generation: nothing is "
@@ -60,6 +61,7 @@ class StoreStatus:
         warnings: sentences for an operator.
         missing: artifacts of the config without any good copy.
         deletions_held_until_s: Unix time before which nothing is deleted (D4); 0: no such time.
+        scrub: how the background verification is.
     """
 
     sled_id: str | None
@@ -74,10 +76,15 @@ class StoreStatus:
     puts_running: int
     missing: tuple[ArtifactHash, ...] = ()
     deletions_held_until_s: float = 0.0
+    scrub: ScrubStatus | None = None
 
 
 def status_of(
-    mirrors: MirrorSet, keeper: LedgerKeeper, remirrorer: Remirrorer, puts_running: int
+    mirrors: MirrorSet,
+    keeper: LedgerKeeper,
+    remirrorer: Remirrorer,
+    puts_running: int,
+    scrub: ScrubStatus,
 ) -> StoreStatus:
     """Collect the status from memory; no I/O."""
     resolved = keeper.resolved
@@ -91,10 +98,11 @@ def status_of(
         generation_certain=resolved.certain,
         datasets=tuple(_dataset_status(mirror) for mirror in mirrors.all),
         under_replicated=remirrorer.under_replicated(),
-        warnings=tuple(_warnings(mirrors, keeper, remirrorer)),
+        warnings=(*_warnings(mirrors, keeper, remirrorer), *scrub.warnings),
         puts_running=puts_running,
         missing=remirrorer.missing(),
         deletions_held_until_s=keeper.deletions_held_until_s(),
+        scrub=scrub,
     )
 
 

@@ -1,0 +1,251 @@
+"""What was found out about each copy outlives a restart, and its loss never stops the store."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from depot.artifact import ArtifactHash
+from depot.copy_database import FILE_NAME, MAX_DATASETS, Changes, CopyDatabase, Row
+from depot.errors import FormatTooNew
+from depot.store import ArtifactStore
+from tests.store.builders import ONE, TWO, A, B, Node, config, copies, hash_of, off_loop, put
+
+
+async def verified_at(store: ArtifactStore, content: bytes) -> list[float | None]:
+    detail = await store.describe(hash_of(content))
+    return [copy.verified_at for copy in detail.copies]
+
+
+async def put_both(store: ArtifactStore) -> None:
+    await store.put_config(config(1, ONE, TWO))
+    for content in (ONE, TWO):
+        await put(store, content)
+
+
+async def stored(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+
+
+async def rot(node: Node, index: int, content: bytes) -> None:
+    """Change a byte of a file in place, with its times kept."""
+
+    def change() -> None:
+        path = node.file(index, content)
+        status = path.stat()
+        with path.open("r+b") as file:
+            file.write(bytes([content[0] ^ 1]))
+            file.flush()
+            os.fsync(file.fileno())
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    await off_loop(change)
+
+
+def database(node: Node) -> Path:
+    return node.state_dir / FILE_NAME
+
+
+def rows(node: Node) -> int:
+    with sqlite3.connect(database(node)) as db:
+        (count,) = db.execute("SELECT count(*) FROM copy").fetchone()
+    db.close()
+    return int(count)
+
+
+async def test_when_a_copy_was_verified_is_known_after_a_restart(node: Node) -> None:
+    before = time.time()
+    async with node.open() as store:
+        await put_both(store)
+        times = await verified_at(store, ONE)
+    async with node.open() as store:
+        assert await verified_at(store, ONE) == times
+        assert all(at is not None and at >= before for at in times)
+
+
+async def test_a_damaged_copy_does_not_count_after_a_restart(node: Node) -> None:
+    await stored(node)
+    await rot(node, A, ONE)
+    async with node.open() as store:
+        assert [scrub.bad for scrub in await store.scrub()] == [1, 0]
+    async with node.open() as store:
+        assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+        assert store.status().under_replicated == (hash_of(ONE),)
+
+
+async def test_another_file_under_the_name_is_neither_verified_nor_damaged(node: Node) -> None:
+    await stored(node)
+    await rot(node, A, ONE)
+    async with node.open() as store:
+        await store.scrub()
+    for index in (A, B):
+        await node.write_file(index, str(hash_of(ONE)), ONE)
+    async with node.open() as store:
+        assert await verified_at(store, ONE) == [None, None]
+        assert copies(store)[hash_of(ONE)] == 2
+
+
+async def test_a_file_that_changed_after_it_was_verified_is_not_called_verified(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        # Before the record is written, and so that only the change time tells.
+        await rot(node, A, ONE)
+    async with node.open() as store:
+        assert (await verified_at(store, ONE))[A] is None
+        assert (await verified_at(store, ONE))[B] is not None
+
+
+async def test_a_time_of_verification_that_is_to_come_is_not_believed(node: Node) -> None:
+    await stored(node)
+
+    def set_clock_back() -> None:
+        with sqlite3.connect(database(node)) as db:
+            db.execute("UPDATE copy SET verified_at = verified_at + 86400")
+        db.close()
+
+    await off_loop(set_clock_back)
+    async with node.open() as store:
+        assert await verified_at(store, ONE) == [None, None]
+
+
+async def test_the_rows_of_artifacts_that_are_gone_are_removed(node: Node) -> None:
+    await stored(node)
+    assert await off_loop(rows, node) == 4
+    async with node.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(2, TWO))
+        assert await store.reconcile() == 1
+    assert await off_loop(rows, node) == 2
+    await off_loop(node.file(A, TWO).unlink)
+    async with node.open():
+        pass
+    assert await off_loop(rows, node) == 1
+
+
+async def test_a_dataset_that_returns_is_remembered(node: Node) -> None:
+    await stored(node)
+    async with node.open() as store:
+        times = await verified_at(store, ONE)
+        await node.take_away(B)
+        await store.check_datasets()
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert await verified_at(store, ONE) == times
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def other_tables(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE copy (something)")
+    db.close()
+
+
+def strange_values(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE copy SET verified_at = 'yesterday'")
+    db.close()
+
+
+@pytest.mark.parametrize("damage", [torn, garbage, a_directory, other_tables, strange_values])
+async def test_s5_a_database_that_cannot_be_used_is_set_aside_and_begun_anew(
+    node: Node, damage: object
+) -> None:
+    await stored(node)
+    assert callable(damage)
+    await off_loop(damage, database(node))
+    async with node.open() as store:
+        assert await verified_at(store, ONE) == [None, None]
+        assert copies(store)[hash_of(ONE)] == 2
+        assert any(FILE_NAME in warning for warning in store.status().warnings)
+        await store.scrub()
+        times = await verified_at(store, ONE)
+        assert None not in times
+    assert await off_loop(database(node).with_name(f"{FILE_NAME}.unusable").exists)
+    async with node.open() as store:
+        assert await verified_at(store, ONE) == times
+        assert not any(FILE_NAME in warning for warning in store.status().warnings)
+
+
+async def test_s5_a_database_that_breaks_while_it_is_used_is_begun_anew(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await store.scrub()
+        await off_loop(garbage, database(node))
+        await off_loop(database(node).with_name(f"{FILE_NAME}-wal").unlink)
+        await rot(node, A, ONE)
+        await store.scrub()
+        times = await verified_at(store, TWO)
+    async with node.open() as store:
+        assert await verified_at(store, TWO) == times
+        assert copies(store)[hash_of(ONE)] == 1
+
+
+async def test_s5_while_another_process_locks_it_the_store_goes_on_in_memory(node: Node) -> None:
+    await stored(node)
+    lock = sqlite3.connect(database(node), isolation_level=None, check_same_thread=False)
+    await off_loop(lock.execute, "BEGIN EXCLUSIVE")
+    async with node.open() as store:
+        assert copies(store)[hash_of(ONE)] == 2
+        assert any("in memory only" in warning for warning in store.status().warnings)
+        await off_loop(lock.close)
+        await store.scrub()
+        assert not any("in memory only" in warning for warning in store.status().warnings)
+        times = await verified_at(store, ONE)
+    async with node.open() as store:
+        assert await verified_at(store, ONE) == times
+    assert not await off_loop(database(node).with_name(f"{FILE_NAME}.unusable").exists)
+
+
+async def test_a_database_of_a_newer_program_is_refused(node: Node) -> None:
+    await stored(node)
+
+    def raise_version() -> None:
+        with sqlite3.connect(database(node)) as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
+
+    await off_loop(raise_version)
+    with pytest.raises(FormatTooNew, match="format 99"):
+        async with node.open():
+            pass
+
+
+def test_only_the_datasets_seen_last_are_remembered(tmp_path: Path) -> None:
+    db = CopyDatabase(tmp_path / FILE_NAME)
+    for number in range(MAX_DATASETS + 5):
+        db.recall(f"dataset-{number}", float(number))
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        (count,) = other.execute("SELECT count(*) FROM dataset").fetchone()
+    other.close()
+    db.close()
+    assert count == MAX_DATASETS
+
+
+async def test_the_record_of_twenty_thousand_copies_is_written_and_read(tmp_path: Path) -> None:
+    # Not a measurement: it must only not be refused for its size.
+    db = await off_loop(CopyDatabase, tmp_path / FILE_NAME)
+    names = [ArtifactHash(n.to_bytes(32, "big")) for n in range(20_000)]
+    row = Row(1, "1:1", 1.0, 2.0, damaged=False)
+    await off_loop(db.write, [Changes("d", dict.fromkeys(names, row), {})])
+    remembered = await off_loop(db.recall, "d", 3.0)
+    assert remembered.rows == dict.fromkeys(names, row)
+    await off_loop(db.close)
