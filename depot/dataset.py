@@ -53,11 +53,11 @@ _ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What the filesystem says: bytes free to us, bytes in all, inodes free."""
+    """What the filesystem says: bytes free to us, bytes in all, inodes free (None: no limit)."""
 
     free_bytes: int
     total_bytes: int
-    free_inodes: int
+    free_inodes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,9 @@ class Dataset:
         """Ask the filesystem."""
         found = self.disk.statvfs(self._root)
         unit = found.f_frsize
-        return Space(found.f_bavail * unit, found.f_blocks * unit, found.f_favail)
+        # btrfs makes inodes as it needs them, and says that of 0 inodes 0 are free.
+        free_inodes = found.f_favail if found.f_files else None
+        return Space(found.f_bavail * unit, found.f_blocks * unit, free_inodes)
 
     def scan(self) -> dict[ArtifactHash, int]:
         """Find every artifact: a regular file named by a hash, with its size in bytes."""

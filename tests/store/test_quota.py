@@ -315,3 +315,21 @@ async def test_a_quota_above_the_disk_is_bound_by_the_disk(alone: Node) -> None:
         with pytest.raises(QuotaExceeded):
             await put(store, ONE, source=FileSource(-1), length_bytes=available_bytes + 1)
         assert (await put(store, ONE)).copies == 1
+
+
+class BtrfsDisk(FaultyDisk):
+    """Says how many inodes there are in all, and free, as a filesystem without a table of them."""
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        found = list(super().statvfs(fd))
+        f_files, f_favail = 5, 7
+        found[f_files : f_favail + 1] = [0, 0, 0]
+        return os.statvfs_result(found)
+
+
+async def test_a_filesystem_that_does_not_count_inodes_has_room(node: Node) -> None:
+    node.disks = {path: BtrfsDisk() for path in node.paths}
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+
+        assert (await put(store, ONE)).copies == 2
