@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from depot.initialise import init_datasets
+from tests.torture.bench import live_in_peace
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
 from tests.torture.child import TIMEOUT_S, Child
 from tests.torture.history import Event, History
 from tests.torture.judge import Places, judge_dead
-from tests.torture.power import live_in_peace
 from tests.torture.workload import Script, live
 
 _LONGEST_LIFE_US: Final = 150_000

@@ -16,23 +16,19 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from depot.initialise import init_datasets
+from tests.torture.bench import Bench, benches, listen, live_in_peace
 from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import TIMEOUT_S, Child, Tell
 from tests.torture.cutting import CutPoint, CuttingDisk
-from tests.torture.disks import LoopDisk, loop_disks, opened_for_cutting
+from tests.torture.disks import LoopDisk, opened_for_cutting
 from tests.torture.history import Event, History
-from tests.torture.judge import Places, judge_dead, judge_settled
+from tests.torture.judge import judge_dead
 from tests.torture.workload import Script, glimpse, live
 
 KINDS: Final = ("ext4", "xfs")
-_STATE_KIND: Final = "ext4"
 _SECOND_CUT: Final = 0.25
 _ONE_AWAY: Final = 0.2
 _BY_TIME: Final = 0.25
@@ -45,91 +41,6 @@ _STEPS_AFTER: Final = 3
 _CALM_STEPS: Final = 2
 # One operation makes about ten calls on each dataset.
 _CALLS: Final = 14
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The disks of one node.
-
-    Attributes:
-        founded: what was acknowledged when their templates were kept.
-    """
-
-    disks: Sequence[LoopDisk]
-    founded: History
-
-    @property
-    def places(self) -> Places:
-        a, b, state = (disk.mount_point for disk in self.disks)
-        return Places((a, b), state / "state")
-
-    @contextmanager
-    def mounted(self, *, without: LoopDisk | None = None) -> Iterator[Places]:
-        """Mount what is on the disks for the block, all or all but one."""
-        try:
-            for disk in self.disks:
-                if disk is not without:
-                    disk.mount()
-            yield self.places
-        finally:
-            for disk in self.disks:
-                disk.unmount()
-
-
-@contextmanager
-def benches(kinds: Sequence[str]) -> Iterator[dict[str, Bench]]:
-    """Make a node of disks of each kind, with some history that every run begins with.
-
-    Raises:
-        Skip: not possible on this machine.
-    """
-    with ExitStack() as stack:
-        found = {}
-        for kind in kinds:
-            disks = stack.enter_context(loop_disks([kind, kind, _STATE_KIND]))
-            bench = Bench(disks, History())
-            with bench.mounted() as places:
-                found_node(places, bench.founded)
-            for disk in disks:
-                disk.keep_as_template()
-            found[kind] = bench
-        yield found
-
-
-def found_node(places: Places, history: History) -> None:
-    """Make datasets and live a first, calm life; then each dataset lacks an artifact."""
-    init_datasets(places.datasets, sled_id="sled-under-torture")
-    script = Script("founding", 12, calm=True)
-    live_in_peace(places, history, script)
-    keys = sorted(history.copies)
-    for dataset, key in zip(places.datasets, keys, strict=False):
-        history.take_away(dataset, key)
-
-
-def live_in_peace(places: Places, history: History, script: Script) -> None:
-    """Live a calm life to its end, and judge what it leaves.
-
-    Raises:
-        AssertionError: a rule was broken, or it did not come to its end.
-    """
-    listen(Child.fork(partial(live, places, history, script)), history)
-    judge_settled(places, history)
-
-
-def listen(child: Child, history: History) -> None:
-    """Take in what a child tells, which has to come to its end.
-
-    Raises:
-        AssertionError: it did not, or told of a broken rule.
-    """
-    try:
-        for event in child.rest():
-            history.note(event)
-        # A child that has closed its pipe is at its end.
-        status = child.wait()
-    finally:
-        child.reap()
-    assert status == 0, f"the process ended with {status}"
 
 
 def _run(plan: Plan) -> Outcome:
