@@ -21,6 +21,7 @@ from typing import Final
 SEED_BITS: Final = 40
 # A campaign that fails in every run needs no more of them to say so.
 _ENOUGH_VIOLATIONS: Final = 20
+_TOLD_EVERY: Final = 100
 
 
 class Skip(Exception):
@@ -120,6 +121,9 @@ def strike_each(
     runs = 0
     begun_s = time.monotonic()
     for seed in plan.seeds() if seeds is None else seeds:
+        if runs and runs % _TOLD_EVERY == 0:
+            passed_s = time.monotonic() - begun_s
+            sys.stderr.write(f"{plan.campaign}: {runs:,} runs in {passed_s:.0f} s\n")
         runs += 1
         before = _held()
         try:
