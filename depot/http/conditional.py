@@ -76,6 +76,12 @@ class Choice:
     zstd: Plan | None = None
     needs_zstd: bool = False
 
+    @property
+    def sends_nothing(self) -> bool:
+        """Tell whether not a byte of the artifact is needed for the answer to a GET."""
+        plan = self.identity if self.zstd is None else self.zstd
+        return plan.status not in (200, 206)
+
 
 def plan_choice(
     method: str, size_bytes: int, artifact: ArtifactHash, conditions: Conditions, wish: Wish

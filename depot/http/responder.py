@@ -158,13 +158,16 @@ class ArtifactResponder:
         Raises:
             NoDataset, NotFound, PreconditionFailed, RangeNotSatisfiable.
         """
-        opened = await self._store.open_artifact(artifact, to_read=request.method != "HEAD")
+        if request.method == "HEAD" or _has_preconditions(request):
+            # What is not going to be read is not made ready for it, which may take a whole pass.
+            opened = await self._store.open_artifact(artifact, to_read=False)
+            with _Copies(self._store, opened) as copies:
+                choice = self._choose(request, copies)
+                if request.method == "HEAD" or choice.sends_nothing:
+                    return await self._respond(request, copies, choice)
+        opened = await self._store.open_artifact(artifact)
         with _Copies(self._store, opened) as copies:
-            choice = self._choose(request, copies)
-            response = await self._respond_encoded(request, copies, choice)
-            if response is None:
-                response = await self._respond_plain(request, copies, choice.identity)
-            return response
+            return await self._respond(request, copies, self._choose(request, copies))
 
     def _choose(self, request: web.Request, copies: _Copies) -> Choice:
         wish = Wish.IDENTITY
@@ -173,6 +176,14 @@ class ArtifactResponder:
             wish = zstd_wish(header(request, hdrs.ACCEPT_ENCODING))
         sha256, size_bytes = copies.current.sha256, copies.size_bytes
         return plan_choice(request.method, size_bytes, sha256, _conditions(request), wish)
+
+    async def _respond(
+        self, request: web.Request, copies: _Copies, choice: Choice
+    ) -> web.StreamResponse:
+        response = await self._respond_encoded(request, copies, choice)
+        if response is None:
+            response = await self._respond_plain(request, copies, choice.identity)
+        return response
 
     async def _respond_plain(
         self, request: web.Request, copies: _Copies, plan: Plan
@@ -262,6 +273,10 @@ class ArtifactResponder:
                 return
             offset = sent.offset
             await copies.fail_over(sent.error, offset, copy_is_bad=sent.copy_is_bad)
+
+
+def _has_preconditions(request: web.Request) -> bool:
+    return hdrs.IF_NONE_MATCH in request.headers or hdrs.IF_MATCH in request.headers
 
 
 def _conditions(request: web.Request) -> Conditions:

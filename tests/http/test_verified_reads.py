@@ -118,6 +118,19 @@ async def ask_in_vain(url: str, content: bytes) -> tuple[int, int, bytes]:
         return status, int(headers["content-length"]), await client.rest()
 
 
+async def drop_digests(node: Node) -> None:
+    """Lose the block digests of LARGE on both datasets; their calls are counted from now on."""
+    for path in node.paths:
+        await off_loop((path / ".sled-depot/blocks" / str(hash_of(LARGE))).unlink)
+    for index in (A, B):
+        node.disk(index).calls.clear()
+
+
+def artifact_reads(node: Node) -> list[tuple[str, str]]:
+    called = [call for index in (A, B) for call in node.disk(index).calls]
+    return [call for call in called if "read" in call[0] and str(hash_of(LARGE)) in call[1]]
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node.make(tmp_path)
@@ -242,15 +255,41 @@ async def test_many_readers_of_a_bad_copy_all_get_the_named_bytes(node: Node) ->
         assert copies(store) == {hash_of(LARGE): 1}
 
 
+@pytest.mark.parametrize(
+    ("method", "condition", "status"),
+    [
+        ("HEAD", "If-None-Match: *", 304),
+        ("GET", "If-None-Match: *", 304),
+        ("GET", f'If-None-Match: "x", "sha256:{hash_of(LARGE)}"', 304),
+        ("GET", 'If-Match: "x"', 412),
+    ],
+)
+async def test_an_answer_without_content_reads_no_artifact_also_when_its_digests_are_gone(
+    node: Node, method: str, condition: str, status: int
+) -> None:
+    async with depot(node, LARGE) as (_, url):
+        await drop_digests(node)
+        async with RawClient.connect(url) as client:
+            await client.send(line(LARGE, method), condition)
+            assert (await client.head())[0] == status
+        assert not artifact_reads(node)
+
+
+async def test_a_condition_that_does_not_hold_the_answer_back_changes_nothing_of_the_check(
+    node: Node,
+) -> None:
+    async with depot(node, LARGE) as (store, url):
+        await hurt(node, A, LARGE, flip(MIB))
+        answer = await ask(url, LARGE, 'If-None-Match: "x"')
+        assert (answer.status, answer.body == LARGE) == (200, True)
+        assert copies(store) == {hash_of(LARGE): 1}
+
+
 async def test_head_reads_no_artifact_also_when_its_digests_are_gone(node: Node) -> None:
     async with depot(node, LARGE) as (_, url):
-        for path in node.paths:
-            await off_loop((path / ".sled-depot/blocks" / str(hash_of(LARGE))).unlink)
-        for index in (A, B):
-            node.disk(index).calls.clear()
+        await drop_digests(node)
         async with RawClient.connect(url) as client:
             await client.send(line(LARGE, "HEAD"))
             answer = await client.answer(has_body=False)
         assert (answer.status, answer.headers["content-length"]) == (200, str(len(LARGE)))
-        called = [call for index in (A, B) for call in node.disk(index).calls]
-        assert not [call for call in called if call[0] == "pread"]
+        assert not artifact_reads(node)
