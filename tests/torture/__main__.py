@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,8 @@ WIDTH: Final = 200
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; the exit status."""
     options = _parser().parse_args(arguments)
+    # An exception unmounts what is mounted, and ends the processes that share the runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     output = Console()
     if not output.is_terminal:
         output.width = WIDTH
@@ -74,9 +76,8 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
     if jobs == 1:
         return run_plan(plans[0])
     # Spawned, so that each has no other thread and may fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        return merged(list(pool.map(run_plan, plans)))
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        return merged(pool.map(run_plan, plans, chunksize=1))
 
 
 def _known(name: str) -> Campaign:
