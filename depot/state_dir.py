@@ -15,7 +15,7 @@ from typing import Self
 from depot.document import Unreadable
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.ledger import WITNESS_NAME, Rank, decode_witness, encode_witness
-from depot.small_files import STAGING, write_document
+from depot.small_files import STAGING, read_document, write_document
 
 
 class StateDir:
@@ -53,9 +53,10 @@ class StateDir:
             FormatTooNew: it was written by a newer program.
         """
         try:
-            rank, about = decode_witness((self.path / WITNESS_NAME).read_bytes())
-        except FileNotFoundError:
-            return None, None
+            content = read_document(self._root, WITNESS_NAME)
+            if content is None:
+                return None, None
+            rank, about = decode_witness(content)
         except FormatTooNew:
             raise
         except (OSError, Unreadable) as error:
@@ -71,7 +72,7 @@ class StateDir:
             FormatTooNew: it was written by a newer program.
         """
         try:
-            return decode_witness((self.path / WITNESS_NAME).read_bytes())[1]
+            return decode_witness(read_document(self._root, WITNESS_NAME) or b"")[1]
         except (OSError, Unreadable):
             return None  # `read_witness` reports it
 

@@ -6,13 +6,14 @@ import signal
 import sys
 from typing import Final
 
-from tests.torture import kills, power, write_replay
+from tests.torture import kills, ledgers, power, write_replay
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip
 
 CAMPAIGNS: Final[tuple[Campaign, ...]] = (
     power.CAMPAIGN,
     write_replay.CAMPAIGN,
     kills.CAMPAIGN,
+    ledgers.CAMPAIGN,
 )
 
 

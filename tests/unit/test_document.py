@@ -78,3 +78,9 @@ def test_a_newer_format_is_named_with_what_was_expected() -> None:
 def test_a_newer_format_may_have_another_checksum() -> None:
     with pytest.raises(FormatTooNew):
         decode(b'{"format": 2, "seal": "unheard of"}', name="x.json", newest=1)
+
+
+def test_an_altered_version_is_damage_and_not_a_newer_program() -> None:
+    altered = encode({"a": 1}, version=1).replace(b'"format": 1', b'"format": 9')
+    with pytest.raises(Unreadable):
+        decode(altered, name="x.json", newest=1)
