@@ -311,13 +311,15 @@ def _strike(template: Template, seed: int, counts: Counter[str]) -> None:
         counts[expected.standing] += 1
         child = Child.fork(partial(_judge, root, chosen, expected))
         try:
-            assert list(child.rest()) == []
+            for event in child.rest():
+                raise AssertionError(f"unexpected: {event}")
+            status = child.wait()
+            assert status == 0, f"the process ended with {status}"
         except AssertionError as error:
             error.add_note(f"A {chosen[0]}, B {chosen[1]}, witness {how}; expected {expected}")
             raise
         finally:
-            status = child.reap()
-        assert status == 0, f"the process ended with {status}"
+            child.reap()
 
 
 def _judge(root: Path, chosen: list[str], expected: Expected, _tell: Tell) -> None:
