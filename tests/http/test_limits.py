@@ -15,7 +15,7 @@ from depot.http.body import request_body
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
 from depot.http.replies import json_reply
-from depot.http.requests import read_json, send_continue
+from depot.http.requests import parse_json, read_json, send_continue
 from depot.http.service import HttpService, make_app
 from tests.http.raw import RawClient
 from tests.http.servers import API, serve_endpoints
@@ -217,6 +217,40 @@ async def test_a_client_that_left_is_no_failure_of_the_server(
                     await other.send("GET /hello HTTP/1.1", "Connection: close")
                     await other.rest()
     assert [entry for entry in logged if entry["log_level"] in ("warning", "error")] == []
+
+
+# ---- keys that stand twice
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"number": 1, "number": 2}',
+        b'{"number": 1, "number": 1}',
+        b'{"number": 1, "n\\u0075mber": 2}',
+        b'{"number" \n : 1, "number"\t:2}',
+        b'{"number": 1, "number": 2, "number": 3' + b" " * 100_000 + b"}",
+    ],
+)
+async def test_a_key_that_stands_twice_is_refused_by_its_name(
+    service: HttpService, body: bytes
+) -> None:
+    async with RawClient.connect(service.url) as client:
+        await client.send("PUT /number HTTP/1.1", f"Content-Length: {len(body)}", body=body)
+        answer = await client.answer()
+    assert (answer.status, answer.json()["error_code"]) == (400, "InvalidRequest")
+    assert answer.json()["message"].startswith("number: expected once, found ")
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"text": "a:b", "list": ["c:d", ":"]}', b'{"text": "\\":", "list": []}']
+)
+def test_a_colon_in_a_value_is_no_key(body: bytes) -> None:
+    class Texts(BaseModel):
+        text: str
+        list: tuple[str, ...]
+
+    assert ":" in parse_json(body, Texts).text
 
 
 # ---- 100 Continue
