@@ -49,6 +49,12 @@ class ExpectationFailed(DepotError):
     code = "ExpectationFailed"
 
 
+class HttpVersionNotSupported(DepotError):
+    """The request is of a version of HTTP that is not spoken here."""
+
+    code = "HttpVersionNotSupported"
+
+
 class MethodNotAllowed(DepotError):
     """The path exists, the method does not."""
 

@@ -26,6 +26,7 @@ from aiohttp.typedefs import Middleware
 from depot.errors import (
     DepotError,
     ExpectationFailed,
+    HttpVersionNotSupported,
     Internal,
     InvalidRequest,
     LengthMismatch,
@@ -40,6 +41,7 @@ from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
 from depot.http.requests import (
     BODY_TAKEN,
     LIMITS,
+    OTHER_VERSION,
     REQUEST_ID,
     check_transfer_coding,
     expects_continue,
@@ -110,6 +112,8 @@ async def unknown_path(request: web.Request) -> web.StreamResponse:
 def _refuse_early(request: web.Request, api: ApiInfo, activity: Activity) -> None:
     if activity.draining:
         raise ShuttingDown("this server is shutting down and takes no new requests")
+    if version := request.get(OTHER_VERSION):
+        raise HttpVersionNotSupported(f"expected HTTP/1.1 or HTTP/1.0, found HTTP/{version}")
     api.check(header(request, "api-version"))
     check_transfer_coding(request)
     expected = header(request, hdrs.EXPECT)

@@ -34,6 +34,7 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
     errors.ApiVersion: Row(400, logging.INFO),
     errors.UnsupportedEncoding: Row(415, logging.INFO),
     errors.ExpectationFailed: Row(417, logging.INFO),
+    errors.HttpVersionNotSupported: Row(505, logging.INFO),
     errors.MethodNotAllowed: Row(405, logging.INFO),
     errors.PreconditionFailed: Row(412, logging.INFO),
     errors.RangeNotSatisfiable: Row(416, logging.INFO),

@@ -7,7 +7,8 @@ Rules kept here:
 - A connection over a limit is answered 503 and closed, before anything of it is parsed (S1). One
   counts until it is lost and its request has ended: who leaves and comes back gets no more work out
   of a server at once than who stays.
-- What cannot be parsed gets the common error body too.
+- What cannot be parsed gets the common error body too; so does a request of another version of HTTP
+  that can, in HTTP/1.1.
 - An answer that the client does not take holds its connection for the idle timeout at most.
 
 `aiohttp.web` has no public hook for any of these, so this module knows a few of `RequestHandler`'s
@@ -17,12 +18,13 @@ own attributes; tests hold each of them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
 import structlog
-from aiohttp import StreamReader, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from depot.errors import (
@@ -37,6 +39,7 @@ from depot.http.door import Door, affordable_connections
 from depot.http.limits import HttpLimits
 from depot.http.problems import problem_response
 from depot.http.refusals import Refusals
+from depot.http.requests import OTHER_VERSION
 
 log = structlog.get_logger("depot.http")
 
@@ -47,7 +50,7 @@ class DepotServer(web.Server):
     def __init__(self, inner: web.Server, limits: HttpLimits) -> None:
         super().__init__(
             inner.request_handler,
-            request_factory=inner.request_factory,
+            request_factory=_in_our_version(inner.request_factory),
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=limits.idle_timeout_s,
@@ -235,6 +238,19 @@ class DepotConnection(RequestHandler):
         # A head that has begun to arrive is on the header timeout, no longer on the idle one.
         if not self._heard:
             super()._process_keepalive()
+
+
+def _in_our_version(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """Have a request of another version answered in HTTP/1.1, and marked so that it is refused."""
+
+    def make_request(message: Any, *context: Any) -> web.BaseRequest:
+        if message.version in (HttpVersion10, HttpVersion11):
+            return make(message, *context)
+        request = make(message._replace(version=HttpVersion11), *context)
+        request[OTHER_VERSION] = f"{message.version.major}.{message.version.minor}"
+        return request
+
+    return make_request
 
 
 def _address(transport: asyncio.Transport) -> str:

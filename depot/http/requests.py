@@ -30,6 +30,8 @@ from depot.sources import PaceMeter
 
 LIMITS: Final = web.AppKey("limits", HttpLimits)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+# The version of a request that is of neither HTTP/1.1 nor HTTP/1.0.
+OTHER_VERSION: Final = web.RequestKey("other_version", str)
 # Set by whoever reads the body past aiohttp, so that nobody waits for the rest of it afterwards.
 BODY_TAKEN: Final = web.RequestKey("body_taken", bool)
 _CONTINUED: Final = web.RequestKey("continued", bool)

@@ -149,6 +149,9 @@ async def service(handlers: Handlers) -> AsyncIterator[HttpService]:
         (["GET /broken HTTP/1.1"], 500, "Internal"),
         (["GET /hello HTTP/1.1", "Content-Length: many"], 400, "InvalidRequest"),
         (["GET /hello\x01 HTTP/1.1"], 400, "InvalidRequest"),
+        (["GET /hello HTTP/2.0"], 505, "HttpVersionNotSupported"),
+        (["GET /hello HTTP/0.9"], 505, "HttpVersionNotSupported"),
+        (["GET /hello"], 505, "HttpVersionNotSupported"),
         (["NONSENSE"], 400, "InvalidRequest"),
         (["GET /hello HTTP/1.1", "x: " + "y" * 20_000], 400, "InvalidRequest"),
     ],
@@ -166,6 +169,12 @@ async def test_every_refusal_has_the_common_body_and_a_request_id(
     assert answer.headers["x-request-id"] == body["request_id"]
     assert "Traceback" not in body["message"]
     assert "/secret/path" not in body["message"]
+
+
+async def test_another_version_of_http_is_refused_in_ours(service: HttpService) -> None:
+    async with RawClient.connect(service.url) as client:
+        await client.send("GET /hello HTTP/2.0")
+        assert (await client.rest()).startswith(b"HTTP/1.1 505 ")
 
 
 async def test_a_wrong_method_is_answered_with_the_right_ones(service: HttpService) -> None:

@@ -19,6 +19,7 @@ WITHOUT_HINT = {
     "ExpectationFailed",
     "FormatTooNew",
     "HeaderTimeout",
+    "HttpVersionNotSupported",
     "InvalidRequest",
     "MethodNotAllowed",
     "PreconditionFailed",
