@@ -5,8 +5,9 @@ come as lines of JSON on stdin, each answered by one on stdout: a fault (see `Fa
 starts counting, `null` lifts it and says what was met. At the end of stdin it unmounts itself, so
 that nothing stays mounted whatever becomes of its owner.
 
-The kernel keeps nothing back (no cached names, attributes or pages), so that each system call on
-the mount is seen here as what it is. Locks are local to the mount. What the filesystem says of its
+The kernel keeps back neither attributes nor pages, so that each system call on the mount is seen
+here as what it is. It does know the names that it has met, as it does on any local filesystem, so
+what is on the mount is renamed and removed by way of the mount. Locks are local to the mount. What the filesystem says of its
 room is made up and small: a dataset's reserve follows it.
 """
 
@@ -285,7 +286,7 @@ def main(backing: Path, mount_point: Path) -> None:
         foreground=True,
         direct_io=True,
         hard_remove=True,
-        entry_timeout=0,
+        entry_timeout=3600,
         negative_timeout=0,
         attr_timeout=0,
         max_write=1 << 20,

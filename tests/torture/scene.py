@@ -98,6 +98,10 @@ class Scene:
     history: History
 
     @property
+    def hurt_path(self) -> Path:
+        return self.paths[self.hurt]
+
+    @property
     def hurt_dataset(self) -> Path:
         return self.places.datasets[self.hurt]
 
@@ -144,16 +148,16 @@ class Stage:
             path.mkdir(parents=True)
         init_datasets(datasets)
         (root / "state").mkdir()
-        for path in datasets:
-            (path / ".sled-depot/reserve").unlink(missing_ok=True)
         return Template(root, History())
 
 
 def _copy(source: Path, target: Path) -> None:
-    # The reserve is not copied: it is large, and every life takes it anew.
-    ignored = shutil.ignore_patterns("reserve")
+    """Link what is in `source`: nothing there is ever changed in place."""
+    # Neither of these is linked: the reserve is large, and every life takes it anew; a lock is of
+    # the file, whatever its name.
+    left_out = shutil.ignore_patterns("reserve", "lock")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target, ignore=ignored)
+    shutil.copytree(source, target, ignore=left_out, copy_function=os.link)
 
 
 async def _use(template: Template) -> None:
@@ -186,7 +190,7 @@ def rot(dataset: Path, key: str) -> None:
     before = path.stat()
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x10
-    path.chmod(0o644)
+    path.unlink()  # its bytes are those of other scenes too
     path.write_bytes(content)
     path.chmod(0o444)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

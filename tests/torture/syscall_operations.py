@@ -184,7 +184,7 @@ async def _look_twice(act: Act) -> None:
 
 async def _go_and_change(act: Act) -> None:
     """The dataset goes, a config comes, and the dataset is there again, unseen as yet."""
-    path = act.scene.hurt_dataset
+    path = act.scene.hurt_path
     away = path.with_name(f"{path.name}-away")
     await asyncio.to_thread(path.rename, away)
     await act.store.check_datasets()
