@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -77,7 +78,9 @@ class OpenArtifact:
         """Close the descriptor; a second call changes nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            # Some filesystems report errors here; what was read was judged by itself.
+            with suppress(OSError):
+                os.close(fd)
             if self.on_close is not None:
                 self.on_close()
 
