@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from tests.torture.history import History, Pins, content_of, name_of
 from tests.torture.judge import QUOTA_BYTES, Places
 
 MOST_WANTED: Final = 8
+_LOOKS: Final = 4
 PIN_NAMES: Final = ("one", "two")
 # An answer that says for sure that nothing was changed.
 _REFUSED: Final = (ArtifactInUse, ConfigGeneration, NotInConfig)
@@ -53,6 +54,8 @@ class Script:
         steps: how many times one to three operations are done.
         calm: nothing may fail, and the life ends in peace.
         goes_on: asked with the number of each step, which is not done if it says no.
+        recovers: after its steps, whatever came of them, every dataset is used again and the life
+            goes on calmly.
     """
 
     seed: str
@@ -60,6 +63,8 @@ class Script:
     calm: bool = False
     goes_on: Callable[[int], bool] = lambda _: True
     disk_of: DiskOf = system_disk
+    recovers: bool = False
+    device_timeout_s: float = 30.0
 
 
 def live(places: Places, history: History, script: Script, tell: Tell) -> None:
@@ -112,7 +117,11 @@ class _Life:
         self.history.note(event)
 
     async def run(self) -> None:
-        options = StoreOptions(quota_bytes=QUOTA_BYTES, delete_grace_s=0.0)
+        options = StoreOptions(
+            quota_bytes=QUOTA_BYTES,
+            delete_grace_s=0.0,
+            device_timeout_s=self.script.device_timeout_s,
+        )
         opening = ArtifactStore.open(
             self.places.datasets,
             state_dir=self.places.state_dir,
@@ -133,6 +142,8 @@ class _Life:
                 if not self.script.goes_on(step):
                     break
                 await self.step()
+            if self.script.recovers:
+                await self.recover()
             if self.script.calm:
                 await self.settle()
 
@@ -150,13 +161,27 @@ class _Life:
         if not usable or status.ledger not in ("clear", "empty"):
             assert not self.script.calm, f"{status.ledger} {status.datasets}"
             # With a dataset that is already dead there is nothing to learn from this life.
-            self.script = Script(self.script.seed, 0)
+            self.script = replace(self.script, steps=0)
             return
-        pins = self.judge_config()
-        position = [status.epoch, -1 if status.generation is None else status.generation]
-        self.tell({"what": "found", "position": position, "pins": pins})
+        self.find()
         for path in self.places.datasets:
             assert await self.staged(path) == [], f"Q3 {path}"
+
+    def find(self) -> None:
+        """Judge what is in force, and go on from there."""
+        pins, status = self.judge_config(), self.store.status()
+        position = [status.epoch, -1 if status.generation is None else status.generation]
+        self.tell({"what": "found", "position": position, "pins": pins})
+
+    async def recover(self) -> None:
+        """Whatever a deadline has done is undone within a few looks at the datasets."""
+        for _ in range(_LOOKS):
+            await self.store.check_datasets()
+        status = self.store.status()
+        assert all(dataset.state == "healthy" for dataset in status.datasets), f"B4 {status}"
+        assert status.ledger in ("clear", "empty"), f"G4 {status}"
+        self.find()
+        self.script = replace(self.script, calm=True)
 
     async def staged(self, path: Path) -> list[str]:
         try:
