@@ -7,8 +7,8 @@ that nothing stays mounted whatever becomes of its owner.
 
 The kernel keeps back neither attributes nor pages, so that each system call on the mount is seen
 here as what it is. It does know the names that it has met, as it does on any local filesystem, so
-what is on the mount is renamed and removed by way of the mount. Locks are local to the mount. What the filesystem says of its
-room is made up and small: a dataset's reserve follows it.
+what is on the mount is renamed and removed by way of the mount. Locks are local to the mount. What
+the filesystem says of its room is made up and small: a dataset's reserve follows it.
 """
 
 from __future__ import annotations

@@ -134,7 +134,9 @@ class Stage:
         state_dir = outside / "state"
         try:
             for i in DATASETS:
-                _copy(template.root / str(i), datasets[i])
+                # Taking the reserve is among what may fail, and costs too much where it may not.
+                left_out = ["reserve"] if i == hurt else []
+                _copy(template.root / str(i), datasets[i], *left_out)
             _copy(template.root / "state", state_dir)
             yield Scene(Places(datasets, state_dir), paths, hurt, copy.deepcopy(template.history))
         finally:
@@ -151,13 +153,12 @@ class Stage:
         return Template(root, History())
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *left_out: str) -> None:
     """Link what is in `source`: nothing there is ever changed in place."""
-    # Neither of these is linked: the reserve is large, and every life takes it anew; a lock is of
-    # the file, whatever its name.
-    left_out = shutil.ignore_patterns("reserve", "lock")
+    # A lock is of the file, whatever its name.
+    ignored = shutil.ignore_patterns("lock", *left_out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target, ignore=left_out, copy_function=os.link)
+    shutil.copytree(source, target, ignore=ignored, copy_function=os.link)
 
 
 async def _use(template: Template) -> None:
