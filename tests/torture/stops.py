@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tests.torture.bench import live_in_peace
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
 from tests.torture.child import TIMEOUT_S, Child, Tell
 from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.history import Event, History
 from tests.torture.judge import Places, judge_dead
 from tests.torture.kills import Node
-from tests.torture.power import live_in_peace
 from tests.torture.workload import Script, live
 
 DEADLINE_S: Final = 1.0
