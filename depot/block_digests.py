@@ -59,10 +59,14 @@ class BlockDigests:
         start = offset_bytes - offset_bytes % BLOCK_SIZE_BYTES
         return start, min(start + BLOCK_SIZE_BYTES, self.size_bytes)
 
+    def digest_of(self, block_start: int) -> bytes:
+        """What the block that starts at `block_start` hashes to."""
+        first = block_start // BLOCK_SIZE_BYTES * _DIGEST_BYTES
+        return self.digests[first : first + _DIGEST_BYTES]
+
     def matches(self, block_start: int, content: memoryview) -> bool:
         """Tell whether `content` is the whole block that starts at `block_start`."""
-        first = block_start // BLOCK_SIZE_BYTES * _DIGEST_BYTES
-        return hashlib.sha256(content).digest() == self.digests[first : first + _DIGEST_BYTES]
+        return hashlib.sha256(content).digest() == self.digest_of(block_start)
 
 
 def block_count(size_bytes: int) -> int:
@@ -77,8 +81,8 @@ def encode_digests(digests: BlockDigests) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-def decode_digests(content: bytes, artifact: ArtifactHash, size_bytes: int) -> BlockDigests:
-    """Parse the file of an artifact.
+def decode_digests(content: bytes, artifact: ArtifactHash, size_bytes: int | None) -> BlockDigests:
+    """Parse the file of an artifact; `size_bytes` is None when nobody knows its size.
 
     Raises:
         Unreadable: torn, altered, of another version, or about something else.
@@ -87,9 +91,10 @@ def decode_digests(content: bytes, artifact: ArtifactHash, size_bytes: int) -> B
     if len(body) < _HEAD.size or hashlib.sha256(body).digest() != checksum:
         raise Unreadable(f"the block digests of {artifact} do not match their checksum")
     magic, digest, found_bytes = _HEAD.unpack_from(body)
-    if (magic, digest, found_bytes) != (_MAGIC, artifact.digest, size_bytes):
+    expected_bytes = found_bytes if size_bytes is None else size_bytes
+    if (magic, digest, found_bytes) != (_MAGIC, artifact.digest, expected_bytes):
         raise Unreadable(f"the block digests found are not those of {artifact}, {size_bytes} bytes")
     try:
-        return BlockDigests(artifact, size_bytes, body[_HEAD.size :])
+        return BlockDigests(artifact, found_bytes, body[_HEAD.size :])
     except ValueError as error:
         raise Unreadable(f"the block digests of {artifact}: {error}") from error

@@ -9,6 +9,7 @@ On disk::
     .sled-depot/lock         flock of the process that uses it
     .sled-depot/reserve      room kept so that metadata can be written to a full disk
     .sled-depot/staging/     files not yet under their name, and `leaving-<64 hex>`: about to go
+    .sled-depot/quarantine/  damaged copies that were set aside (`depot.quarantine`)
 
 Everything goes through the directory descriptor taken at `attach`, and every write and commit first
 compares that descriptor with what the path leads to now: a path without its marker, unmounted or
@@ -128,6 +129,11 @@ class Dataset:
         for fd in fds:
             with suppress(OSError):
                 os.close(fd)
+
+    @property
+    def root(self) -> int:
+        """The directory's descriptor, to which every name here is relative."""
+        return self._root
 
     def check_identity(self) -> None:
         """Raise DatasetUnusable when the path no longer leads to this dataset."""
@@ -273,6 +279,19 @@ class Dataset:
     def read_block_digests(self, artifact: ArtifactHash) -> bytes | None:
         """Read what was kept of an artifact's block digests; None when there is nothing."""
         return small_files.read_document(self._root, _blocks_of(artifact), self.disk)
+
+    def block_digests_kept(self) -> set[ArtifactHash]:
+        """Name the artifacts of which block digests are kept."""
+        try:
+            with directory(self._root, BLOCKS, self.disk) as blocks:
+                names = self.disk.listdir(blocks)
+        except FileNotFoundError:
+            return set()
+        return {ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)}
+
+    def discard_block_digests(self, artifact: ArtifactHash) -> None:
+        """Remove an artifact's block digests, if there are any."""
+        self.discard(_blocks_of(artifact))
 
     def write_block_digests(self, artifact: ArtifactHash, content: bytes) -> None:
         """Keep an artifact's block digests. Not synced: they are derived, and checked when read."""

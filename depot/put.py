@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from depot import fencing
+from depot import fencing, quarantine_files
 from depot.artifact import ArtifactHash, Generation
 from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
@@ -32,6 +32,7 @@ from depot.errors import (
 )
 from depot.ingest import Ingested, StagedFile
 from depot.mirror import Copy, Mirror, record_all
+from depot.quarantine import Reason
 from depot.quota import Reservation
 from depot.reader import keep_digests
 from depot.sources import Source
@@ -98,13 +99,25 @@ class Put:
     async def look_for_copies(self) -> None:
         """Verify the copies that are there; with one on every healthy dataset the put is held.
 
+        A bad one is set aside: what is put replaces it (B5), and its bytes leave the quota.
+
         Raises:
             TooFewCopies: it would be held, but by fewer datasets than `min_copies`.
         """
-        verified = await asyncio.gather(*(verify_copy(m, self._artifact) for m in self._healthy))
-        self._good = [m for m, copy in zip(self._healthy, verified, strict=True) if copy]
+        verified = await asyncio.gather(*map(self._verify, self._healthy))
+        self._good = [m for m, good in zip(self._healthy, verified, strict=True) if good]
         if self._good and len(self._good) == len(self._healthy):
             self.held = self._held()
+
+    async def _verify(self, mirror: Mirror) -> bool:
+        if await verify_copy(mirror, self._artifact):
+            return True
+        return await self._desk.quarantine.settle(mirror, self._artifact)
+
+    async def make_room(self) -> None:
+        """Have the quarantine yield where the disk has no room for what is announced."""
+        for mirror in self._lacking():
+            await self._desk.quarantine.make_room(mirror, self._length_bytes or 0)
 
     def reserve(self) -> None:
         """Reserve space on every healthy dataset without a good copy.
@@ -123,6 +136,7 @@ class Put:
         if self._targets.reservations:
             return
         if not self._good:
+            self._desk.mirrors.require_healthy()  # they may have gone while they were looked at
             raise QuotaExceeded(f"no dataset has room for the {size_bytes} bytes now")
         self.held = self._held()
 
@@ -152,7 +166,7 @@ class Put:
         return self._outcome(ingested, landed)
 
     def _lacking(self) -> list[Mirror]:
-        return [mirror for mirror in self._healthy if mirror not in self._good]
+        return [m for m in self._healthy if m.healthy and m not in self._good]
 
     def _check_size(self, size_bytes: int) -> None:
         most_bytes = min(
@@ -242,7 +256,7 @@ class Put:
         try:
             if mirror.dataset is not file.dataset:
                 raise DatasetUnusable(f"{mirror.path} went away and came back during the write")
-            await mirror.read(Dataset.commit, file.name, self._artifact)
+            await self._commit_file(mirror, file)
         except (OSError, DatasetUnusable) as error:
             # A directory under the artifact's name says nothing about the rest of the dataset.
             if not isinstance(error, IsADirectoryError):
@@ -250,6 +264,18 @@ class Put:
             self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
             return None
         return index
+
+    async def _commit_file(self, mirror: Mirror, file: StagedFile) -> None:
+        copy = mirror.good_copy(self._artifact)
+        if copy and copy.verified_at_s is not None:
+            await mirror.read(Dataset.commit, file.name, self._artifact)
+            return
+        # Whatever stands there is not known to be good: it is set aside, not overwritten (B6).
+        aside = self._desk.quarantine.new_name(self._artifact, Reason.REPLACED)
+        size_bytes = await mirror.read(quarantine_files.replace, file.name, self._artifact, aside)
+        if size_bytes is not None:
+            mirror.record(self._artifact, None)
+            self._desk.quarantine.note(mirror, aside, size_bytes)
 
     async def _take_back(self, landed: Collection[int], copy: Copy) -> None:
         for index in sorted(landed):
@@ -274,6 +300,8 @@ class Put:
         stored = self._stored(landed)
         if not landed and not self._good:
             raise self._no_copy(ingested)
+        if stored.copies < len(self._desk.mirrors.all):
+            self._desk.on_shortfall()
         if landed and self._event:
             self._desk.emit(
                 self._event,

@@ -6,7 +6,7 @@ the writes that run (S1). Whatever way a write ends, its space and its place are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirrors import MirrorSet
 from depot.put import Put
+from depot.quarantine_keeper import QuarantineKeeper
 from depot.state import StateStore, Table
 
 
@@ -37,6 +38,7 @@ class PutDesk:
         running: writes that count towards the limit.
         writers: how many writers each artifact has now; those that have none are not in it.
         commits: held for each artifact while its files get or lose their names.
+        on_shortfall: called when a write has landed on fewer datasets than there are.
     """
 
     def __init__(
@@ -44,18 +46,23 @@ class PutDesk:
         mirrors: MirrorSet,
         keeper: LedgerKeeper,
         ingestor: Ingestor,
+        quarantine: QuarantineKeeper,
+        commits: KeyedLock[ArtifactHash],
         limits: PutLimits,
         on_event: EventSink,
+        on_shortfall: Callable[[], None],
         *,
         state: StateStore,
     ) -> None:
         self.running = 0
         self.writers: Table[ArtifactHash, int] = state.table("writers")
         self._store = state
-        self.commits: KeyedLock[ArtifactHash] = KeyedLock()
+        self.commits = commits
+        self.on_shortfall = on_shortfall
         self.mirrors = mirrors
         self.keeper = keeper
         self.ingestor = ingestor
+        self.quarantine = quarantine
         self.limits = limits
         self.emit = on_event
 
@@ -77,6 +84,8 @@ class PutDesk:
         put = Put(self, artifact, generation, length_bytes, event)
         try:
             await put.look_for_copies()
+            if put.held is None:
+                await put.make_room()
             fencing.check_commit(self.keeper.resolved, artifact, generation)  # that took a while
             if put.held is None:
                 put.reserve()

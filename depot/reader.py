@@ -19,8 +19,10 @@ from depot.blocks import BLOCK_SIZE_BYTES
 from depot.dataset import Dataset
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable, NotFound
+from depot.keyed_lock import KeyedLock
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
+from depot.quarantine_keeper import QuarantineKeeper
 from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
 from depot.verify import derive_digests, verify_copy
@@ -46,13 +48,20 @@ class Reader:
 
     Args:
         verify_reads: whether bytes are checked before they leave.
+        quarantine: knows of the damaged copies that were set aside.
         on_damage: called when a copy was found damaged.
     """
 
     def __init__(
-        self, mirrors: MirrorSet, verify_reads: VerifyReads, on_damage: Callable[[], None]
+        self,
+        mirrors: MirrorSet,
+        verify_reads: VerifyReads,
+        quarantine: QuarantineKeeper,
+        on_damage: Callable[[], None],
     ) -> None:
         self._mirrors = mirrors
+        self._quarantine = quarantine
+        self._deriving: KeyedLock[ArtifactHash] = KeyedLock()
         self._verify_reads = verify_reads
         self._on_damage = on_damage
 
@@ -78,10 +87,16 @@ class Reader:
         raise NotFound(f"{artifact} is not here", damaged=self._damaged_copies(artifact))
 
     def failed(self, opened: OpenArtifact, error: OSError) -> None:
-        """Note that an open copy could not be read, so that it is not counted or served again."""
+        """Note that an open copy could not be read, so that it is not counted or served again.
+
+        What was put or verified under the name since it was opened is another file, and not to
+        blame for this one.
+        """
         mirror = self._mirrors.all[opened.dataset]
         mirror.last_error = f"reading {opened.sha256}: {describe_error(error)}"
-        self._damaged(mirror, opened.sha256)
+        copy = mirror.artifacts.get(opened.sha256)
+        if copy is None or (copy.verified_at_s or 0.0) < opened.opened_at_s:
+            self._damaged(mirror, opened.sha256)
 
     async def _try_open(
         self, mirror: Mirror, artifact: ArtifactHash, size_bytes: int, to_read: bool
@@ -138,21 +153,32 @@ class Reader:
     ) -> BlockDigests | None:
         if size_bytes <= BLOCK_SIZE_BYTES:
             return BlockDigests.of_one_block(artifact, size_bytes)
+        if kept := await self._find_digests(mirror, artifact, size_bytes):
+            return kept
+        # A whole copy is read for them: once, however many readers wait.
+        async with self._deriving.hold(artifact):
+            if kept := await self._find_digests(mirror, artifact, size_bytes):
+                return kept
+            try:
+                derived = await derive_digests(mirror, artifact, size_bytes)
+            except TimeoutError:
+                raise
+            except OSError:
+                return None
+            if derived is not None:
+                await keep_digests(self._mirrors.healthy(), derived)
+            return derived
+
+    async def _find_digests(
+        self, mirror: Mirror, artifact: ArtifactHash, size_bytes: int
+    ) -> BlockDigests | None:
         others = (other for other in self._mirrors.readable() if other is not mirror)
         for holder in (mirror, *others):
-            if kept := await _kept_digests(holder, artifact, size_bytes):
+            if kept := await read_digests(holder, artifact, size_bytes):
                 if holder is not mirror and mirror.healthy:
                     await keep_digests([mirror], kept)
                 return kept
-        try:
-            derived = await derive_digests(mirror, artifact, size_bytes)
-        except TimeoutError:
-            raise
-        except OSError:
-            return None
-        if derived is not None:
-            await keep_digests(self._mirrors.healthy(), derived)
-        return derived
+        return None
 
     def _damaged(self, mirror: Mirror, artifact: ArtifactHash) -> None:
         copy = mirror.artifacts.get(artifact)
@@ -162,7 +188,8 @@ class Reader:
 
     def _damaged_copies(self, artifact: ArtifactHash) -> int:
         copies = (mirror.artifacts.get(artifact) for mirror in self._mirrors.readable())
-        return sum(copy is not None and copy.damaged for copy in copies)
+        standing = sum(copy is not None and copy.damaged for copy in copies)
+        return standing + sum(1 for _ in self._quarantine.of_artifact(artifact))
 
 
 async def keep_digests(mirrors: Iterable[Mirror], digests: BlockDigests) -> None:
@@ -176,9 +203,13 @@ async def keep_digests(mirrors: Iterable[Mirror], digests: BlockDigests) -> None
     await asyncio.gather(*map(keep, mirrors))
 
 
-async def _kept_digests(
-    mirror: Mirror, artifact: ArtifactHash, size_bytes: int
+async def read_digests(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int | None
 ) -> BlockDigests | None:
+    """Read the block digests kept on a mirror; None when there are none to believe.
+
+    Those of an artifact of any size will do when `size_bytes` is None.
+    """
     try:
         content = await mirror.read(Dataset.read_block_digests, artifact)
         return None if content is None else decode_digests(content, artifact, size_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Self
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import NotFound
 from depot.mirror import Mirror
+from depot.quarantine_keeper import Quarantined
 from depot.verified_read import VerifiedRead
 
 
@@ -32,6 +34,8 @@ class CopyDetail:
         present: there is a good copy.
         verified_at: Unix time when it last hashed to its name; None: never.
         path: the file, for consumers on this machine.
+        damaged: there is no good copy, but a damaged one, under its name or in quarantine.
+        quarantined: ids of the copies in quarantine.
     """
 
     dataset: str
@@ -39,6 +43,8 @@ class CopyDetail:
     verified_at: float | None = None
     size_bytes: int | None = None
     path: str | None = None
+    damaged: bool = False
+    quarantined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class OpenArtifact:
         fd: descriptor; reads by offset only, it may be shared.
         read: what every byte that leaves must come through; None: any way will do.
         on_close: called once it is closed.
+        opened_at_s: Unix time; what was verified under the name since may be another file.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class OpenArtifact:
         self.fd = fd
         self.read = read
         self.on_close: Callable[[], None] | None = None
+        self.opened_at_s = time.time()
 
     def close(self) -> None:
         """Close the descriptor; a second call changes nothing."""
@@ -98,22 +106,35 @@ class OpenArtifact:
         self.close()
 
 
-def detail_of(artifact: ArtifactHash, mirrors: Iterable[Mirror]) -> ArtifactDetail:
+def detail_of(
+    artifact: ArtifactHash, mirrors: Iterable[Mirror], quarantined: Iterable[Quarantined]
+) -> ArtifactDetail:
     """Describe an artifact's copies.
 
     Raises:
-        NotFound: no dataset has a file of that name.
+        NotFound: no dataset has a file of that name, nor a damaged one in quarantine.
     """
-    copies = tuple(_copy_detail(artifact, mirror) for mirror in mirrors)
-    if all(copy.size_bytes is None for copy in copies):
+    aside = [each for each in quarantined if each.file.artifact == artifact]
+    copies = tuple(_copy_detail(artifact, mirror, aside) for mirror in mirrors)
+    if not aside and all(copy.size_bytes is None for copy in copies):
         raise NotFound(f"{artifact} is not here")
     return ArtifactDetail(artifact, copies)
 
 
-def _copy_detail(artifact: ArtifactHash, mirror: Mirror) -> CopyDetail:
+def _copy_detail(
+    artifact: ArtifactHash, mirror: Mirror, aside: Iterable[Quarantined]
+) -> CopyDetail:
     copy = mirror.artifacts.get(artifact)
+    ids = tuple(each.id for each in aside if each.index == mirror.index)
     if copy is None:
-        return CopyDetail(str(mirror.path), present=False)
+        return CopyDetail(str(mirror.path), present=False, damaged=bool(ids), quarantined=ids)
     good = mirror.good_copy(artifact) is not None
-    path = str(mirror.path / str(artifact)) if good else None
-    return CopyDetail(str(mirror.path), good, copy.verified_at_s, copy.size_bytes, path)
+    return CopyDetail(
+        str(mirror.path),
+        good,
+        copy.verified_at_s,
+        copy.size_bytes,
+        str(mirror.path / str(artifact)) if good else None,
+        damaged=not good,
+        quarantined=ids,
+    )

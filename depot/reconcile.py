@@ -47,6 +47,7 @@ class Reconciler:
                 with suppress(OSError, DatasetUnusable):
                     await self._rescan(mirror)
                     await self._delete_unwanted(mirror, deleted)
+                    await self._discard_stray_digests(mirror)
         for artifact in sorted(deleted):
             self._emit("deleted", {"sha256": str(artifact)})
         return len(deleted)
@@ -85,6 +86,14 @@ class Reconciler:
                 else:
                     await mirror.call(Dataset.bring_back, artifact)
                     mirror.record(artifact, copy)  # a reader may have missed it meanwhile
+
+    async def _discard_stray_digests(self, mirror: Mirror) -> None:
+        # A reader derived them while the artifact was being deleted. What is wanted keeps its own,
+        # also while it has no good copy: they are what it can be put together by.
+        for artifact in sorted(self._deletable(await mirror.call(Dataset.block_digests_kept))):
+            async with self._desk.commits.hold(artifact):
+                if artifact not in mirror.artifacts and self._deletable((artifact,)):
+                    await mirror.call(Dataset.discard_block_digests, artifact)
 
     def _deletable(self, artifacts: Iterable[ArtifactHash]) -> list[ArtifactHash]:
         """Those of the artifacts that may be deleted, as of this step of the event loop."""

@@ -29,16 +29,18 @@ from depot.copy_records import CopyRecords
 from depot.disk import DiskOf, system_disk
 from depot.errors import ConfigNotFound, NoConfig
 from depot.foreground import Foreground, Signal
+from depot.heal import Healer, Peers
 from depot.ingest import Ingestor
+from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Mirror, MirrorState, good_in
 from depot.mirrors import MirrorSet
 from depot.put import Put
 from depot.put_desk import PutDesk, PutLimits
+from depot.quarantine_keeper import QuarantineKeeper
 from depot.reader import Reader, VerifyReads
 from depot.reading import ArtifactDetail, Listing, OpenArtifact, detail_of
 from depot.reconcile import Reconciler
-from depot.remirror import Remirrorer
 from depot.scrub import Scrubber
 from depot.scrub_dataset import ScrubContext
 from depot.scrub_pace import ScrubPace
@@ -64,6 +66,7 @@ class StoreOptions:
         verify_reads: whether the depot checks bytes before they leave.
         scrub_interval_s: within which every copy is verified in the background.
         scrub_max_bytes_per_s: on each dataset, whatever that does to the interval.
+        quarantine_bytes: what damaged copies that were set aside may take on each dataset.
         sled_id: expected in the markers; None: whatever they say.
         checksum_state: find rows that are changed in place; many times slower, see
             `depot.checked_state`.
@@ -82,6 +85,7 @@ class StoreOptions:
     verify_reads: VerifyReads = VerifyReads.AUTO
     scrub_interval_s: float = 86400.0
     scrub_max_bytes_per_s: int = 500 << 20
+    quarantine_bytes: int = 2 * GIB
     sled_id: str | None = None
     checksum_state: bool = False
 
@@ -110,7 +114,8 @@ class ArtifactStore:
         self._opened = False
         self._state_dir = state_dir
         self._reconcile_wanted = asyncio.Event()
-        self._remirror_wanted = asyncio.Event()
+        self._heal_wanted = asyncio.Event()
+        self._fetch_wanted = asyncio.Event()
         self.state = make_state(checksummed=options.checksum_state)
         self._records = CopyRecords(state_dir.path)
         self._foreground = Foreground()
@@ -152,15 +157,38 @@ class ArtifactStore:
             min_copies=options.min_copies,
             max_concurrent_puts=options.max_concurrent_puts,
         )
+        commits: KeyedLock[ArtifactHash] = KeyedLock()
+        self._quarantine = QuarantineKeeper(
+            self._mirrors,
+            self._keeper,
+            commits,
+            limit_bytes=options.quarantine_bytes,
+            on_event=on_event,
+            state=self.state,
+        )
         self._desk = PutDesk(
-            self._mirrors, self._keeper, self._ingestor, limits, on_event, state=self.state
+            self._mirrors,
+            self._keeper,
+            self._ingestor,
+            self._quarantine,
+            commits,
+            limits,
+            on_event,
+            on_shortfall=self._heal_wanted.set,
+            state=self.state,
         )
         self._reconciler = Reconciler(self._mirrors, self._keeper, self._desk, on_event)
         self._reader = Reader(
-            self._mirrors, options.verify_reads, on_damage=self._remirror_wanted.set
+            self._mirrors, options.verify_reads, self._quarantine, on_damage=self._heal_wanted.set
         )
-        self._remirrorer = Remirrorer(
-            self._mirrors, self._keeper, self._desk, self._reader, state=self.state
+        self._healer = Healer(
+            self._mirrors,
+            self._keeper,
+            self._desk,
+            self._reader,
+            self._quarantine,
+            on_event,
+            state=self.state,
         )
         self._scrubber = self._make_scrubber()
         self._watch = Watch(
@@ -194,6 +222,7 @@ class ArtifactStore:
             known_sled_id = await asyncio.to_thread(opened.known_sled_id)
             await store._mirrors.attach_all(known_sled_id)
             await store._keeper.load()
+            await store._quarantine.refresh_all()
             store._opened = True
         except BaseException:
             await store.close()
@@ -247,7 +276,7 @@ class ArtifactStore:
         """
         if await self._keeper.put_config(config):
             self._reconcile_wanted.set()
-            self._remirror_wanted.set()
+            self._heal_again()
 
     async def reset(self, expected_generation: Generation) -> None:
         """Forget the config and its generation on every dataset.
@@ -283,7 +312,7 @@ class ArtifactStore:
             NoDataset, NotFound.
         """
         self._mirrors.require_readable()
-        return detail_of(artifact, self._mirrors.all)
+        return detail_of(artifact, self._mirrors.all, self._quarantine.listing())
 
     def begin_put(
         self,
@@ -372,7 +401,8 @@ class ArtifactStore:
         return status_of(
             self._mirrors,
             self._keeper,
-            self._remirrorer,
+            self._healer,
+            self._quarantine,
             self._desk.running,
             self._scrubber.status(),
         )
@@ -404,24 +434,29 @@ class ArtifactStore:
 
     # Duties
 
-    async def run_duties(self) -> None:
-        """Watch the datasets, delete, re-mirror, scrub; until cancelled."""
+    async def run_duties(self, peers: Peers | None = None) -> None:
+        """Watch the datasets, delete, heal, scrub; until cancelled.
+
+        `peers` is where that comes from which no dataset here has whole.
+        """
         self._reconcile_wanted.set()
-        self._remirror_wanted.set()
+        self._heal_again()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch.run(), name="watch")
             group.create_task(self._reconcile_for_ever(), name="reconcile")
-            group.create_task(self._remirror_for_ever(), name="remirror")
+            group.create_task(self._heal_for_ever(), name="heal")
+            group.create_task(self._fetch_for_ever(peers), name="fetch")
             group.create_task(self._scrubber.run(), name="scrub")
             group.create_task(self._records.run(self._mirrors.all), name="copy records")
 
     async def reconcile(self) -> int:
         """Delete what no config wants, now; the number of artifacts deleted."""
+        await self._quarantine.refresh_all()
         return await self._reconciler.run_once()
 
-    async def remirror(self) -> int:
+    async def remirror(self, peers: Peers | None = None) -> int:
         """Heal what some healthy dataset lacks, now; the number of artifacts healed."""
-        return await self._remirrorer.run_once()
+        return await self._healer.heal_here() + await self._healer.fetch(peers)
 
     async def check_datasets(self) -> None:
         """Look at every dataset now."""
@@ -429,13 +464,29 @@ class ArtifactStore:
 
     async def _reconcile_for_ever(self) -> None:
         while True:
-            await self._reconciler.run_once()
+            await self.reconcile()
             await _wait(self._reconcile_wanted, self._until_reconcile_s())
 
-    async def _remirror_for_ever(self) -> None:
+    async def _heal_for_ever(self) -> None:
         while True:
-            await self._remirrorer.run_once()
-            await _wait(self._remirror_wanted, self._options.reconcile_interval_s)
+            await self._healer.heal_here(only_due=True)
+            self._fetch_wanted.set()
+            await _wait(self._heal_wanted, self._until_heal_s())
+
+    async def _fetch_for_ever(self, peers: Peers | None) -> None:
+        # Apart from the rest: a peer that answers slowly must not keep the mirrors from healing.
+        while True:
+            await _wait(self._fetch_wanted, self._options.reconcile_interval_s)
+            await self._healer.fetch(peers, only_due=True)
+
+    def _heal_again(self) -> None:
+        self._healer.something_changed()
+        self._heal_wanted.set()
+
+    def _until_heal_s(self) -> float:
+        due_s = self._healer.next_due_s()
+        interval_s = self._options.reconcile_interval_s
+        return interval_s if due_s is None else min(interval_s, max(0.1, due_s - time.time()))
 
     def _until_reconcile_s(self) -> float:
         grace_s = self._reconciler.next_grace_end_s() - time.time()
@@ -446,8 +497,9 @@ class ArtifactStore:
         if await self._keeper.reload():
             floor = self._keeper.resolved.floor
             self._emit("config_changed", {"generation": floor.generation, "from": "dataset"})
+        await self._quarantine.refresh_all()
         self._reconcile_wanted.set()
-        self._remirror_wanted.set()
+        self._heal_again()
         self._scrubber.wake()
 
     def _make_scrubber(self) -> Scrubber:
@@ -458,7 +510,7 @@ class ArtifactStore:
             pause=Pause(self._records),
             wake=Signal(),
             on_event=self._emit,
-            on_damage=self._remirror_wanted.set,
+            on_damage=self._heal_wanted.set,
         )
         return Scrubber(self._mirrors, context, is_wanted=self._is_wanted)
 

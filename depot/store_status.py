@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from depot.artifact import ArtifactHash
+from depot.heal import Healer, HealingStatus
 from depot.ledger import Standing
 from depot.ledger_keeper import LedgerKeeper
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
-from depot.remirror import Remirrorer
+from depot.quarantine_keeper import QuarantineKeeper
 from depot.scrub_report import ScrubStatus
 
 _LEDGER_WARNINGS = {
@@ -34,6 +35,7 @@ class DatasetStatus:
         full: the last write found no room.
         available_bytes: what a write could still reserve: the quota's rest or the disk's.
         artifacts: files named by a hash, wanted or not.
+        quarantined: damaged copies that were set aside; their bytes are not among the used ones.
     """
 
     path: str
@@ -48,6 +50,8 @@ class DatasetStatus:
     reserved_bytes: int
     available_bytes: int
     artifacts: int
+    quarantined: int = 0
+    quarantined_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,14 @@ class StoreStatus:
     missing: tuple[ArtifactHash, ...] = ()
     deletions_held_until_s: float = 0.0
     scrub: ScrubStatus | None = None
+    healing: HealingStatus = field(default_factory=HealingStatus)
 
 
 def status_of(
     mirrors: MirrorSet,
     keeper: LedgerKeeper,
-    remirrorer: Remirrorer,
+    healer: Healer,
+    quarantine: QuarantineKeeper,
     puts_running: int,
     scrub: ScrubStatus,
 ) -> StoreStatus:
@@ -96,17 +102,18 @@ def status_of(
         config_digest=None if floor.digest is None else str(floor.digest),
         ledger=resolved.standing.value,
         generation_certain=resolved.certain,
-        datasets=tuple(_dataset_status(mirror) for mirror in mirrors.all),
-        under_replicated=remirrorer.under_replicated(),
-        warnings=(*_warnings(mirrors, keeper, remirrorer), *scrub.warnings),
+        datasets=tuple(_dataset_status(mirror, quarantine) for mirror in mirrors.all),
+        under_replicated=healer.under_replicated(),
+        warnings=(*_warnings(mirrors, keeper, healer, quarantine), *scrub.warnings),
         puts_running=puts_running,
-        missing=remirrorer.missing(),
+        missing=healer.missing(),
         deletions_held_until_s=keeper.deletions_held_until_s(),
         scrub=scrub,
+        healing=healer.status(),
     )
 
 
-def _dataset_status(mirror: Mirror) -> DatasetStatus:
+def _dataset_status(mirror: Mirror, quarantine: QuarantineKeeper) -> DatasetStatus:
     quota = mirror.quota
     dataset = mirror.dataset if mirror.readable else None
     free_bytes = mirror.space.free_bytes if mirror.space else 0
@@ -123,6 +130,8 @@ def _dataset_status(mirror: Mirror) -> DatasetStatus:
         reserved_bytes=quota.reserved_bytes,
         available_bytes=min(quota.available_bytes, free_bytes),
         artifacts=len(mirror.artifacts),
+        quarantined=len(quarantine.files(mirror)),
+        quarantined_bytes=quarantine.used_bytes(mirror),
     )
 
 
@@ -130,7 +139,9 @@ def _device_name(device_id: int) -> str:
     return f"{os.major(device_id)}:{os.minor(device_id)}"
 
 
-def _warnings(mirrors: MirrorSet, keeper: LedgerKeeper, remirrorer: Remirrorer) -> Iterator[str]:
+def _warnings(
+    mirrors: MirrorSet, keeper: LedgerKeeper, healer: Healer, quarantine: QuarantineKeeper
+) -> Iterator[str]:
     if warning := _LEDGER_WARNINGS.get(keeper.resolved.standing):
         yield warning
     if not keeper.resolved.certain:
@@ -138,5 +149,14 @@ def _warnings(mirrors: MirrorSet, keeper: LedgerKeeper, remirrorer: Remirrorer) 
     yield from keeper.problems
     if mirrors.share_a_device():
         yield "two datasets are on one device: its failure takes both copies"
-    for artifact, reason in sorted(remirrorer.failures.items()):
-        yield f"{artifact} cannot be re-mirrored: {reason}"
+    for mirror in mirrors.readable():
+        if quarantine.used_bytes(mirror) > quarantine.limit_bytes:
+            yield (
+                f"the quarantine of {mirror.path} is over its bound: it keeps the last copies of "
+                "artifacts that nobody has a good copy of"
+            )
+    for artifact, reason in sorted(healer.failures.items()):
+        if artifact in healer.lost:
+            yield f"{artifact} is lost: {reason}; what is left of it stays in quarantine"
+        else:
+            yield f"{artifact} cannot be re-mirrored: {reason}"

@@ -97,9 +97,14 @@ async def derive_digests(
     return None
 
 
-async def _judge(
-    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, pacer: Pacer | None
+async def judge_file(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, pacer: Pacer | None = None
 ) -> Verdict:
+    """Read what stands under a name, whatever is thought of it; nothing is recorded.
+
+    Raises:
+        OSError: it cannot be read, on a device that works.
+    """
     dataset = mirror.dataset
     try:
         return await _read(mirror, dataset, artifact, size_bytes, pacer)
@@ -110,7 +115,18 @@ async def _judge(
         return Verdict.UNKNOWN
     except OSError:
         # One bad sector, or a device that fails as a whole? That says nothing about its copies.
-        return Verdict.BAD if await _works(mirror) else Verdict.UNKNOWN
+        if not await _works(mirror):
+            return Verdict.UNKNOWN
+        raise
+
+
+async def _judge(
+    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, pacer: Pacer | None
+) -> Verdict:
+    try:
+        return await judge_file(mirror, artifact, size_bytes, pacer)
+    except OSError:
+        return Verdict.BAD
 
 
 async def _read(

@@ -46,6 +46,12 @@ def staged_files(root: Path) -> list[Path]:
     return sorted(staging.iterdir()) if staging.is_dir() else []
 
 
+def quarantined_files(dataset: Path, name: str = "") -> list[Path]:
+    """What lies in the quarantine, of one artifact or of all."""
+    quarantine = dataset / METADATA / "quarantine"
+    return sorted(quarantine.glob(f"{name}*")) if quarantine.is_dir() else []
+
+
 def stored_bytes(dataset: Path) -> int:
     """Bytes of artifacts and staged files: what the quota is about."""
     staged = (path.stat().st_size for path in staged_files(dataset))

@@ -53,7 +53,11 @@ class Checks:
 
     def check_deletions(self, rig: Rig, disk: Disk) -> None:
         names = set(ondisk.artifact_files(disk.path))
-        assert self.names.get(disk, set()) - names <= rig.may_go, "D1"
+        gone = self.names.get(disk, set()) - names
+        assert gone <= rig.may_go | disk.set_aside, "D1"
+        for name in disk.set_aside:
+            assert disk.quarantined(name), "B6"
+        disk.set_aside = set()
         self.names[disk] = names
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from depot import errors
@@ -222,8 +223,12 @@ class Sled:
         """The refusal, the admitted put, or (held) the number of copies."""
         if refusal := self._may_start(name, generation):
             return refusal
-        good = [slot for slot in self.attached if slot.verify(name)]
-        if good and len(good) == len(self.attached):
+        healthy = self.attached
+        for slot in healthy:
+            slot.verify(name)
+        settled = [slot.settle(name) for slot in healthy]
+        good = [slot for slot, fine in zip(healthy, settled, strict=True) if fine]
+        if good and len(good) == len(healthy):
             return len(good)
         size_bytes = length_bytes or 0
         if size_bytes > MAX_ARTIFACT_BYTES:
@@ -231,11 +236,11 @@ class Sled:
         lacking = [slot for slot in self.attached if slot not in good]
         roomy = [slot for slot in lacking if self.room_bytes(slot) >= size_bytes]
         if not roomy:
-            return len(good) or errors.QuotaExceeded
+            return len(good) or (errors.QuotaExceeded if self.attached else errors.NoDataset)
         if counted and sum(put.counted for put in self.puts) >= MAX_PUTS:
             return errors.TooManyPuts
         reserved = {slot.index: size_bytes for slot in roomy}
-        return OpenPut(name, length_bytes, counted, len(self.attached), good, reserved)
+        return OpenPut(name, length_bytes, counted, len(healthy), good, reserved)
 
     def _may_start(self, name: str, generation: int) -> Refusal | None:
         if not self.attached:
@@ -337,24 +342,50 @@ class Sled:
         return sorted(name for name in wanted if 0 < self.counts(name) < len(self.slots))
 
     def remirror(self) -> int:
+        for slot in self.attached:
+            for name in list(slot.copies):
+                slot.settle(name)
         healed = 0
         in_flight = {put.name for put in self.puts}
-        for name in self.under_replicated():
+        for name in [*self.whole_in_quarantine(), *self.under_replicated()]:
             if name not in in_flight and not all(slot.good(name) for slot in self.attached):
                 healed += self._heal(name)
         return healed
 
+    def whole_in_quarantine(self) -> dict[str, Path]:
+        """Wanted artifacts without a good copy that nevertheless lie whole in a quarantine."""
+        missing = sorted(name for name in self.wanted or () if not self.counts(name))
+        files = {
+            name: [
+                path
+                for slot in self.attached
+                if slot.attached
+                for path in slot.attached.quarantined(name)
+            ]
+            for name in missing
+        }
+        return {
+            name: path
+            for name in missing
+            for path in files[name]
+            if ondisk.sha256(path.read_bytes()) == name
+        }
+
     def _heal(self, name: str) -> bool:
-        size_bytes = next(slot.copies[name].size_bytes for slot in self.slots if slot.good(name))
+        whole = self.whole_in_quarantine().get(name)
+        sizes = [slot.copies[name].size_bytes for slot in self.slots if slot.good(name)]
+        size_bytes = sizes[0] if whole is None else whole.stat().st_size
         put = self.admit(name, self.floor.generation, size_bytes, counted=False)
-        if not isinstance(put, OpenPut) or not put.good:
+        if not isinstance(put, OpenPut) or not (put.good or whole):
             return False
+        lacking = len(self.attached) - len(put.good)
         self.puts.append(put)
         self.stream(put)
-        assert put.good[0].attached is not None
-        sent = (put.good[0].attached.path / name).read_bytes()
-        copies = self.finish(put, sent, self.stage(put))
-        return isinstance(copies, int) and copies > len(put.good)
+        if whole is None:
+            assert put.good[0].attached is not None
+            whole = put.good[0].attached.path / name
+        copies = self.finish(put, whole.read_bytes(), self.stage(put))
+        return isinstance(copies, int) and copies == len(put.good) + lacking
 
     def stage(self, put: OpenPut) -> list[int]:
         """The slots where a file can be begun now; the others are found to be gone."""

@@ -48,6 +48,7 @@ class Disk:
     Attributes:
         ledger: the intact one on it; None when there is none or it was torn.
         tampered: files the test itself damaged, with their inode then.
+        set_aside: what the last step was to move to the quarantine.
     """
 
     path: Path
@@ -55,10 +56,15 @@ class Disk:
     torn: bool = False
     pins: Pins = field(default_factory=Pins)
     tampered: dict[str, int] = field(default_factory=dict)
+    set_aside: set[str] = field(default_factory=set)
 
     def intact(self, name: str) -> bool:
         """Look whether a file's bytes hash to its name now."""
         return ondisk.sha256((self.path / name).read_bytes()) == name
+
+    def quarantined(self, name: str) -> list[Path]:
+        """Damaged copies that were set aside, and whatever stood in a good copy's place."""
+        return ondisk.quarantined_files(self.path, name)
 
     def sizes(self) -> dict[str, int]:
         return {name: found.st_size for name, found in ondisk.artifact_files(self.path).items()}
@@ -145,6 +151,22 @@ class Slot:
             return False
         self.copies[name].damaged = not self.attached.intact(name)
         return not self.copies[name].damaged
+
+    def settle(self, name: str) -> bool:
+        """Judge a damaged copy once more: it is good after all, or it is set aside."""
+        if self.attached is None or name not in self.copies or self.good(name):
+            return self.good(name)
+        path = self.attached.path / name
+        if not path.exists():
+            del self.copies[name]
+        elif self.attached.intact(name):
+            self.copies[name] = Copy(path.stat().st_size)
+        elif not self.truthful:
+            self.detach()
+        else:
+            del self.copies[name]
+            self.attached.set_aside.add(name)
+        return self.good(name)
 
 
 @dataclass(eq=False)

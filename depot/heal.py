@@ -1,0 +1,402 @@
+"""Healing: every wanted artifact back on every healthy dataset, from wherever its bytes are (B5).
+
+What is to be done is not written down anywhere, because it can be read off the disks at any time:
+the config, less the good copies that the datasets hold. A damaged copy is judged once more and set
+aside, so that it is missing from then on, also after a restart. An artifact comes back from, in
+this order,
+
+1. the good copy of another dataset,
+2. damaged copies, standing or in quarantine, that are whole between them, block by block,
+3. a peer,
+
+each through the same door as any other write, so that what is written is hashed as a whole and no
+wrong byte can spread. When none of them has it, it is lost: said once, and tried again from time
+to time. What this sled never had is not its to heal. One artifact at a time, those with the fewest
+good copies first; what fails waits longer and longer, until something changes.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from depot.artifact import ArtifactHash, Generation
+from depot.assemble import Assembler, Remains, find_digests, remains_of
+from depot.backoff import Backoff
+from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch
+from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.mirror import Copy, good_in
+from depot.mirrors import MirrorSet
+from depot.put import Put, Stored
+from depot.put_desk import PutDesk
+from depot.quarantine_keeper import QuarantineKeeper
+from depot.reader import Reader
+from depot.sources import FileSource
+from depot.state import StateStore, Table
+from depot.worker import describe_error
+
+
+class Peers(Protocol):
+    """Where artifacts come from that no dataset of this sled has."""
+
+    async def fetch(self, artifact: ArtifactHash, generation: Generation) -> Stored | None:
+        """Store an artifact through `ArtifactStore.begin_put`; None when no peer can be asked.
+
+        Raises:
+            DepotError, OSError: no peer gave it, and why.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """Wanted artifacts that lack some of their copies, and those that lack all."""
+
+    some: tuple[ArtifactHash, ...] = ()
+    all: tuple[ArtifactHash, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HealingStatus:
+    """How far healing is.
+
+    Attributes:
+        todo: artifacts that wait for their copies, or are being healed.
+        todo_bytes: what is to be written for them, as far as their size is known.
+        healed: artifacts healed since the start, and how long each took since its damage was
+            found, in seconds, in all and at last.
+        failed: of those in `todo`, how many could not be healed when they were tried last.
+        current: the artifact that is being healed.
+        lost: wanted artifacts of which nobody has a good copy.
+    """
+
+    todo: int = 0
+    todo_bytes: int = 0
+    healed: int = 0
+    heal_seconds: float = 0.0
+    last_heal_s: float | None = None
+    failed: int = 0
+    current: ArtifactHash | None = None
+    lost: tuple[ArtifactHash, ...] = ()
+
+
+class Healer:
+    """Heals what some healthy dataset lacks.
+
+    Attributes:
+        failures: why artifacts could not be healed when they were tried last.
+        lost: wanted artifacts of which nobody has a good copy, and the Unix time it was found out.
+    """
+
+    def __init__(
+        self,
+        mirrors: MirrorSet,
+        keeper: LedgerKeeper,
+        desk: PutDesk,
+        reader: Reader,
+        quarantine: QuarantineKeeper,
+        on_event: EventSink,
+        *,
+        state: StateStore,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.failures: Table[ArtifactHash, str] = state.table("heal failures")
+        self.lost: Table[ArtifactHash, float] = state.table("lost artifacts")
+        self._store = state
+        self._mirrors = mirrors
+        self._keeper = keeper
+        self._desk = desk
+        self._reader = reader
+        self._quarantine = quarantine
+        self._emit = on_event
+        self._clock = clock
+        self._pauses: Backoff[ArtifactHash] = Backoff()
+        self._peer_pauses: Backoff[ArtifactHash] = Backoff()
+        self._found_s: dict[ArtifactHash, float] = {}
+        self._in_vain: dict[ArtifactHash, frozenset[tuple[int, str]]] = {}
+        self._current: ArtifactHash | None = None
+        self._healed = 0
+        self._heal_seconds = 0.0
+        self._last_heal_s: float | None = None
+        self._seen: tuple[object, ...] = ()
+        self._counted = Lacks()
+
+    # What is to be done
+
+    def under_replicated(self) -> tuple[ArtifactHash, ...]:
+        """Wanted artifacts with a good copy on some dataset, but not on every configured one."""
+        return self._lacks().some
+
+    def missing(self) -> tuple[ArtifactHash, ...]:
+        """Wanted artifacts without any good copy."""
+        return self._lacks().all
+
+    def status(self) -> HealingStatus:
+        """How far healing is; from memory."""
+        todo = self._todo()
+        return HealingStatus(
+            todo=len(todo),
+            todo_bytes=self._missing_bytes(todo),
+            healed=self._healed,
+            heal_seconds=self._heal_seconds,
+            last_heal_s=self._last_heal_s,
+            failed=sum(artifact in self.failures for artifact in todo),
+            current=self._current,
+            lost=tuple(sorted(self.lost.keys() & todo)),
+        )
+
+    def next_due_s(self) -> float | None:
+        """Unix time when something that failed is worth another try; None: nothing failed."""
+        due = (self._pauses.next_due_s(), self._peer_pauses.next_due_s())
+        return min((due_s for due_s in due if due_s is not None), default=None)
+
+    def something_changed(self) -> None:
+        """Whatever failed may be tried again at once."""
+        self._pauses.clear()
+        self._peer_pauses.clear()
+        self._in_vain.clear()
+
+    def _todo(self) -> list[ArtifactHash]:
+        """Those with no good copy first; of these, the ones that this sled has had."""
+        lacks = self._lacks()
+        if not lacks.all:
+            return list(lacks.some)
+        aside, mirrors = self._quarantine.sizes(), self._mirrors.readable()
+        had = [a for a in lacks.all if a in aside or any(a in m.artifacts for m in mirrors)]
+        return [*had, *lacks.some]
+
+    def _lacks(self) -> Lacks:
+        # Kept until a copy, a dataset or the config changes: a status is free while none does.
+        config = self._keeper.resolved.config
+        seen = (config, *(mirror.revision for mirror in self._mirrors.all))
+        if seen != self._seen:
+            self._seen, self._counted = seen, self._count(config.artifacts if config else ())
+        return self._counted
+
+    def _count(self, wanted: Iterable[ArtifactHash]) -> Lacks:
+        rows = [mirror.artifacts.rows for mirror in self._mirrors.readable()]
+        copies = {a: sum(good_in(each, a) is not None for each in rows) for a in wanted}
+        every = len(self._mirrors.all)
+        return Lacks(
+            some=tuple(sorted(a for a, count in copies.items() if 0 < count < every)),
+            all=tuple(sorted(a for a, count in copies.items() if count == 0)),
+        )
+
+    def _good(self, artifact: ArtifactHash) -> list[Copy]:
+        copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
+        return [copy for copy in copies if copy is not None]
+
+    def _lacking(self, artifact: ArtifactHash) -> int:
+        return sum(mirror.good_copy(artifact) is None for mirror in self._mirrors.healthy())
+
+    def _missing_bytes(self, todo: Iterable[ArtifactHash]) -> int:
+        aside, every = self._quarantine.sizes(), len(self._mirrors.all)
+        missing_bytes = 0
+        for artifact in todo:
+            sizes = [copy.size_bytes for copy in self._good(artifact)]
+            size_bytes = max(sizes) if sizes else aside.get(artifact, 0)
+            missing_bytes += size_bytes * (every - len(sizes))
+        return missing_bytes
+
+    # Doing it
+
+    async def heal_here(self, *, only_due: bool = False) -> int:
+        """Heal what the datasets themselves can heal; the number of artifacts healed.
+
+        With `only_due`, those that failed a short while ago are left out.
+        """
+        await self._settle_all()
+        healed = 0
+        for artifact in self._begin_pass(self._pauses):
+            if self._may_try(artifact, self._pauses, only_due=only_due):
+                healed += await self._try(artifact, self._pauses, self._from_here)
+        await self._quarantine.trim()
+        return healed
+
+    async def fetch(self, peers: Peers | None, *, only_due: bool = False) -> int:
+        """Get from peers what nothing here can heal; the number of artifacts healed."""
+
+        async def from_peer(artifact: ArtifactHash, generation: Generation) -> _Outcome | None:
+            return await self._from_peer(peers, artifact, generation)
+
+        healed = 0
+        for artifact in self._begin_pass(self._peer_pauses):
+            beyond_help = self._in_vain.get(artifact) == _names(self._remains(artifact))
+            may_try = self._may_try(artifact, self._peer_pauses, only_due=only_due)
+            if may_try and beyond_help and not self._good(artifact):
+                healed += await self._try(artifact, self._peer_pauses, from_peer)
+        return healed
+
+    async def _settle_all(self) -> None:
+        for mirror in self._mirrors.healthy():
+            for artifact in [a for a in mirror.artifacts if mirror.good_copy(a) is None]:
+                self._found_s.setdefault(artifact, self._clock())
+                await self._quarantine.settle(mirror, artifact)
+
+    def _begin_pass(self, pauses: Backoff[ArtifactHash]) -> list[ArtifactHash]:
+        todo = self._todo()
+        left = frozenset(todo)
+        pauses.keep_only(left)
+        with self._store.transaction() as change:
+            for artifact in self.lost.keys() - left:
+                change.delete(self.lost, artifact)
+            for artifact in self.failures.keys() - left:
+                change.delete(self.failures, artifact)
+        for artifact in self._found_s.keys() - left:
+            del self._found_s[artifact]
+        for artifact in self._in_vain.keys() - left:
+            del self._in_vain[artifact]
+        for artifact in todo:
+            self._found_s.setdefault(artifact, self._clock())
+        return todo
+
+    def _may_try(
+        self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], *, only_due: bool
+    ) -> bool:
+        if only_due and not pauses.is_due(artifact, self._clock()):
+            return False
+        return bool(self._lacking(artifact)) and artifact not in self._desk.writers
+
+    async def _try(
+        self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], heal: _Heal
+    ) -> bool:
+        # The list may be old by now: the artifact may be unwanted.
+        config = self._keeper.resolved.config
+        if config is None or artifact not in config.artifacts:
+            return False
+        self._current = artifact
+        try:
+            outcome = await heal(artifact, config.generation)
+        except DepotError as error:
+            return self._failed(artifact, pauses, str(error))
+        except OSError as error:
+            return self._failed(artifact, pauses, describe_error(error))
+        finally:
+            self._current = None
+        if outcome is None:
+            return False
+        if outcome.source is not None:
+            self._tell(artifact, outcome.source, outcome.stored)
+        if outcome.stored.failures:
+            return self._failed(artifact, pauses, "; ".join(outcome.stored.failures))
+        pauses.forget(artifact)
+        with self._store.transaction() as change:
+            change.delete(self.failures, artifact)
+        return outcome.source is not None
+
+    def _failed(self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], why: str) -> bool:
+        with self._store.transaction() as change:
+            change.put(self.failures, artifact, why)
+        pauses.failed(artifact, self._clock())
+        return False
+
+    def _tell(self, artifact: ArtifactHash, source: str, stored: Stored) -> None:
+        seconds = max(0.0, self._clock() - self._found_s.pop(artifact, self._clock()))
+        self._healed += 1
+        self._heal_seconds += seconds
+        self._last_heal_s = seconds
+        with self._store.transaction() as change:
+            change.delete(self.lost, artifact)
+        self._emit(
+            "healed",
+            {
+                "sha256": str(artifact),
+                "from": source,
+                "seconds": round(seconds, 3),
+                "copies": stored.copies,
+                "datasets": stored.datasets,
+            },
+        )
+
+    async def _from_here(self, artifact: ArtifactHash, generation: Generation) -> _Outcome | None:
+        if good := self._good(artifact):
+            return await self._from_mirror(artifact, generation, good[0].size_bytes)
+        return await self._from_remains(artifact, generation)
+
+    async def _from_mirror(
+        self, artifact: ArtifactHash, generation: Generation, size_bytes: int
+    ) -> _Outcome:
+        async with self._admit(artifact, generation, size_bytes) as put:
+            if put.held is not None:
+                # On every dataset, or on all that have room; then it is said which has none.
+                return _Outcome(None, put.held)
+            # What arrives is hashed as a whole.
+            with await self._reader.open(artifact, to_read=False) as copy:
+                try:
+                    return _Outcome("mirror", await put.receive(FileSource(copy.fd)))
+                except HashMismatch as error:
+                    self._reader.failed(copy, OSError(errno.EIO, str(error)))
+                    raise
+                except OSError as error:
+                    if not isinstance(error, TimeoutError):  # which is a target's
+                        self._reader.failed(copy, error)
+                    raise
+
+    async def _from_remains(
+        self, artifact: ArtifactHash, generation: Generation
+    ) -> _Outcome | None:
+        remains = self._remains(artifact)
+        if not remains or self._in_vain.get(artifact) == _names(remains):
+            return None
+        digests = await find_digests(artifact, remains, self._mirrors)
+        if digests is None:
+            self._in_vain[artifact] = _names(remains)
+            return None
+        async with self._admit(artifact, generation, digests.size_bytes) as put:
+            if put.held is not None:
+                return _Outcome(None, put.held)
+            remains = self._remains(artifact)  # some may have been set aside
+            try:
+                source = Assembler(digests, remains).source()
+                return _Outcome("blocks", await put.receive(source))
+            except (HashMismatch, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                self._in_vain[artifact] = _names(remains)
+                return None
+
+    async def _from_peer(
+        self, peers: Peers | None, artifact: ArtifactHash, generation: Generation
+    ) -> _Outcome | None:
+        try:
+            stored = await peers.fetch(artifact, generation) if peers else None
+        except (DepotCopy, BadSource):
+            self._lose(artifact)
+            raise
+        if stored is None:
+            self._lose(artifact)
+            raise DepotCopy("no dataset here has it whole, and no peer is known")
+        return _Outcome("peer", stored)
+
+    def _lose(self, artifact: ArtifactHash) -> None:
+        # A dataset that is away may still have it.
+        if artifact not in self.lost and all(mirror.readable for mirror in self._mirrors.all):
+            with self._store.transaction() as change:
+                change.put(self.lost, artifact, self._clock())
+            self._emit("lost", {"sha256": str(artifact)})
+
+    def _admit(
+        self, artifact: ArtifactHash, generation: Generation, size_bytes: int
+    ) -> AbstractAsyncContextManager[Put]:
+        return self._desk.begin(artifact, generation, size_bytes, counted=False, event=None)
+
+    def _remains(self, artifact: ArtifactHash) -> list[Remains]:
+        return remains_of(artifact, self._mirrors, self._quarantine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How healing one artifact ended; `source` is None when nothing had to be written."""
+
+    source: str | None
+    stored: Stored
+
+
+_Heal = Callable[[ArtifactHash, Generation], Awaitable[_Outcome | None]]
+
+
+def _names(remains: Iterable[Remains]) -> frozenset[tuple[int, str]]:
+    return frozenset((each.mirror.index, each.path) for each in remains)

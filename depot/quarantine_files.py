@@ -1,0 +1,112 @@
+"""What is done to the quarantine of one dataset, and to damaged files on it. All calls block.
+
+Functions for `Mirror.call` and `Mirror.read`, apart from `Dataset` only for its length. A file is
+named as `QuarantinedFile.path` or an artifact's hash names it, relative to the dataset.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+
+from depot import small_files
+from depot.artifact import ArtifactHash
+from depot.dataset import Dataset
+from depot.quarantine import QUARANTINE, QuarantinedFile
+from depot.small_files import METADATA
+
+
+def set_aside(dataset: Dataset, artifact: ArtifactHash, name: str) -> int | None:
+    """Move what stands under an artifact's name into the quarantine, durably.
+
+    Returns its size in bytes; None when nothing stands there.
+    """
+    dataset.check_identity()
+    size_bytes = dataset.artifact_size(artifact)
+    if size_bytes is None:
+        return None
+    _make_directory(dataset)
+    dataset.disk.rename(str(artifact), f"{QUARANTINE}/{name}", dir_fd=dataset.root)
+    # Where it went first: it may be the last copy, and must not be lost between two directories.
+    small_files.sync_directory(dataset.root, QUARANTINE, dataset.disk)
+    dataset.disk.fsync_directory(dataset.root)
+    return size_bytes
+
+
+def replace(dataset: Dataset, staged: str, artifact: ArtifactHash, aside: str) -> int | None:
+    """Commit a staged file; what stands under its name goes into the quarantine first, as `aside`.
+
+    Returns the size in bytes of what stood there; None when nothing did.
+    """
+    size_bytes = set_aside(dataset, artifact, aside)
+    dataset.commit(staged, artifact)
+    return size_bytes
+
+
+def scan(dataset: Dataset) -> list[QuarantinedFile]:
+    """List the quarantine."""
+    found: list[QuarantinedFile] = []
+    try:
+        with small_files.directory(dataset.root, QUARANTINE, dataset.disk) as fd:
+            for name in dataset.disk.listdir(fd):
+                if QuarantinedFile.parse(name, 0):
+                    entry = dataset.disk.stat(name, dir_fd=fd)
+                    file = QuarantinedFile.parse(name, entry.st_size)
+                    if file and stat.S_ISREG(entry.st_mode):
+                        found.append(file)
+    except FileNotFoundError:
+        return found  # no quarantine yet, or one that somebody tidies at this moment
+    return found
+
+
+def purge(dataset: Dataset, file: QuarantinedFile) -> None:
+    """Delete a file of the quarantine, if it is still there."""
+    dataset.check_identity()
+    dataset.discard(file.path)
+
+
+def restore(dataset: Dataset, file: QuarantinedFile) -> None:
+    """Give a file its artifact's name back, durably.
+
+    Raises:
+        FileExistsError: something stands under the name.
+    """
+    dataset.check_identity()
+    if small_files.exists(dataset.root, str(file.artifact), dataset.disk):
+        raise FileExistsError(errno.EEXIST, "something stands under the artifact's name")
+    dataset.disk.rename(file.path, str(file.artifact), dir_fd=dataset.root)
+    dataset.disk.fsync_directory(dataset.root)
+
+
+def read_part(dataset: Dataset, path: str, offset_bytes: int, size_bytes: int) -> bytes:
+    """Read a part of a file past the page cache; less only where the file ends."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = dataset.disk.open(path, flags, dir_fd=dataset.root)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        dataset.disk.forget(fd)
+        content = b""
+        while part := dataset.disk.pread(
+            fd, size_bytes - len(content), offset_bytes + len(content)
+        ):
+            content += part
+        return content
+    finally:
+        os.close(fd)
+
+
+def read_block(
+    dataset: Dataset, path: str, offset_bytes: int, size_bytes: int, digest: bytes
+) -> bytes | None:
+    """Read one block of a damaged copy; None unless it hashes to `digest`."""
+    content = read_part(dataset, path, offset_bytes, size_bytes)
+    return content if hashlib.sha256(content).digest() == digest else None
+
+
+def _make_directory(dataset: Dataset) -> None:
+    if not small_files.exists(dataset.root, QUARANTINE, dataset.disk):
+        small_files.make_directory(dataset.root, QUARANTINE, dataset.disk)
+        small_files.sync_directory(dataset.root, METADATA, dataset.disk)

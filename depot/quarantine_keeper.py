@@ -1,0 +1,280 @@
+"""Damaged copies on every mirror: judged once more, set aside, listed, restored, purged.
+
+A copy that was found damaged is condemned only after it was read again, past the page cache, while
+nobody else changes what stands under its name. Then one rename sets it aside: an event and a log
+line say so (B6), and its bytes leave the quota. The quarantine of each dataset keeps within its
+bound by purging the oldest, and makes room for a write that a full disk would refuse (Q1); what
+`depot.quarantine` calls irreplaceable stays, also past the bound, and the status says so.
+
+The state store has what a scan of the directories found, and what was done since.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from depot import quarantine_files
+from depot.artifact import ArtifactHash
+from depot.dataset import Dataset
+from depot.errors import DatasetUnusable
+from depot.keyed_lock import KeyedLock
+from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.mirror import Copy, Mirror
+from depot.mirrors import MirrorSet
+from depot.quarantine import QuarantinedFile, Reason, choose_to_purge, file_name, irreplaceable
+from depot.state import StateStore, Table
+from depot.verify import Verdict, judge_file
+from depot.worker import describe_error
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A copy in quarantine, as it is listed.
+
+    Attributes:
+        id: names it among those of all datasets.
+        dataset: the dataset's path.
+        path: the file, for an operator on this machine.
+        last_copy: it is the newest of its dataset, the artifact is wanted, and no verified copy
+            of it exists.
+    """
+
+    id: str
+    index: int
+    file: QuarantinedFile
+    dataset: str
+    path: str
+    last_copy: bool
+
+
+class QuarantineKeeper:
+    """The quarantines of a store.
+
+    Args:
+        limit_bytes: of each dataset's quarantine.
+        commits: held for an artifact while its files get or lose their names.
+    """
+
+    def __init__(
+        self,
+        mirrors: MirrorSet,
+        keeper: LedgerKeeper,
+        commits: KeyedLock[ArtifactHash],
+        *,
+        limit_bytes: int,
+        on_event: EventSink,
+        state: StateStore,
+    ) -> None:
+        self.limit_bytes = limit_bytes
+        self._mirrors = mirrors
+        self._keeper = keeper
+        self._commits = commits
+        self._emit = on_event
+        self._store = state
+        self._files: dict[int, Table[str, QuarantinedFile]] = {
+            mirror.index: state.table(f"quarantine of dataset {mirror.index + 1}")
+            for mirror in mirrors.all
+        }
+        self._last_ms = 0
+
+    # What is there
+
+    def files(self, mirror: Mirror) -> tuple[QuarantinedFile, ...]:
+        """What lies on a dataset, oldest first; nothing on one that is missing."""
+        return tuple(sorted(self._files[mirror.index].values())) if mirror.readable else ()
+
+    def of_artifact(self, artifact: ArtifactHash) -> Iterator[tuple[Mirror, QuarantinedFile]]:
+        """Every quarantined copy of one artifact."""
+        for mirror in self._mirrors.readable():
+            for file in self.files(mirror):
+                if file.artifact == artifact:
+                    yield mirror, file
+
+    def sizes(self) -> dict[ArtifactHash, int]:
+        """Artifacts of which copies are in quarantine, with the size of the largest in bytes."""
+        sizes: dict[ArtifactHash, int] = {}
+        for mirror in self._mirrors.readable():
+            for file in self.files(mirror):
+                sizes[file.artifact] = max(file.size_bytes, sizes.get(file.artifact, 0))
+        return sizes
+
+    def used_bytes(self, mirror: Mirror) -> int:
+        """Bytes in a dataset's quarantine."""
+        return sum(file.size_bytes for file in self.files(mirror))
+
+    def listing(self) -> tuple[Quarantined, ...]:
+        """Everything in quarantine, oldest first."""
+        found: list[Quarantined] = []
+        for mirror in self._mirrors.readable():
+            kept = irreplaceable(self.files(mirror), self.is_needed)
+            for file in self.files(mirror):
+                path = str(mirror.path / file.path)
+                id_ = f"{file.name}.{mirror.index + 1}"
+                last_copy = file.name in kept
+                found.append(
+                    Quarantined(id_, mirror.index, file, str(mirror.path), path, last_copy)
+                )
+        return tuple(sorted(found, key=lambda each: (each.file, each.index)))
+
+    def is_wanted(self, artifact: ArtifactHash) -> bool:
+        """Tell whether the config or a pin names it; everything is while no config is known."""
+        config = self._keeper.resolved.config
+        if config is None or not self._keeper.pins_known:
+            return True
+        return artifact in config.artifacts or artifact in self._keeper.book.artifacts
+
+    def is_needed(self, artifact: ArtifactHash) -> bool:
+        """Tell whether it is wanted and no copy of it is known to be good, by its bytes."""
+        copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
+        verified = any(copy and copy.verified_at_s is not None for copy in copies)
+        return self.is_wanted(artifact) and not verified
+
+    async def refresh(self, mirror: Mirror) -> None:
+        """Look what lies on a dataset.
+
+        Raises:
+            OSError, DatasetUnusable: it cannot be told; the state was moved accordingly.
+        """
+        table = self._files[mirror.index]
+        while True:
+            before = table.rows
+            found = await mirror.call(quarantine_files.scan)
+            if table.rows is before:  # or what the scan saw is older than what is known
+                with self._store.transaction() as change:
+                    change.replace(table, {file.name: file for file in found})
+                return
+
+    async def refresh_all(self) -> None:
+        """Look at every dataset that can be read."""
+        for mirror in self._mirrors.readable():
+            with suppress(OSError, DatasetUnusable):
+                await self.refresh(mirror)
+
+    # Setting aside
+
+    async def settle(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
+        """Judge a copy that was found damaged, and set it aside unless it is good after all.
+
+        Tells whether a good copy stands there now. A dataset that cannot be written keeps the
+        copy, marked as damaged.
+        """
+        async with self._commits.hold(artifact):
+            if mirror.artifacts.get(artifact) is None or not mirror.healthy:
+                return False
+            if mirror.good_copy(artifact):
+                return True  # settled, or replaced, while the lock was waited for
+            with suppress(OSError, DatasetUnusable):
+                return await self._settle(mirror, artifact)
+            return False
+
+    async def _settle(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
+        size_bytes = await mirror.call(Dataset.artifact_size, artifact)
+        if size_bytes is None:
+            mirror.record(artifact, None)
+            return False
+        try:
+            async with mirror.verifying:
+                verdict = await judge_file(mirror, artifact, size_bytes)
+        except OSError as error:
+            await self._set_aside(mirror, artifact, Reason.UNREADABLE, describe_error(error))
+            return False
+        match verdict:
+            case Verdict.GOOD:
+                mirror.record(artifact, Copy(size_bytes, verified_at_s=time.time()))
+            case Verdict.GONE:
+                mirror.record(artifact, None)
+            case Verdict.BAD:
+                short = self._is_short(artifact, size_bytes)
+                reason = Reason.SHORT if short else Reason.MISMATCH
+                await self._set_aside(mirror, artifact, reason)
+            case Verdict.UNKNOWN:
+                pass
+        return verdict is Verdict.GOOD
+
+    def _is_short(self, artifact: ArtifactHash, size_bytes: int) -> bool:
+        copies = (mirror.artifacts.get(artifact) for mirror in self._mirrors.all)
+        return size_bytes == 0 or any(copy and size_bytes < copy.size_bytes for copy in copies)
+
+    async def _set_aside(
+        self, mirror: Mirror, artifact: ArtifactHash, reason: Reason, error: str | None = None
+    ) -> None:
+        name = self.new_name(artifact, reason)
+        size_bytes = await mirror.call(quarantine_files.set_aside, artifact, name)
+        mirror.record(artifact, None)
+        if size_bytes is not None:
+            self.note(mirror, name, size_bytes, error)
+
+    def new_name(self, artifact: ArtifactHash, reason: Reason) -> str:
+        """Make a name that nothing in any quarantine has."""
+        self._last_ms = max(self._last_ms + 1, time.time_ns() // 1_000_000)
+        return file_name(artifact, self._last_ms, reason)
+
+    def note(self, mirror: Mirror, name: str, size_bytes: int, error: str | None = None) -> None:
+        """Take note of a file that was set aside."""
+        file = QuarantinedFile.parse(name, size_bytes)
+        assert file is not None, name
+        with self._store.transaction() as change:
+            change.put(self._files[mirror.index], name, file)
+        self._tell("quarantined", mirror, file, {"error": error} if error else {})
+
+    # Letting go
+
+    async def trim(self) -> None:
+        """Bring every quarantine within its bound, as far as that may be."""
+        for mirror in self._mirrors.healthy():
+            over_bytes = self.used_bytes(mirror) - self.limit_bytes
+            if over_bytes > 0:
+                with suppress(OSError, DatasetUnusable):
+                    await self._purge(mirror, over_bytes, "bound")
+
+    async def make_room(self, mirror: Mirror, size_bytes: int) -> None:
+        """Purge what may go, if that makes room on the disk for a write that has none."""
+        if not self.files(mirror) or (mirror.room_for(size_bytes) and not mirror.full):
+            return
+        with suppress(OSError, DatasetUnusable):
+            mirror.space = space = await mirror.call(Dataset.space)
+            lacking_bytes = size_bytes - space.free_bytes
+            if lacking_bytes > 0 or space.free_inodes == 0:
+                await self._purge(mirror, max(lacking_bytes, 1), "space")
+                mirror.space = await mirror.call(Dataset.space)
+
+    async def _purge(self, mirror: Mirror, need_bytes: int, why: str) -> None:
+        chosen = choose_to_purge(
+            self.files(mirror), need_bytes, is_needed=self.is_needed, is_wanted=self.is_wanted
+        )
+        for file in chosen:
+            # Asked again: the last good copy may have gone while the disk was busy.
+            if not self._is_kept(mirror, file):
+                await self.purge(mirror, file, why)
+
+    def _is_kept(self, mirror: Mirror, file: QuarantinedFile) -> bool:
+        return file.name in irreplaceable(self.files(mirror), self.is_needed)
+
+    async def purge(self, mirror: Mirror, file: QuarantinedFile, why: str) -> None:
+        """Delete one.
+
+        Raises:
+            OSError, DatasetUnusable: the state was moved accordingly.
+        """
+        await mirror.call(quarantine_files.purge, file)
+        self.forget(mirror, file)
+        self._tell("quarantine_purged", mirror, file, {"why": why})
+
+    def forget(self, mirror: Mirror, file: QuarantinedFile) -> None:
+        """Take note that a file left the quarantine."""
+        with self._store.transaction() as change:
+            change.delete(self._files[mirror.index], file.name)
+
+    def _tell(
+        self, kind: str, mirror: Mirror, file: QuarantinedFile, more: dict[str, object]
+    ) -> None:
+        fields = {
+            "sha256": str(file.artifact),
+            "dataset": str(mirror.path),
+            "reason": str(file.reason),
+            "size_bytes": file.size_bytes,
+        }
+        self._emit(kind, {**fields, **more})
