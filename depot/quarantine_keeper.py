@@ -140,9 +140,9 @@ class QuarantineKeeper:
         """
         table = self._files[mirror.index]
         while True:
-            before = table.rows
+            before = table.revision
             found = await mirror.call(quarantine_files.scan)
-            if table.rows is before:  # or what the scan saw is older than what is known
+            if table.revision == before:  # or what the scan saw is older than what is known
                 with self._store.transaction() as change:
                     change.replace(table, {file.name: file for file in found})
                 return
