@@ -185,6 +185,8 @@ def store_options(settings: Settings) -> StoreOptions:
         reconcile_interval_s=storage.reconcile_interval_s,
         device_timeout_s=storage.device_timeout_s,
         verify_reads=VerifyReads(storage.verify_reads),
+        scrub_interval_s=settings.scrub.interval_s,
+        scrub_max_bytes_per_s=settings.scrub.max_bytes_per_s,
         sled_id=settings.sled_id,
         checksum_state=settings.debug.checksum_state,
     )

@@ -40,6 +40,8 @@ from agent.wire import (
     HealthBody,
     PinBody,
     PinsBody,
+    ScrubBody,
+    ScrubPauseBody,
     StatusBody,
     hashes,
     texts,
@@ -247,6 +249,25 @@ class AgentClient:
         """Let go of a pin's artifacts."""
         async with self._exchange("DELETE", self._at("pins", name)):
             return
+
+    # ---- scrub
+
+    async def scrub(self) -> ScrubBody:
+        """How the background verification is."""
+        return await self._get(ScrubBody, "scrub")
+
+    async def start_scrub(self) -> ScrubBody:
+        """Have every copy verified from now on; joins such a pass, and ends a pause."""
+        return await self._ask(ScrubBody, "POST", self._at("scrub"))
+
+    async def pause_scrub(self, seconds: int) -> ScrubBody:
+        """Have nothing verified in the background for so long."""
+        body = ScrubPauseBody(seconds=seconds)
+        return await self._ask(ScrubBody, "POST", self._at("scrub", "pause"), body)
+
+    async def resume_scrub(self) -> ScrubBody:
+        """End a pause."""
+        return await self._ask(ScrubBody, "POST", self._at("scrub", "resume"))
 
     # ---- how it is
 

@@ -15,10 +15,22 @@ from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
-from agent.wire import DatasetBody, DutyBody, NodeBody, StatusBody
+from agent.wire import (
+    DatasetBody,
+    DatasetScrubBody,
+    DutyBody,
+    NodeBody,
+    ScrubBody,
+    StatusBody,
+)
 from depot.http.openapi import Endpoint
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -122,6 +134,8 @@ class _AtScrape(Collector):
         status = self._status()
         yield from sled_figures(status)
         yield from dataset_figures(status.datasets)
+        if status.scrub is not None:
+            yield from scrub_figures(status.scrub)
         yield from duty_figures(status.duties)
         events: Values = {(kind,): count for kind, count in self._event_counts().items()}
         yield counter("events", "Events recorded.", ("kind",), events)
@@ -174,6 +188,38 @@ def dataset_figures(datasets: Sequence[DatasetBody]) -> Iterator[Metric]:
     yield each("reserved_bytes", "Promised to running writes.", lambda d: d.reserved_bytes)
     yield each("available_bytes", "Left for new artifacts.", lambda d: d.available_bytes)
     yield each("artifacts", "Artifacts held.", lambda d: d.artifacts)
+
+
+def scrub_figures(scrub: ScrubBody) -> Iterator[Metric]:
+    """Figures of the background verification, by dataset."""
+
+    def each(name: str, text: str, read: Callable[[DatasetScrubBody], float]) -> Metric:
+        family = GaugeMetricFamily(f"{PREFIX}_scrub_{name}", text, labels=("dataset",))
+        for dataset in scrub.datasets:
+            family.add_metric((dataset.dataset,), read(dataset))
+        return family
+
+    def count(name: str, text: str, read: Callable[[DatasetScrubBody], int]) -> Metric:
+        values: Values = {(dataset.dataset,): read(dataset) for dataset in scrub.datasets}
+        return counter(f"scrub_{name}", text, ("dataset",), values)
+
+    yield gauge("scrub_paused", "1 while it is paused.", int(scrub.paused_until is not None))
+    yield each("running", "1 while a pass runs.", lambda d: int(d.state == "running"))
+    yield each(
+        "oldest_unverified_seconds",
+        "Age of the oldest verification of a copy.",
+        lambda d: d.oldest_unverified_s or 0.0,
+    )
+    yield each("never_verified_copies", "Copies not verified yet.", lambda d: d.never_verified)
+    yield each("bad_copies_waiting", "Bad copies still to be healed.", lambda d: d.waiting)
+    yield count("verified_bytes", "Bytes read and hashed.", lambda d: d.verified_bytes)
+    yield count("bad_copies", "Bad copies found, by whatever read them.", lambda d: d.bad_found)
+    healing = SummaryMetricFamily(
+        f"{PREFIX}_scrub_heal_seconds", "From found to healed.", labels=("dataset",)
+    )
+    for dataset in scrub.datasets:
+        healing.add_metric((dataset.dataset,), dataset.healed, dataset.heal_s)
+    yield healing
 
 
 def duty_figures(duties: Sequence[DutyBody]) -> Iterator[Metric]:

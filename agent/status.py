@@ -16,6 +16,7 @@ from agent.copies.record import CopyRecord
 from agent.duties import Duties, DutyState
 from agent.events import EventLog, EventLogHealth
 from agent.node import NodeSample, NodeSampler
+from agent.scrubbing import scrub_body
 from agent.wire import (
     ArtifactsBody,
     CopyCountsBody,
@@ -94,6 +95,7 @@ class StatusSource:
             copies=copy_counts(self._copies.list()),
             events=event_log_body(events),
             duties=tuple(map(duty_body, duties)),
+            scrub=scrub_body(store.scrub) if store.scrub else None,
             node=node_body(node) if node else None,
             warnings=bounded(tuple(warnings(store, events, duties))),
         )

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from depot.copy_records import CopyRecords
+from depot.scrub_report import MAX_PAUSE_S
 
-MAX_PAUSE_S: Final = 7 * 86400
-DEFAULT_PAUSE_S: Final = 3600
 _NOTE: Final = "scrub pause"
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Final, Literal
+
+MAX_PAUSE_S: Final = 7 * 86400
+DEFAULT_PAUSE_S: Final = 3600
 
 DatasetScrubState = Literal["idle", "running", "paused", "skipped"]
 

@@ -16,6 +16,7 @@ from agent.api.copies import CopyApi
 from agent.api.observe import ObserveApi
 from agent.api.pins import PinApi
 from agent.api.queries import strict_about_queries
+from agent.api.scrub import ScrubApi
 from agent.api.verbs import Copies, Store
 from agent.events import EventLog
 from agent.metrics import Metrics
@@ -43,6 +44,7 @@ def agent_endpoints(
         *ArtifactApi(store).endpoints(),
         *CopyApi(store, copies).endpoints(),
         *PinApi(store).endpoints(),
+        *ScrubApi(store).endpoints(),
         *ObserveApi(status, events, metrics).endpoints(),
     )
     return tuple(map(strict_about_queries, table))

@@ -10,6 +10,7 @@ from agent.copies.record import CopyRecord
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.put import Stored
 from depot.reading import ArtifactDetail, Listing
+from depot.scrub_report import ScrubStatus
 from depot.sources import Source
 from depot.store_status import StoreStatus
 
@@ -57,6 +58,18 @@ class Store(Protocol):
 
     def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
         """Every pin."""
+
+    def scrub_status(self) -> ScrubStatus:
+        """How the background verification is."""
+
+    async def start_scrub(self) -> None:
+        """Verify every copy from now on."""
+
+    async def pause_scrub(self, seconds: float) -> None:
+        """Verify nothing for so long."""
+
+    async def resume_scrub(self) -> None:
+        """End a pause."""
 
     def status(self) -> StoreStatus:
         """How the store is."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import click
 
@@ -29,40 +30,62 @@ _HINTS: Final = {
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
+Command = TypeVar("Command", bound=Callable[..., object])
+_OPTIONS: Final = (
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Take the address from agent.listen of this configuration.",
+    ),
+    click.option(
+        "--agent",
+        "agent_url",
+        type=options.url,
+        metavar="URL",
+        help=f"The sled agent API. [default: {DEFAULT_AGENT_URL}]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+)
+
+
+def asking(command: Command) -> Command:
+    """Give a command the options by which it finds the agent and answers."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Show how the agent is, what is wrong first.")
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Take the address from agent.listen of this configuration.",
-)
-@click.option(
-    "--agent",
-    "agent_url",
-    type=options.url,
-    metavar="URL",
-    help=f"The sled agent API. [default: {DEFAULT_AGENT_URL}]",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@asking
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, agent_url: str | None, as_json: bool) -> None:
     """Show how the agent is, what is wrong first; exit status 1 when something is."""
     output = Output(Common(json=as_json))
     try:
-        url = agent_url or (_configured_url(config) if config else DEFAULT_AGENT_URL)
-        found = asyncio.run(_ask(url))
+        found = asyncio.run(_ask(url_of(config, agent_url)))
         wrong = list(problems(found))
         output.document(
             {**found.model_dump(mode="json"), "problems": wrong}, lines(found, output.width)
         )
         output.finish()
     except Failure as failure:
-        _show(failure, as_json=as_json)
+        show(failure, as_json=as_json)
         ctx.exit(failure.exit_code)
     ctx.exit(SOMETHING_WRONG if wrong else 0)
 
 
-def _show(failure: Failure, *, as_json: bool) -> None:
+def url_of(config: Path | None, agent_url: str | None) -> str:
+    """Where the agent is, by what was given on the command line.
+
+    Raises:
+        Failure: the configuration does not say.
+    """
+    return agent_url or (_configured_url(config) if config else DEFAULT_AGENT_URL)
+
+
+def show(failure: Failure, *, as_json: bool) -> None:
+    """Say on stderr, and with --json on stdout too, why a command failed."""
     if as_json:
         click.echo(json.dumps({"error": failure.document()}, indent=2))
     click.echo(f"sled-agent: {printable(failure.message)}", err=True)

@@ -19,6 +19,7 @@ import click
 
 from agent import daemon, logs
 from agent.assembly import CannotStart
+from agent.cli.agent_scrub import scrub
 from agent.cli.agent_status import status
 from agent.cli.formats import printable
 from agent.config.loading import ConfigurationError, load
@@ -35,7 +36,7 @@ REFUSED: Final = 3
 _EPILOG: Final = """\b
 Exit status:
     0  fine
-    1  the agent could not start, or `status` found something wrong
+    1  the agent could not start, or `status` or `scrub` found something wrong
     2  usage, or a mistake in the configuration
     3  refused: a directory that is not ours, an answer of the agent
     4  no agent answers
@@ -65,6 +66,7 @@ def main() -> None:
 
 
 main.add_command(status)
+main.add_command(scrub)
 
 
 @main.command(short_help="Run the agent until SIGTERM or SIGINT.")

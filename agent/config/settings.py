@@ -114,6 +114,13 @@ class StorageTable(_Table):
     verify_reads: Literal["auto", "always", "never"] = "auto"
 
 
+class ScrubTable(_Table):
+    """`[scrub]`: verifying every copy in the background."""
+
+    interval_s: Interval = Field(default=86400.0, alias="interval")
+    max_bytes_per_s: Size = 500 * 2**20
+
+
 class CopyTable(_Table):
     """`[copy]`: fetching from peers."""
 
@@ -166,6 +173,7 @@ class Settings(_Table):
     depot: DepotTable = DepotTable()
     datasets: Annotated[tuple[DatasetTable, ...], Field(strict=False)] = ()
     storage: StorageTable = StorageTable()
+    scrub: ScrubTable = ScrubTable()
     copy_: CopyTable = Field(default=CopyTable(), alias="copy")
     http: HttpTable = HttpTable()
     events: EventsTable = EventsTable()

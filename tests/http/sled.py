@@ -35,6 +35,7 @@ from depot import (
 )
 from depot.errors import DepotError, NoDataset, NotFound
 from depot.http.limits import HttpLimits
+from depot.scrub_report import ScrubStatus
 from depot.store_status import StoreStatus
 from tests.http.servers import serve
 
@@ -115,6 +116,18 @@ class RefusingStore:
         self._refuse()
 
     def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        self._refuse()
+
+    def scrub_status(self) -> ScrubStatus:
+        self._refuse()
+
+    async def start_scrub(self) -> None:
+        self._refuse()
+
+    async def pause_scrub(self, seconds: float) -> None:
+        self._refuse()
+
+    async def resume_scrub(self) -> None:
         self._refuse()
 
     def status(self) -> StoreStatus:

@@ -51,7 +51,7 @@ REQUESTS: Mapping[str, object] = {
     "pin_put": {"artifacts": []},
 }
 WITHOUT_DATASET = {"copy_list", "copy_get", "status_get", "event_list"}
-WITHOUT_DATASET |= {"health_live", "metrics_get"}
+WITHOUT_DATASET |= {"health_live", "metrics_get", "scrub_get", "scrub_pause", "scrub_resume"}
 
 
 def path_of(endpoint: Endpoint) -> str:
@@ -119,7 +119,7 @@ async def test_a_method_that_a_path_does_not_have_is_refused(sled: Sled, path: s
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/artifact", "/artifacts/", f"/artifacts/{NAME}/copy", "/v1/artifacts", "/scrub"]
+    "path", ["/", "/artifact", "/artifacts/", f"/artifacts/{NAME}/copy", "/v1/artifacts", "/scrubs"]
 )
 async def test_an_unknown_path_is_refused(sled: Sled, path: str) -> None:
     for method in ("GET", "PUT", "POST"):

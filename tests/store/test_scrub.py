@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from depot.copy_records import CopyRecords
-from depot.scrub_pause import MAX_PAUSE_S, Pause
-from depot.scrub_report import DatasetScrub, ScrubPass, decode_passes, encode_passes
+from depot.scrub_pause import Pause
+from depot.scrub_report import MAX_PAUSE_S, DatasetScrub, ScrubPass, decode_passes, encode_passes
 from depot.store import ArtifactStore, StoreOptions
 from tests.store.builders import (
     MIB,

@@ -88,6 +88,7 @@ def test_every_storage_key_reaches_the_store() -> None:
             "verify_reads": "always",
         },
         copy={"max_concurrent": 9},
+        scrub={"interval": "10s", "max_bytes_per_s": 11},
         debug={"checksum_state": True},
     )
     assert store_options(made) == StoreOptions(
@@ -101,6 +102,8 @@ def test_every_storage_key_reaches_the_store() -> None:
         reconcile_interval_s=7.0,
         device_timeout_s=8.0,
         verify_reads=VerifyReads.ALWAYS,
+        scrub_interval_s=10.0,
+        scrub_max_bytes_per_s=11,
         sled_id="sled-1",
         checksum_state=True,
     )

@@ -32,6 +32,8 @@ WRONG = {
     "storage.reconcile_interval": ('"0s"', 'expected more than no time, found "0s"'),
     "storage.device_timeout": ('"1 h"', "expected a duration"),
     "storage.verify_reads": ('"maybe"', "expected 'auto', 'always' or 'never', found"),
+    "scrub.interval": ('"0s"', 'expected more than no time, found "0s"'),
+    "scrub.max_bytes_per_s": ("0", "expected a size from 1 byte"),
     "copy.max_concurrent": ('"8"', 'expected a whole number, found "8"'),
     "copy.allowed_sources": ('["10.0.0.1/8"]', 'expected a network such as "10.0.0.0/8"'),
     "copy.connect_timeout_s": ('"10s"', 'expected a number, found "10s"'),
