@@ -77,7 +77,10 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
         return run_plan(plans[0])
     # Spawned, so that each has no other thread and may fork.
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        return merged(pool.map(run_plan, plans, chunksize=1))
+        outcomes = pool.map(run_plan, plans, chunksize=1)
+        pool.close()
+        pool.join()
+    return merged(outcomes)
 
 
 def _known(name: str) -> Campaign:

@@ -16,7 +16,7 @@ class CutPoint:
         after: right after that call instead of right before it.
     """
 
-    def __init__(self, strike: Callable[[], None], *, after: bool) -> None:
+    def __init__(self, strike: Callable[[], object], *, after: bool) -> None:
         self.struck = False
         self._left: int | None = None
         self._strike = strike

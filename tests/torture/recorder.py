@@ -1,9 +1,10 @@
 """`python -m tests.torture.recorder MOUNT_POINT LOG IMAGE...`: images whose writes are recorded.
 
 A FUSE filesystem that shows some files as they are and writes down, in order, each write and each
-flush of each of them. Loop devices on top turn what a filesystem asks of its disk
-into these. A further file, `marks`, takes what somebody wants to be remembered between two writes.
-One thread, so the order of the log is the order in which things happened.
+flush of each of them. Loop devices on top turn what a filesystem asks of its disk into these. A
+further file, `marks`, takes what somebody wants to be remembered between two writes; the disk whose
+number is written to `death` answers nothing but EIO from then on. One thread, so the order of the
+log is the order in which things happened.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import mfusepy  # type: ignore[import-untyped]
 from tests.torture.write_log import Kind, Record, encode
 
 MARKS: Final = "marks"
+DEATH: Final = "death"
+_CONTROLS: Final = (f"/{MARKS}", f"/{DEATH}")
 
 
 class Recorder(mfusepy.Operations):  # type: ignore[misc]  # the package has no types
@@ -31,6 +34,7 @@ class Recorder(mfusepy.Operations):  # type: ignore[misc]  # the package has no 
     def __init__(self, log: Path, images: Sequence[Path]) -> None:
         self._numbers = {f"/{image.name}": number for number, image in enumerate(images)}
         self._fds = {f"/{image.name}": os.open(image, os.O_RDWR) for image in images}
+        self._dead: set[str] = set()
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def init(self, path: str) -> None:
@@ -41,13 +45,15 @@ class Recorder(mfusepy.Operations):  # type: ignore[misc]  # the package has no 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         if path == "/":
             return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
-        if path == f"/{MARKS}":
+        if path in _CONTROLS:
             return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": 0}
-        size_bytes = os.fstat(self._fd(path)).st_size
+        if path not in self._fds:
+            raise mfusepy.FuseOSError(errno.ENOENT)
+        size_bytes = os.fstat(self._fds[path]).st_size
         return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": size_bytes}
 
     def readdir(self, path: str, fh: int) -> list[str]:
-        return [".", "..", MARKS, *(name[1:] for name in self._numbers)]
+        return [".", "..", MARKS, DEATH, *(name[1:] for name in self._numbers)]
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         return os.pread(self._fd(path), size, offset)
@@ -55,13 +61,16 @@ class Recorder(mfusepy.Operations):  # type: ignore[misc]  # the package has no 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         if path == f"/{MARKS}":
             self._note(Record(Kind.MARK, content=data))
+        elif path == f"/{DEATH}":
+            self._dead |= {p for p, number in self._numbers.items() if number == int(data)}
         else:
             os.pwrite(self._fd(path), data, offset)
             self._note(Record(Kind.WRITE, self._numbers[path], offset, data))
         return len(data)
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
-        if path in self._numbers:
+        if path not in _CONTROLS:
+            self._fd(path)
             self._note(Record(Kind.FLUSH, self._numbers[path]))
         return 0
 
@@ -69,10 +78,9 @@ class Recorder(mfusepy.Operations):  # type: ignore[misc]  # the package has no 
         return 0
 
     def _fd(self, path: str) -> int:
-        try:
-            return self._fds[path]
-        except KeyError:
-            raise mfusepy.FuseOSError(errno.ENOENT) from None
+        if path in self._dead:
+            raise mfusepy.FuseOSError(errno.EIO)
+        return self._fds[path]
 
     def _note(self, record: Record) -> None:
         os.write(self._log, encode(record))

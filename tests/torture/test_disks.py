@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from depot.disk import SYSTEM
+from depot.initialise import init_datasets
 from tests.torture.campaign import Skip
 from tests.torture.disks import LoopDisk, loop_disks, opened_for_cutting
 
@@ -54,3 +55,16 @@ def test_a_cut_takes_what_was_not_synced_and_leaves_what_was(disk: LoopDisk) -> 
 
     assert (disk.mount_point / "synced").read_bytes() == b"content"
     assert not (disk.mount_point / "not-synced").exists()
+
+
+def test_what_init_has_made_survives_a_cut(disk: LoopDisk) -> None:
+    (made,) = init_datasets([disk.mount_point])
+    disk.cut()
+    disk.unmount()
+    disk.mount()
+
+    (found,) = init_datasets([disk.mount_point])
+
+    assert made.created
+    assert not found.created
+    assert found.dataset_id == made.dataset_id

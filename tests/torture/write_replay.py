@@ -5,6 +5,9 @@ here a calm life is lived on disks whose every write and flush is recorded, toge
 acknowledged in between. Then the power goes at many points of that record: each disk keeps what it
 was told to flush and any part of the rest, drawn for each disk by itself, and some writes are torn.
 What is left is mounted, and judged by what had been acknowledged up to that point.
+
+In some lives one dataset's disk dies before: it answers nothing but EIO from a call that is drawn,
+and the store goes on with the other.
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ from typing import Final
 from tests.torture.bench import Bench, benches, listen, live_in_peace
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each
 from tests.torture.child import Child, Tell
+from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.disks import LoopDisk, copy_sparse, loop_device
-from tests.torture.history import Event
-from tests.torture.judge import judge_dead
-from tests.torture.recorder import MARKS
+from tests.torture.history import Event, History
+from tests.torture.judge import Places, judge_dead
+from tests.torture.recorder import DEATH, MARKS
 from tests.torture.workload import Script, live
 from tests.torture.write_log import SECTOR_BYTES, Kind, Record, decode_all, survivors
 
@@ -38,6 +42,8 @@ KINDS: Final = ("ext4", "xfs", "btrfs")
 TEAR_BYTES: Final = {"ext4": SECTOR_BYTES, "xfs": SECTOR_BYTES, "btrfs": 4096}
 STATES: Final = 20
 _STEPS: Final = 6
+_DISK_DIES: Final = 0.4
+_CALLS: Final = 60
 _GOES_ON: Final = 0.3
 
 
@@ -53,7 +59,9 @@ def _strike(ready: dict[str, Bench], seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
     bench = ready[rng.choice(KINDS)]
     with tempfile.TemporaryDirectory(prefix="torture-", dir=images_dir()) as root:
-        records = _record(bench, Path(root), f"{seed}")
+        life = _Life(rng, f"{seed}")
+        counts["disks died"] += life.dying is not None
+        records = _record(bench, Path(root), life)
         replay = _Replay(bench, Path(root), records)
         for number, point in enumerate(_points(records, rng)):
             replay.advance(point)
@@ -79,8 +87,10 @@ def _judge(replay: _Replay, rng: random.Random, seed: str) -> None:
 def _points(records: Sequence[Record], rng: random.Random) -> list[int]:
     """Where the power goes: anywhere, or as soon as something was acknowledged."""
     told = [index + 1 for index, record in enumerate(records) if _acknowledges(record)]
-    anywhere = [rng.randint(0, len(records)) for _ in range(STATES // 2)]
-    return sorted([*anywhere, *rng.choices(told, k=STATES - len(anywhere))])
+    points = [rng.randint(0, len(records)) for _ in range(STATES)]
+    for index in range(0, STATES, 2) if told else ():
+        points[index] = rng.choice(told)
+    return sorted(points)
 
 
 def _acknowledges(record: Record) -> bool:
@@ -90,34 +100,49 @@ def _acknowledges(record: Record) -> bool:
 # ---- recording
 
 
-def _record(bench: Bench, root: Path, seed: str) -> list[Record]:
-    """Live a calm life on recorded copies of the disks."""
+class _Life:
+    """What is recorded: a calm life, or one in which a disk dies.
+
+    Attributes:
+        dying: the number of that disk.
+    """
+
+    def __init__(self, rng: random.Random, seed: str) -> None:
+        self._seed = seed
+        self.dying = rng.randrange(2) if rng.random() < _DISK_DIES else None
+        self._at_call = rng.randint(1, _CALLS)
+        self._after_call = rng.random() < 0.5
+
+    def live(self, places: Places, history: History, controls: Path, tell: Tell) -> None:
+        """In the child: live, with the log being told of everything too."""
+        marks, death = (os.open(controls / name, os.O_WRONLY) for name in (MARKS, DEATH))
+
+        def tell_both(event: Event) -> None:
+            # In the log before anything that follows it.
+            os.write(marks, json.dumps(event).encode())
+            tell(event)
+
+        point = CutPoint(lambda: os.write(death, f"{self.dying}".encode()), after=self._after_call)
+        script = Script(self._seed, _STEPS, calm=True)
+        if self.dying is not None:
+            point.arm(self._at_call)
+            script = Script(self._seed, 2 * _STEPS, disk_of=lambda _: CuttingDisk(point))
+        live(places, history, script, tell_both)
+
+
+def _record(bench: Bench, root: Path, life: _Life) -> list[Record]:
+    """Live a life on recorded copies of the disks."""
     for disk in bench.disks:
         disk.restore()
-    with _recorder(bench, root) as mirrored, ExitStack() as stack:
+    with _recorder(bench, root) as shown, ExitStack() as stack:
         recorded = [
-            stack.enter_context(_on_another_device(disk, mirrored / disk.image.name))
+            stack.enter_context(_on_another_device(disk, shown / disk.image.name))
             for disk in bench.disks
         ]
-        with Bench(bench.kind, recorded, bench.founded).mounted() as places:
-            marks = os.open(mirrored / MARKS, os.O_WRONLY)
-            try:
-
-                def body(tell: Tell) -> None:
-                    script = Script(seed, _STEPS, calm=True)
-                    live(places, history, script, partial(_tell_both, marks, tell))
-
-                history = copy.deepcopy(bench.founded)
-                listen(Child.fork(body), history)
-            finally:
-                os.close(marks)
+        history = copy.deepcopy(bench.founded)
+        with Bench(bench.kind, recorded, history).mounted() as places:
+            listen(Child.fork(partial(life.live, places, history, shown)), history)
     return list(decode_all((root / "log").read_bytes()))
-
-
-def _tell_both(marks: int, tell: Tell, event: Event) -> None:
-    # In the log before anything that follows it.
-    os.write(marks, json.dumps(event).encode())
-    tell(event)
 
 
 @contextmanager
