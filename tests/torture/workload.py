@@ -221,7 +221,8 @@ class _Life:
         assert status.under_replicated == (), f"B5 {status.under_replicated}"
         counts = {str(a): count for a, count in self.store.list_artifacts().copies.items()}
         for key in self.history.promised(self.history.accepted):
-            assert counts.get(name_of(key)) == len(self.places.datasets), f"B5 {key}"
+            found = counts.get(name_of(key), 0)
+            assert found == len(self.places.datasets), f"B5 {key} {found} {status}"
             await self.read(key)
         for dataset, path in zip(status.datasets, self.places.datasets, strict=True):
             on_disk = await asyncio.to_thread(ondisk.stored_bytes, path)
