@@ -3,7 +3,7 @@
 Rules kept here:
 - A connection that has not sent a whole request head `header_timeout_s` after it was opened, or
   after the first byte of a later head, is answered 408 and closed; one that has sent nothing at
-  all is just closed (S2).
+  all is just closed (S2). A head that began while the request before it ran is timed from its end.
 - A connection over a limit is answered 503 and closed, before anything of it is parsed (S1). One
   counts until it is lost and its request has ended: who leaves and comes back gets no more work out
   of a server at once than who stays.
@@ -20,11 +20,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
+from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from depot.errors import (
@@ -42,6 +42,8 @@ from depot.http.refusals import Refusals
 from depot.http.requests import OTHER_VERSION
 
 log = structlog.get_logger("depot.http")
+
+_HEAD_END: Final = b"\r\n\r\n"
 
 
 class DepotServer(web.Server):
@@ -79,6 +81,7 @@ class DepotConnection(RequestHandler):
         "_limits",
         "_running",
         "_server",
+        "_tail",
     )
 
     def __init__(self, server: DepotServer, **options: Any) -> None:
@@ -93,6 +96,8 @@ class DepotConnection(RequestHandler):
         # The newest request's, and the length it announces.
         self._content: StreamReader | None = None
         self._content_bytes: int | None = None
+        # The last bytes that were received.
+        self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the client in, or hand the connection over to be refused."""
@@ -121,6 +126,7 @@ class DepotConnection(RequestHandler):
         super().data_received(data)
         if self._messages:
             self._note_newest(*self._messages[-1])
+        self._tail = (self._tail + data)[-len(_HEAD_END) :]
         if self._messages or not waiting:
             self._head_complete()
         elif data:
@@ -162,6 +168,9 @@ class DepotConnection(RequestHandler):
             return await super()._handle_request(request, *options)
         finally:
             self._close_when_answered()
+            if not self._messages and self._next_has_begun():
+                self._heard = True
+                self._expect_head()
 
     def handle_error(
         self,
@@ -196,6 +205,14 @@ class DepotConnection(RequestHandler):
         headers = getattr(message, "headers", {})  # what cannot be parsed has none
         length = headers.get(hdrs.CONTENT_LENGTH)
         self._content_bytes = None if length is None else int(length)
+
+    def _next_has_begun(self) -> bool:
+        """Tell whether a part of a head has arrived behind the newest request.
+
+        Only a request without a body ends where its head does; behind one with a body the next head
+        is timed from its second part on.
+        """
+        return self._content is EMPTY_PAYLOAD and self._tail != _HEAD_END
 
     def _count_out(self) -> None:
         if self._client is not None:

@@ -149,6 +149,7 @@ async def service(handlers: Handlers) -> AsyncIterator[HttpService]:
         (["GET /broken HTTP/1.1"], 500, "Internal"),
         (["GET /hello HTTP/1.1", "Content-Length: many"], 400, "InvalidRequest"),
         (["GET /hello\x01 HTTP/1.1"], 400, "InvalidRequest"),
+        (["GET /hello HTTP/1.1\nx: y"], 400, "InvalidRequest"),
         (["GET /hello HTTP/2.0"], 505, "HttpVersionNotSupported"),
         (["GET /hello HTTP/0.9"], 505, "HttpVersionNotSupported"),
         (["GET /hello"], 505, "HttpVersionNotSupported"),
@@ -473,6 +474,54 @@ async def test_a_later_head_that_does_not_complete_is_answered_408(handlers: Han
         assert (await client.answer()).status == 408
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+async def test_a_head_that_began_while_another_request_ran_is_timed_after_that(
+    handlers: Handlers, pieces: int
+) -> None:
+    limits = HttpLimits(header_timeout_s=0.05, idle_timeout_s=60)
+    first, begun = b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /hello HTTP/1.1\r\nHo"
+    async with (
+        serve_endpoints(handlers.table(), limits) as service,
+        RawClient.connect(service.url) as client,
+    ):
+        if pieces == 1:
+            await client.send_bytes(first + begun)
+        else:
+            await client.send_bytes(first)
+            await handlers.entered.wait()
+            await client.send_bytes(begun[:5])
+            await client.send_bytes(begun[5:])
+        if pieces == 3:  # a whole one between the two
+            await client.send_bytes(b"st: test\r\n\r\nGET /hel")
+        async with RawClient.connect(service.url) as silent:
+            await silent.rest()
+        handlers.release.set()
+        assert (await client.answer()).body == b"done"
+        if pieces == 3:
+            assert (await client.answer()).body == b"hello"
+        assert (await client.answer()).json()["error_code"] == "HeaderTimeout"
+        assert await client.rest() == b""
+
+
+async def test_whole_requests_are_no_beginning_of_another(handlers: Handlers) -> None:
+    limits = HttpLimits(header_timeout_s=0.02, idle_timeout_s=60)
+    hello = b"GET /hello HTTP/1.1\r\nHost: test\r\n\r\n"
+    number = b"PUT /number HTTP/1.1\r\nHost: test\r\nContent-Length: 13\r\n\r\n"
+    async with (
+        serve_endpoints(handlers.table(), limits) as service,
+        RawClient.connect(service.url) as client,
+    ):
+        await client.send_bytes(hello + hello + number + b'{"number": 7}')
+        for _ in range(3):
+            assert (await client.answer()).status == 200
+        # Many header timeouts long nothing is said; the connection is idle.
+        for _ in range(3):
+            async with RawClient.connect(service.url) as silent:
+                await silent.rest()
+        await client.send_bytes(hello)
+        assert (await client.answer()).status == 200
+
+
 async def test_a_connection_that_sends_nothing_is_closed_without_an_answer(
     handlers: Handlers,
 ) -> None:
@@ -485,7 +534,7 @@ async def test_a_connection_that_sends_nothing_is_closed_without_an_answer(
 
 
 async def test_the_header_timeout_does_not_touch_a_request_that_runs(handlers: Handlers) -> None:
-    limits = HttpLimits(header_timeout_s=0.02, idle_timeout_s=60)
+    limits = HttpLimits(header_timeout_s=0.5, idle_timeout_s=60)
     async with (
         serve_endpoints(handlers.table(), limits) as service,
         RawClient.connect(service.url) as slow,
