@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from agent.config.settings import Settings
 from agent.config.units import Address
 from agent.copies.manager import CopyManager, CopyOptions
 from agent.copies.networks import AllowedNetworks
+from agent.copies.peer_book import HealingPeers, PeerBook
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.duties import Duties
 from agent.events import EventLog
@@ -40,7 +42,9 @@ from depot.http.service import HttpService
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore, StoreOptions
 
-_WORRYING: Final = frozenset({"config_refused", "dataset_lost", "duty_failed", "quarantined"})
+_WORRYING: Final = frozenset(
+    {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}
+)
 # Copies write their own log lines, with more in them than their events have.
 _LOGGED_ELSEWHERE: Final = frozenset({"copied", "copy_failed", "duty_failed"})
 _log = structlog.get_logger("agent")
@@ -83,6 +87,7 @@ class Agent:
     store: ArtifactStore
     events: EventLog
     copies: CopyManager
+    peers: PeerBook
     duties: Duties
     node: NodeSampler
     agent_server: HttpService
@@ -100,8 +105,10 @@ class Agent:
     def begin_duties(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every long task in `group`; they run until cancelled."""
         duties = self.duties
+        keep_store = partial(self.store.run_duties, HealingPeers(self.peers, self.copies))
         return [
-            group.create_task(duties.keep_running("store", self.store.run_duties), name="store"),
+            group.create_task(duties.keep_running("store", keep_store), name="store"),
+            group.create_task(duties.keep_running("peers", self.peers.run), name="peers"),
             group.create_task(duties.keep_running("copies", self.copies.run), name="copies"),
             group.create_task(duties.every(INTERVAL_S, "node", self.node.sample), name="node"),
         ]
@@ -143,10 +150,13 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
         )
         fetcher = await stack.enter_async_context(_peer_fetcher(settings))
         copies = CopyManager(store, fetcher, copy_options(settings), on_event=relay)
+        peers = await PeerBook.open(
+            state_dir, configured=settings.heal.peers, max_learnt=settings.heal.max_peers
+        )
         duties = Duties(relay)
         node = NodeSampler(settings.dataset_paths)
         stack.callback(node.close)
-        relay.connect(events.emit, _log_event, _config_watcher(store, copies))
+        relay.connect(events.emit, _log_event, _config_watcher(store, copies), peers.learn)
         status = StatusSource(
             version=version("sled-depot"),
             store=store,
@@ -164,6 +174,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             store=store,
             events=events,
             copies=copies,
+            peers=peers,
             duties=duties,
             node=node,
             agent_server=agent_server,
@@ -187,6 +198,7 @@ def store_options(settings: Settings) -> StoreOptions:
         verify_reads=VerifyReads(storage.verify_reads),
         scrub_interval_s=settings.scrub.interval_s,
         scrub_max_bytes_per_s=settings.scrub.max_bytes_per_s,
+        quarantine_bytes=storage.quarantine_bytes,
         sled_id=settings.sled_id,
         checksum_state=settings.debug.checksum_state,
     )

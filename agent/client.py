@@ -40,6 +40,8 @@ from agent.wire import (
     HealthBody,
     PinBody,
     PinsBody,
+    QuarantineBody,
+    QuarantinedBody,
     ScrubBody,
     ScrubPauseBody,
     StatusBody,
@@ -268,6 +270,23 @@ class AgentClient:
     async def resume_scrub(self) -> ScrubBody:
         """End a pause."""
         return await self._ask(ScrubBody, "POST", self._at("scrub", "resume"))
+
+    # ---- quarantine
+
+    async def quarantined(self) -> tuple[QuarantinedBody, ...]:
+        """Every damaged copy that was set aside, oldest first."""
+        return (await self._get(QuarantineBody, "quarantine")).quarantined
+
+    async def restore_quarantined(self, id_: str) -> None:
+        """Give a copy in quarantine its name back, if its bytes hash to it."""
+        async with self._exchange("POST", self._at("quarantine", id_, "restore")):
+            return
+
+    async def purge_quarantined(self, id_: str, *, force: bool = False) -> None:
+        """Delete a copy in quarantine; the last one of an artifact only with `force`."""
+        url = self._at("quarantine", id_)
+        async with self._exchange("DELETE", url.with_query(force="true") if force else url):
+            return
 
     # ---- how it is
 

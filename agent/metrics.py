@@ -27,6 +27,7 @@ from agent.wire import (
     DatasetBody,
     DatasetScrubBody,
     DutyBody,
+    HealingBody,
     NodeBody,
     ScrubBody,
     StatusBody,
@@ -161,6 +162,7 @@ def sled_figures(status: StatusBody) -> Iterator[Metric]:
     yield gauge(
         "missing_artifacts", "Artifacts of the config without a good copy.", status.missing.count
     )
+    yield from healing_figures(status.healing)
     yield gauge("puts_running", "Puts under way.", status.puts_running)
     yield gauge("copies_running", "Copies from other depots under way.", status.copies.running)
     yield gauge("warnings", "Warnings in the status document.", len(status.warnings))
@@ -169,6 +171,19 @@ def sled_figures(status: StatusBody) -> Iterator[Metric]:
     )
     yield counter(
         "events_dropped", "Events lost, too many at once.", (), {(): status.events.dropped}
+    )
+
+
+def healing_figures(healing: HealingBody) -> Iterator[Metric]:
+    """Figures of the background healing."""
+    yield gauge("heal_todo_artifacts", "Artifacts that wait to be healed.", healing.todo)
+    yield gauge("heal_todo_bytes", "What is to be written for them.", healing.todo_bytes)
+    yield gauge("lost_artifacts", "Wanted, and nobody has a good copy.", healing.lost.count)
+    yield SummaryMetricFamily(
+        f"{PREFIX}_heal_seconds",
+        "From when damage was found until it was healed.",
+        count_value=healing.healed,
+        sum_value=healing.heal_seconds,
     )
 
 
@@ -188,6 +203,8 @@ def dataset_figures(datasets: Sequence[DatasetBody]) -> Iterator[Metric]:
     yield each("reserved_bytes", "Promised to running writes.", lambda d: d.reserved_bytes)
     yield each("available_bytes", "Left for new artifacts.", lambda d: d.available_bytes)
     yield each("artifacts", "Artifacts held.", lambda d: d.artifacts)
+    yield each("quarantined", "Damaged copies set aside.", lambda d: d.quarantined)
+    yield each("quarantined_bytes", "What they take.", lambda d: d.quarantined_bytes)
 
 
 def scrub_figures(scrub: ScrubBody) -> Iterator[Metric]:

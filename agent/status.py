@@ -24,12 +24,14 @@ from agent.wire import (
     DiskBody,
     DutyBody,
     EventLogBody,
+    HealingBody,
     NodeBody,
     ProcessBody,
     StatusBody,
     timestamp,
 )
 from depot.artifact import ArtifactHash
+from depot.heal import HealingStatus
 from depot.store_status import DatasetStatus, StoreStatus
 
 # A sled that lost one of its datasets lacks a copy of everything: the count says it all.
@@ -91,6 +93,7 @@ class StatusSource:
             under_replicated=artifacts_body(store.under_replicated),
             missing=artifacts_body(store.missing),
             deletions_held_until=held_until(store.deletions_held_until_s, time.time()),
+            healing=healing_body(store.healing),
             puts_running=store.puts_running,
             copies=copy_counts(self._copies.list()),
             events=event_log_body(events),
@@ -150,6 +153,8 @@ def dataset_body(dataset: DatasetStatus) -> DatasetBody:
         reserved_bytes=dataset.reserved_bytes,
         available_bytes=dataset.available_bytes,
         artifacts=dataset.artifacts,
+        quarantined=dataset.quarantined,
+        quarantined_bytes=dataset.quarantined_bytes,
     )
 
 
@@ -157,6 +162,19 @@ def artifacts_body(artifacts: Sequence[ArtifactHash]) -> ArtifactsBody:
     """Count artifacts and name the first ones."""
     named = artifacts[:MAX_ARTIFACTS_NAMED]
     return ArtifactsBody(count=len(artifacts), artifacts=tuple(map(str, named)))
+
+
+def healing_body(healing: HealingStatus) -> HealingBody:
+    """Render how far healing is."""
+    return HealingBody(
+        todo=healing.todo,
+        todo_bytes=healing.todo_bytes,
+        healed=healing.healed,
+        heal_seconds=healing.heal_seconds,
+        failed=healing.failed,
+        current=None if healing.current is None else str(healing.current),
+        lost=artifacts_body(healing.lost),
+    )
 
 
 def held_until(until_s: float, now_s: float) -> datetime | None:

@@ -147,6 +147,13 @@ class ArtifactCopyDetail(Answer):
     )
     size_bytes: Count | None
     path: str | None = Field(description="The file, for consumers on the sled itself.")
+    damaged: bool = Field(
+        default=False,
+        description="There is no good copy, but a damaged one, in its place or in quarantine.",
+    )
+    quarantined: tuple[str, ...] = Field(
+        default=(), description="Ids of the copies in quarantine; see GET /quarantine."
+    )
 
 
 class ArtifactDetailBody(Answer):
@@ -215,6 +222,30 @@ class PinsBody(Answer):
     """Every pin by name."""
 
     pins: dict[str, PinBody]
+
+
+# ---- quarantine
+
+
+class QuarantinedBody(Answer):
+    """A damaged copy that was set aside."""
+
+    id: str
+    sha256: Sha256
+    dataset: str = Field(description="The dataset's path on the sled.")
+    reason: str = Field(description="mismatch, short, unreadable or replaced; others may come.")
+    time: AwareDatetime = Field(description="When it was set aside.")
+    size_bytes: Count
+    path: str = Field(description="The file, for an operator on the sled itself.")
+    last_copy: bool = Field(
+        description="Nothing deletes it: it is wanted, and no verified copy exists."
+    )
+
+
+class QuarantineBody(Answer):
+    """Every damaged copy that was set aside, oldest first."""
+
+    quarantined: tuple[QuarantinedBody, ...]
 
 
 # ---- events
@@ -323,6 +354,10 @@ class DatasetBody(Answer):
     reserved_bytes: Count
     available_bytes: Count
     artifacts: Count
+    quarantined: Count = Field(default=0, description="Damaged copies that were set aside.")
+    quarantined_bytes: Count = Field(
+        default=0, description="Their bytes, which are outside the quota."
+    )
 
 
 class ArtifactsBody(Answer):
@@ -330,6 +365,31 @@ class ArtifactsBody(Answer):
 
     count: Count
     artifacts: tuple[Sha256, ...] = Field(description="The first of them, sorted.")
+
+
+class HealingBody(Answer):
+    """How far the background healing is."""
+
+    todo: Count = Field(description="Artifacts that wait for copies, or are being healed.")
+    todo_bytes: Count = Field(description="What is to be written for them, as far as known.")
+    healed: Count = Field(description="Artifacts healed since the agent started.")
+    heal_seconds: float = Field(description="What these took since they were found, in all.")
+    failed: Count = Field(description="Of those in `todo`: could not be healed at the last try.")
+    current: Sha256 | None
+    lost: ArtifactsBody = Field(
+        description="Wanted artifacts of which nobody has a good copy; what is left is kept."
+    )
+
+
+NO_HEALING: Final = HealingBody(
+    todo=0,
+    todo_bytes=0,
+    healed=0,
+    heal_seconds=0.0,
+    failed=0,
+    current=None,
+    lost=ArtifactsBody(count=0, artifacts=()),
+)
 
 
 class CopyCountsBody(Answer):
@@ -419,6 +479,7 @@ class StatusBody(Answer):
         default=None,
         description="Until then nothing that the config dropped is deleted (storage.delete_grace).",
     )
+    healing: HealingBody = NO_HEALING
     puts_running: Count
     copies: CopyCountsBody
     scrub: ScrubBody | None = None

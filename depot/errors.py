@@ -265,6 +265,12 @@ class LengthMismatch(DepotError):
         return {"expected_bytes": self.expected_bytes, "actual_bytes": self.actual_bytes}
 
 
+class KeptInQuarantine(DepotError):
+    """What lies in quarantine stays there; the message says why."""
+
+    code = "KeptInQuarantine"
+
+
 class TooManyPuts(DepotError):
     """`storage.max_concurrent_puts` are running already."""
 

@@ -170,6 +170,14 @@ class QuarantineKeeper:
                 return await self._settle(mirror, artifact)
             return False
 
+    async def clear_name(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
+        """Set aside what stands under a name unless it is good; the caller holds the commit lock.
+
+        Raises:
+            OSError, DatasetUnusable: it cannot be; the state was moved accordingly.
+        """
+        return not await self._settle(mirror, artifact)
+
     async def _settle(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
         size_bytes = await mirror.call(Dataset.artifact_size, artifact)
         if size_bytes is None:
@@ -218,7 +226,7 @@ class QuarantineKeeper:
         assert file is not None, name
         with self._store.transaction() as change:
             change.put(self._files[mirror.index], name, file)
-        self._tell("quarantined", mirror, file, {"error": error} if error else {})
+        self.tell("quarantined", mirror, file, {"error": error} if error else {})
 
     # Letting go
 
@@ -261,16 +269,17 @@ class QuarantineKeeper:
         """
         await mirror.call(quarantine_files.purge, file)
         self.forget(mirror, file)
-        self._tell("quarantine_purged", mirror, file, {"why": why})
+        self.tell("quarantine_purged", mirror, file, {"why": why})
 
     def forget(self, mirror: Mirror, file: QuarantinedFile) -> None:
         """Take note that a file left the quarantine."""
         with self._store.transaction() as change:
             change.delete(self._files[mirror.index], file.name)
 
-    def _tell(
+    def tell(
         self, kind: str, mirror: Mirror, file: QuarantinedFile, more: dict[str, object]
     ) -> None:
+        """Record an event about a file."""
         fields = {
             "sha256": str(file.artifact),
             "dataset": str(mirror.path),

@@ -37,7 +37,8 @@ from depot.mirror import Mirror, MirrorState, good_in
 from depot.mirrors import MirrorSet
 from depot.put import Put
 from depot.put_desk import PutDesk, PutLimits
-from depot.quarantine_keeper import QuarantineKeeper
+from depot.quarantine_desk import QuarantineDesk
+from depot.quarantine_keeper import Quarantined, QuarantineKeeper
 from depot.reader import Reader, VerifyReads
 from depot.reading import ArtifactDetail, Listing, OpenArtifact, detail_of
 from depot.reconcile import Reconciler
@@ -166,6 +167,7 @@ class ArtifactStore:
             on_event=on_event,
             state=self.state,
         )
+        self._quarantine_desk = QuarantineDesk(self._mirrors, self._quarantine, commits)
         self._desk = PutDesk(
             self._mirrors,
             self._keeper,
@@ -395,6 +397,36 @@ class ArtifactStore:
             NoDataset, NotFound, QuotaExceeded, Io.
         """
         await self._keeper.delete_pin(name)
+
+    # Quarantine
+
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Every damaged copy that was set aside, oldest first.
+
+        Raises:
+            NoDataset.
+        """
+        self._mirrors.require_readable()
+        return self._quarantine.listing()
+
+    async def restore_quarantined(self, id_: str) -> None:
+        """Give a copy in quarantine its name back, if its bytes hash to it.
+
+        Raises:
+            NoDataset, NotFound.
+            KeptInQuarantine: they do not, nobody wants it, or a good copy stands there.
+            QuotaExceeded, Io.
+        """
+        await self._quarantine_desk.restore(id_)
+        self._heal_again()
+
+    async def purge_quarantined(self, id_: str, *, force: bool = False) -> None:
+        """Delete a copy in quarantine; the last one of an artifact only with `force`.
+
+        Raises:
+            NoDataset, NotFound, KeptInQuarantine, Io.
+        """
+        await self._quarantine_desk.purge(id_, force=force)
 
     def status(self) -> StoreStatus:
         """Everything an operator wants to know, from memory."""

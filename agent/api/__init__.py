@@ -15,6 +15,7 @@ from agent.api.config import ConfigApi
 from agent.api.copies import CopyApi
 from agent.api.observe import ObserveApi
 from agent.api.pins import PinApi
+from agent.api.quarantine import QuarantineApi
 from agent.api.queries import strict_about_queries
 from agent.api.scrub import ScrubApi
 from agent.api.verbs import Copies, Store
@@ -45,6 +46,7 @@ def agent_endpoints(
         *CopyApi(store, copies).endpoints(),
         *PinApi(store).endpoints(),
         *ScrubApi(store).endpoints(),
+        *QuarantineApi(store).endpoints(),
         *ObserveApi(status, events, metrics).endpoints(),
     )
     return tuple(map(strict_about_queries, table))

@@ -142,6 +142,8 @@ def detail_body(detail: ArtifactDetail) -> ArtifactDetailBody:
             verified_at=timestamp(copy.verified_at),
             size_bytes=copy.size_bytes,
             path=copy.path,
+            damaged=copy.damaged,
+            quarantined=copy.quarantined,
         )
         for copy in detail.copies
     ]

@@ -61,3 +61,15 @@ def number(query: MultiMapping[str], name: str, *, default: int, most: int, leas
     if not least <= value <= most:
         raise InvalidRequest(f"{name}: expected an integer {least} .. {most}, found {text[:40]!r}")
     return value
+
+
+def switch(query: MultiMapping[str], name: str) -> bool:
+    """`true` or `false`; off when it is not there.
+
+    Raises:
+        InvalidRequest: anything else.
+    """
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"{name}: expected true or false, found {text[:40]!r}")
+    return text == "true"

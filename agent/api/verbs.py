@@ -9,6 +9,7 @@ from typing import Protocol
 from agent.copies.record import CopyRecord
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.put import Stored
+from depot.quarantine_keeper import Quarantined
 from depot.reading import ArtifactDetail, Listing
 from depot.scrub_report import ScrubStatus
 from depot.sources import Source
@@ -70,6 +71,15 @@ class Store(Protocol):
 
     async def resume_scrub(self) -> None:
         """End a pause."""
+
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Every damaged copy that was set aside."""
+
+    async def restore_quarantined(self, id_: str, /) -> None:
+        """Give one its name back."""
+
+    async def purge_quarantined(self, id_: str, /, *, force: bool) -> None:
+        """Delete one."""
 
     def status(self) -> StoreStatus:
         """How the store is."""

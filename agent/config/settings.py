@@ -19,6 +19,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agent.config.units import Address, parse_address, parse_duration, parse_size, shown
+from agent.copies.source_url import SourceUrl
+from depot.errors import BadSource
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -112,6 +114,7 @@ class StorageTable(_Table):
     reconcile_interval_s: Interval = Field(default=300.0, alias="reconcile_interval")
     device_timeout_s: Interval = Field(default=30.0, alias="device_timeout")
     verify_reads: Literal["auto", "always", "never"] = "auto"
+    quarantine_bytes: Size = Field(default=2 * GIB, alias="quarantine")
 
 
 class ScrubTable(_Table):
@@ -132,6 +135,22 @@ class CopyTable(_Table):
     connect_timeout_s: Seconds = 10.0
     idle_timeout_s: Seconds = 30.0
     min_bytes_per_s: Count = 1024
+
+
+def _parse_peer(value: object) -> str:
+    try:
+        return str(SourceUrl.parse(value if isinstance(value, str) else ""))
+    except BadSource as error:
+        raise ValueError(str(error)) from None
+
+
+class HealTable(_Table):
+    """`[heal]`: where artifacts come back from that no dataset here has whole."""
+
+    peers: Annotated[
+        tuple[Annotated[str, BeforeValidator(_parse_peer)], ...], Field(strict=False)
+    ] = ()
+    max_peers: Annotated[int, Field(ge=0, le=1024)] = 64
 
 
 class HttpTable(_Table):
@@ -175,6 +194,7 @@ class Settings(_Table):
     storage: StorageTable = StorageTable()
     scrub: ScrubTable = ScrubTable()
     copy_: CopyTable = Field(default=CopyTable(), alias="copy")
+    heal: HealTable = HealTable()
     http: HttpTable = HttpTable()
     events: EventsTable = EventsTable()
     log: LogTable = LogTable()

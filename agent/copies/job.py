@@ -120,6 +120,11 @@ class CopyJob:
         self._reading.abort()
         return True
 
+    @property
+    def served_by(self) -> SourceUrl | None:
+        """The source whose bytes were taken last; None before any were."""
+        return self._progress.body.url if self._progress else None
+
     def record(self) -> CopyRecord:
         """The copy as it is now."""
         progress = self._progress

@@ -30,7 +30,9 @@ from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import (
     ArtifactGeneration,
+    BadSource,
     DepotError,
+    Io,
     NoConfig,
     NotFound,
     NotInConfig,
@@ -70,11 +72,12 @@ class CopyOptions:
 
 @dataclass(slots=True)
 class _Running:
-    """A copy, the task that runs it, and why it was given up, if it was."""
+    """A copy, the task that runs it, and why it failed or was given up, if it did or was."""
 
     job: CopyJob
     task: asyncio.Task[None] | None = None
     refusal: BaseException | None = None
+    error: BaseException | None = None
     given_up: tuple[CopyState, str] | None = None
 
     def give_up(self, state: CopyState, why: str) -> None:
@@ -143,6 +146,35 @@ class CopyManager:
         if running.refusal is not None:
             raise running.refusal
         return running.job.copy_id
+
+    async def fetch(
+        self, sha256: ArtifactHash, generation: Generation, urls: Sequence[str]
+    ) -> CopyRecord:
+        """Begin, or join, a copy and wait until it has succeeded.
+
+        Raises:
+            DepotError: see the module.
+        """
+        copy_id = await self.start(sha256, generation, urls)
+        running = self._running.get(copy_id)
+        if running is not None and running.task is not None:
+            await asyncio.wait((running.task,))
+            if self._draining:
+                raise ShuttingDown(_STOPPING)
+            if isinstance(running.error, DepotError):
+                raise running.error
+        record = self.get(copy_id)
+        if record.state != "succeeded":
+            raise Io(record.error or f"the copy is {record.state}")
+        return record
+
+    def may_ask(self, url: str) -> bool:
+        """Tell whether a depot may be asked at all, as far as its URL shows."""
+        try:
+            self._parse((url,))
+        except BadSource:
+            return False
+        return True
 
     def list(self) -> tuple[CopyRecord, ...]:
         """Running and recent copies, oldest first."""
@@ -237,11 +269,14 @@ class CopyManager:
             "copies": stored.copies,
             "datasets": stored.datasets,
         }
+        if served_by := running.job.served_by:
+            fields["served_by"] = str(served_by)
         self._on_event("copied", fields)
         _log.info("copy succeeded", **fields)
 
     def _end_badly(self, running: _Running, error: BaseException) -> None:
         state, why = running.given_up or (_state_after(error), _message(error))
+        running.error = error
         if not running.job.accepted:
             running.refusal = error
         record = replace(running.job.record(), state=state, error=why)

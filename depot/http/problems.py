@@ -60,6 +60,7 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
     errors.QuotaExceeded: Row(507, logging.WARNING),
     errors.HashMismatch: Row(400, logging.WARNING),
     errors.LengthMismatch: Row(400, logging.WARNING),
+    errors.KeptInQuarantine: Row(409, logging.INFO),
     errors.TooManyPuts: Row(429, logging.INFO),
     errors.TooFewCopies: Row(503, logging.ERROR),
     errors.Io: Row(500, logging.ERROR),
