@@ -19,6 +19,7 @@ import click
 
 from agent import daemon, logs
 from agent.assembly import CannotStart
+from agent.cli.agent_quarantine import quarantine
 from agent.cli.agent_scrub import scrub
 from agent.cli.agent_status import status
 from agent.cli.formats import printable
@@ -67,6 +68,7 @@ def main() -> None:
 
 main.add_command(status)
 main.add_command(scrub)
+main.add_command(quarantine)
 
 
 @main.command(short_help="Run the agent until SIGTERM or SIGINT.")

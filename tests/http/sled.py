@@ -35,6 +35,7 @@ from depot import (
 )
 from depot.errors import DepotError, NoDataset, NotFound
 from depot.http.limits import HttpLimits
+from depot.quarantine_keeper import Quarantined
 from depot.scrub_report import ScrubStatus
 from depot.store_status import StoreStatus
 from tests.http.servers import serve
@@ -116,6 +117,15 @@ class RefusingStore:
         self._refuse()
 
     def pins(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        self._refuse()
+
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        self._refuse()
+
+    async def restore_quarantined(self, id_: str, /) -> None:
+        self._refuse()
+
+    async def purge_quarantined(self, id_: str, /, *, force: bool) -> None:
         self._refuse()
 
     def scrub_status(self) -> ScrubStatus:

@@ -57,7 +57,7 @@ WITHOUT_DATASET |= {"health_live", "metrics_get", "scrub_get", "scrub_pause", "s
 def path_of(endpoint: Endpoint) -> str:
     """The endpoint's path with valid parameters filled in."""
     path = (
-        endpoint.path.format(sha256=NAME, name="vm", copy_id="1")
+        endpoint.path.format(sha256=NAME, name="vm", copy_id="1", id="1")
         if "{" in endpoint.path
         else endpoint.path
     )

@@ -34,6 +34,9 @@ WRONG = {
     "storage.verify_reads": ('"maybe"', "expected 'auto', 'always' or 'never', found"),
     "scrub.interval": ('"0s"', 'expected more than no time, found "0s"'),
     "scrub.max_bytes_per_s": ("0", "expected a size from 1 byte"),
+    "storage.quarantine": ('"2 gigs"', "expected a size"),
+    "heal.peers": ('["ftp://x"]', "'ftp://x' is not the URL of a depot"),
+    "heal.max_peers": ("-1", "expected at least 0, found -1"),
     "copy.max_concurrent": ('"8"', 'expected a whole number, found "8"'),
     "copy.allowed_sources": ('["10.0.0.1/8"]', 'expected a network such as "10.0.0.0/8"'),
     "copy.connect_timeout_s": ('"10s"', 'expected a number, found "10s"'),
@@ -123,7 +126,7 @@ class TestEveryKey:
 
         found = problem(f"# first line\n{key.name} = {value}\n{datasets}")
 
-        element = "[0]" if key.name == "copy.allowed_sources" else ""
+        element = "[0]" if key.name in ("copy.allowed_sources", "heal.peers") else ""
         assert found.startswith(f"agent.toml:2: {key.name}{element}: {expected}")
 
     @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)

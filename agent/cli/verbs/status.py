@@ -42,6 +42,11 @@ def problems(found: StatusBody) -> Iterator[str]:
         yield from _dataset_problems(dataset)
     if found.ledger in _BAD_LEDGERS:
         yield f"the ledger is {found.ledger}"
+    if found.healing.lost.count:
+        yield (
+            f"{plural(found.healing.lost.count, 'artifact')} lost, nobody has a good copy: "
+            f"{_first(found.healing.lost)}; put it again, or name a peer that has it in heal.peers"
+        )
     if found.under_replicated.count:
         yield (
             f"{plural(found.under_replicated.count, 'artifact')} under-replicated: "
@@ -111,6 +116,7 @@ def _facts(found: StatusBody) -> list[Text]:
         ("config", _config(found)),
         *_waiting_rows(found),
         ("work", _work(found)),
+        *_healing_rows(found),
         *_node_rows(found),
     ]
     return [Text(f"{name:<8} {printable(said)}") for name, said in rows]
@@ -138,6 +144,22 @@ def _work(found: StatusBody) -> str:
     )
     failed = found.copies.failed
     return f"{running}, {plural(failed, 'copy')} failed (`depot copies`)" if failed else running
+
+
+def _healing_rows(found: StatusBody) -> list[tuple[str, str]]:
+    healing, rows = found.healing, []
+    if healing.todo:
+        todo = f"{plural(healing.todo, 'artifact')} to heal, {size(healing.todo_bytes)}"
+        failed = f", {healing.failed} failed and tried again" if healing.failed else ""
+        rows.append(("healing", f"{todo}, {healing.healed} healed so far{failed}"))
+    elif healing.healed:
+        rows.append(("healing", f"done, {plural(healing.healed, 'artifact')} healed since start"))
+    aside = sum(dataset.quarantined for dataset in found.datasets)
+    if aside:
+        aside_bytes = sum(dataset.quarantined_bytes for dataset in found.datasets)
+        told = f"{plural(aside, 'copy')} set aside, {size(aside_bytes)}"
+        rows.append(("damaged", f"{told} (`sled-agent quarantine ls`)"))
+    return rows
 
 
 def _node_rows(found: StatusBody) -> list[tuple[str, str]]:
