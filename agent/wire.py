@@ -346,7 +346,7 @@ class DatasetBody(Answer):
     dataset_id: str | None
     device: str | None
     mounted: bool
-    state: Literal["healthy", "suspect", "missing"]
+    state: Literal["healthy", "suspect", "missing", "released"]
     full: bool
     last_error: str | None
     quota_bytes: Count

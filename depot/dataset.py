@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from depot import small_files
+from depot import open_files, small_files
 from depot.artifact import ArtifactHash
 from depot.disk import SYSTEM, Disk, SyncFailed
 from depot.durability import Durability
@@ -134,6 +134,11 @@ class Dataset:
     def root(self) -> int:
         """The directory's descriptor, to which every name here is relative."""
         return self._root
+
+    def release(self) -> None:
+        """Give up the directory, the lock and every file on it, so that it can be unmounted."""
+        self.close()
+        open_files.revoke(self.path, self.device_id)
 
     def check_identity(self) -> None:
         """Raise DatasetUnusable when the path no longer leads to this dataset."""

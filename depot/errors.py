@@ -321,6 +321,12 @@ class DatasetUnusable(DepotError):
     code = "DatasetUnusable"
 
 
+class DatasetRefused(DepotError):
+    """What an operator asked for is not done to this dataset; the reason is the message."""
+
+    code = "DatasetRefused"
+
+
 class DatasetBusy(DatasetUnusable):
     """Another process holds the dataset's lock."""
 

@@ -127,7 +127,7 @@ class Healer:
     # What is to be done
 
     def under_replicated(self) -> tuple[ArtifactHash, ...]:
-        """Wanted artifacts with a good copy on some dataset, but not on every configured one."""
+        """Wanted artifacts with a good copy somewhere, but not one that counts on every dataset."""
         return self._lacks().some
 
     def missing(self) -> tuple[ArtifactHash, ...]:
@@ -178,11 +178,12 @@ class Healer:
 
     def _count(self, wanted: Iterable[ArtifactHash]) -> Lacks:
         rows = [mirror.artifacts.rows for mirror in self._mirrors.readable()]
-        copies = {a: sum(good_in(each, a) is not None for each in rows) for a in wanted}
-        every = len(self._mirrors.all)
+        good = {a: any(good_in(each, a) is not None for each in rows) for a in wanted}
+        counted = [mirror.certain_copies() for mirror in self._mirrors.all]
+        whole = {a for a in good if all(counts_here(a) for counts_here in counted)}
         return Lacks(
-            some=tuple(sorted(a for a, count in copies.items() if 0 < count < every)),
-            all=tuple(sorted(a for a, count in copies.items() if count == 0)),
+            some=tuple(sorted(a for a, here in good.items() if here and a not in whole)),
+            all=tuple(sorted(a for a, here in good.items() if not here)),
         )
 
     def _good(self, artifact: ArtifactHash) -> list[Copy]:

@@ -9,8 +9,10 @@ from typing import Final
 from depot import document
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable
+from depot.small_files import METADATA
 
 MARKER_NAME: Final = "marker.json"
+MARKER_FILE: Final = f"{METADATA}/{MARKER_NAME}"
 FORMAT: Final = 1
 
 
@@ -22,11 +24,13 @@ class Marker:
         dataset_id: UUID of this dataset.
         siblings: UUIDs of the sled's other datasets.
         sled_id: the sled they belong to.
+        retired: UUIDs of datasets that others have replaced; they are not taken back by themselves.
     """
 
     dataset_id: str
     siblings: tuple[str, ...]
     sled_id: str
+    retired: tuple[str, ...] = ()
 
 
 def encode_marker(marker: Marker) -> bytes:
@@ -35,6 +39,7 @@ def encode_marker(marker: Marker) -> bytes:
         "dataset_id": marker.dataset_id,
         "siblings": list(marker.siblings),
         "sled_id": marker.sled_id,
+        "retired": list(marker.retired),
     }
     return document.encode(fields, version=FORMAT)
 
@@ -51,8 +56,12 @@ def decode_marker(content: bytes, path: Path) -> Marker:
     except Unreadable as error:
         raise DatasetUnusable(str(error)) from error
     dataset_id, siblings, sled_id = (fields.get(k) for k in ("dataset_id", "siblings", "sled_id"))
+    retired = fields.get("retired", [])  # not in what older programs wrote
     if not (
-        isinstance(dataset_id, str) and isinstance(sled_id, str) and isinstance(siblings, list)
+        isinstance(dataset_id, str)
+        and isinstance(sled_id, str)
+        and isinstance(siblings, list)
+        and isinstance(retired, list)
     ):
         raise DatasetUnusable(f"{path}: {MARKER_NAME} lacks dataset_id, siblings or sled_id")
-    return Marker(dataset_id, tuple(str(sibling) for sibling in siblings), sled_id)
+    return Marker(dataset_id, tuple(map(str, siblings)), sled_id, tuple(map(str, retired)))

@@ -13,8 +13,9 @@ Nothing is written to a dataset that comes (back) before its ledger was read: it
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, Space
+from depot.disk import SyncFailed
 from depot.errors import DatasetUnusable
+from depot.marker import MARKER_FILE, Marker, encode_marker
 from depot.quota import Quota
 from depot.state import StateStore, Table
 from depot.worker import DaemonThreads, describe_error, full_disk
@@ -36,6 +39,7 @@ THREADS: Final = 8
 VERIFICATIONS: Final = 2
 """Copies that are hashed at once: the deadline of a call includes its wait for a thread, so a crowd
 of readers must not hold them all and make a healthy dataset look hung."""
+_IN_DOUBT: Final = "it failed before; its copies are verified again before they count"
 EMPTY_ARTIFACT: Final = ArtifactHash.of(b"")
 
 
@@ -69,18 +73,24 @@ class Condition:
         joining: it can be written again, but what it says was not read yet.
         full: the last write found no room.
         last_error: for people; None when nothing is wrong.
+        released: an operator had it let go of; it is left alone.
+        doubtful: it failed in a way after which nothing on it is believed before it was verified.
+        failures: how often an operation failed, other than for want of room.
     """
 
     state: MirrorState = MirrorState.MISSING
     joining: bool = False
     full: bool = False
     last_error: str | None = None
+    released: bool = False
+    doubtful: bool = False
+    failures: int = 0
 
     def after(self, error: OSError) -> Condition:
         """The condition once an operation has failed like this."""
         if isinstance(error, FileNotFoundError):
             return self
-        if full_disk(error):
+        if full_disk(error) and not isinstance(error, SyncFailed):
             return replace(self, full=True, last_error=describe_error(error))
         lost = self.state is MirrorState.HEALTHY
         return replace(
@@ -88,9 +98,17 @@ class Condition:
             state=MirrorState.SUSPECT if lost else self.state,
             joining=False,
             last_error=describe_error(error),
+            doubtful=self.doubtful or casts_doubt(error),
+            failures=self.failures + 1,
         )
 
 
+def casts_doubt(error: OSError) -> bool:
+    """Tell whether, after such a failure, memory may give back what the device does not have."""
+    return isinstance(error, SyncFailed) or error.errno in _DEVICE_ERRORS
+
+
+_DEVICE_ERRORS: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENXIO, errno.ENODEV)
 _UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
 Recorded = Callable[["Mirror", ArtifactHash, Copy | None, Copy | None], None]
@@ -108,6 +126,10 @@ class Mirror:
         artifacts: every copy on the dataset, good or not.
         closing: the last dataset's release, which gives up its lock.
         on_record: told the copy before and after each `record`.
+        marker: of the dataset that is here, or was here last.
+        doubts: copies that were there when the dataset failed and were not verified since.
+        pardoned: an operator takes a dataset back here now, also a retired one.
+        was_mount: what is here, or was here last, is a mount of its own.
     """
 
     def __init__(
@@ -123,11 +145,15 @@ class Mirror:
         self.index = index
         self.path = path
         self.artifacts: Table[ArtifactHash, Copy] = state.table(f"copies on dataset {index + 1}")
+        self.doubts: Table[ArtifactHash, bool] = state.table(f"doubts on dataset {index + 1}")
         self._conditions: Table[int, Condition] = state.table("datasets")
         self._spaces: Table[int, Space] = state.table("space")
         self.store = state
         self.quota = Quota(quota_bytes)
         self.closing: Future[None] | None = None
+        self.marker: Marker | None = None
+        self.pardoned = False
+        self.was_mount = False
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
@@ -165,6 +191,16 @@ class Mirror:
         self._become(replace(self.condition, last_error=last_error))
 
     @property
+    def released(self) -> bool:
+        """An operator had it let go of; it is left alone."""
+        return self.condition.released
+
+    @property
+    def doubtful(self) -> bool:
+        """Its copies count only once they were verified again."""
+        return self.condition.doubtful
+
+    @property
     def space(self) -> Space | None:
         """What the filesystem said when it was last asked."""
         return self._spaces.get(self.index)
@@ -177,7 +213,7 @@ class Mirror:
     @property
     def revision(self) -> int:
         """Raised whenever `artifacts` or a condition changes: what is derived keeps until then."""
-        return max(self.artifacts.revision, self._conditions.revision)
+        return max(self.artifacts.revision, self._conditions.revision, self.doubts.revision)
 
     @property
     def healthy(self) -> bool:
@@ -199,6 +235,18 @@ class Mirror:
     def good_copy(self, artifact: ArtifactHash) -> Copy | None:
         """The artifact's copy here, unless it is known to be damaged or cannot be whole."""
         return good_in(self.artifacts.rows, artifact) if self.readable else None
+
+    def certain_copy(self, artifact: ArtifactHash) -> Copy | None:
+        """The artifact's good copy here if it counts: one in doubt can be read, checked, only."""
+        return None if artifact in self.doubts else self.good_copy(artifact)
+
+    def certain_copies(self) -> Callable[[ArtifactHash], bool]:
+        """Tell of each artifact, as of now, whether its copy here counts; for many at once."""
+        copies, doubts = self.artifacts.rows, self.doubts.rows
+        readable = self.readable
+        return lambda artifact: (
+            readable and artifact not in doubts and good_in(copies, artifact) is not None
+        )
 
     def room_for(self, size_bytes: int) -> bool:
         """Tell whether the filesystem, as last asked, has the bytes and an inode."""
@@ -245,35 +293,89 @@ class Mirror:
         if isinstance(error, DatasetUnusable):
             self.detach(str(error))
         else:
-            self._become(self.condition.after(error))
+            after = self.condition.after(error)
+            doubted = self.artifacts.rows if self.readable and casts_doubt(error) else None
+            self._become(after, doubted=doubted)
+
+    def believe(self, artifact: ArtifactHash) -> None:
+        """Take a copy out of doubt: it was verified past memory, or is known not to be good."""
+        with self.store.transaction() as change:
+            change.delete(self.doubts, artifact)
+
+    def reclaim(self) -> None:
+        """A released dataset may be attached again."""
+        self._become(replace(self.condition, released=False))
 
     def attached(
-        self, dataset: Dataset, copies: Mapping[ArtifactHash, Copy], problem: OSError | None
+        self,
+        dataset: Dataset,
+        copies: Mapping[ArtifactHash, Copy],
+        problem: OSError | None,
+        *,
+        doubtful: bool = False,
     ) -> None:
-        """Take over a dataset that was opened, with what is on it and why it is not written."""
+        """Take over a dataset that was opened, with what is on it and why it is not written.
+
+        One that was `doubtful` before is not joined before its copies were verified.
+        """
         self._dataset = dataset
+        self.marker = dataset.marker
         self.quota.set_used(sum(copy.size_bytes for copy in copies.values()))
         condition = Condition(MirrorState.SUSPECT, joining=True)
-        self._become(condition if problem is None else condition.after(problem), copies)
+        if problem is not None:
+            condition = condition.after(problem)
+            # What could not even be written was never believed.
+            condition = replace(condition, doubtful=isinstance(problem, SyncFailed))
+        if doubtful:
+            condition = replace(condition, joining=False, doubtful=True, last_error=_IN_DOUBT)
+        self._become(condition, copies, doubted=copies if condition.doubtful else {})
 
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""
-        self._become(replace(self.condition, last_error=None, full=False, joining=True))
+        self._become(
+            replace(self.condition, last_error=None, full=False, joining=True, doubtful=False),
+            doubted={},
+        )
 
     def join(self) -> None:
         """What a recovered dataset says is known: it may be written to."""
         if self.joining:
             self._become(replace(self.condition, joining=False, state=MirrorState.HEALTHY))
 
-    def detach(self, reason: str) -> None:
-        """Let go of the dataset."""
+    async def release(self, reason: str) -> None:
+        """Let go of the dataset and of every file on it, and leave it alone from now on."""
+        self.detach(reason, release=True)
+        if self.closing is not None:
+            closing = asyncio.wrap_future(self.closing)
+            closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait((closing,), timeout=self.timeout_s)
+            if not closing.done():
+                self.last_error = f"{reason}; its device does not answer and may stay busy"
+
+    async def write_marker(self, marker: Marker) -> None:
+        """Say anew who the dataset is among its siblings; a failure moves the state."""
+        if marker == self.marker:
+            return
+        with suppress(OSError, DatasetUnusable):
+            await self.call(Dataset.write_document, MARKER_FILE, encode_marker(marker))
+            self.marker = marker
+
+    def detach(self, reason: str, *, release: bool = False) -> None:
+        """Let go of the dataset; to `release` it is to let go of every file on it."""
         dataset, self._dataset = self._dataset, None
         if dataset is not None:
             # Closing can hang on a dead device, so it is the mirror's threads' work too.
-            self.closing = self._threads.submit(dataset.close)
+            self.closing = self._threads.submit(dataset.release if release else dataset.close)
         self.quota.set_used(0)
-        gone = Condition(MirrorState.MISSING, full=self.full, last_error=reason)
-        self._become(gone, {})
+        before = self.condition
+        gone = Condition(
+            MirrorState.MISSING,
+            full=before.full,
+            last_error=reason,
+            released=release or before.released,
+            doubtful=before.doubtful,
+        )
+        self._become(gone, {}, doubted={})
 
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a call in the mirror's threads without waiting for it."""
@@ -301,12 +403,20 @@ class Mirror:
             change.put(self._conditions, self.index, Condition(last_error="closed"))
         self._threads.close()
 
-    def _become(self, after: Condition, copies: Mapping[ArtifactHash, Copy] | None = None) -> None:
-        """Commit a condition, and with it what the dataset holds if that is new too."""
+    def _become(
+        self,
+        after: Condition,
+        copies: Mapping[ArtifactHash, Copy] | None = None,
+        *,
+        doubted: Iterable[ArtifactHash] | None = None,
+    ) -> None:
+        """Commit a condition, and with it what the dataset holds and what is in doubt, if new."""
         before = self.condition
         with self.store.transaction() as change:
             if copies is not None:
                 change.replace(self.artifacts, copies)
+            if doubted is not None:
+                change.replace(self.doubts, dict.fromkeys(doubted, True))
             if after.state is MirrorState.MISSING:
                 change.delete(self._spaces, self.index)
             if after != before:

@@ -18,6 +18,7 @@ from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, FoundFile, Space
 from depot.disk import Disk, DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
+from depot.marker import Marker
 from depot.mirror import Copy, Mirror
 from depot.worker import describe_error
 
@@ -41,12 +42,14 @@ class Attachment:
     """A dataset that was just opened, and what stands on it.
 
     Attributes:
+        mounted: its path is a mount of its own.
         problem: why it cannot be written.
     """
 
     dataset: Dataset
     files: dict[ArtifactHash, FoundFile]
     space: Space
+    mounted: bool
     problem: OSError | None
 
 
@@ -72,6 +75,9 @@ class MirrorSet:
         sled_id: the sled whose datasets these are; None: whoever the first marker names.
         disk_of: the disk behind each path.
         recall: what is known of the files on the dataset of that index and UUID, as copies.
+
+    Attributes:
+        doubted: UUIDs of datasets, also of those that are away, whose copies are not believed.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class MirrorSet:
         self._require_mountpoint = require_mountpoint
         self._disk_of = disk_of
         self._recall = recall
+        self.doubted: frozenset[str] = frozenset()
         self._attaching: dict[int, _Attaching] = {}
 
     def healthy(self) -> list[Mirror]:
@@ -182,20 +189,59 @@ class MirrorSet:
         await asyncio.gather(*(mirror.close() for mirror in self.all))
 
     async def _admit(self, mirror: Mirror, attachment: Attachment) -> None:
-        # Two paths may have raced for the first marker: the second is checked against it here.
         dataset = attachment.dataset
-        sled_id = dataset.marker.sled_id
-        if self.sled_id not in (None, sled_id):
+        if refusal := self._refusal(mirror, dataset.marker):
             dataset.close()
-            raise DatasetUnusable(f"{mirror.path} belongs to sled {sled_id}, not {self.sled_id}")
-        self.sled_id = sled_id
+            raise DatasetUnusable(f"{mirror.path} {refusal}")
+        self.sled_id = dataset.marker.sled_id
         try:
             copies = await self._recall(mirror.index, dataset.marker.dataset_id, attachment.files)
         except BaseException:
             mirror.begin(dataset.close)
             raise
+        if refusal := self._refusal(mirror, dataset.marker):  # that took a while
+            mirror.begin(dataset.close)
+            raise DatasetUnusable(f"{mirror.path} {refusal}")
+        mirror.was_mount = attachment.mounted
         mirror.space = attachment.space
-        mirror.attached(dataset, copies, attachment.problem)
+        doubtful = dataset.marker.dataset_id in self.doubted or self._is_retired(dataset.marker)
+        mirror.attached(dataset, copies, attachment.problem, doubtful=doubtful)
+
+    def _refusal(self, mirror: Mirror, marker: Marker) -> str | None:
+        """Why what was found at a path is not taken in; None when it is."""
+        if mirror.released:
+            return "was released meanwhile"
+        # Two paths may have raced for the first marker: the second is checked against it here.
+        if self.sled_id not in (None, marker.sled_id):
+            return f"belongs to sled {marker.sled_id}, not {self.sled_id}"
+        for other in self.readable():
+            if other.marker is not None and other.marker.dataset_id == marker.dataset_id:
+                return (
+                    f"holds dataset {marker.dataset_id} and so does {other.path}: one is a copy of "
+                    "the other's disk; empty this one, then 'sled-agent datasets replace'"
+                )
+        if self._is_retired(marker) and not mirror.pardoned:
+            return (
+                f"holds dataset {marker.dataset_id}, which another disk has replaced; 'sled-agent "
+                "datasets attach' takes it back, or empty it, then 'sled-agent datasets replace'"
+            )
+        return None
+
+    def _is_retired(self, marker: Marker) -> bool:
+        markers = (other.marker for other in self.readable())
+        return any(known is not None and marker.dataset_id in known.retired for known in markers)
+
+    def note_doubts(self) -> bool:
+        """Bring `doubted` up to date; tell whether it changed."""
+        now = {m.marker.dataset_id for m in self.all if m.marker and m.doubtful}
+        settled = {m.marker.dataset_id for m in self.readable() if m.marker and not m.doubtful}
+        before, self.doubted = self.doubted, (self.doubted - settled) | now
+        return self.doubted != before
+
+    def expects_mount(self, mirror: Mirror) -> bool:
+        """Tell whether the path is to be a mount of its own, as far as can be known."""
+        others = (other.was_mount for other in self.all)
+        return self._require_mountpoint or mirror.was_mount or any(others)
 
     def _reasons(self) -> str:
         # The index, not the path: this message is on the wire (S4).
@@ -219,8 +265,8 @@ def _attach(
         try:
             dataset.probe()
         except OSError as error:
-            return Attachment(dataset, files, space, error)
-        return Attachment(dataset, files, space, None)
+            return Attachment(dataset, files, space, path.is_mount(), error)
+        return Attachment(dataset, files, space, path.is_mount(), None)
     except BaseException:
         dataset.close()
         raise

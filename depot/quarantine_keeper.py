@@ -128,7 +128,7 @@ class QuarantineKeeper:
 
     def is_needed(self, artifact: ArtifactHash) -> bool:
         """Tell whether it is wanted and no copy of it is known to be good, by its bytes."""
-        copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
+        copies = (mirror.certain_copy(artifact) for mirror in self._mirrors.all)
         verified = any(copy and copy.verified_at_s is not None for copy in copies)
         return self.is_wanted(artifact) and not verified
 

@@ -20,12 +20,12 @@ from depot.dataset import Dataset
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable, NotFound
 from depot.keyed_lock import KeyedLock
-from depot.mirror import Mirror
+from depot.mirror import Mirror, casts_doubt
 from depot.mirrors import MirrorSet
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
-from depot.verify import derive_digests, verify_copy
+from depot.verify import derive_digests, verify_copy, works
 from depot.worker import describe_error
 
 
@@ -93,6 +93,8 @@ class Reader:
         blame for this one.
         """
         mirror = self._mirrors.all[opened.dataset]
+        if not mirror.readable:
+            return  # the dataset has gone, which says nothing about its copy
         mirror.last_error = f"reading {opened.sha256}: {describe_error(error)}"
         copy = mirror.artifacts.get(opened.sha256)
         if copy is None or (copy.verified_at_s or 0.0) < opened.opened_at_s:
@@ -107,7 +109,7 @@ class Reader:
             mirror.record(artifact, None)
             return None
         except (OSError, DatasetUnusable) as error:
-            mirror.failed(error)
+            await self._not_opened(mirror, artifact, error)
             return None
         with ExitStack() as unless_returned:
             opened = unless_returned.enter_context(
@@ -126,6 +128,16 @@ class Reader:
         self._damaged(mirror, artifact)
         return None
 
+    async def _not_opened(
+        self, mirror: Mirror, artifact: ArtifactHash, error: OSError | DatasetUnusable
+    ) -> None:
+        # One bad sector, or a device that fails as a whole?
+        if isinstance(error, OSError) and casts_doubt(error):
+            if await works(mirror):
+                self._damaged(mirror, artifact)
+        else:
+            mirror.failed(error)
+
     def _sizes_differ(self, artifact: ArtifactHash) -> bool:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.readable())
         return len({copy.size_bytes for copy in copies if copy is not None}) > 1
@@ -141,7 +153,9 @@ class Reader:
         Raises:
             TimeoutError, DatasetUnusable: the device does not answer.
         """
-        if not self._verify_reads.is_due(mirror.dataset.checksums_data):
+        # What is in doubt is checked whatever the filesystem and the configuration promise.
+        doubted = opened.sha256 in mirror.doubts
+        if not doubted and not self._verify_reads.is_due(mirror.dataset.checksums_data):
             return True
         digests = await self._digests(mirror, opened.sha256, opened.size_bytes)
         if digests is not None:

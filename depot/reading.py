@@ -31,7 +31,7 @@ class CopyDetail:
 
     Attributes:
         dataset: the dataset's path.
-        present: there is a good copy.
+        present: there is a good copy, and it is not in doubt.
         verified_at: Unix time when it last hashed to its name; None: never.
         path: the file, for consumers on this machine.
         damaged: there is no good copy, but a damaged one, under its name or in quarantine.
@@ -128,13 +128,13 @@ def _copy_detail(
     ids = tuple(each.id for each in aside if each.index == mirror.index)
     if copy is None:
         return CopyDetail(str(mirror.path), present=False, damaged=bool(ids), quarantined=ids)
-    good = mirror.good_copy(artifact) is not None
+    counts = mirror.certain_copy(artifact) is not None
     return CopyDetail(
         str(mirror.path),
-        good,
+        counts,
         copy.verified_at_s,
         copy.size_bytes,
-        str(mirror.path / str(artifact)) if good else None,
-        damaged=not good,
+        str(mirror.path / str(artifact)) if counts else None,
+        damaged=mirror.good_copy(artifact) is None,
         quarantined=ids,
     )

@@ -10,12 +10,16 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
+from depot import document
 from depot.document import Unreadable
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.ledger import WITNESS_NAME, Rank, decode_witness, encode_witness
 from depot.small_files import STAGING, read_document, write_document
+
+_DOUBTED_NAME: Final = "doubted.json"
+_DOUBTED_FORMAT: Final = 1
 
 
 class StateDir:
@@ -79,6 +83,23 @@ class StateDir:
     def write_witness(self, rank: Rank, sled_id: str | None) -> None:
         """Replace the witness durably."""
         write_document(self._root, WITNESS_NAME, encode_witness(rank, sled_id))
+
+    def read_doubted(self) -> frozenset[str]:
+        """Return the datasets whose copies were not believed when the last process ended."""
+        try:
+            fields = document.decode(
+                (self.path / _DOUBTED_NAME).read_bytes(), name=_DOUBTED_NAME, newest=_DOUBTED_FORMAT
+            )
+            found = fields.get("datasets")
+            return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+        except (OSError, Unreadable, FormatTooNew):
+            return frozenset()  # the scrub verifies everything in its own time
+
+    def write_doubted(self, dataset_ids: frozenset[str]) -> None:
+        """Keep which datasets are not believed, so that a restart does not make them good."""
+        fields = {"datasets": sorted(dataset_ids)}
+        content = document.encode(fields, version=_DOUBTED_FORMAT)
+        write_document(self._root, _DOUBTED_NAME, content)
 
     def close(self) -> None:
         """Release the lock."""

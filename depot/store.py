@@ -26,6 +26,7 @@ from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.checked_state import make_state
 from depot.copy_records import CopyRecords
+from depot.dataset_desk import DatasetDesk
 from depot.disk import DiskOf, system_disk
 from depot.errors import ConfigNotFound, NoConfig
 from depot.foreground import Foreground, Signal
@@ -33,7 +34,7 @@ from depot.heal import Healer, Peers
 from depot.ingest import Ingestor
 from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
-from depot.mirror import Mirror, MirrorState, good_in
+from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
 from depot.put import Put
 from depot.put_desk import PutDesk, PutLimits
@@ -194,8 +195,12 @@ class ArtifactStore:
         )
         self._scrubber = self._make_scrubber()
         self._watch = Watch(
-            self._mirrors, interval_s=options.watch_interval_s, on_return=self._on_return
+            self._mirrors,
+            interval_s=options.watch_interval_s,
+            on_return=self._on_return,
+            keep_doubted=state_dir.write_doubted,
         )
+        self._datasets = DatasetDesk(self._mirrors, self._watch.check, disk_of, on_event)
 
     @classmethod
     async def open(
@@ -222,6 +227,7 @@ class ArtifactStore:
             await store._records.open()
             store._scrubber.restore()
             known_sled_id = await asyncio.to_thread(opened.known_sled_id)
+            store._mirrors.doubted = await asyncio.to_thread(opened.read_doubted)
             await store._mirrors.attach_all(known_sled_id)
             await store._keeper.load()
             await store._quarantine.refresh_all()
@@ -237,6 +243,7 @@ class ArtifactStore:
         await self._records.close(self._mirrors.all)
         await self._mirrors.close()
         self._ingestor.close()
+        self._datasets.close()
         await asyncio.to_thread(self._state_dir.close)
 
     async def __aenter__(self) -> Self:
@@ -300,9 +307,9 @@ class ArtifactStore:
         self._mirrors.require_readable()
         config = fencing.check_config_known(self._keeper.resolved)
         # Looked up once: a config may name 200,000 artifacts.
-        datasets = [mirror.artifacts.rows for mirror in self._mirrors.readable()]
+        counted = [mirror.certain_copies() for mirror in self._mirrors.readable()]
         counts = {
-            artifact: sum(good_in(copies, artifact) is not None for copies in datasets)
+            artifact: sum(counts_here(artifact) for counts_here in counted)
             for artifact in config.artifacts
         }
         return Listing(config.generation, {a: count for a, count in counts.items() if count})
@@ -489,6 +496,32 @@ class ArtifactStore:
     async def remirror(self, peers: Peers | None = None) -> int:
         """Heal what some healthy dataset lacks, now; the number of artifacts healed."""
         return await self._healer.heal_here() + await self._healer.fetch(peers)
+
+    # Datasets
+
+    async def release_dataset(self, path: Path, *, last: bool = False) -> None:
+        """Let go of a dataset so that it can be unmounted; see `DatasetDesk.release`.
+
+        Raises:
+            NotFound, DatasetRefused.
+        """
+        await self._datasets.release(path, last=last)
+
+    async def attach_dataset(self, path: Path) -> None:
+        """Take a released or retired dataset back; see `DatasetDesk.attach`.
+
+        Raises:
+            NotFound, DatasetRefused.
+        """
+        await self._datasets.attach(path)
+
+    async def replace_dataset(self, path: Path, *, plain_directory: bool = False) -> str:
+        """Adopt an empty disk in place of the one that was there; see `DatasetDesk.replace`.
+
+        Raises:
+            NotFound, NoDataset, DatasetRefused.
+        """
+        return await self._datasets.replace(path, plain_directory=plain_directory)
 
     async def check_datasets(self) -> None:
         """Look at every dataset now."""

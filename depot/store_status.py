@@ -36,13 +36,14 @@ class DatasetStatus:
         available_bytes: what a write could still reserve: the quota's rest or the disk's.
         artifacts: files named by a hash, wanted or not.
         quarantined: damaged copies that were set aside; their bytes are not among the used ones.
+        in_doubt: those of them that do not count before they were verified again.
     """
 
     path: str
     dataset_id: str | None
     device: str | None
     mounted: bool
-    state: Literal["healthy", "suspect", "missing"]
+    state: Literal["healthy", "suspect", "missing", "released"]
     full: bool
     last_error: str | None
     quota_bytes: int
@@ -52,6 +53,7 @@ class DatasetStatus:
     artifacts: int
     quarantined: int = 0
     quarantined_bytes: int = 0
+    in_doubt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _dataset_status(mirror: Mirror, quarantine: QuarantineKeeper) -> DatasetStat
         dataset_id=dataset.marker.dataset_id if dataset else None,
         device=_device_name(dataset.device_id) if dataset else None,
         mounted=dataset is not None,
-        state=mirror.state.value,
+        state="released" if mirror.released else mirror.state.value,
         full=mirror.full,
         last_error=mirror.last_error,
         quota_bytes=quota.limit_bytes,
@@ -132,6 +134,7 @@ def _dataset_status(mirror: Mirror, quarantine: QuarantineKeeper) -> DatasetStat
         artifacts=len(mirror.artifacts),
         quarantined=len(quarantine.files(mirror)),
         quarantined_bytes=quarantine.used_bytes(mirror),
+        in_doubt=len(mirror.doubts),
     )
 
 

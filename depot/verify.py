@@ -20,7 +20,7 @@ from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
-from depot.mirror import Copy, Mirror
+from depot.mirror import Copy, Mirror, casts_doubt
 from depot.verification import Begun, Step
 
 _SHARE_OF_DEADLINE: Final = 4
@@ -115,7 +115,7 @@ async def judge_file(
         return Verdict.UNKNOWN
     except OSError:
         # One bad sector, or a device that fails as a whole? That says nothing about its copies.
-        if not await _works(mirror):
+        if not await works(mirror):
             return Verdict.UNKNOWN
         raise
 
@@ -176,12 +176,16 @@ async def _begin(mirror: Mirror, dataset: Dataset, artifact: ArtifactHash) -> Be
         raise
 
 
-async def _works(mirror: Mirror) -> bool:
-    if not mirror.healthy:
-        return True  # its state says already what there is to say
+async def works(mirror: Mirror) -> bool:
+    """Tell whether the device itself can be believed when it says that a copy is unreadable."""
+    healthy = mirror.healthy
     try:
         await mirror.call(Dataset.probe)
-    except (OSError, DatasetUnusable):
+    except TimeoutError:
+        return False
+    except OSError as error:  # one that is read-only was suspect before, and can be read
+        return not healthy and not casts_doubt(error)
+    except DatasetUnusable:
         return False
     return True
 

@@ -54,6 +54,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         " fetch from",
         "BodyTimeout": "the way to the server is too slow; look at the network, then try again",
         "CONFIG_GENERATION": "`depot config get` shows the current config; use a higher generation",
+        "DatasetRefused": "`sled-agent datasets list` shows every dataset, and why one is out",
         "DepotCopy": "check that the source runs and holds the artifact: `depot --agent URL ls`",
         "HashMismatch": "the file changed while it was read, or was damaged on the way; try again",
         "Internal": "the server's log has the traceback, under the request id",

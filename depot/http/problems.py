@@ -46,6 +46,7 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
     errors.TooManyConnections: Row(503, logging.WARNING),
     errors.NoDataset: Row(503, logging.ERROR),
     errors.DatasetUnusable: Row(503, logging.ERROR),
+    errors.DatasetRefused: Row(409, logging.WARNING),
     errors.DatasetBusy: Row(503, logging.ERROR),
     errors.DatasetForeign: Row(503, logging.ERROR),
     errors.FormatTooNew: Row(503, logging.ERROR),

@@ -197,6 +197,10 @@ class FaultyDisk(Disk):
         with self._meeting("checksums_data", str(path)):
             return super().checksums_data(path)
 
+    def forget(self, fd: int) -> None:
+        with self._meeting("forget", _name(fd)):
+            super().forget(fd)
+
     def statvfs(self, fd: int) -> os.statvfs_result:
         with self._meeting("statvfs"):
             return super().statvfs(fd)

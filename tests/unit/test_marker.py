@@ -14,12 +14,17 @@ PATH = Path("/m2/a")
 MARKER = Marker("dataset-1", ("dataset-2",), "sled-1")
 
 
-@given(st.text(), st.lists(st.text(), max_size=3), st.text())
+@given(st.text(), st.lists(st.text(), max_size=3), st.text(), st.lists(st.text(), max_size=3))
 def test_a_marker_is_read_back_as_it_was_written(
-    dataset_id: str, siblings: list[str], sled_id: str
+    dataset_id: str, siblings: list[str], sled_id: str, retired: list[str]
 ) -> None:
-    marker = Marker(dataset_id, tuple(siblings), sled_id)
+    marker = Marker(dataset_id, tuple(siblings), sled_id, tuple(retired))
     assert decode_marker(encode_marker(marker), PATH) == marker
+
+
+def test_a_marker_of_an_older_program_has_retired_nobody() -> None:
+    fields = {"dataset_id": "dataset-1", "siblings": ["dataset-2"], "sled_id": "sled-1"}
+    assert decode_marker(document.encode(fields, version=1), PATH) == MARKER
 
 
 @pytest.mark.parametrize("end", [0, 1, 10, len(encode_marker(MARKER)) // 2])
@@ -36,6 +41,7 @@ def test_a_torn_marker_names_its_dataset(end: int) -> None:
         {"dataset_id": 1, "siblings": [], "sled_id": "s"},
         {"dataset_id": "a", "siblings": None, "sled_id": "s"},
         {"dataset_id": "a", "siblings": [], "sled_id": None},
+        {"dataset_id": "a", "siblings": [], "sled_id": "s", "retired": "b"},
     ],
     ids=str,
 )
