@@ -36,6 +36,11 @@ from agent.wire import (
     CopyBody,
     CopyFromDepotBody,
     CopyStartedBody,
+    DatasetBody,
+    DatasetPathBody,
+    DatasetReleaseBody,
+    DatasetReplaceBody,
+    DatasetsBody,
     EventsBody,
     HealthBody,
     PinBody,
@@ -287,6 +292,27 @@ class AgentClient:
         url = self._at("quarantine", id_)
         async with self._exchange("DELETE", url.with_query(force="true") if force else url):
             return
+
+    # ---- datasets
+
+    async def datasets(self) -> tuple[DatasetBody, ...]:
+        """Every dataset, in the order of the sled's configuration."""
+        return (await self._get(DatasetsBody, "datasets")).datasets
+
+    async def release_dataset(self, path: str, *, last: bool = False) -> DatasetBody:
+        """Have the sled let go of a dataset, so that it can be unmounted."""
+        body = DatasetReleaseBody(path=path, last=last)
+        return await self._ask(DatasetBody, "POST", self._at("datasets", "release"), body)
+
+    async def attach_dataset(self, path: str) -> DatasetBody:
+        """Have the sled take a released or retired dataset back."""
+        body = DatasetPathBody(path=path)
+        return await self._ask(DatasetBody, "POST", self._at("datasets", "attach"), body)
+
+    async def replace_dataset(self, path: str, *, plain_directory: bool = False) -> DatasetBody:
+        """Have the sled adopt an empty disk in place of the dataset that was at the path."""
+        body = DatasetReplaceBody(path=path, plain_directory=plain_directory)
+        return await self._ask(DatasetBody, "POST", self._at("datasets", "replace"), body)
 
     # ---- how it is
 

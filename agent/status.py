@@ -155,6 +155,7 @@ def dataset_body(dataset: DatasetStatus) -> DatasetBody:
         artifacts=dataset.artifacts,
         quarantined=dataset.quarantined,
         quarantined_bytes=dataset.quarantined_bytes,
+        in_doubt=dataset.in_doubt,
     )
 
 

@@ -61,6 +61,7 @@ GenerationNumber = Annotated[
     int, Field(ge=0, le=MAX_GENERATION, json_schema_extra={"format": "uint64"})
 ]
 Count = Annotated[int, Field(ge=0)]
+DatasetPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern="^/")]
 DepotUrl = Annotated[str, StringConstraints(max_length=MAX_URL_LENGTH)]
 
 
@@ -357,6 +358,39 @@ class DatasetBody(Answer):
     quarantined: Count = Field(default=0, description="Damaged copies that were set aside.")
     quarantined_bytes: Count = Field(
         default=0, description="Their bytes, which are outside the quota."
+    )
+    in_doubt: Count = Field(
+        default=0,
+        description="Artifacts that do not count before they were verified again: the dataset "
+        "failed in a way after which nothing on it is believed.",
+    )
+
+
+class DatasetsBody(Answer):
+    """Every dataset, in the order of the configuration."""
+
+    datasets: tuple[DatasetBody, ...]
+
+
+class DatasetPathBody(Request):
+    """Which dataset is meant."""
+
+    path: DatasetPath
+
+
+class DatasetReleaseBody(DatasetPathBody):
+    """Which dataset is let go of."""
+
+    last: bool = Field(
+        default=False, description="Also when no other dataset can be read: nothing is served then."
+    )
+
+
+class DatasetReplaceBody(DatasetPathBody):
+    """At which path an empty disk takes the place of what was there."""
+
+    plain_directory: bool = Field(
+        default=False, description="The path is meant to be no mount although others are."
     )
 
 

@@ -44,19 +44,19 @@ def check_mounted(path: Path, *, expects_mount: bool) -> None:
     """Raise DatasetUnusable when a disk is to be mounted at `path` and none is."""
     if expects_mount and not path.is_mount():
         raise DatasetUnusable(
-            f"nothing is mounted at {path}: it is a directory of the disk around it, and would "
-            "fill that one; mount the new disk there first"
+            f"nothing is mounted at the path of {path}: it is a directory of the disk around it, "
+            "and would fill that one; mount the new disk there first"
         )
 
 
 def _refuse_dataset(found: Marker, path: Path, sled_id: str) -> None:
     if found.sled_id != sled_id:
         raise DatasetForeign(
-            f"the disk at {path} is a dataset of sled {found.sled_id}, this is sled {sled_id}: it "
+            f"the disk of {path} is a dataset of sled {found.sled_id}, this is sled {sled_id}: it "
             "is left alone"
         )
     raise DatasetUnusable(
-        f"the disk at {path} is dataset {found.dataset_id} of this sled, not an empty one: nothing "
+        f"the disk of {path} is dataset {found.dataset_id} of this sled, not an empty one: nothing "
         "is replaced ('datasets attach' takes it into use)"
     )
 
@@ -68,6 +68,6 @@ def _check_empty(root_fd: int, path: Path, disk: Disk) -> None:
             others |= {f"{METADATA}/{n}" for n in set(disk.listdir(metadata)) - _HALF_MADE}
     if others:
         raise DatasetForeign(
-            f"the disk at {path} is not empty (found {min(others)!r} and {len(others) - 1} more): "
+            f"the disk of {path} is not empty (found {min(others)!r} and {len(others) - 1} more): "
             "it is left alone; only an empty disk takes another one's place"
         )

@@ -68,8 +68,8 @@ class DatasetDesk:
         others = [other for other in self._mirrors.readable() if other is not mirror]
         if mirror.readable and not others and not last:
             raise DatasetRefused(
-                f"{path} is the last dataset that can be read: without it this sled serves nothing "
-                "and takes nothing; bring another one back first, or say that you mean it"
+                "it is the last dataset that can be read: without it this sled serves nothing and "
+                "takes nothing; bring another one back first, or release it as the last one"
             )
         await mirror.release(_RELEASED)
 
@@ -87,7 +87,7 @@ class DatasetDesk:
             await self._look(mirror)
         finally:
             mirror.pardoned = False
-        _require_use(mirror)
+        self._require_use(mirror)
         async with self._changing:
             await self._know_each_other(retired=())
 
@@ -105,8 +105,8 @@ class DatasetDesk:
             await self._look(mirror)
             if mirror.readable:
                 raise DatasetRefused(
-                    f"{path} holds a dataset that is in use: nothing is replaced. To change its "
-                    "disk: 'datasets release', unmount it, mount the empty disk there, and then "
+                    "the dataset there is in use: nothing is replaced. To change its disk: "
+                    "'datasets release', unmount it, mount the empty disk there, and then "
                     "'datasets replace'"
                 )
             marker = self._new_marker(mirror)
@@ -122,7 +122,7 @@ class DatasetDesk:
                 "retired": sorted(set(marker.retired)),
             },
         )
-        _require_use(mirror)
+        self._require_use(mirror)
         return marker.dataset_id
 
     def _mirror(self, path: Path) -> Mirror:
@@ -166,9 +166,19 @@ class DatasetDesk:
                 disk=disk,
             )
         except DatasetUnusable as error:
-            raise DatasetRefused(str(error)) from error
+            raise self._refused(str(error)) from error
         except OSError as error:
-            raise DatasetRefused(f"{mirror.path}: {describe_error(error)}") from error
+            raise self._refused(f"{mirror.path}: {describe_error(error)}") from error
+
+    def _require_use(self, mirror: Mirror) -> None:
+        if not mirror.readable:
+            raise self._refused(f"{mirror.path} cannot be used: {mirror.last_error}")
+
+    def _refused(self, message: str) -> DatasetRefused:
+        # The index, not the path: this message is on the wire (S4).
+        for mirror in self._mirrors.all:
+            message = message.replace(str(mirror.path), f"dataset {mirror.index + 1}")
+        return DatasetRefused(message)
 
     async def _know_each_other(self, retired: Collection[str]) -> None:
         """Tell every dataset that can be written who its siblings are now, and who is retired."""
@@ -185,11 +195,6 @@ class DatasetDesk:
                         retired=tuple(sorted(every - ids)),
                     )
                 )
-
-
-def _require_use(mirror: Mirror) -> None:
-    if not mirror.readable:
-        raise DatasetRefused(f"{mirror.path} cannot be used: {mirror.last_error}")
 
 
 def _replaced(mirror: Mirror, gone: Collection[str]) -> set[str]:

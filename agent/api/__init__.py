@@ -13,6 +13,7 @@ from aiohttp import web
 from agent.api.artifacts import ArtifactApi
 from agent.api.config import ConfigApi
 from agent.api.copies import CopyApi
+from agent.api.datasets import DatasetApi
 from agent.api.observe import ObserveApi
 from agent.api.pins import PinApi
 from agent.api.quarantine import QuarantineApi
@@ -47,6 +48,7 @@ def agent_endpoints(
         *PinApi(store).endpoints(),
         *ScrubApi(store).endpoints(),
         *QuarantineApi(store).endpoints(),
+        *DatasetApi(store).endpoints(),
         *ObserveApi(status, events, metrics).endpoints(),
     )
     return tuple(map(strict_about_queries, table))

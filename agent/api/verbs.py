@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 from agent.copies.record import CopyRecord
@@ -83,6 +84,15 @@ class Store(Protocol):
 
     def status(self) -> StoreStatus:
         """How the store is."""
+
+    async def release_dataset(self, path: Path, /, *, last: bool) -> None:
+        """Let go of a dataset."""
+
+    async def attach_dataset(self, path: Path, /) -> None:
+        """Take a dataset back."""
+
+    async def replace_dataset(self, path: Path, /, *, plain_directory: bool) -> str:
+        """Adopt an empty disk."""
 
 
 class Copies(Protocol):

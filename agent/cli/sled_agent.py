@@ -22,6 +22,7 @@ from agent.assembly import CannotStart
 from agent.cli.agent_quarantine import quarantine
 from agent.cli.agent_scrub import scrub
 from agent.cli.agent_status import status
+from agent.cli.datasets import datasets
 from agent.cli.formats import printable
 from agent.config.loading import ConfigurationError, load
 from agent.config.settings import Settings, state_directory
@@ -69,6 +70,7 @@ def main() -> None:
 main.add_command(status)
 main.add_command(scrub)
 main.add_command(quarantine)
+main.add_command(datasets)
 
 
 @main.command(short_help="Run the agent until SIGTERM or SIGINT.")

@@ -140,6 +140,15 @@ class RefusingStore:
     async def resume_scrub(self) -> None:
         self._refuse()
 
+    async def release_dataset(self, path: Path, /, *, last: bool) -> None:
+        self._refuse()
+
+    async def attach_dataset(self, path: Path, /) -> None:
+        self._refuse()
+
+    async def replace_dataset(self, path: Path, /, *, plain_directory: bool) -> str:
+        self._refuse()
+
     def status(self) -> StoreStatus:
         return StoreStatus(None, 0, None, None, "empty", True, (), (), (), 0)
 

@@ -16,6 +16,7 @@ from depot.errors import (
     BadSource,
     BodyTimeout,
     ConfigGeneration,
+    DatasetRefused,
     DepotCopy,
     DepotError,
     HashMismatch,
@@ -23,6 +24,8 @@ from depot.errors import (
     LedgerUnknown,
     LengthMismatch,
     NoConfig,
+    NoDataset,
+    NotFound,
     NotInConfig,
     QuotaExceeded,
     TooFewCopies,
@@ -49,9 +52,13 @@ REQUESTS: Mapping[str, object] = {
     "artifact_config_reset": {"expected_generation": 1},
     "artifact_copy_from_depot": {"depot_base_url": "http://127.0.0.1:1"},
     "pin_put": {"artifacts": []},
+    "dataset_release": {"path": "/m2/b"},
+    "dataset_attach": {"path": "/m2/b"},
+    "dataset_replace": {"path": "/m2/b"},
 }
 WITHOUT_DATASET = {"copy_list", "copy_get", "status_get", "event_list"}
 WITHOUT_DATASET |= {"health_live", "metrics_get", "scrub_get", "scrub_pause", "scrub_resume"}
+WITHOUT_DATASET |= {"dataset_list", "dataset_release", "dataset_attach", "dataset_replace"}
 
 
 def path_of(endpoint: Endpoint) -> str:
@@ -177,6 +184,11 @@ REFUSALS = [
     ("pin_put", NotInConfig("not wanted"), 400),
     ("pin_put", NoConfig(), 400),
     ("pin_put", Io("no dataset took it"), 500),
+    ("dataset_release", DatasetRefused("the last one"), 409),
+    ("dataset_release", NotFound("no such path"), 404),
+    ("dataset_attach", DatasetRefused("not there"), 409),
+    ("dataset_replace", DatasetRefused("not empty"), 409),
+    ("dataset_replace", NoDataset("nothing to mirror from"), 503),
 ]
 IN_BODY = [
     (HashMismatch(NAME, ArtifactHash.of(b"")), 400),

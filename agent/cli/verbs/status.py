@@ -56,12 +56,19 @@ def problems(found: StatusBody) -> Iterator[str]:
 
 def _dataset_problems(dataset: DatasetBody) -> Iterator[str]:
     if dataset.state != "healthy":
-        yield f"dataset {dataset.path} is {dataset.state}: {_reason(dataset)}"
+        yield f"dataset {dataset.path} is {dataset.state}: {_reason(dataset)}{_in_doubt(dataset)}"
     elif dataset.full:
         yield (
             f"dataset {dataset.path} is full: {size(dataset.used_bytes)} of "
             f"{size(dataset.quota_bytes)} used, {size(dataset.available_bytes)} available"
         )
+
+
+def _in_doubt(dataset: DatasetBody) -> str:
+    if not dataset.in_doubt:
+        return ""
+    verified = dataset.artifacts - dataset.in_doubt
+    return f"; {verified} of {plural(dataset.artifacts, 'copy')} verified since"
 
 
 def _reason(dataset: DatasetBody) -> str:
@@ -76,14 +83,18 @@ def _reason(dataset: DatasetBody) -> str:
 
 def lines(found: StatusBody, width: int | None) -> list[Text | str]:
     """The status for people."""
-    rows = [_dataset_row(dataset) for dataset in found.datasets]
     return [
         *_verdict(list(problems(found)), _other_warnings(found)),
         "",
         *_facts(found),
         "",
-        *table(_DATASET_COLUMNS, rows, width=width),
+        *dataset_table(found.datasets, width),
     ]
+
+
+def dataset_table(datasets: Sequence[DatasetBody], width: int | None) -> list[Text]:
+    """One line for each dataset, below a head."""
+    return table(_DATASET_COLUMNS, [_dataset_row(dataset) for dataset in datasets], width=width)
 
 
 def _other_warnings(found: StatusBody) -> list[str]:
@@ -196,7 +207,7 @@ def _dataset_row(dataset: DatasetBody) -> tuple[str | Text, ...]:
 
 
 def _numbers(dataset: DatasetBody) -> tuple[str, str, str, str]:
-    if dataset.state == "missing":
+    if dataset.state in ("missing", "released"):
         # Of a disk that is not there nothing is known; zeros would read like an empty one.
         return ("-", size(dataset.quota_bytes), "-", "-")
     return (
