@@ -290,11 +290,15 @@ class Put:
 
     async def _discard(self, file: StagedFile) -> None:
         for mirror in self._desk.mirrors.readable():
-            if mirror.dataset is file.dataset:
-                try:
-                    await mirror.read(Dataset.discard, file.name)
-                except (OSError, DatasetUnusable):
-                    return  # the next attach clears the staging directory
+            if mirror.dataset is not file.dataset:
+                continue
+            if not mirror.healthy:  # it may hang, and has been waited for already (B4)
+                mirror.begin(Dataset.discard, file.dataset, file.name)
+                return
+            try:
+                await mirror.read(Dataset.discard, file.name)
+            except (OSError, DatasetUnusable):
+                return  # the next attach clears the staging directory
 
     def _outcome(self, ingested: Ingested, landed: Collection[int]) -> Stored:
         stored = self._stored(landed)

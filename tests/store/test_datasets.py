@@ -312,13 +312,17 @@ async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
     assert await node.leftovers() == []
 
 
-async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(node: Node) -> None:
+@pytest.mark.parametrize("calls", [("write",), ("rename", "unlink")])
+async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(
+    node: Node, calls: tuple[str, ...]
+) -> None:
     async with node.open(device_timeout_s=1.0) as store:
         await store.put_config(config(1, LARGE))
-        hang = node.disk(B).hang("write")
+        hangs = [node.disk(B).hang(call) for call in calls]
         async with asyncio.timeout(1.9):
             await put(store, LARGE)
-        hang.let_go()
+        for hang in hangs:
+            hang.let_go()
 
 
 async def test_an_open_that_hangs_gives_its_descriptor_back_when_it_ends(node: Node) -> None:
