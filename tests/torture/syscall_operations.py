@@ -109,6 +109,7 @@ class Operation:
         from_closed: the fault is armed before the store is opened.
         fresh: begins with datasets that never had a config.
         may_fail: errors it may end with.
+        deadlines: how many it may wait for the dataset, all in all.
         rotten: (artifact, it is the copy on the failing dataset) whose bytes are wrong at first.
     """
 
@@ -119,6 +120,7 @@ class Operation:
     from_closed: bool = False
     fresh: bool = False
     may_fail: tuple[type[DepotError], ...] = ()
+    deadlines: int = 1
     rotten: tuple[tuple[str, bool], ...] = ()
 
 
@@ -220,13 +222,14 @@ async def _close(act: Act) -> None:
 
 
 OPERATIONS: Final = (
-    Operation("open", _open, from_closed=True),
+    Operation("open", _open, from_closed=True, deadlines=4),
     Operation(
         "open-first",
         _open_and_configure,
         from_closed=True,
         fresh=True,
         may_fail=(LedgerUnknown,),
+        deadlines=5,
     ),
     Operation("put-small", _put(SMALL)),
     Operation("put-blocks", _put(BLOCKS)),
@@ -241,15 +244,15 @@ OPERATIONS: Final = (
         rotten=((KEPT_BLOCKS, False),),
     ),
     Operation("config", _configure),
-    Operation("reconcile", _reconcile, ready=_configure),
+    Operation("reconcile", _reconcile, ready=_configure, deadlines=2),
     Operation("reset", _reset, may_fail=(NoDataset, Io)),
     Operation("pin", _pin),
     Operation("unpin", _unpin),
-    Operation("heal-onto", _remirror, _lose(KEPT_BLOCKS, hurt=True)),
-    Operation("heal-from", _remirror, _lose(KEPT_BLOCKS, hurt=False)),
-    Operation("get-small", _get(KEPT)),
-    Operation("get-blocks", _get(KEPT_BLOCKS)),
-    Operation("watch", _look),
-    Operation("return", _look_twice, ready=_go_and_change),
+    Operation("heal-onto", _remirror, deadlines=3, prepare=_lose(KEPT_BLOCKS, hurt=True)),
+    Operation("heal-from", _remirror, deadlines=3, prepare=_lose(KEPT_BLOCKS, hurt=False)),
+    Operation("get-small", _get(KEPT), deadlines=2),
+    Operation("get-blocks", _get(KEPT_BLOCKS), deadlines=2),
+    Operation("watch", _look, deadlines=2),
+    Operation("return", _look_twice, ready=_go_and_change, deadlines=6),
     Operation("close", _close),
 )

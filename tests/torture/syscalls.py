@@ -41,6 +41,7 @@ TIMEOUT_S: Final = 30.0
 DELAY_S: Final = 0.1
 HEALED_WITHIN: Final = 6
 """How often the datasets are looked at until all of them have to be healthy again."""
+TRIES: Final = 3
 MOST_CALLS: Final = 500
 MOST_SLOW_FAULTS: Final = 10
 """Delays and hangs take their time: beyond so many calls of a kind, they strike every other one."""
@@ -65,11 +66,15 @@ _ERRORS: Final[dict[str, tuple[int, ...]]] = {
     "fallocate": (errno.EIO, errno.EROFS, errno.EOPNOTSUPP, *_FULL),
     "truncate": (errno.EIO, errno.EROFS),
     "chmod": (errno.EIO, errno.EROFS),
-    "flush": (errno.EIO, *_FULL),
+    "flush": (errno.EIO, errno.ENOSPC),
     "change": (errno.EROFS,),
     "grow": _FULL,
     "any": (errno.EIO,),
 }
+_INTERRUPTIBLE: Final = (
+    *("open", "create", "read", "write", "fsync", "fsyncdir"),
+    *("rename", "unlink", "fallocate", "truncate", "flush"),
+)
 _SETTLED: Final = ("clear", "empty")
 _GROUPS: Final = ("change", "grow", "any")
 
@@ -97,9 +102,12 @@ def _faults() -> Iterator[Fault]:
             yield Fault(call=call, effect="error", error=error, times=None)
         if call in _GROUPS:
             continue
-        yield Fault(call=call, effect="error", error=errno.EINTR, times=2)
+        if call in _INTERRUPTIBLE:
+            yield Fault(call=call, effect="error", error=errno.EINTR, times=2)
         yield Fault(call=call, effect="delay", delay_s=DELAY_S)
-        yield Fault(call=call, effect="hang", times=None)
+        # No local filesystem waits for its disk when a file is closed that was synced or only read.
+        if call != "flush":
+            yield Fault(call=call, effect="hang", times=None)
         if call in ("read", "write"):
             yield Fault(call=call, effect="short")
             yield Fault(call=call, effect="short", times=None)
@@ -112,6 +120,10 @@ CASES: Final = tuple(
     for hurt in DATASETS
     for fault in _faults()
 )
+
+
+class TooSlow(AssertionError):
+    """The operation waited for the dataset that hangs for more deadlines than it may."""
 
 
 class _Complaints:
@@ -135,14 +147,9 @@ class _Complaints:
 
 
 class _Run:
-    """Runs cases on one stage.
-
-    Attributes:
-        slowest: by operation, the longest time under a hang, in deadlines.
-    """
+    """Runs cases on one stage."""
 
     def __init__(self, stage: Stage, counts: Counter[str]) -> None:
-        self.slowest: dict[str, float] = {}
         self._stage = stage
         self._counts = counts
         self._calls: dict[tuple[str, int], Counter[str]] = {}
@@ -154,7 +161,7 @@ class _Run:
         step = self._step(case)
         for nth in range(1, MOST_CALLS, step):
             try:
-                met = self.trial(case, nth)
+                met = self._trial_of_some_time(case, nth)
             except Exception as error:
                 error.add_note(f"{case}, at call {nth}")
                 raise
@@ -162,6 +169,15 @@ class _Run:
                 return
             self._counts["faults"] += 1
         raise AssertionError(f"{case}: still struck at call {MOST_CALLS}")
+
+    def _trial_of_some_time(self, case: Case, nth: int) -> Met:
+        # On a busy machine anything may take long once. What waits too often does so every time.
+        for _ in range(TRIES - 1):
+            try:
+                return self.trial(case, nth)
+            except TooSlow:
+                self._counts["tries that were slow"] += 1
+        return self.trial(case, nth)
 
     def trial(self, case: Case, nth: int) -> Met:
         """Do the operation once with the fault at the call number `nth`."""
@@ -221,8 +237,9 @@ class _Run:
                 watchdog.join()
         assert not stuck.is_set(), "the operation hangs"
         if case.fault.effect == "hang":
-            name, deadlines = case.operation.name, took_s / HANG_TIMEOUT_S
-            self.slowest[name] = max(deadlines, self.slowest.get(name, 0.0))
+            most_s = (case.operation.deadlines + 1) * HANG_TIMEOUT_S
+            if took_s > most_s:
+                raise TooSlow(f"B4 {took_s:.2f} s under a hang, at most {most_s:g} s are expected")
         return met
 
     def _reached(self, case: Case) -> int:
@@ -337,9 +354,7 @@ def run(plan: Plan) -> Outcome:
             runner.case(CASES[seed % len(CASES)])
             memory.look()
 
-        outcome = strike_each(plan, strike, counts, seeds)
-    sys.stderr.write(f"longest under a hang, in deadlines: {runner.slowest}\n")
-    return outcome
+        return strike_each(plan, strike, counts, seeds)
 
 
 class _Memory:
