@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Final
 
-from tests.torture import kills, ledgers, power, stops, write_replay
+from tests.torture import kills, ledgers, power, stops, syscalls, write_replay
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip
 
 CAMPAIGNS: Final[tuple[Campaign, ...]] = (
@@ -15,6 +15,7 @@ CAMPAIGNS: Final[tuple[Campaign, ...]] = (
     kills.CAMPAIGN,
     ledgers.CAMPAIGN,
     stops.CAMPAIGN,
+    syscalls.CAMPAIGN,
 )
 
 

@@ -175,6 +175,10 @@ async def _remirror(act: Act) -> None:
     await act.store.remirror()
 
 
+async def _scrub(act: Act) -> None:
+    await act.store.scrub()
+
+
 async def _look(act: Act) -> None:
     await act.store.check_datasets()
 
@@ -250,6 +254,15 @@ OPERATIONS: Final = (
     Operation("unpin", _unpin),
     Operation("heal-onto", _remirror, deadlines=3, prepare=_lose(KEPT_BLOCKS, hurt=True)),
     Operation("heal-from", _remirror, deadlines=3, prepare=_lose(KEPT_BLOCKS, hurt=False)),
+    Operation("scrub", _scrub, deadlines=2, prepare=_rot(KEPT, hurt=True), rotten=((KEPT, True),)),
+    Operation(
+        "heal-rotten",
+        _remirror,
+        deadlines=3,
+        prepare=_rot(KEPT_BLOCKS, hurt=True),
+        ready=_scrub,
+        rotten=((KEPT_BLOCKS, True),),
+    ),
     Operation("get-small", _get(KEPT), deadlines=2),
     Operation("get-blocks", _get(KEPT_BLOCKS), deadlines=2),
     Operation("watch", _look, deadlines=2),
