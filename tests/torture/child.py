@@ -51,6 +51,8 @@ class Child:
         status = 1
         try:
             os.close(reading)
+            # Its log would stand in between what the parent says.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             gc.freeze()  # what is the parent's is not looked at, so its pages stay shared
             _run(body, writing)
             status = 0

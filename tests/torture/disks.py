@@ -42,6 +42,10 @@ _UNMOUNT_WAIT_S: Final = 20.0
 _COPY_BYTES: Final = 8 * MIB
 
 
+class NotMountable(OSError):
+    """What is on a disk is no filesystem any more, for its own driver."""
+
+
 @dataclass
 class LoopDisk:
     """One filesystem on a loop device.
@@ -60,11 +64,14 @@ class LoopDisk:
         """Mount it; replays the journal.
 
         Raises:
-            OSError: the filesystem is not mountable.
+            NotMountable: the filesystem says no.
         """
         options = _OPTIONS.get(self.kind, "").encode()
         names = (self.device, str(self.mount_point), self.kind)
-        _check(_libc.mount(*(name.encode() for name in names), 0, options), self.device)
+        try:
+            _check(_libc.mount(*(name.encode() for name in names), 0, options), self.device)
+        except OSError as error:
+            raise NotMountable(*error.args) from error
 
     def unmount(self) -> None:
         """Unmount it; waits for the last descriptors of processes that were just killed."""

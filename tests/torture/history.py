@@ -67,6 +67,7 @@ class History:
 
     Attributes:
         copies: by artifact, on how many datasets it was acknowledged to be.
+        rotten: by artifact, the dataset on which its copy was hurt by hand and may be bad.
         attempted: configs that were sent and whose fate is not known.
         attempted_pins: books of pins that may be there instead of the acknowledged one.
         generation: the highest that was ever sent; a client never uses one for two configs.
@@ -75,6 +76,7 @@ class History:
     accepted: Accepted = Accepted(0, None, None)
     attempted: list[Accepted] = field(default_factory=list)
     copies: dict[str, int] = field(default_factory=dict)
+    rotten: dict[str, int] = field(default_factory=dict)
     pins: Pins = field(default_factory=dict)
     attempted_pins: list[Pins] = field(default_factory=list)
     generation: int = 0
@@ -94,6 +96,9 @@ class History:
                 self._begun.pop(event["id"])  # what it did may be there or not
             case "copied":
                 self._copied(event["key"], event["copies"])
+            case "rotten":
+                self.rotten[event["key"]] = event["dataset"]
+                self.copies[event["key"]] -= 1
             case "found":
                 self._found(event)
             case _:
@@ -166,10 +171,13 @@ class History:
         self.accepted = config
         self.attempted = [c for c in self.attempted if c.position > config.position]
         self.copies = self.promised(config)
+        self.rotten = {key: where for key, where in self.rotten.items() if key in self.copies}
 
     def _copied(self, key: str, copies: int) -> None:
         # A look that found fewer says nothing about a copy on a dataset that is away.
-        self.copies[key] = max(copies, self.copies.get(key, 0))
+        if copies > self.copies.get(key, 0):
+            self.copies[key] = copies
+            self.rotten.pop(key, None)  # all of them were looked at, or written anew
 
 
 def _config_of(event: Event) -> Accepted:

@@ -31,8 +31,10 @@ def judge_dead(places: Places, history: History) -> None:
     Raises:
         AssertionError: naming the invariant, the dataset and what was found.
     """
-    for dataset in places.datasets:
-        assert ondisk.wrong_bytes(dataset) == [], f"B1 {dataset}"
+    for index, dataset in enumerate(places.datasets):
+        hurt = {name_of(key) for key, where in history.rotten.items() if where == index}
+        wrong = set(ondisk.wrong_bytes(dataset)) - hurt
+        assert wrong == set(), f"B1 {dataset} {wrong}"
         assert ondisk.stored_bytes(dataset) <= QUOTA_BYTES, f"Q1 {dataset}"
     in_force = _in_force(places.datasets, history)
     _judge_copies(places.datasets, history.promised(in_force))
@@ -41,6 +43,7 @@ def judge_dead(places: Places, history: History) -> None:
 
 def judge_settled(places: Places, history: History) -> None:
     """Judge datasets that were healed, reconciled and closed in peace."""
+    assert history.rotten == {}, f"B5 not healed: {history.rotten}"
     judge_dead(places, history)
     wanted = {name_of(key) for key in history.wanted()}
     for dataset in places.datasets:

@@ -36,6 +36,7 @@ from tests.torture.judge import QUOTA_BYTES, Places
 
 MOST_WANTED: Final = 8
 _LOOKS: Final = 4
+_ROT: Final = 0.08
 PIN_NAMES: Final = ("one", "two")
 # An answer that says for sure that nothing was changed.
 _REFUSED: Final = (ArtifactInUse, ConfigGeneration, NotInConfig)
@@ -214,6 +215,7 @@ class _Life:
         """Heal and delete what is due; then everything is where it has to be, and goes on."""
         await self.config()
         await self.put(self.fresh())
+        await self.scrub()
         await self.heal()
         await self.reconcile()
         status = self.store.status()
@@ -224,6 +226,8 @@ class _Life:
             found = counts.get(name_of(key), 0)
             assert found == len(self.places.datasets), f"B5 {key} {found} {status}"
             await self.read(key)
+        for key in sorted(self.history.rotten):  # what hurt it may have been lost in a cut
+            await self.put(key)
         for dataset, path in zip(status.datasets, self.places.datasets, strict=True):
             on_disk = await asyncio.to_thread(ondisk.stored_bytes, path)
             assert (dataset.used_bytes, dataset.reserved_bytes) == (on_disk, 0), f"Q1 {path}"
@@ -234,12 +238,14 @@ class _Life:
         """One operation, or up to three at once; at most one of them changes config or pins."""
         changes: list[Step] = [self.config, self.config, self.pin, self.unpin]
         others: list[Step] = [self.put_any, self.put_any, self.put_any, self.heal, self.reconcile]
-        others += [self.read_any, self.check]
+        others += [self.read_any, self.check, self.scrub]
         if self.rng.random() < 0.02:
             changes = [self.reset]
         if self.history.accepted.keys is None:
             await self.attempt(self.config, alone=True)
             return
+        if self.rng.random() < _ROT:
+            await self.rot()
         chosen = [self.rng.choice([*changes, *others, *others])]
         if self.rng.random() < 0.3:
             chosen += self.rng.choices(others, k=self.rng.randint(1, 2))
@@ -301,8 +307,9 @@ class _Life:
 
     async def put_any(self) -> None:
         wanted = sorted(self.history.wanted())
-        missing = [key for key in wanted if key not in self.history.copies]
-        await self.put(self.rng.choice(missing or wanted))
+        due = [key for key in wanted if key not in self.history.copies]
+        due += sorted(self.history.rotten)
+        await self.put(self.rng.choice(due or wanted))
 
     async def put(self, key: str) -> None:
         """Store an artifact, of a known or, like some copies, of an unknown length."""
@@ -335,6 +342,9 @@ class _Life:
     async def heal(self) -> None:
         await self.telling({"op": "heal"}, self.without_result(self.store.remirror()))
 
+    async def scrub(self) -> None:
+        await self.telling({"op": "scrub"}, self.without_result(self.store.scrub()))
+
     async def reconcile(self) -> None:
         await self.telling({"op": "reconcile"}, self.without_result(self.store.reconcile()))
 
@@ -344,8 +354,22 @@ class _Life:
     async def check(self) -> None:
         await self.store.check_datasets()
 
+    async def rot(self) -> None:
+        """Change a byte of one of two copies behind the store's back."""
+        whole = [key for key, count in sorted(self.history.copies.items()) if count == 2]
+        if whole:
+            key, dataset = self.rng.choice(whole), self.rng.randrange(2)
+            self.tell({"what": "rotten", "key": key, "dataset": dataset})
+            path = self.places.datasets[dataset] / name_of(key)
+            try:
+                await asyncio.to_thread(_flip, path, self.rng)
+            except OSError:
+                if self.script.calm:
+                    raise
+
     async def read_any(self) -> None:
-        there = sorted(self.history.promised(self.history.accepted))
+        # What was hurt is checked where bytes leave the depot, not here.
+        there = sorted(self.history.copies.keys() - self.history.rotten.keys())
         if there:
             await self.read(self.rng.choice(there))
 
@@ -362,6 +386,14 @@ class _Life:
     def new_key(self) -> str:
         self.history.serial += 1
         return f"{self.script.seed}/{self.history.serial}"
+
+
+def _flip(path: Path, rng: random.Random) -> None:
+    with path.open("r+b") as file:
+        file.seek(rng.randrange(path.stat().st_size))
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
 
 
 def hash_of(key: str) -> ArtifactHash:
