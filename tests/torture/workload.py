@@ -157,6 +157,8 @@ class _Life:
 
     async def judge_opened(self) -> None:
         """What is in force was acknowledged, or was about to be; nothing is left half done."""
+        # One that failed in the last life is looked through before it counts again.
+        await self.store.check_datasets()
         status = self.store.status()
         usable = all(dataset.state == "healthy" for dataset in status.datasets)
         if not usable or status.ledger not in ("clear", "empty"):
