@@ -37,14 +37,14 @@ from tests.torture.syscall_operations import OPERATIONS, Act, Operation
 STUCK_S: Final = 60.0
 """An operation that takes so long hangs: the fault is lifted, and the run failed."""
 QUARANTINE: Final = ".sled-depot/quarantine"
-HANG_TIMEOUT_S: Final = 0.4
+HANG_TIMEOUT_S: Final = 1.0
 TIMEOUT_S: Final = 30.0
 DELAY_S: Final = 0.1
 HEALED_WITHIN: Final = 6
 """How often the datasets are looked at until all of them have to be healthy again."""
 TRIES: Final = 3
 MOST_CALLS: Final = 500
-MOST_SLOW_FAULTS: Final = 10
+MOST_SLOW_FAULTS: Final = 6
 """Delays and hangs take their time: beyond so many calls of a kind, they strike every other one."""
 WARM_AFTER: Final = 20
 RSS_TOLERANCE_BYTES: Final = 48 << 20
