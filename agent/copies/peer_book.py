@@ -68,8 +68,12 @@ class PeerBook:
         """Keep what is learnt in the state directory, until cancelled."""
         while True:
             await self._changed.wait()
-            self._changed.clear()
-            await asyncio.to_thread(_write, self._state_dir, self._learnt)
+            await self.save()
+
+    async def save(self) -> None:
+        """Write what is known now."""
+        self._changed.clear()
+        await asyncio.to_thread(_write, self._state_dir, self._learnt)
 
 
 class Copies(Protocol):
