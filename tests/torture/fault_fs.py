@@ -2,8 +2,8 @@
 
 Run as a program with the directory and the mount point, by `tests.torture.fault_mount`. Commands
 come as lines of JSON on stdin, each answered by one on stdout: a fault (see `Fault`) arms it and
-starts counting, `null` lifts it and says what was met. At the end of stdin it unmounts itself, so
-that nothing stays mounted whatever becomes of its owner.
+starts counting, `null` lifts it and says what was met, `"met"` says so in between. At the end of
+stdin it unmounts itself, so that nothing stays mounted whatever becomes of its owner.
 
 The kernel keeps back neither attributes nor pages, so that each system call on the mount is seen
 here as what it is. It does know the names that it has met, as it does on any local filesystem, so
@@ -103,8 +103,12 @@ class Armed:
     def lift(self) -> dict[str, object]:
         """Let go of what hangs; what was met so far."""
         self._lifted.set()
+        return self.met()
+
+    def met(self) -> dict[str, object]:
+        """What was met so far."""
         with self._lock:
-            return {"struck": self.struck, "calls": dict(self.calls)}
+            return {"struck": list(self.struck), "calls": dict(self.calls)}
 
     def _strikes(self, call: str, path: str) -> bool:
         fault = self.fault
@@ -136,6 +140,10 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         """Replace the fault; what the one before it met."""
         before, self._armed = self._armed, None if fault is None else Armed(fault)
         return {} if before is None else before.lift()
+
+    def met(self) -> dict[str, object]:
+        """What the fault that is armed has met so far."""
+        return {} if self._armed is None else self._armed.met()
 
     def _at(self, path: str) -> str:
         return self._backing + path
@@ -267,7 +275,10 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
 def _obey(filesystem: FaultFs, mount_point: Path) -> None:
     for line in sys.stdin:
         fields = json.loads(line)
-        answer = filesystem.arm(None if fields is None else Fault(**fields))
+        if fields == "met":
+            answer = filesystem.met()
+        else:
+            answer = filesystem.arm(None if fields is None else Fault(**fields))
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     filesystem.arm(None)

@@ -67,8 +67,11 @@ class FaultMount:
 
     def lift(self) -> Met:
         """Let everything work again, also what hangs now."""
-        answer = self._say("null")
-        return Met(tuple(answer.get("struck", ())), answer.get("calls", {}))
+        return _met(self._say("null"))
+
+    def met(self) -> Met:
+        """What the fault has met so far."""
+        return _met(self._say('"met"'))
 
     def _say(self, line: str) -> dict[str, Any]:
         assert self._server.stdin is not None
@@ -78,6 +81,10 @@ class FaultMount:
             self._server.stdin.flush()
             answer: dict[str, Any] = json.loads(self._server.stdout.readline())
         return answer
+
+
+def _met(answer: dict[str, Any]) -> Met:
+    return Met(tuple(answer.get("struck", ())), answer.get("calls", {}))
 
 
 @contextmanager
