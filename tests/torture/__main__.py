@@ -7,6 +7,7 @@ replays it.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import secrets
 import signal
@@ -16,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
 from rich.console import Console
 
 from tests.torture import report
-from tests.torture.campaign import SEED_BITS, Campaign, Outcome, Plan, merged
+from tests.torture.campaign import ENOUGH_VIOLATIONS, SEED_BITS, Campaign, Outcome, Plan, merged
 from tests.torture.registry import CAMPAIGNS, by_name, run_plan
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -30,6 +32,8 @@ WIDTH: Final = 200
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; the exit status."""
     options = _parser().parse_args(arguments)
+    # What the store says of what is done to it is not what a person wants to read here.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # An exception unmounts what is mounted, and ends the processes that share the runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     output = Console()
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of the first run; by default a new one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most, for each")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs")
+    parser.add_argument("--first", action="store_true", help="end with the first violation")
     parser.add_argument("--write-docs", action="store_true", help=f"the table in {DOCUMENT.name}")
     parser.add_argument("--json", action="store_true", help="instead of the table")
     parser.add_argument("--list", action="store_true", help="the campaigns, and run none")
@@ -72,7 +77,9 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
     ends_at_s = time.monotonic() + options.seconds
     sys.stderr.write(f"{campaign.name}: {runs:,} runs, seed {seed}\n")
     jobs = max(1, min(options.jobs, runs))
-    plans = [Plan(campaign.name, seed, runs, ends_at_s, (turn, jobs)) for turn in range(jobs)]
+    enough = 1 if options.first else ENOUGH_VIOLATIONS
+    shares = [(turn, jobs) for turn in range(jobs)]
+    plans = [Plan(campaign.name, seed, runs, ends_at_s, share, enough) for share in shares]
     if jobs == 1:
         return run_plan(plans[0])
     # Spawned, so that each has no other thread and may fork.

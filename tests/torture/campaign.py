@@ -13,14 +13,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 SEED_BITS: Final = 40
-# A campaign that fails in every run needs no more of them to say so.
-_ENOUGH_VIOLATIONS: Final = 20
+ENOUGH_VIOLATIONS: Final = 20
+"""A campaign that fails in every run needs no more of them to say so."""
 _TOLD_EVERY: Final = 100
 
 
@@ -52,6 +52,7 @@ class Outcome:
     Attributes:
         skipped: why it was not run at all.
         counts: what else is worth knowing, such as how often the power was cut in which operation.
+        noticed: by planted bug, the campaign that noticed it.
     """
 
     campaign: str
@@ -61,6 +62,7 @@ class Outcome:
     seconds: float = 0.0
     skipped: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    noticed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Plan:
     Attributes:
         ends_at_s: `time.monotonic()` after which no further run is begun.
         share: this process's turn and the number of turns, when several share the runs.
+        enough: violations after which no further run is begun.
     """
 
     campaign: str
@@ -77,12 +80,11 @@ class Plan:
     runs: int
     ends_at_s: float = float("inf")
     share: tuple[int, int] = (0, 1)
+    enough: int = ENOUGH_VIOLATIONS
 
     def seeds(self) -> Iterator[int]:
-        """The seed of each run, until the time is over."""
+        """The seed of each run."""
         for index in range(self.share[0], self.runs, self.share[1]):
-            if time.monotonic() >= self.ends_at_s:
-                return
             yield derived_seed(self.seed, index)
 
 
@@ -93,7 +95,7 @@ class Campaign:
     Attributes:
         about: one line for people.
         runs: how many make a whole campaign.
-        slice_runs: how many belong to `make test`: a few seconds.
+        slice_runs: how many belong to `make test`: a few seconds. 0: its tests are its own.
         run: does them; raises `Skip` where it cannot. Called in a process without other threads,
             so it may fork.
         alone: no other campaign of `make test` runs beside it (loop devices, FUSE).
@@ -121,6 +123,8 @@ def strike_each(
     runs = 0
     begun_s = time.monotonic()
     for seed in plan.seeds() if seeds is None else seeds:
+        if time.monotonic() >= plan.ends_at_s:
+            break
         if runs and runs % _TOLD_EVERY == 0:
             passed_s = time.monotonic() - begun_s
             sys.stderr.write(f"{plan.campaign}: {runs:,} runs in {passed_s:.0f} s\n")
@@ -132,7 +136,7 @@ def strike_each(
         except Exception as error:
             violations.append(_violation(plan.campaign, seed, error))
             sys.stderr.write(f"{plan.campaign}: {violations[-1]}\n")
-        if len(violations) >= _ENOUGH_VIOLATIONS:
+        if len(violations) >= plan.enough:
             break
     seconds = time.monotonic() - begun_s
     return Outcome(plan.campaign, plan.seed, runs, tuple(violations), seconds, counts=counts)
@@ -149,6 +153,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         max(outcome.seconds for outcome in outcomes),
         first.skipped,
         sum((outcome.counts for outcome in outcomes), Counter()),
+        {bug: by for outcome in outcomes for bug, by in outcome.noticed.items()},
     )
 
 

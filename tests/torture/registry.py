@@ -6,16 +6,29 @@ import signal
 import sys
 from typing import Final
 
-from tests.torture import kills, ledgers, power, stops, syscalls, write_replay
+from tests.torture import (
+    kills,
+    ledgers,
+    model,
+    power,
+    rot,
+    sensitivity,
+    stops,
+    syscalls,
+    write_replay,
+)
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip
 
 CAMPAIGNS: Final[tuple[Campaign, ...]] = (
     power.CAMPAIGN,
     write_replay.CAMPAIGN,
-    kills.CAMPAIGN,
-    ledgers.CAMPAIGN,
-    stops.CAMPAIGN,
     syscalls.CAMPAIGN,
+    kills.CAMPAIGN,
+    stops.CAMPAIGN,
+    rot.CAMPAIGN,
+    ledgers.CAMPAIGN,
+    model.CAMPAIGN,
+    sensitivity.CAMPAIGN,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,11 @@ from rich.table import Table
 from tests.torture.campaign import Outcome
 
 HEADINGS: Final = ("test", "runs", "violations", "seconds", "seed", "of these")
+BUG_HEADINGS: Final = ("planted bug", "noticed by")
 BEGIN: Final = "<!-- written by `make torture`: begin -->"
 END: Final = "<!-- written by `make torture`: end -->"
+BUGS_BEGIN: Final = "<!-- planted bugs: begin -->"
+BUGS_END: Final = "<!-- planted bugs: end -->"
 
 
 def print_table(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -35,14 +38,31 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
 
 
 def write_into(document: Path, outcomes: Sequence[Outcome], order: Sequence[str]) -> None:
-    """Replace the rows of what was run, between the two marks; other campaigns keep theirs."""
-    before, rest = document.read_text().split(BEGIN)
-    table, after = rest.split(END)
-    rows = _rows(table) | {o.campaign: _row(_cells(o)) for o in outcomes if o.skipped is None}
-    lines = [_row(HEADINGS), "|---" * len(HEADINGS) + "|"]
-    lines += [rows[name] for name in order if name in rows]
+    """Replace the rows of what was run, between the marks; other campaigns keep theirs."""
+    done = [outcome for outcome in outcomes if outcome.skipped is None]
+    text = document.read_text()
+    text = _with_rows(text, (BEGIN, END), HEADINGS, {o.campaign: _cells(o) for o in done}, order)
+    noticed = {bug: (bug, by) for outcome in done for bug, by in outcome.noticed.items()}
+    text = _with_rows(text, (BUGS_BEGIN, BUGS_END), BUG_HEADINGS, noticed, ())
+    document.write_text(text)
+
+
+def _with_rows(
+    text: str,
+    marks: tuple[str, str],
+    headings: Sequence[str],
+    cells: Mapping[str, Sequence[str]],
+    order: Sequence[str],
+) -> str:
+    before, rest = text.split(marks[0])
+    table, after = rest.split(marks[1])
+    rows = _rows(table) | {name: _row(each) for name, each in cells.items()}
+    for heading in (headings[0], "---"):
+        rows.pop(heading, None)
+    lines = [_row(headings), "|---" * len(headings) + "|"]
+    lines += [rows[name] for name in order or rows if name in rows]
     found = "\n".join(lines)
-    document.write_text(f"{before}{BEGIN}\n\n{found}\n\n{END}{after}")
+    return f"{before}{marks[0]}\n\n{found}\n\n{marks[1]}{after}"
 
 
 def _rows(table: str) -> dict[str, str]:

@@ -25,7 +25,16 @@ def test_processes_share_the_runs_of_a_campaign() -> None:
 
 
 def test_no_run_begins_when_the_time_is_over() -> None:
-    assert list(Plan("any", 7, 5, ends_at_s=0.0).seeds()) == []
+    plan = Plan("any", 7, 5, ends_at_s=0.0)
+
+    assert strike_each(plan, lambda _: None, Counter()).runs == 0
+
+
+def test_no_run_begins_after_enough_violations() -> None:
+    def strike(_seed: int) -> None:
+        raise AssertionError("B1 broken")
+
+    assert strike_each(Plan("any", 7, 5, enough=2), strike, Counter()).runs == 2
 
 
 def test_whatever_a_run_raises_is_a_violation_with_the_command_that_replays_it() -> None:
@@ -74,14 +83,27 @@ def test_outcomes_are_told_as_json() -> None:
 
 def test_the_table_in_the_document_keeps_the_rows_of_what_was_not_run(tmp_path: Path) -> None:
     document = tmp_path / "reliability.md"
-    document.write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+    bugs = f"{report.BUGS_BEGIN}\n{report.BUGS_END}"
+    document.write_text(f"before\n{report.BEGIN}\n{report.END}\nbetween\n{bugs}\nafter\n")
     order = ["one", "two"]
 
     report.write_into(document, [Outcome("two", 1, runs=20)], order)
     report.write_into(document, [Outcome("one", 2, runs=10), Outcome("two", 3, runs=21)], order)
     report.write_into(document, [Outcome("one", 4, skipped="no loop devices")], order)
 
-    rows = [line.split("|")[1:3] for line in document.read_text().splitlines() if "|" in line][2:]
+    table = document.read_text().split("between")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if "|" in line][2:]
     assert rows == [[" one ", " 10 "], [" two ", " 21 "]]
     assert document.read_text().startswith("before\n")
     assert document.read_text().endswith("after\n")
+
+
+def test_the_document_says_which_campaign_noticed_which_planted_bug(tmp_path: Path) -> None:
+    document = tmp_path / "reliability.md"
+    marks = (report.BEGIN, report.END, report.BUGS_BEGIN, report.BUGS_END)
+    document.write_text("\n".join(marks))
+
+    report.write_into(document, [Outcome("any", 1, noticed={"no sync": "power-cut"})], ["any"])
+    report.write_into(document, [Outcome("any", 1, noticed={"no fence": "model"})], ["any"])
+
+    assert "| no sync | power-cut |\n| no fence | model |" in document.read_text()

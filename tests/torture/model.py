@@ -1,0 +1,77 @@
+"""The model of the store, for many more steps than a test has time for.
+
+`tests.model` compares a store on two real datasets with a model after every step; its steps include
+faults of every kind, restarts, datasets that go and come, damaged copies and ledgers. Each run is a
+batch of examples drawn from its seed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from functools import partial
+from typing import Final
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import invariant, run_state_machine_as_test
+
+from tests.model.test_store_machine import StoreMachine
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
+from tests.torture.child import Child, Tell
+
+EXAMPLES: Final = 10
+STEPS: Final = 50
+TIMEOUT_S: Final = 900.0
+"""A batch that takes longer hangs; one that fails is made smaller meanwhile."""
+
+
+def _run(plan: Plan) -> Outcome:
+    counts: Counter[str] = Counter()
+    return strike_each(plan, lambda number: _strike(number, counts), counts)
+
+
+def _strike(number: int, counts: Counter[str]) -> None:
+    # In a child: an example leaves threads behind that end a moment later.
+    child = Child.fork(partial(_batch, number))
+    try:
+        for event in child.told(TIMEOUT_S):
+            counts["steps"] += event["steps"]
+        status = child.wait()
+        assert status == 0, f"the process ended with {status}"
+    finally:
+        child.reap()
+
+
+def _batch(number: int, tell: Tell) -> None:
+    steps = 0
+
+    class Counting(StoreMachine):
+        @invariant()
+        def count(self) -> None:
+            nonlocal steps
+            steps += 1
+
+    profile = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    try:
+        run_state_machine_as_test(seed(number)(Counting), settings=profile)
+    except Exception as error:
+        said = "".join(traceback.format_exception(error))
+        raise AssertionError(said) from error
+    tell({"what": "steps", "steps": steps})
+
+
+CAMPAIGN: Final = Campaign(
+    "model",
+    f"the store against its model, {EXAMPLES} times {STEPS} steps with faults in each run",
+    runs=220,
+    slice_runs=1,
+    run=_run,
+)

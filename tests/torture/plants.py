@@ -1,0 +1,307 @@
+"""Bugs to be planted, one at a time, in a copy of the code: a campaign has to notice each of them.
+
+A plant replaces a piece of text that stands in its file exactly once, so that one whose text was
+rewritten is noticed and not silently skipped. `by` names the campaigns to ask, the likeliest first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """One bug.
+
+    Attributes:
+        bug: what is wrong then, for people.
+        file: relative to the checkout.
+        by: campaigns that have to catch it, the likeliest first.
+    """
+
+    bug: str
+    file: str
+    old: str
+    new: str
+    by: tuple[str, ...]
+
+    def apply(self, root: Path) -> None:
+        """Plant it in a copy of the checkout.
+
+        Raises:
+            ValueError: its text is not there exactly once.
+        """
+        path = root / self.file
+        before = path.read_text()
+        if before.count(self.old) != 1:
+            found = before.count(self.old)
+            raise ValueError(f"{self.bug}: expected its text once in {self.file}, found {found}")
+        path.write_text(before.replace(self.old, self.new))
+
+
+# How a crash is noticed depends on what is lost with it: the power, or only the process.
+_POWER: Final = ("power-cut", "write-replay")
+_CRASH: Final = ("kill", "power-cut")
+_MODEL: Final = ("model", "kill")
+_FAULTS: Final = ("syscalls", "model")
+
+PLANTS: Final = (
+    Plant(
+        "an artifact's file is not synced",
+        "depot/dataset.py",
+        "            small_files.sync_file(fd, self.disk)\n",
+        "            pass\n",
+        _POWER,
+    ),
+    Plant(
+        "the directory is not synced after an artifact got its name",
+        "depot/dataset.py",
+        "                small_files.sync_names(self._root, self.disk)\n",
+        "",
+        _POWER,
+    ),
+    Plant(
+        "a document (ledger, pins, marker) is not synced",
+        "depot/small_files.py",
+        "            sync_file(fd, disk)\n",
+        "",
+        _POWER,
+    ),
+    Plant(
+        "the directory is not synced after a document was replaced",
+        "depot/small_files.py",
+        '    sync_directory(root_fd, os.path.dirname(name) or ".", disk)\n\n\ndef write_all',
+        "\n\ndef write_all",
+        _POWER,
+    ),
+    Plant(
+        "documents are written in place",
+        "depot/small_files.py",
+        '    staged = f"{STAGING}/{secrets.token_hex(16)}"\n'
+        "    fd = disk.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644,",
+        "    staged = name\n"
+        "    fd = disk.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644,",
+        ("kill", *_POWER),
+    ),
+    Plant(
+        "a short write is taken for a whole one",
+        "depot/small_files.py",
+        "        content = content[disk.write(fd, content) :]\n",
+        "        disk.write(fd, content)\n        return\n",
+        _FAULTS,
+    ),
+    Plant(
+        "a short write of an artifact is taken for a whole one",
+        "depot/ingest.py",
+        "            content = content[self._write_some(content) :]\n",
+        "            self._write_some(content)\n            return\n",
+        _FAULTS,
+    ),
+    Plant(
+        "a failed sync is tried again, and believed",
+        "depot/small_files.py",
+        "    try:\n        disk.fsync(fd)\n    except OSError as error:\n",
+        "    try:\n        try:\n            disk.fsync(fd)\n        except OSError:\n"
+        "            disk.fsync(fd)\n    except OSError as error:\n",
+        _FAULTS,
+    ),
+    Plant(
+        "a put that reached one dataset says that it reached both",
+        "depot/put.py",
+        "        copies = len(self._good) + len(landed)\n",
+        "        copies = len(self._healthy)\n",
+        ("syscalls", "model", "power-cut"),
+    ),
+    Plant(
+        "the hash of what arrived is not compared",
+        "depot/put.py",
+        "        if ingested.digest != self._artifact:\n",
+        "        if False:\n",
+        _MODEL,
+    ),
+    Plant(
+        "the length of what arrived is not compared, nor its hash",
+        "depot/put.py",
+        "            raise LengthMismatch(self._length_bytes or 0, ingested.size_bytes)\n"
+        "        if ingested.digest != self._artifact:\n",
+        "            return\n        if ingested.digest != self._artifact:\n",
+        _MODEL,
+    ),
+    Plant(
+        "the fence is not asked again when a put lands",
+        "depot/put.py",
+        "        fencing.check_commit(self._desk",
+        "        lambda: fencing.check_commit(self._desk",
+        _MODEL,
+    ),
+    Plant(
+        "a put that is refused at its commit stays under its name",
+        "depot/put.py",
+        "                await self._take_back(landed, copy)\n",
+        "",
+        _MODEL,
+    ),
+    Plant(
+        "space is not reserved: what was promised to others is not counted",
+        "depot/quota.py",
+        "        return max(0, self.limit_bytes - self._used_bytes - self._reserved_bytes)\n",
+        "        return max(0, self.limit_bytes - self._used_bytes)\n",
+        _MODEL,
+    ),
+    Plant(
+        "a reservation is not given back",
+        "depot/quota.py",
+        "        self._quota._move_reserved(-size_bytes)\n",
+        "",
+        _MODEL,
+    ),
+    Plant(
+        "a config of a lower generation is accepted",
+        "depot/fencing.py",
+        "    if int(proposed.generation) <= floor.generation:\n",
+        "    if int(proposed.generation) == floor.generation:\n",
+        ("ledger", "model"),
+    ),
+    Plant(
+        "the same generation is accepted with other contents",
+        "depot/fencing.py",
+        "    if int(proposed.generation) <= floor.generation:\n",
+        "    if int(proposed.generation) < floor.generation:\n",
+        ("ledger", "model"),
+    ),
+    Plant(
+        "a config that drops a pinned artifact is accepted",
+        "depot/fencing.py",
+        "    if dropped:\n        raise ArtifactInUse(dropped)\n",
+        "",
+        _MODEL,
+    ),
+    Plant(
+        "pinned artifacts are deleted",
+        "depot/fencing.py",
+        " or artifact in pinned or artifact in in_flight)\n",
+        " or artifact in in_flight)\n",
+        _MODEL,
+    ),
+    Plant(
+        "the reconciler does not look again before it deletes",
+        "depot/reconcile.py",
+        "                if self._deletable((artifact,)):\n",
+        "                if True:\n",
+        _MODEL,
+    ),
+    Plant(
+        "no grace before a mass deletion",
+        "depot/fencing.py",
+        "    starts = now_s + grace_s if 2 * len(dropped) > len(held) else 0.0\n",
+        "    starts = 0.0\n",
+        _MODEL,
+    ),
+    Plant(
+        "the oldest ledger wins",
+        "depot/ledger.py",
+        "    newest = max(readings.ledgers,",
+        "    newest = min(readings.ledgers,",
+        ("ledger", "power-cut"),
+    ),
+    Plant(
+        "the witness is not believed",
+        "depot/ledger.py",
+        "    if witness is not None and witness.position > newest.rank.position:\n",
+        "    if False:\n",
+        ("ledger",),
+    ),
+    Plant(
+        "the witness is not written",
+        "depot/state_dir.py",
+        "        write_document(self._root, WITNESS_NAME, encode_witness(rank, sled_id))\n",
+        "",
+        ("ledger", "model"),
+    ),
+    Plant(
+        "ledgers that disagree are not noticed",
+        "depot/ledger.py",
+        "    if len(rivals) > 1:\n",
+        "    if False:\n",
+        ("ledger", "model"),
+    ),
+    Plant(
+        "another sled's ledger is believed",
+        "depot/ledger.py",
+        "    if None not in (whose, sled_id) and whose != sled_id:\n",
+        "    if False:\n",
+        ("ledger",),
+    ),
+    Plant(
+        "the checksum of a document is not compared",
+        "depot/document.py",
+        '    intact = fields.pop("checksum", None) == _checksum(fields)\n',
+        '    intact = fields.pop("checksum", None) is not None\n',
+        ("ledger", "model"),
+    ),
+    Plant(
+        "an unreadable ledger is an absent one",
+        "depot/ledger.py",
+        "        standing = Standing.UNKNOWN if readings.unseen else Standing.EMPTY\n",
+        "        standing = Standing.EMPTY\n",
+        ("ledger", "model"),
+    ),
+    Plant(
+        "a reset does not raise the epoch",
+        "depot/ledger_keeper.py",
+        "            await self._accept(Ledger(floor.epoch + 1, None))\n",
+        "            await self._accept(Ledger(floor.epoch, None))\n",
+        _MODEL,
+    ),
+    Plant(
+        "a dataset that returns is not brought up to date",
+        "depot/ledger_keeper.py",
+        "self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger), joining)\n",
+        "self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger), ())\n",
+        _MODEL,
+    ),
+    Plant(
+        "what dead writers staged is not removed",
+        "depot/dataset.py",
+        "                        self.disk.unlink(name, dir_fd=staging)\n",
+        "                        pass\n",
+        _CRASH,
+    ),
+    Plant(
+        "what was set aside for deletion gets no name again after a crash",
+        "depot/dataset.py",
+        "        for name in names:\n            self.bring_back(",
+        "        for name in names[:0]:\n            self.bring_back(",
+        _CRASH,
+    ),
+    Plant(
+        "the path is not looked at before a write",
+        "depot/dataset.py",
+        "        if not there:\n",
+        "        if False:\n",
+        _MODEL,
+    ),
+    Plant(
+        "a copy is called good by its size",
+        "depot/verify.py",
+        "                return Verdict.GOOD if step.digest == artifact.digest else Verdict.BAD\n",
+        "                return Verdict.GOOD\n",
+        ("rot", "model"),
+    ),
+    Plant(
+        "a block that does not match leaves",
+        "depot/verified_read.py",
+        "        if not self._digests.matches(start, block):\n",
+        "        if False:\n",
+        ("rot", "model"),
+    ),
+    Plant(
+        "block digests are believed whatever their checksum",
+        "depot/block_digests.py",
+        "hashlib.sha256(body).digest() != checksum:\n",
+        "False:\n",
+        ("rot",),
+    ),
+)
