@@ -182,16 +182,16 @@ def _feed(update: Callable[[bytes], None], value: object) -> None:
     elif isinstance(value, (tuple, frozenset)):
         update(f"{kind.__qualname__} {len(value)}:".encode())
         _feed_all(update, value)
+    elif names := _frozen_fields(kind):
+        update(f"{kind.__qualname__}:".encode())
+        for name in names:
+            _feed(update, getattr(value, name))
     elif isinstance(value, Mapping):
         # A dict is let through because a frozen row may own one; that it stays so is checked here.
         update(f"mapping {len(value)}:".encode())
         for key, item in value.items():
             _feed(update, key)
             _feed(update, item)
-    elif names := _frozen_fields(kind):
-        update(f"{kind.__qualname__}:".encode())
-        for name in names:
-            _feed(update, getattr(value, name))
     else:
         raise TypeError(f"a row of the state may not hold a {kind.__qualname__}: {value!r:.200}")
 
@@ -226,8 +226,12 @@ def _caller() -> str:
     while frame is not None and len(places) < 2:
         code = frame.f_code
         if code.co_filename != __file__:
-            path = Path(code.co_filename)
-            shown = path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path
-            places.append(f"{shown}:{frame.f_lineno} in {code.co_qualname}")
+            places.append(f"{_shown(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}")
         frame = frame.f_back
     return ", called from ".join(places)
+
+
+@cache
+def _shown(filename: str) -> str:
+    path = Path(filename)
+    return str(path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path)
