@@ -283,8 +283,14 @@ class DatasetScrubber:
         if verdict is Verdict.UNKNOWN and not self._may_run():
             return False  # it is read again
         self._count(queued, verdict)
-        if verdict is Verdict.BAD:
-            _log.error("a copy is damaged", sha256=str(artifact), dataset=str(self.mirror.path))
+        if verdict in (Verdict.BAD, Verdict.GONE):
+            # A copy may be gone because it was just deleted; the healer knows what is wanted.
+            _log.warning(
+                "scrub found no good copy",
+                sha256=str(artifact),
+                dataset=str(self.mirror.path),
+                found="damaged" if verdict is Verdict.BAD else "gone",
+            )
             self._context.on_damage()
             await self._context.records.flush((self.mirror,))
         return True

@@ -49,7 +49,7 @@ class Step:
 
     Attributes:
         read_bytes: in this step.
-        block_digests: SHA-256 of each block that was read, one after the other.
+        block_digests: SHA-256 of each block that was read, one after the other, if wanted.
         digest: SHA-256 of the whole, once its end is reached.
     """
 
@@ -61,10 +61,11 @@ class Step:
 class Verification:
     """One open file on its way through the hash."""
 
-    def __init__(self, disk: Disk, fd: int, size_bytes: int) -> None:
+    def __init__(self, disk: Disk, fd: int, size_bytes: int, *, by_block: bool) -> None:
         self._disk = disk
         self._fd = fd
         self._size_bytes = size_bytes
+        self._by_block = by_block
         self._offset_bytes = 0
         self._digest = hashlib.sha256()
         # A mapping of its own is aligned as O_DIRECT wants it.
@@ -113,7 +114,7 @@ class Verification:
             block = self._next_block()
             self._digest.update(block)
             self._offset_bytes += len(block)
-            if block:
+            if block and self._by_block:
                 blocks += hashlib.sha256(block).digest()
             at_end = not block or self._offset_bytes >= self._size_bytes
             if time.monotonic() > until_s:
@@ -182,15 +183,16 @@ class Verifications:
             self.end(name)
 
 
-def begin(dataset: Dataset, artifact: ArtifactHash) -> Begun:
-    """Open an artifact for `step`.
+def begin(dataset: Dataset, artifact: ArtifactHash, by_block: bool = False) -> Begun:
+    """Open an artifact for `step`; with `by_block`, each block is hashed on its own as well.
 
     Raises:
         FileNotFoundError: there is none.
         OSError: it cannot be opened.
     """
     fd, size_bytes = dataset.open_artifact(artifact)
-    name = dataset.verifications.add(Verification(dataset.disk, fd, size_bytes))
+    verification = Verification(dataset.disk, fd, size_bytes, by_block=by_block)
+    name = dataset.verifications.add(verification)
     return Begun(name, size_bytes)
 
 

@@ -89,7 +89,9 @@ async def derive_digests(
         OSError, DatasetUnusable: it cannot be read.
     """
     blocks = bytearray()
-    async with aclosing(_steps(mirror, mirror.dataset, artifact, size_bytes)) as steps:
+    async with aclosing(
+        _steps(mirror, mirror.dataset, artifact, size_bytes, by_block=True)
+    ) as steps:
         async for step in steps:
             blocks += step.block_digests
             if step.digest == artifact.digest:
@@ -150,9 +152,14 @@ async def _read(
 
 
 async def _steps(
-    mirror: Mirror, dataset: Dataset, artifact: ArtifactHash, size_bytes: int
+    mirror: Mirror,
+    dataset: Dataset,
+    artifact: ArtifactHash,
+    size_bytes: int,
+    *,
+    by_block: bool = False,
 ) -> AsyncGenerator[Step]:
-    begun = await _begin(mirror, dataset, artifact)
+    begun = await _begin(mirror, dataset, artifact, by_block=by_block)
     try:
         if begun.size_bytes != size_bytes:
             return
@@ -167,8 +174,10 @@ async def _steps(
         mirror.begin(verification.end, dataset, begun.name)
 
 
-async def _begin(mirror: Mirror, dataset: Dataset, artifact: ArtifactHash) -> Begun:
-    beginning = mirror.begin(verification.begin, dataset, artifact)
+async def _begin(
+    mirror: Mirror, dataset: Dataset, artifact: ArtifactHash, *, by_block: bool
+) -> Begun:
+    beginning = mirror.begin(verification.begin, dataset, artifact, by_block)
     try:
         return await mirror.wait(beginning)
     except BaseException:

@@ -116,6 +116,15 @@ async def test_b5_a_rotten_copy_is_found_and_healed_within_one_pass(node: Node, 
         assert found.heal_s == found.last_heal_s
 
 
+async def test_b5_a_copy_that_is_gone_is_noticed_and_healed_too(node: Node) -> None:
+    await stored(node)
+    async with running(node) as (store, happened):
+        await off_loop(node.file(B, TWO).unlink)
+        await store.start_scrub()
+        await happened.wait_for("healed")
+        assert await node.read(B, TWO) == TWO
+
+
 async def test_a_pass_says_how_it_went(node: Node) -> None:
     async with node.open() as store:
         await put_all(store)
