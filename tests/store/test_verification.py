@@ -182,7 +182,7 @@ async def test_a_device_that_fails_as_a_whole_says_nothing_about_its_copies(node
             node.disk(B).fail(call, errno.EIO)
         assert (await put(store, ONE)).copies == 1
         assert states(store) == ["healthy", "suspect"]
-        assert copies(store) == {hash_of(ONE): 2}
+        assert [scrub.bad_found for scrub in store.scrub_status().datasets] == [0, 0]
         node.disk(B).heal()
         await store.check_datasets()
-        assert (await put(store, ONE)).copies == 2
+        assert copies(store) == {hash_of(ONE): 2}
