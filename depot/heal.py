@@ -22,12 +22,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from depot.artifact import ArtifactHash, Generation
 from depot.assemble import Assembler, Remains, find_digests, remains_of
 from depot.backoff import Backoff
 from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch
+from depot.foreground import Foreground
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Copy, good_in
 from depot.mirrors import MirrorSet
@@ -38,6 +39,9 @@ from depot.reader import Reader
 from depot.sources import FileSource
 from depot.state import StateStore, Table
 from depot.worker import describe_error
+
+COURTESY_S: Final = 2.0
+"""How long an artifact that is to be healed waits for the work that is in the foreground."""
 
 
 class Peers(Protocol):
@@ -101,11 +105,13 @@ class Healer:
         on_event: EventSink,
         *,
         state: StateStore,
+        foreground: Foreground,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.failures: Table[ArtifactHash, str] = state.table("heal failures")
         self.lost: Table[ArtifactHash, float] = state.table("lost artifacts")
         self._store = state
+        self._foreground = foreground
         self._mirrors = mirrors
         self._keeper = keeper
         self._desk = desk
@@ -207,11 +213,14 @@ class Healer:
     async def heal_here(self, *, only_due: bool = False) -> int:
         """Heal what the datasets themselves can heal; the number of artifacts healed.
 
-        With `only_due`, those that failed a short while ago are left out.
+        With `only_due`, those that failed a short while ago are left out, and each artifact lets
+        work that somebody waits for go first, but not for ever: a copy is missing.
         """
         await self._settle_all()
         healed = 0
         for artifact in self._begin_pass(self._pauses):
+            if only_due and self._foreground.busy:
+                await self._foreground.changed.wait(COURTESY_S)
             if self._may_try(artifact, self._pauses, only_due=only_due):
                 healed += await self._try(artifact, self._pauses, self._from_here)
         await self._quarantine.trim()

@@ -115,9 +115,13 @@ class Put:
         return await self._desk.quarantine.settle(mirror, self._artifact)
 
     async def make_room(self) -> None:
-        """Have the quarantine yield where the disk has no room for what is announced."""
+        """Have the quarantine yield where the disk has no room for what may come."""
+        unknown_bytes = self._desk.limits.max_artifact_size_bytes
         for mirror in self._lacking():
-            await self._desk.quarantine.make_room(mirror, self._length_bytes or 0)
+            size_bytes = self._length_bytes
+            if size_bytes is None:  # it may be small: what lies there yields only to a full disk
+                size_bytes = unknown_bytes if mirror.full else 0
+            await self._desk.quarantine.make_room(mirror, size_bytes)
 
     def reserve(self) -> None:
         """Reserve space on every healthy dataset without a good copy.

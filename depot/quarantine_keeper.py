@@ -12,7 +12,7 @@ The state store has what a scan of the directories found, and what was done sinc
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -56,6 +56,7 @@ class QuarantineKeeper:
     Args:
         limit_bytes: of each dataset's quarantine.
         commits: held for an artifact while its files get or lose their names.
+        on_set_aside: called after each: there is something to heal, and the bound to keep.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class QuarantineKeeper:
         *,
         limit_bytes: int,
         on_event: EventSink,
+        on_set_aside: Callable[[], None],
         state: StateStore,
     ) -> None:
         self.limit_bytes = limit_bytes
@@ -73,6 +75,7 @@ class QuarantineKeeper:
         self._keeper = keeper
         self._commits = commits
         self._emit = on_event
+        self._on_set_aside = on_set_aside
         self._store = state
         self._files: dict[int, Table[str, QuarantinedFile]] = {
             mirror.index: state.table(f"quarantine of dataset {mirror.index + 1}")
@@ -226,6 +229,7 @@ class QuarantineKeeper:
         assert file is not None, name
         with self._store.transaction() as change:
             change.put(self._files[mirror.index], name, file)
+        self._on_set_aside()
         self.tell("quarantined", mirror, file, {"error": error} if error else {})
 
     # Letting go

@@ -166,6 +166,7 @@ class ArtifactStore:
             commits,
             limit_bytes=options.quarantine_bytes,
             on_event=on_event,
+            on_set_aside=self._heal_wanted.set,
             state=self.state,
         )
         self._quarantine_desk = QuarantineDesk(self._mirrors, self._quarantine, commits)
@@ -192,6 +193,7 @@ class ArtifactStore:
             self._quarantine,
             on_event,
             state=self.state,
+            foreground=self._foreground,
         )
         self._scrubber = self._make_scrubber()
         self._watch = Watch(
