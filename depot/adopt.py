@@ -44,7 +44,7 @@ def check_mounted(path: Path, *, expects_mount: bool) -> None:
     """Raise DatasetUnusable when a disk is to be mounted at `path` and none is."""
     if expects_mount and not path.is_mount():
         raise DatasetUnusable(
-            f"nothing is mounted at the path of {path}: it is a directory of the disk around it, "
+            f"nothing is mounted at {path}: it is a directory of the disk around it, "
             "and would fill that one; mount the new disk there first"
         )
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from depot.adopt import check_mounted
 from depot.dataset import Dataset, prepare_metadata, read_marker
 from depot.disk import SYSTEM, Disk
 from depot.document import Unreadable
@@ -60,14 +61,20 @@ def init_datasets(
     if problems and not force:
         raise DatasetUnusable(next(iter(problems.values())))
     present = [path for path in paths if path not in problems]
+    _check_mounted(present)
     found = {path: marker for path in present if (marker := _prepare(path, disk))}
     sled = _agree(found, sled_id)
     ids = {path: found[path].dataset_id if path in found else str(uuid.uuid4()) for path in present}
+    known = {sibling for marker in found.values() for sibling in marker.siblings}
+    retired = {name for marker in found.values() for name in marker.retired}
+    if not problems:  # with every path there, whoever is not among them was replaced
+        retired |= known
+    retired -= set(ids.values())
     for path in present:
         siblings = {other for other in ids.values() if other != ids[path]}
         if problems and path in found:  # the one that is away is still a sibling
             siblings |= set(found[path].siblings)
-        marker = Marker(ids[path], tuple(sorted(siblings)), sled)
+        marker = Marker(ids[path], tuple(sorted(siblings)), sled, tuple(sorted(retired)))
         if found.get(path) != marker:
             _write_marker(path, marker, disk)
     if force:
@@ -81,6 +88,19 @@ def _problem(path: Path) -> str | None:
             return None
     except DatasetUnusable as error:
         return str(error)
+
+
+def _check_mounted(paths: Sequence[Path]) -> None:
+    """Refuse to mark the bare mount point of a disk that is not mounted beside one that is.
+
+    Raises:
+        DatasetUnusable: naming the path.
+    """
+    marked = [path for path in paths if (path / METADATA / MARKER_NAME).exists()]
+    expects_mount = any(path.is_mount() for path in marked)
+    for path in paths:
+        if path not in marked:
+            check_mounted(path, expects_mount=expects_mount)
 
 
 def _prepare(path: Path, disk: Disk) -> Marker | None:

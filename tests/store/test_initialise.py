@@ -13,6 +13,7 @@ from depot.dataset import Dataset
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable, FormatTooNew
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME, NO_LEDGER, Ledger, decode_ledger, encode_ledger
+from tests.loop_mount import loop_disk
 from tests.store.builders import ONE, config
 from tests.store.faulty import FaultyDisk
 
@@ -38,6 +39,12 @@ def marker(path: Path) -> dict[str, object]:
     return fields
 
 
+def written_at(path: Path) -> tuple[int, int, int]:
+    """Which file the marker is and when it was written; not when it was last read."""
+    found = (path / ".sled-depot/marker.json").stat()
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
 def test_each_dataset_is_told_who_it_is_and_who_its_siblings_are(paths: list[Path]) -> None:
     reports = init_datasets(paths)
     assert [report.created for report in reports] == [True, True]
@@ -61,9 +68,9 @@ def test_a_power_cut_after_init_takes_no_dataset_away(paths: list[Path]) -> None
 
 def test_a_second_time_changes_nothing(paths: list[Path]) -> None:
     init_datasets(paths)
-    before = [(path / ".sled-depot/marker.json").stat() for path in paths]
+    before = [written_at(path) for path in paths]
     assert [report.created for report in init_datasets(paths)] == [False, False]
-    assert [(path / ".sled-depot/marker.json").stat() for path in paths] == before
+    assert [written_at(path) for path in paths] == before
 
 
 def test_a_replaced_dataset_takes_the_place_of_the_old_one(
@@ -77,6 +84,7 @@ def test_a_replaced_dataset_takes_the_place_of_the_old_one(
     assert new[0].dataset_id == old[0].dataset_id
     assert new[1].dataset_id != old[1].dataset_id
     assert marker(paths[0])["siblings"] == [new[1].dataset_id]
+    assert marker(paths[0])["retired"] == marker(paths[1])["retired"] == [old[1].dataset_id]
     assert marker(paths[0])["sled_id"] == marker(paths[1])["sled_id"]
 
 
@@ -152,3 +160,15 @@ def test_forcing_refuses_a_ledger_of_a_newer_format(paths: list[Path]) -> None:
 def test_forcing_refuses_a_dataset_in_use(paths: list[Path]) -> None:
     with pytest.raises(DatasetBusy, match=f"pid {os.getpid()}"):
         init_datasets(paths, force=True)
+
+
+def test_a_mount_point_without_its_disk_is_refused_beside_a_mounted_one(tmp_path: Path) -> None:
+    mount_points = [tmp_path / "a", tmp_path / "b"]
+    with loop_disk(mount_points[0], size_mib=16), loop_disk(mount_points[1], size_mib=16) as disk:
+        old = init_datasets(mount_points)
+        disk.take_away()
+        with pytest.raises(DatasetUnusable, match="nothing is mounted"):
+            init_datasets(mount_points)
+        assert os.listdir(mount_points[1]) == []
+        disk.mount()
+        assert [r.dataset_id for r in init_datasets(mount_points)] == [r.dataset_id for r in old]
