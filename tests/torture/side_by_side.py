@@ -199,10 +199,12 @@ async def _read(store: ArtifactStore) -> str:
         # Each may be bad elsewhere: what failed earlier is asked again further on.
         exclude = {dataset for dataset, offset in failed.items() if offset == len(found)}
         try:
-            with await store.open_artifact(hash_of(CONTENT), exclude=exclude) as opened:
-                await asyncio.to_thread(_read_on, opened, found)
+            opened = await store.open_artifact(hash_of(CONTENT), exclude=exclude)
         except NotFound:
             return "error"
+        try:
+            with opened:
+                await asyncio.to_thread(_read_on, opened, found)
         except OSError:
             failed[opened.dataset] = len(found)
     return "right" if found == CONTENT else "wrong"
