@@ -267,5 +267,5 @@ OPERATIONS: Final = (
     Operation("get-blocks", _get(KEPT_BLOCKS), deadlines=2),
     Operation("watch", _look, deadlines=2),
     Operation("return", _look_twice, ready=_go_and_change, deadlines=6),
-    Operation("close", _close),
+    Operation("close", _close, deadlines=2),
 )
