@@ -81,6 +81,7 @@ class QuarantineKeeper:
             mirror.index: state.table(f"quarantine of dataset {mirror.index + 1}")
             for mirror in mirrors.all
         }
+        self._scanned: dict[int, Dataset] = {}
         self._last_ms = 0
 
     # What is there
@@ -123,9 +124,13 @@ class QuarantineKeeper:
         return tuple(sorted(found, key=lambda each: (each.file, each.index)))
 
     def is_wanted(self, artifact: ArtifactHash) -> bool:
-        """Tell whether the config or a pin names it; everything is while no config is known."""
+        """Tell whether the config or a pin names it.
+
+        Everything is wanted while that cannot be told, or may be taken back (D4).
+        """
         config = self._keeper.resolved.config
-        if config is None or not self._keeper.pins_known:
+        grace = self._keeper.deletions_held_until_s()
+        if config is None or grace or not self._keeper.pins_known:
             return True
         return artifact in config.artifacts or artifact in self._keeper.book.artifacts
 
@@ -138,17 +143,26 @@ class QuarantineKeeper:
     async def refresh(self, mirror: Mirror) -> None:
         """Look what lies on a dataset.
 
+        What is found on a dataset that was looked at before is told like what is set aside now:
+        whoever moved it was cancelled before it could.
+
         Raises:
             OSError, DatasetUnusable: it cannot be told; the state was moved accordingly.
         """
         table = self._files[mirror.index]
+        dataset = mirror.dataset
         while True:
             before = table.revision
             found = await mirror.call(quarantine_files.scan)
             if table.revision == before:  # or what the scan saw is older than what is known
-                with self._store.transaction() as change:
-                    change.replace(table, {file.name: file for file in found})
-                return
+                break
+        untold = [file for file in found if file.name not in table]
+        with self._store.transaction() as change:
+            change.replace(table, {file.name: file for file in found})
+        for file in untold if self._scanned.get(mirror.index) is dataset else ():
+            self._on_set_aside()
+            self.tell("quarantined", mirror, file, {})
+        self._scanned[mirror.index] = dataset
 
     async def refresh_all(self) -> None:
         """Look at every dataset that can be read."""
@@ -224,7 +238,9 @@ class QuarantineKeeper:
         return file_name(artifact, self._last_ms, reason)
 
     def note(self, mirror: Mirror, name: str, size_bytes: int, error: str | None = None) -> None:
-        """Take note of a file that was set aside."""
+        """Take note of a file that was set aside, unless a look at the dataset came first."""
+        if name in self._files[mirror.index]:
+            return
         file = QuarantinedFile.parse(name, size_bytes)
         assert file is not None, name
         with self._store.transaction() as change:

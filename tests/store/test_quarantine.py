@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import random
@@ -218,6 +219,40 @@ async def test_nothing_is_purged_while_no_config_says_what_is_wanted(node: Node)
         await store.reset(Generation(1))
         await store.remirror()
         assert len(store.quarantined()) == 2
+
+
+async def test_d4_what_a_config_dropped_in_its_grace_period_is_kept(node: Node) -> None:
+    async with node.open(quarantine_bytes=1, delete_grace_s=3600) as store:
+        await stock(store, LARGE)
+        await lose(node, store)
+        await store.put_config(config(2))
+        await store.remirror()
+        assert len(store.quarantined()) == 2
+        await store.put_config(config(3, LARGE))
+        assert [each.last_copy for each in store.quarantined()] == [True, True]
+
+
+async def test_b6_an_event_is_recorded_also_when_whoever_set_it_aside_was_cancelled(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        await hurt(node, B, LARGE, flip(9))
+        hang = node.disk(B).hang("rename", name="quarantine")
+        putting = asyncio.ensure_future(discover(store, LARGE))
+        await off_loop(hang.wait_begun)
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+        await store.reconcile()
+        assert node.kinds().count("quarantined") == 1
+        assert len(store.quarantined()) == 1
+        assert await store.remirror() == 1
+    async with node.open() as store:
+        await store.reconcile()
+        assert node.kinds().count("quarantined") == 1, "a restart tells it again"
 
 
 @pytest.fixture
