@@ -257,8 +257,8 @@ class _Life:
     async def attempt(self, step: Step, *, alone: bool) -> None:
         try:
             await step()
-        except _CROSSED:
-            assert not (alone and self.script.calm), f"{step} was refused"
+        except _CROSSED as error:
+            assert not (alone and self.script.calm), f"refused: {error!r} {self.store.status()}"
         except (DepotError, OSError):
             if self.script.calm:
                 raise
