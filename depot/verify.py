@@ -20,7 +20,7 @@ from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
-from depot.mirror import Copy, Mirror, casts_doubt
+from depot.mirror import Copy, Mirror
 from depot.verification import Begun, Step
 
 _SHARE_OF_DEADLINE: Final = 4
@@ -186,15 +186,13 @@ async def _begin(
 
 
 async def works(mirror: Mirror) -> bool:
-    """Tell whether the device itself can be believed when it says that a copy is unreadable."""
-    healthy = mirror.healthy
+    """Tell whether the device itself can be believed when it says that a copy is unreadable.
+
+    One that is read-only cannot: ext4 becomes that when its disk is gone.
+    """
     try:
         await mirror.call(Dataset.probe)
-    except TimeoutError:
-        return False
-    except OSError as error:  # one that is read-only was suspect before, and can be read
-        return not healthy and not casts_doubt(error)
-    except DatasetUnusable:
+    except (OSError, DatasetUnusable):
         return False
     return True
 

@@ -16,8 +16,9 @@ from depot.artifact import ArtifactHash
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.dataset import Dataset
 from depot.disk import Disk
-from depot.errors import DatasetUnusable
+from depot.errors import DatasetUnusable, NotFound
 from depot.initialise import init_datasets
+from depot.reader import VerifyReads
 from depot.verification import STEP_BYTES, Begun, Verification
 from tests.loop_mount import loop_disk
 from tests.store.builders import ONE, A, B, Node, config, copies, hash_of, off_loop, put, states
@@ -183,6 +184,25 @@ async def test_a_device_that_fails_as_a_whole_says_nothing_about_its_copies(node
         assert (await put(store, ONE)).copies == 1
         assert states(store) == ["healthy", "suspect"]
         assert [scrub.bad_found for scrub in store.scrub_status().datasets] == [0, 0]
+        node.disk(B).heal()
+        await store.check_datasets()
+        assert copies(store) == {hash_of(ONE): 2}
+
+
+async def test_a_dead_device_that_turned_read_only_says_nothing_about_its_copies(
+    node: Node,
+) -> None:
+    # ext4 answers EROFS to writes, and EIO to reads, once its disk is gone.
+    async with node.open(verify_reads=VerifyReads.ALWAYS) as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        node.disk(B).turn_read_only()
+        await store.put_config(config(2, ONE))
+        assert states(store) == ["healthy", "suspect"]
+        for call in ("open", "pread"):
+            node.disk(B).fail(call, errno.EIO, name=str(hash_of(ONE)))
+        with pytest.raises(NotFound):
+            await store.open_artifact(hash_of(ONE), exclude=[A])
         node.disk(B).heal()
         await store.check_datasets()
         assert copies(store) == {hash_of(ONE): 2}
