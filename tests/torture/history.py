@@ -67,7 +67,8 @@ class History:
 
     Attributes:
         copies: by artifact, on how many datasets it was acknowledged to be.
-        rotten: by artifact, the dataset on which its copy was hurt by hand and may be bad.
+        rotten: by artifact, the dataset on which its copy was hurt by hand and may be bad; also of
+            those that a config dropped, whose files may still be there.
         attempted: configs that were sent and whose fate is not known.
         attempted_pins: books of pins that may be there instead of the acknowledged one.
         generation: the highest that was ever sent; a client never uses one for two configs.
@@ -171,7 +172,6 @@ class History:
         self.accepted = config
         self.attempted = [c for c in self.attempted if c.position > config.position]
         self.copies = self.promised(config)
-        self.rotten = {key: where for key, where in self.rotten.items() if key in self.copies}
 
     def _copied(self, key: str, copies: int) -> None:
         # A look that found fewer says nothing about a copy on a dataset that is away.
