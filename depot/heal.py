@@ -107,6 +107,7 @@ class Healer:
         state: StateStore,
         foreground: Foreground,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failures: Table[ArtifactHash, str] = state.table("heal failures")
         self.lost: Table[ArtifactHash, float] = state.table("lost artifacts")
@@ -119,6 +120,7 @@ class Healer:
         self._quarantine = quarantine
         self._emit = on_event
         self._clock = clock
+        self._monotonic = monotonic
         self._pauses: Backoff[ArtifactHash] = Backoff()
         self._peer_pauses: Backoff[ArtifactHash] = Backoff()
         self._found_s: dict[ArtifactHash, float] = {}
@@ -154,10 +156,17 @@ class Healer:
             lost=tuple(sorted(self.lost.keys() & todo)),
         )
 
-    def next_due_s(self) -> float | None:
-        """Unix time when something that failed is worth another try; None: nothing failed."""
-        due = (self._pauses.next_due_s(), self._peer_pauses.next_due_s())
-        return min((due_s for due_s in due if due_s is not None), default=None)
+    def heal_due_in_s(self) -> float | None:
+        """When `heal_here` is worth another try of what failed, in seconds; None: nothing did."""
+        return self._due_in_s(self._pauses)
+
+    def fetch_due_in_s(self) -> float | None:
+        """The same for `fetch`."""
+        return self._due_in_s(self._peer_pauses)
+
+    def _due_in_s(self, pauses: Backoff[ArtifactHash]) -> float | None:
+        due_s = pauses.next_due_s()
+        return None if due_s is None else due_s - self._monotonic()
 
     def something_changed(self) -> None:
         """Whatever failed may be tried again at once."""
@@ -234,9 +243,9 @@ class Healer:
 
         healed = 0
         for artifact in self._begin_pass(self._peer_pauses):
-            beyond_help = self._in_vain.get(artifact) == _names(self._remains(artifact))
-            may_try = self._may_try(artifact, self._peer_pauses, only_due=only_due)
-            if may_try and beyond_help and not self._good(artifact):
+            if not self._is_beyond_help(artifact):
+                self._peer_pauses.forget(artifact)
+            elif self._may_try(artifact, self._peer_pauses, only_due=only_due):
                 healed += await self._try(artifact, self._peer_pauses, from_peer)
         return healed
 
@@ -266,9 +275,24 @@ class Healer:
     def _may_try(
         self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], *, only_due: bool
     ) -> bool:
-        if only_due and not pauses.is_due(artifact, self._clock()):
+        if only_due and not pauses.is_due(artifact, self._monotonic()):
             return False
-        return bool(self._lacking(artifact)) and artifact not in self._desk.writers
+        if not self._lacking(artifact):
+            pauses.forget(artifact)  # a dataset is away: its return is what wakes the healer
+            return False
+        if artifact in self._desk.writers:
+            pauses.failed(artifact, self._monotonic())
+            return False
+        return True
+
+    def _is_beyond_help(self, artifact: ArtifactHash) -> bool:
+        """Tell whether nothing here can heal it; cheap for all that nobody has tried in vain."""
+        tried = self._in_vain.get(artifact)
+        return (
+            tried is not None
+            and not self._good(artifact)
+            and tried == _names(self._remains(artifact))
+        )
 
     async def _try(
         self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], heal: _Heal
@@ -276,6 +300,7 @@ class Healer:
         # The list may be old by now: the artifact may be unwanted.
         config = self._keeper.resolved.config
         if config is None or artifact not in config.artifacts:
+            pauses.forget(artifact)
             return False
         self._current = artifact
         try:
@@ -287,6 +312,7 @@ class Healer:
         finally:
             self._current = None
         if outcome is None:
+            pauses.forget(artifact)
             return False
         if outcome.source is not None:
             self._tell(artifact, outcome.source, outcome.stored)
@@ -300,7 +326,7 @@ class Healer:
     def _failed(self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], why: str) -> bool:
         with self._store.transaction() as change:
             change.put(self.failures, artifact, why)
-        pauses.failed(artifact, self._clock())
+        pauses.failed(artifact, self._monotonic())
         return False
 
     def _tell(self, artifact: ArtifactHash, source: str, stored: Stored) -> None:

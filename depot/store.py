@@ -538,22 +538,22 @@ class ArtifactStore:
         while True:
             await self._healer.heal_here(only_due=True)
             self._fetch_wanted.set()
-            await _wait(self._heal_wanted, self._until_heal_s())
+            await _wait(self._heal_wanted, self._within_interval_s(self._healer.heal_due_in_s()))
 
     async def _fetch_for_ever(self, peers: Peers | None) -> None:
         # Apart from the rest: a peer that answers slowly must not keep the mirrors from healing.
         while True:
-            await _wait(self._fetch_wanted, self._options.reconcile_interval_s)
+            await _wait(self._fetch_wanted, self._within_interval_s(self._healer.fetch_due_in_s()))
             await self._healer.fetch(peers, only_due=True)
 
     def _heal_again(self) -> None:
         self._healer.something_changed()
         self._heal_wanted.set()
 
-    def _until_heal_s(self) -> float:
-        due_s = self._healer.next_due_s()
+    def _within_interval_s(self, due_in_s: float | None) -> float:
         interval_s = self._options.reconcile_interval_s
-        return interval_s if due_s is None else min(interval_s, max(0.1, due_s - time.time()))
+        # At least a second: a pass looks at every artifact of the config.
+        return interval_s if due_in_s is None else min(interval_s, max(1.0, due_in_s))
 
     def _until_reconcile_s(self) -> float:
         grace_s = self._reconciler.next_grace_end_s() - time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -409,12 +410,40 @@ async def test_what_failed_waits_before_it_is_tried_again_unless_something_chang
         healer = store._healer
         assert await healer.fetch(peer, only_due=True) == 0
         assert len(peer.asked) == 1
-        due_s = healer.next_due_s()
-        assert due_s is not None
+        assert healer.fetch_due_in_s() is not None
         await store.put_config(config(2, LARGE, ONE))
         await healer.heal_here(only_due=True)
         await healer.fetch(peer, only_due=True)
         assert len(peer.asked) == 2
+
+
+async def test_s1_what_cannot_be_tried_is_not_due_over_and_over(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, ONE)
+        await off_loop(node.file(B, ONE).unlink)
+        await store.reconcile()
+        node.disk(B).fail("create", errno.EROFS)
+        await store.remirror()
+        assert states(store) == ["healthy", "suspect"]
+        healer = store._healer
+        assert healer.heal_due_in_s() is not None
+        healer._monotonic = lambda: time.monotonic() + 10
+        await healer.heal_here(only_due=True)
+        assert healer.heal_due_in_s() is None
+
+
+async def test_what_failed_is_tried_again_in_time_though_the_clock_is_set_back(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, ONE)
+        await off_loop(node.file(B, ONE).unlink)
+        await store.reconcile()
+        node.disk(B).fail("rename", errno.ENOSPC, times=1)
+        healer = store._healer
+        healer._clock = lambda: time.time() + 86400
+        assert await store.remirror() == 0
+        healer._clock = time.time
+        healer._monotonic = lambda: time.monotonic() + 10
+        assert await healer.heal_here(only_due=True) == 1
 
 
 async def test_the_status_says_how_much_is_to_be_done_and_was_done(node: Node) -> None:
