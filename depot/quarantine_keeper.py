@@ -26,7 +26,7 @@ from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
 from depot.quarantine import QuarantinedFile, Reason, choose_to_purge, file_name, irreplaceable
 from depot.state import StateStore, Table
-from depot.verify import Verdict, judge_file
+from depot.verify import Verdict, judge_file, works
 from depot.worker import describe_error
 
 
@@ -212,6 +212,9 @@ class QuarantineKeeper:
             case Verdict.GONE:
                 mirror.record(artifact, None)
             case Verdict.BAD:
+                # A device that garbles what it reads would have every good copy set aside.
+                if not await works(mirror):
+                    return False
                 short = self._is_short(artifact, size_bytes)
                 reason = Reason.SHORT if short else Reason.MISMATCH
                 await self._set_aside(mirror, artifact, reason)

@@ -78,6 +78,7 @@ class FaultyDisk(Disk):
 
     def __init__(self) -> None:
         self._rules: list[Rule] = []
+        self._garbled = False
         self.calls: list[tuple[str, str]] = []
 
     def fail(
@@ -126,8 +127,13 @@ class FaultyDisk(Disk):
         for call in ("write", "fallocate"):
             self.fail(call, error)
 
+    def garble(self) -> None:
+        """Give zeros for whatever is read."""
+        self._garbled = True
+
     def heal(self) -> None:
         self._rules.clear()
+        self._garbled = False
 
     @contextmanager
     def _meeting(self, call: str, name: str = "") -> Iterator[None]:
@@ -147,11 +153,15 @@ class FaultyDisk(Disk):
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
         with self._meeting("pread", _name(fd)):
-            return super().pread(fd, size_bytes, offset_bytes)
+            content = super().pread(fd, size_bytes, offset_bytes)
+            return bytes(len(content)) if self._garbled else content
 
     def pread_into(self, fd: int, buffer: memoryview, offset_bytes: int) -> int:
         with self._meeting("pread", _name(fd)):
-            return super().pread_into(fd, buffer, offset_bytes)
+            count = super().pread_into(fd, buffer, offset_bytes)
+            if self._garbled:
+                buffer[:count] = bytes(count)
+            return count
 
     def write(self, fd: int, content: memoryview) -> int:
         with self._meeting("write", _name(fd)):

@@ -21,7 +21,20 @@ from depot.initialise import init_datasets
 from depot.reader import VerifyReads
 from depot.verification import STEP_BYTES, Begun, Verification
 from tests.loop_mount import loop_disk
-from tests.store.builders import ONE, A, B, Node, config, copies, hash_of, off_loop, put, states
+from tests.store.builders import (
+    ONE,
+    TWO,
+    A,
+    B,
+    Node,
+    config,
+    copies,
+    hash_of,
+    off_loop,
+    put,
+    states,
+)
+from tests.store.damage import quarantined
 from tests.store.faulty import FaultyDisk
 
 LARGE = bytes(range(256)) * (STEP_BYTES // 256) + b"and a bit"
@@ -206,3 +219,25 @@ async def test_a_dead_device_that_turned_read_only_says_nothing_about_its_copies
         node.disk(B).heal()
         await store.check_datasets()
         assert copies(store) == {hash_of(ONE): 2}
+
+
+@pytest.mark.parametrize("error", [errno.EIO, None])
+async def test_b6_a_device_that_gives_nothing_back_has_none_of_its_copies_set_aside(
+    node: Node, error: int | None
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        for content in (ONE, TWO):
+            await put(store, content)
+        if error:
+            node.disk(A).fail("pread", error)
+        else:
+            node.disk(A).garble()
+        await store.scrub()
+        await store.remirror()
+        assert await quarantined(node, A) == []
+        assert states(store) == ["suspect", "healthy"]
+        node.disk(A).heal()
+        await store.check_datasets()
+        await store.remirror()
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
