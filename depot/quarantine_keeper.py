@@ -178,10 +178,12 @@ class QuarantineKeeper:
         Tells whether a good copy stands there now. A dataset that cannot be written keeps the
         copy, marked as damaged.
         """
+        before = mirror.artifacts.get(artifact)
         async with self._commits.hold(artifact):
-            if mirror.artifacts.get(artifact) is None or not mirror.healthy:
+            copy = mirror.artifacts.get(artifact)
+            if copy is None or not mirror.healthy:
                 return False
-            if mirror.good_copy(artifact):
+            if copy is not before and copy.verified_at_s is not None:
                 return True  # settled, or replaced, while the lock was waited for
             with suppress(OSError, DatasetUnusable):
                 return await self._settle(mirror, artifact)

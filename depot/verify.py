@@ -6,6 +6,7 @@ because the bytes they were taken from hashed to the artifact's name in the same
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
@@ -20,11 +21,14 @@ from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
-from depot.mirror import Copy, Mirror
+from depot.mirror import Copy, Mirror, casts_doubt
 from depot.verification import Begun, Step
+from depot.worker import full_disk
 
 _SHARE_OF_DEADLINE: Final = 4
 """A step begins no block after this part of its deadline; the rest is for the block it is in."""
+
+_WANTS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EINTR, errno.EAGAIN)
 
 
 class Pacer(Protocol):
@@ -115,9 +119,10 @@ async def judge_file(
     except (TimeoutError, DatasetUnusable) as error:
         mirror.failed(error, dataset)
         return Verdict.UNKNOWN
-    except OSError:
+    except OSError as error:
         # One bad sector, or a device that fails as a whole? That says nothing about its copies.
-        if not await works(mirror):
+        # Nor does a want of descriptors or memory, which is this process's own.
+        if error.errno in _WANTS or not await works(mirror):
             return Verdict.UNKNOWN
         raise
 
@@ -192,7 +197,9 @@ async def works(mirror: Mirror) -> bool:
     """
     try:
         await mirror.call(Dataset.probe)
-    except (OSError, DatasetUnusable):
+    except OSError as error:
+        return full_disk(error) and not casts_doubt(error)  # it answers
+    except DatasetUnusable:
         return False
     return True
 

@@ -300,6 +300,30 @@ async def test_a_copy_that_cannot_be_read_is_not_held_and_is_replaced(node: Node
     assert await node.inode(B, ONE) != before
 
 
+async def test_what_cannot_be_verified_is_not_held(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        # Not the copy's fault, and not the dataset's.
+        node.disk(B).fail("open", errno.EMFILE, name=str(hash_of(ONE)))
+        async with store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as admitted:
+            assert admitted.held is None
+        assert copies(store) == {hash_of(ONE): 2}
+
+
+async def test_b5_a_copy_that_cannot_be_read_is_found_out_also_where_no_file_can_be_made(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        node.disk(B).fail("create", errno.ENOSPC)
+        node.disk(B).fail("pread", errno.EIO, name=str(hash_of(ONE)))
+        await store.scrub()
+        assert copies(store) == {hash_of(ONE): 1}
+        assert states(store) == ["healthy", "healthy"]
+
+
 async def test_held_is_not_enough_with_fewer_copies_than_demanded(node: Node) -> None:
     async with node.open(min_copies=2) as store:
         await store.put_config(config(1, ONE))

@@ -241,3 +241,15 @@ async def test_b6_a_device_that_gives_nothing_back_has_none_of_its_copies_set_as
         await store.check_datasets()
         await store.remirror()
         assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM])
+async def test_b6_a_want_of_the_process_condemns_no_copy(node: Node, error: int) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        node.disk(A).fail("open", error, name=str(hash_of(ONE)), times=2)
+        await store.scrub()
+        await store.remirror()
+        assert copies(store) == {hash_of(ONE): 2}
+        assert await quarantined(node, A) == []
