@@ -231,12 +231,11 @@ class MirrorSet:
         markers = (other.marker for other in self.readable())
         return any(known is not None and marker.dataset_id in known.retired for known in markers)
 
-    def note_doubts(self) -> bool:
-        """Bring `doubted` up to date; tell whether it changed."""
+    def note_doubts(self) -> None:
+        """Bring `doubted` up to date."""
         now = {m.marker.dataset_id for m in self.all if m.marker and m.doubtful}
         settled = {m.marker.dataset_id for m in self.readable() if m.marker and not m.doubtful}
-        before, self.doubted = self.doubted, (self.doubted - settled) | now
-        return self.doubted != before
+        self.doubted = (self.doubted - settled) | now
 
     def expects_mount(self, mirror: Mirror) -> bool:
         """Tell whether the path is to be a mount of its own, as far as can be known."""

@@ -45,6 +45,8 @@ class Watch:
         self._keep_doubted = keep_doubted
         self._sync_failures: dict[int, tuple[Dataset, int]] = {}
         self._looking: KeyedLock[int] = KeyedLock()
+        self._keeping = asyncio.Lock()
+        self._kept: frozenset[str] | None = None
 
     async def run(self) -> None:
         """Watch every mirror until cancelled; a hung one delays nobody else."""
@@ -112,6 +114,13 @@ class Watch:
             mirror.failed(SyncFailed(errno.EIO, "a sync failed"), dataset)
 
     async def _note_doubts(self) -> None:
-        if self._mirrors.note_doubts():
-            with suppress(OSError):  # known until this process ends; the scrub comes by in any case
-                await asyncio.to_thread(self._keep_doubted, self._mirrors.doubted)
+        if self._kept is None:
+            self._kept = self._mirrors.doubted  # as the process before kept it
+        self._mirrors.note_doubts()
+        async with self._keeping:  # or what was known first may be written last
+            doubted = self._mirrors.doubted
+            if doubted != self._kept:
+                # Tried again at the next look; the scrub comes by in any case.
+                with suppress(OSError):
+                    await asyncio.to_thread(self._keep_doubted, doubted)
+                    self._kept = doubted

@@ -14,6 +14,7 @@ from depot.dataset import Dataset
 from depot.disk import SyncFailed
 from depot.durability import Durability
 from depot.ledger import LEDGER_NAME
+from depot.small_files import STAGING
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,
@@ -143,6 +144,21 @@ async def test_a_restart_makes_nothing_good(node: Node) -> None:
         assert copies(store)[hash_of(ONE)] == 2
     async with node.open() as store:
         assert states(store) == ["healthy", "healthy"]
+
+
+async def test_s5_a_doubt_that_could_not_be_kept_is_kept_at_the_next_look(node: Node) -> None:
+    async with node.open() as store:
+        await fail_once(node, store, "fsync")
+        node.disk(B).fail("create", errno.EIO)
+        staging = node.state_dir / STAGING
+        await off_loop(staging.rename, node.state_dir / "away")
+        await store.check_datasets()
+        await off_loop((node.state_dir / "away").rename, staging)
+        await store.check_datasets()
+    node.disk(B).heal()
+    async with node.open() as store:
+        assert states(store) == ["healthy", "suspect"]
+        assert in_doubt(store) == [0, 2]
 
 
 async def test_a_dataset_that_went_away_in_doubt_comes_back_in_doubt(node: Node) -> None:
