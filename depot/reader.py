@@ -20,7 +20,7 @@ from depot.dataset import Dataset
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable, NotFound
 from depot.keyed_lock import KeyedLock
-from depot.mirror import Mirror, casts_doubt
+from depot.mirror import Copy, Mirror, casts_doubt
 from depot.mirrors import MirrorSet
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.reading import OpenArtifact
@@ -82,7 +82,7 @@ class Reader:
             copy = mirror.good_copy(artifact)
             if copy is None or mirror.index in exclude:
                 continue
-            if opened := await self._try_open(mirror, artifact, copy.size_bytes, to_read):
+            if opened := await self._try_open(mirror, artifact, copy, to_read):
                 return opened
         raise NotFound(f"{artifact} is not here", damaged=self._damaged_copies(artifact))
 
@@ -96,27 +96,28 @@ class Reader:
         if not mirror.readable:
             return  # the dataset has gone, which says nothing about its copy
         mirror.last_error = f"reading {opened.sha256}: {describe_error(error)}"
-        copy = mirror.artifacts.get(opened.sha256)
-        if copy is None or (copy.verified_at_s or 0.0) < opened.opened_at_s:
+        if mirror.artifacts.get(opened.sha256) is opened.copy:
             self._damaged(mirror, opened.sha256)
 
     async def _try_open(
-        self, mirror: Mirror, artifact: ArtifactHash, size_bytes: int, to_read: bool
+        self, mirror: Mirror, artifact: ArtifactHash, copy: Copy, to_read: bool
     ) -> OpenArtifact | None:
         try:
             fd, found_bytes = await mirror.open_artifact(artifact)
         except FileNotFoundError:
-            mirror.record(artifact, None)
+            # Unless a writer was about to give the name to another file, and has done so.
+            if mirror.artifacts.get(artifact) is copy:
+                mirror.record(artifact, None)
             return None
         except (OSError, DatasetUnusable) as error:
             await self._not_opened(mirror, artifact, error)
             return None
         with ExitStack() as unless_returned:
             opened = unless_returned.enter_context(
-                OpenArtifact(artifact, found_bytes, mirror.index, fd)
+                OpenArtifact(artifact, found_bytes, mirror.index, fd, copy=copy)
             )
             try:
-                good = found_bytes == size_bytes
+                good = found_bytes == copy.size_bytes
                 if good and to_read:
                     good = await self._make_verified(mirror, opened)
             except (TimeoutError, DatasetUnusable) as error:
@@ -125,7 +126,8 @@ class Reader:
             if good:
                 unless_returned.pop_all()
                 return opened
-        self._damaged(mirror, artifact)
+        if mirror.artifacts.get(artifact) is copy:
+            self._damaged(mirror, artifact)
         return None
 
     async def _not_opened(

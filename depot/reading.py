@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Self
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import NotFound
-from depot.mirror import Mirror
+from depot.mirror import Copy, Mirror
 from depot.quarantine_keeper import Quarantined
 from depot.verified_read import VerifiedRead
 
@@ -63,7 +62,7 @@ class OpenArtifact:
         fd: descriptor; reads by offset only, it may be shared.
         read: what every byte that leaves must come through; None: any way will do.
         on_close: called once it is closed.
-        opened_at_s: Unix time; what was verified under the name since may be another file.
+        copy: as it was recorded when it was opened; another record may be about another file.
     """
 
     def __init__(
@@ -73,6 +72,7 @@ class OpenArtifact:
         dataset: int,
         fd: int,
         read: VerifiedRead | None = None,
+        copy: Copy | None = None,
     ) -> None:
         self.sha256 = sha256
         self.size_bytes = size_bytes
@@ -80,7 +80,7 @@ class OpenArtifact:
         self.fd = fd
         self.read = read
         self.on_close: Callable[[], None] | None = None
-        self.opened_at_s = time.time()
+        self.copy = copy
 
     def close(self) -> None:
         """Close the descriptor; a second call changes nothing."""

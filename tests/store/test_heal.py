@@ -12,6 +12,7 @@ import pytest
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound, QuotaExceeded
+from depot.mirror import Copy
 from depot.put import Stored
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore
@@ -153,6 +154,46 @@ async def test_a_reader_of_the_file_that_was_replaced_does_not_blame_the_new_one
             assert await store.remirror() == 1
             store.read_failed(second, OSError(errno.EIO, "bad"))
         assert copies(store) == {hash_of(LARGE): 2}
+
+
+async def test_a_copy_that_was_verified_by_a_clock_that_was_ahead_is_blamed_all_the_same(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.open() as store:
+        with monkeypatch.context() as ahead:
+            now_s = time.time()
+            ahead.setattr(time, "time", lambda: now_s + 86400)
+            await stock(store, LARGE)
+        await hurt(node, A, LARGE, flip(MIB))
+        with await store.open_artifact(hash_of(LARGE)) as opened:
+            store.read_failed(opened, OSError(errno.EIO, "bad"))
+        assert copies(store) == {hash_of(LARGE): 1}
+        assert await store.remirror() == 1
+    await assert_whole(node, LARGE)
+
+
+async def test_a_reader_that_came_between_two_files_forgets_neither(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, ONE)
+        moved = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def take_place() -> None:
+            # The reader finds nothing, and before it says so another file has the name.
+            node.file(A, ONE).rename(node.root / "between")
+            asyncio.run_coroutine_threadsafe(record_anew(), loop).result()
+
+        async def record_anew() -> None:
+            mirror = store._mirrors.all[A]
+            mirror.record(hash_of(ONE), Copy(len(ONE), verified_at_s=time.time()))
+            moved.set()
+
+        node.disk(A).before("open", take_place, name=str(hash_of(ONE)))
+        with await store.open_artifact(hash_of(ONE)) as opened:
+            assert opened.dataset == B
+        assert moved.is_set()
+        assert copies(store) == {hash_of(ONE): 2}
+        assert used_bytes(store) == [len(ONE)] * 2
 
 
 async def test_the_fewest_copies_come_first(node: Node) -> None:
