@@ -532,6 +532,7 @@ class ArtifactStore:
     async def _reconcile_for_ever(self) -> None:
         while True:
             await self.reconcile()
+            self._heal_wanted.set()  # what it found gone is to come back
             await _wait(self._reconcile_wanted, self._until_reconcile_s())
 
     async def _heal_for_ever(self) -> None:
