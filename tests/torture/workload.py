@@ -23,6 +23,7 @@ from depot.errors import (
     ConfigGeneration,
     ConfigNotFound,
     DepotError,
+    NoConfig,
     NotFound,
     NotInConfig,
 )
@@ -41,7 +42,7 @@ PIN_NAMES: Final = ("one", "two")
 # An answer that says for sure that nothing was changed.
 _REFUSED: Final = (ArtifactInUse, ConfigGeneration, NotInConfig)
 # What two operations at once may answer each other.
-_CROSSED: Final = (ArtifactGeneration, NotInConfig, NotFound)
+_CROSSED: Final = (ArtifactGeneration, NoConfig, NotInConfig, NotFound)
 
 Step = Callable[[], Awaitable[None]]
 
