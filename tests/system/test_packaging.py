@@ -111,6 +111,8 @@ class TestExampleConfiguration:
         if key.name.endswith(".listen"):
             host, _, port = str(value).rpartition(":")
             return Address(host, int(port))
+        if isinstance(value, list):
+            return tuple(value)
         if isinstance(value, str) and key.annotation is int:
             return parse_size(value)
         if isinstance(value, str) and key.annotation is float:
