@@ -32,6 +32,7 @@ from agent.events import EventLog
 from agent.metrics import Metrics
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
+from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app, depot_endpoints
@@ -195,6 +196,8 @@ def store_options(settings: Settings) -> StoreOptions:
         delete_grace_s=storage.delete_grace_s,
         reconcile_interval_s=storage.reconcile_interval_s,
         device_timeout_s=storage.device_timeout_s,
+        mirror_lag_s=storage.mirror_lag_s,
+        device_workers=DeviceWorkers(storage.device_workers),
         verify_reads=VerifyReads(storage.verify_reads),
         scrub_interval_s=settings.scrub.interval_s,
         scrub_max_bytes_per_s=settings.scrub.max_bytes_per_s,

@@ -185,8 +185,8 @@ def why_not(error: Exception, settings: Settings, state_dir: Path) -> str:
 def _holder(datasets: Iterable[Path]) -> str:
     """The process that holds one of the datasets, as far as it left its number there."""
     for path in datasets:
-        with suppress(OSError, ValueError):
-            return f" (pid {int((path / LOCK).read_text())})"
+        with suppress(OSError, ValueError, IndexError):
+            return f" (pid {int((path / LOCK).read_text().split()[0])})"
     return ""
 
 

@@ -205,6 +205,8 @@ def dataset_figures(datasets: Sequence[DatasetBody]) -> Iterator[Metric]:
     yield each("artifacts", "Artifacts held.", lambda d: d.artifacts)
     yield each("quarantined", "Damaged copies set aside.", lambda d: d.quarantined)
     yield each("quarantined_bytes", "What they take.", lambda d: d.quarantined_bytes)
+    yield each("hangs", "1 while a call to the device hangs.", lambda d: int(d.worker_hangs))
+    yield each("left_behind", "Hung worker processes.", lambda d: len(d.left_behind))
 
 
 def scrub_figures(scrub: ScrubBody) -> Iterator[Metric]:

@@ -156,6 +156,9 @@ def dataset_body(dataset: DatasetStatus) -> DatasetBody:
         quarantined=dataset.quarantined,
         quarantined_bytes=dataset.quarantined_bytes,
         in_doubt=dataset.in_doubt,
+        worker_pid=dataset.worker_pid,
+        worker_hangs=dataset.worker_hangs,
+        left_behind=dataset.left_behind,
     )
 
 

@@ -364,6 +364,15 @@ class DatasetBody(Answer):
         description="Artifacts that do not count before they were verified again: the dataset "
         "failed in a way after which nothing on it is believed.",
     )
+    worker_pid: int | None = Field(
+        default=None, description="The process that works on it; null when there is none."
+    )
+    worker_hangs: bool = Field(
+        default=False, description="A call to the device has had its time and has not ended."
+    )
+    left_behind: tuple[int, ...] = Field(
+        default=(), description="Processes that were given up, and hang in the kernel."
+    )
 
 
 class DatasetsBody(Answer):

@@ -4,14 +4,18 @@ A library: no process, no argv, no signals. The names below are the public inter
 `docs/python-api.md`.
 """
 
-from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.client import DepotClient
-from depot.errors import DepotError
-from depot.initialise import InitReport, init_datasets
-from depot.put import Put, Stored
-from depot.reading import ArtifactDetail, CopyDetail, Listing, OpenArtifact
-from depot.sources import FileSource, Source
-from depot.store import ArtifactStore, StoreOptions
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+    from depot.client import DepotClient
+    from depot.errors import DepotError
+    from depot.initialise import InitReport, init_datasets
+    from depot.put import Put, Stored
+    from depot.reading import ArtifactDetail, CopyDetail, Listing, OpenArtifact
+    from depot.sources import FileSource, Source
+    from depot.store import ArtifactStore, StoreOptions
 
 __all__ = [
     "ArtifactConfig",
@@ -32,3 +36,33 @@ __all__ = [
     "Stored",
     "init_datasets",
 ]
+
+# Looked up when first asked for: a dataset's worker process starts without the HTTP libraries.
+_HOMES: Final = {
+    "ArtifactConfig": "depot.artifact",
+    "ArtifactDetail": "depot.reading",
+    "ArtifactHash": "depot.artifact",
+    "ArtifactStore": "depot.store",
+    "CopyDetail": "depot.reading",
+    "DepotClient": "depot.client",
+    "DepotError": "depot.errors",
+    "FileSource": "depot.sources",
+    "Generation": "depot.artifact",
+    "InitReport": "depot.initialise",
+    "Listing": "depot.reading",
+    "OpenArtifact": "depot.reading",
+    "Put": "depot.put",
+    "Source": "depot.sources",
+    "StoreOptions": "depot.store",
+    "Stored": "depot.put",
+    "init_datasets": "depot.initialise",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'depot' has no attribute {name!r}")
+    found: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found

@@ -2,8 +2,8 @@
 
 A block has one filler and several consumers; it goes back to its ring when the last consumer
 releases it. The ring is the back-pressure: a source is read only into a free block. Memory is
-anonymous, page-aligned (so that O_DIRECT takes it) and bounded by the number of blocks, whatever
-the artifact's size (S1).
+anonymous, or shared with the datasets' worker processes, page-aligned (so that O_DIRECT takes it)
+and bounded by the number of blocks, whatever the artifact's size (S1).
 """
 
 from __future__ import annotations
@@ -11,19 +11,27 @@ from __future__ import annotations
 import mmap
 import threading
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from depot.device.arena import Arena
 
 BLOCK_SIZE_BYTES: Final = 1 << 20
+GENEROUS_RINGS: Final = 4
 
 
 class Block:
-    """A buffer of `BLOCK_SIZE_BYTES`, of which the first `filled` bytes are content."""
+    """A buffer of `BLOCK_SIZE_BYTES`, of which the first `filled` bytes are content.
 
-    __slots__ = ("_memory", "filled", "holders", "view")
+    Attributes:
+        number: its place in the arena, when its memory is shared.
+    """
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, BLOCK_SIZE_BYTES)
-        self.view = memoryview(self._memory)
+    __slots__ = ("filled", "holders", "number", "view")
+
+    def __init__(self, view: memoryview | None = None, number: int = -1) -> None:
+        self.view = memoryview(mmap.mmap(-1, BLOCK_SIZE_BYTES)) if view is None else view
+        self.number = number
         self.filled = 0
         self.holders = 0
 
@@ -68,8 +76,16 @@ class BlockPool:
     MIN_BLOCKS: Final = 2
     MAX_BLOCKS: Final = 8
 
-    def __init__(self, generous_rings: int = 4, idle_blocks: int = 8) -> None:
+    @classmethod
+    def most_blocks(cls, max_rings: int) -> int:
+        """How many blocks `max_rings` rings need at most."""
+        return GENEROUS_RINGS * cls.MAX_BLOCKS + max_rings * cls.MIN_BLOCKS
+
+    def __init__(
+        self, generous_rings: int = GENEROUS_RINGS, idle_blocks: int = 8, arena: Arena | None = None
+    ) -> None:
         self._generous_rings = generous_rings
+        self._arena = arena
         self._idle_blocks = idle_blocks
         self._idle: list[Block] = []
         self._rings = 0
@@ -84,15 +100,28 @@ class BlockPool:
                 # Never a single block: the consumer that hangs would have it, and nobody else.
                 most = min(most, max(self.MIN_BLOCKS, length_bytes // BLOCK_SIZE_BYTES + 1))
             reused = [self._idle.pop() for _ in range(min(most, len(self._idle)))]
-        blocks = reused + [Block() for _ in range(most - len(reused))]
+        blocks = reused + [self._new_block() for _ in range(most - len(reused))]
         for block in blocks:
             block.holders = 0
         return Ring(blocks), blocks
 
     def give_back(self, blocks: list[Block], *, reusable: bool) -> None:
-        """End a ring. Blocks that a stuck consumer may still touch are not `reusable`."""
+        """End a ring. Blocks that a stuck consumer may still touch are not `reusable`.
+
+        Those of an arena always are, or a device that hangs would keep them for ever: all that a
+        late writer can do is to read them, into a file that has no name and never gets one.
+        """
         with self._lock:
             self._rings -= 1
-            if reusable:
+            if self._arena is not None:
+                for block in blocks:
+                    self._arena.give_back(block.number)
+            elif reusable:
                 room = max(0, self._idle_blocks - len(self._idle))
                 self._idle.extend(blocks[:room])
+
+    def _new_block(self) -> Block:
+        if self._arena is None:
+            return Block()
+        number = self._arena.take()
+        return Block(self._arena.view(number), number)

@@ -25,7 +25,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Final, Self
 
 from depot import open_files, small_files
 from depot.artifact import ArtifactHash
+from depot.device.resident import agent_pid, stay
 from depot.disk import SYSTEM, Disk, SyncFailed
 from depot.durability import Durability
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
@@ -120,6 +121,18 @@ class Dataset:
                 dataset._clear_staging()
                 unless_attached.pop_all()
         return dataset
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """Stay here: another process gets what stands for it, with these facts."""
+        return stay(
+            self,
+            {
+                "path": self.path,
+                "marker": self.marker,
+                "device_id": self.device_id,
+                "checksums_data": self.checksums_data,
+            },
+        )
 
     def close(self) -> None:
         """Give up the directory and the lock."""
@@ -488,7 +501,8 @@ def _lock(root_fd: int, path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         try:
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            numbers = os.pread(fd, 32, 0).decode(errors="replace").split()
+            holder = ", its worker ".join(numbers) or "unknown"
         finally:
             os.close(fd)
         raise DatasetBusy(f"{path} is in use by another process (pid {holder})") from error
@@ -503,6 +517,7 @@ def _lock(root_fd: int, path: Path) -> int:
 def _leave_number(root_fd: int) -> None:
     fd = os.open(LOCK, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=root_fd)
     try:
-        os.write(fd, f"{os.getpid()}\n".encode())
+        numbers = [number for number in (agent_pid(), os.getpid()) if number is not None]
+        os.write(fd, "".join(f"{number}\n" for number in numbers).encode())
     finally:
         os.close(fd)

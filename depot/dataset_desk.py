@@ -25,7 +25,7 @@ from depot.ledger_keeper import EventSink
 from depot.marker import Marker
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
-from depot.worker import DaemonThreads, describe_error
+from depot.worker import describe_error
 
 _RELEASED: Final = "released by an operator; 'datasets attach' takes it back"
 
@@ -48,12 +48,7 @@ class DatasetDesk:
         self._look = look
         self._disk_of = disk_of
         self._emit = on_event
-        self._threads = DaemonThreads("adopt", 2)
         self._changing = asyncio.Lock()
-
-    def close(self) -> None:
-        """Let idle threads end."""
-        self._threads.close()
 
     async def release(self, path: Path, *, last: bool = False) -> None:
         """Let go of the dataset at `path`, so that it can be unmounted. Idempotent.
@@ -157,13 +152,10 @@ class DatasetDesk:
         expects_mount = not plain_directory and self._mirrors.expects_mount(mirror)
         disk = self._disk_of(mirror.path)
         try:
-            await self._threads.call(
-                mirror.timeout_s,
-                adopt,
-                mirror.path,
-                marker,
-                expects_mount=expects_mount,
-                disk=disk,
+            mirror.host.start()
+            await mirror.host.ready()
+            await mirror.wait(
+                mirror.begin(adopt, mirror.path, marker, expects_mount=expects_mount, disk=disk)
             )
         except DatasetUnusable as error:
             raise self._refused(str(error)) from error

@@ -36,7 +36,6 @@ from depot.put import Put, Stored
 from depot.put_desk import PutDesk
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.reader import Reader
-from depot.sources import FileSource
 from depot.state import StateStore, Table
 from depot.worker import describe_error
 
@@ -360,9 +359,10 @@ class Healer:
                 # On every dataset, or on all that have room; then it is said which has none.
                 return _Outcome(None, put.held)
             # What arrives is hashed as a whole.
-            with await self._reader.open(artifact, to_read=False) as copy:
+            copy = await self._reader.open(artifact, to_read=False)
+            with copy, copy.source(self._mirrors.all[copy.dataset].timeout_s) as source:
                 try:
-                    return _Outcome("mirror", await put.receive(FileSource(copy.fd)))
+                    return _Outcome("mirror", await put.receive(source))
                 except HashMismatch as error:
                     self._reader.failed(copy, OSError(errno.EIO, str(error)))
                     raise

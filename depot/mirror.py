@@ -1,7 +1,8 @@
 """A configured dataset path and its live state: attached or not, trusted or not, and what it holds.
 
-The event loop's view of a `Dataset`. Every blocking call runs in the mirror's own daemon threads
-under a deadline, so one device's hang stays its own (B4). A failure moves the state:
+The event loop's view of a `Dataset`. Every blocking call runs in the mirror's own host, threads or
+a worker process, under a deadline, so one device's hang stays its own (B4). A failure moves the
+state:
 
     healthy --write fails, call hangs--> suspect (still readable) --probe succeeds--> joining
     any --path no longer leads to the dataset--> missing --attach succeeds--> joining
@@ -14,28 +15,31 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
+from depot.attaching import Opened, open_for_another, open_here, release
 from depot.dataset import Dataset, Space
+from depot.device.host import Host, HostOf, thread_host
+from depot.device.resident import let_go
 from depot.disk import SyncFailed
 from depot.errors import DatasetUnusable
 from depot.marker import MARKER_FILE, Marker, encode_marker
 from depot.quota import Quota
+from depot.reading import OpenArtifact, close_file
 from depot.state import StateStore, Table
-from depot.worker import DaemonThreads, describe_error, full_disk
+from depot.worker import describe_error, full_disk, wait_within
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-THREADS: Final = 8
 VERIFICATIONS: Final = 2
 """Copies that are hashed at once: the deadline of a call includes its wait for a thread, so a crowd
 of readers must not hold them all and make a healthy dataset look hung."""
@@ -141,6 +145,7 @@ class Mirror:
         quota_bytes: int,
         device_timeout_s: float,
         on_transition: Transition,
+        host_of: HostOf = thread_host,
     ) -> None:
         self.index = index
         self.path = path
@@ -158,7 +163,7 @@ class Mirror:
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
         self.verifying = asyncio.Semaphore(VERIFICATIONS)
-        self._threads = DaemonThreads(f"dataset-{index}", THREADS)
+        self.host = host_of(f"dataset-{index}", self._worker_ended)
         self.on_record: Recorded = _nobody_listens
 
     @property
@@ -272,19 +277,26 @@ class Mirror:
         self, function: Callable[Concatenate[Dataset, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a file operation whose failure says nothing about the rest of the dataset."""
-        return await self._threads.call(self.timeout_s, function, self.dataset, *args, **kwargs)
+        return await self.wait(self.host.submit(function, self.dataset, *args, **kwargs))
 
-    async def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
+    async def open_artifact(
+        self, artifact: ArtifactHash, *, content_bytes: int = -1
+    ) -> OpenArtifact:
         """Open an artifact, as `Dataset.open_artifact`; its failure is not the mirror's.
 
-        A descriptor that comes too late, for whatever reason, is closed.
+        A descriptor that comes too late, for whatever reason, is closed. What another process has
+        open, and is no longer than `content_bytes`, comes with its content at once.
         """
-        opening = self.begin(Dataset.open_artifact, self.dataset, artifact)
+        if self.host.remote:
+            opening = self.begin(open_for_another, self.dataset, artifact, content_bytes)
+        else:
+            opening = self.begin(open_here, self.dataset, artifact)
         try:
-            return await self.wait(opening)
+            opened = await self.wait(opening)
         except BaseException:
-            opening.add_done_callback(_close_opened)
+            opening.add_done_callback(partial(_close_opened, self.host))
             raise
+        return OpenArtifact.of_file(artifact, self.index, opened, self.host)
 
     def failed(self, error: OSError | DatasetUnusable, dataset: Dataset | None = None) -> None:
         """Move the state after a failed operation, unless `dataset` has been replaced since."""
@@ -344,7 +356,7 @@ class Mirror:
 
     async def release(self, reason: str) -> None:
         """Let go of the dataset and of every file on it, and leave it alone from now on."""
-        self.detach(reason, release=True)
+        self.detach(reason, release_files=True)
         if self.closing is not None:
             closing = asyncio.wrap_future(self.closing)
             closing.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -360,26 +372,26 @@ class Mirror:
             await self.call(Dataset.write_document, MARKER_FILE, encode_marker(marker))
             self.marker = marker
 
-    def detach(self, reason: str, *, release: bool = False) -> None:
-        """Let go of the dataset; to `release` it is to let go of every file on it."""
+    def detach(self, reason: str, *, release_files: bool = False) -> None:
+        """Let go of the dataset, with `release_files` of every file on it too."""
         dataset, self._dataset = self._dataset, None
         if dataset is not None:
             # Closing can hang on a dead device, so it is the mirror's threads' work too.
-            self.closing = self._threads.submit(dataset.release if release else dataset.close)
+            self.closing = self.host.submit(release if release_files else let_go, dataset)
         self.quota.set_used(0)
         before = self.condition
         gone = Condition(
             MirrorState.MISSING,
             full=before.full,
             last_error=reason,
-            released=release or before.released,
+            released=release_files or before.released,
             doubtful=before.doubtful,
         )
         self._become(gone, {}, doubted={})
 
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a call in the mirror's threads without waiting for it."""
-        return self._threads.submit(function, *args, **kwargs)
+        return self.host.submit(function, *args, **kwargs)
 
     async def wait(self, call: Future[T]) -> T:
         """Wait for a call that was begun, at most as long as for any other.
@@ -387,7 +399,7 @@ class Mirror:
         Raises:
             OSError: ETIMEDOUT, when it has not ended by then. It may still end later.
         """
-        return await self._threads.wait(self.timeout_s, call)
+        return await wait_within(self.timeout_s, call, f"dataset {self.index + 1}")
 
     def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""
@@ -396,12 +408,18 @@ class Mirror:
     async def close(self) -> None:
         """Release the dataset, or leave it behind if its device hangs, and let the threads end."""
         if self._dataset is not None:
-            with suppress(OSError):
-                await self._threads.call(self.timeout_s, self._dataset.close)
+            with suppress(OSError, DatasetUnusable):
+                await self.wait(self.host.submit(let_go, self._dataset))
             self._dataset = None
         with self.store.transaction() as change:  # the end, not a loss: nobody is told
             change.put(self._conditions, self.index, Condition(last_error="closed"))
-        self._threads.close()
+        await self.host.close()
+
+    def _worker_ended(self, error: DatasetUnusable) -> None:
+        if self._dataset is None:
+            self.last_error = str(error)
+        else:
+            self.failed(error)
 
     def _become(
         self,
@@ -456,6 +474,6 @@ def _nobody_listens(
     """Nobody keeps records."""
 
 
-def _close_opened(opening: Future[tuple[int, int]]) -> None:
+def _close_opened(host: Host, opening: Future[Opened]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result()[0])
+        close_file(opening.result().file, host)

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Final, Self
 
 from depot.artifact import ArtifactHash
-from depot.dataset import Dataset, FoundFile, Space
-from depot.disk import Disk, DiskOf
+from depot.attaching import Attachment, attach
+from depot.dataset import FoundFile
+from depot.device.host import Host
+from depot.device.resident import let_go
+from depot.disk import DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
 from depot.marker import Marker
 from depot.mirror import Copy, Mirror
-from depot.worker import describe_error
+from depot.worker import describe_error, waiting_for
 
+_HELD_ON_LOOKS: Final = 10
+_HELD_ON_LOOK_S: Final = 0.1
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a dataset that comes back waits for its old descriptors; a dead device keeps them."""
 
@@ -38,22 +43,6 @@ async def recall_nothing(
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
-    """A dataset that was just opened, and what stands on it.
-
-    Attributes:
-        mounted: its path is a mount of its own.
-        problem: why it cannot be written.
-    """
-
-    dataset: Dataset
-    files: dict[ArtifactHash, FoundFile]
-    space: Space
-    mounted: bool
-    problem: OSError | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Attaching:
     """An attach that runs, and the one future in which the event loop waits for it."""
 
@@ -62,10 +51,7 @@ class _Attaching:
 
     @classmethod
     def of(cls, call: Future[Attachment]) -> Self:
-        waiting = asyncio.wrap_future(call)
-        # What went wrong is taken from `call`; left in here, asyncio would log it as lost.
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return cls(call, waiting)
+        return cls(call, waiting_for(call))
 
 
 class MirrorSet:
@@ -127,15 +113,15 @@ class MirrorSet:
             DatasetBusy: another process uses the dataset (also recorded).
         """
         if mirror.index not in self._attaching:
+            await _released(mirror)
+            try:
+                mirror.host.start()
+                await mirror.host.ready()
+            except DatasetUnusable as error:
+                mirror.last_error = str(error)
+                return
             disk = self._disk_of(mirror.path)
-            begun = mirror.begin(
-                _attach,
-                mirror.path,
-                self._require_mountpoint,
-                self.sled_id,
-                disk,
-                mirror.closing,
-            )
+            begun = mirror.begin(attach, mirror.path, self._require_mountpoint, self.sled_id, disk)
             self._attaching[mirror.index] = _Attaching.of(begun)
         # A hung attach is awaited again at the next try, never started twice.
         attaching = self._attaching[mirror.index].call
@@ -172,35 +158,48 @@ class MirrorSet:
         self.sled_id = self.sled_id or known_sled_id
 
     async def _attach_each(self) -> None:
-        busy: list[DatasetBusy] = []
-        # Without a known sled the first one decides, so it comes before the others.
         for mirror in self.all:
+            mirror.host.start()  # all at once: a process takes a while to be ready
+        # Without a known sled the first one decides, so it comes before the others.
+        busy = await self._attach_those(self.all)
+        for _ in range(_HELD_ON_LOOKS):
+            if not busy:
+                return
+            # An agent that was killed has just left them: its workers are about to end.
+            await asyncio.sleep(_HELD_ON_LOOK_S)
+            busy = await self._attach_those(busy)
+        if len(busy) == len(self.all):
+            raise next(iter(busy.values()))
+
+    async def _attach_those(self, mirrors: Iterable[Mirror]) -> dict[Mirror, DatasetBusy]:
+        """Attach each in turn; those that other processes hold."""
+        busy: dict[Mirror, DatasetBusy] = {}
+        for mirror in mirrors:
             try:
                 await self.attach(mirror)
             except DatasetBusy as error:
-                busy.append(error)
-        if busy and len(busy) == len(self.all):
-            raise busy[0]
+                busy[mirror] = error
+        return busy
 
     async def close(self) -> None:
         """Release every dataset."""
-        for attaching in self._attaching.values():
-            attaching.call.add_done_callback(_close_late)
+        for index, attaching in self._attaching.items():
+            attaching.call.add_done_callback(partial(_close_late, self.all[index].host))
         await asyncio.gather(*(mirror.close() for mirror in self.all))
 
     async def _admit(self, mirror: Mirror, attachment: Attachment) -> None:
         dataset = attachment.dataset
         if refusal := self._refusal(mirror, dataset.marker):
-            dataset.close()
+            mirror.begin(let_go, dataset)
             raise DatasetUnusable(f"{mirror.path} {refusal}")
         self.sled_id = dataset.marker.sled_id
         try:
             copies = await self._recall(mirror.index, dataset.marker.dataset_id, attachment.files)
         except BaseException:
-            mirror.begin(dataset.close)
+            mirror.begin(let_go, dataset)
             raise
         if refusal := self._refusal(mirror, dataset.marker):  # that took a while
-            mirror.begin(dataset.close)
+            mirror.begin(let_go, dataset)
             raise DatasetUnusable(f"{mirror.path} {refusal}")
         mirror.was_mount = attachment.mounted
         mirror.space = attachment.space
@@ -247,30 +246,13 @@ class MirrorSet:
         return "; ".join(f"dataset {m.index + 1} is {m.state}" for m in self.all)
 
 
-def _attach(
-    path: Path,
-    require_mountpoint: bool,
-    sled_id: str | None,
-    disk: Disk,
-    closing: Future[None] | None,
-) -> Attachment:
-    if closing is not None:  # or our own lock would be taken for another process's
-        wait((closing,), timeout=CLOSE_TIMEOUT_S)
-    dataset = Dataset.attach(
-        path, require_mountpoint=require_mountpoint, sled_id=sled_id, disk=disk
-    )
-    try:
-        files, space = dataset.find_files(), dataset.space()
-        try:
-            dataset.probe()
-        except OSError as error:
-            return Attachment(dataset, files, space, path.is_mount(), error)
-        return Attachment(dataset, files, space, path.is_mount(), None)
-    except BaseException:
-        dataset.close()
-        raise
+async def _released(mirror: Mirror) -> None:
+    """Wait, once, for the old descriptors, or our lock would be taken for another process's."""
+    closing, mirror.closing = mirror.closing, None
+    if closing is not None:
+        await asyncio.wait((waiting_for(closing),), timeout=CLOSE_TIMEOUT_S)
 
 
-def _close_late(attaching: Future[Attachment]) -> None:
-    if attaching.exception() is None:
-        attaching.result().dataset.close()
+def _close_late(host: Host, attaching: Future[Attachment]) -> None:
+    if not attaching.cancelled() and attaching.exception() is None:
+        host.submit(let_go, attaching.result().dataset)

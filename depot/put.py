@@ -30,7 +30,7 @@ from depot.errors import (
     TooFewCopies,
     TooLarge,
 )
-from depot.ingest import Ingested, StagedFile
+from depot.ingest import Ingested, StagedCopy, Target
 from depot.mirror import Copy, Mirror, record_all
 from depot.quarantine import Reason
 from depot.quota import Reservation
@@ -183,11 +183,15 @@ class Put:
     async def _ingest(self, source: Source) -> Ingested:
         mirrors = self._desk.mirrors.all
         reservations = self._targets.reservations
-        datasets = {i: mirrors[i].dataset for i in reservations if mirrors[i].healthy}
-        for index in reservations.keys() - datasets.keys():
+        targets = {
+            i: Target(mirrors[i].dataset, mirrors[i].host)
+            for i in reservations
+            if mirrors[i].healthy
+        }
+        for index in reservations.keys() - targets.keys():
             reservations.pop(index).release()
-        self._targets.datasets = datasets
-        running = self._desk.ingestor.start(source, datasets, self._length_bytes, self._admit)
+        self._targets.datasets = {i: target.dataset for i, target in targets.items()}
+        running = self._desk.ingestor.start(source, targets, self._length_bytes, self._admit)
         outcome = asyncio.wrap_future(running)
         try:
             await asyncio.wait((outcome,))
@@ -197,7 +201,7 @@ class Put:
             # Until it has, its bytes are on the disk: the space stays reserved (Q1), and a stream
             # of unknown length gets no more of it.
             held, self._targets, self._good = self._targets.reservations, _Targets(), []
-            running.add_done_callback(partial(_discard_late, held))
+            running.add_done_callback(partial(_discard_late, targets, held))
             raise
         return outcome.result()
 
@@ -255,7 +259,7 @@ class Put:
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)
 
-    async def _name(self, index: int, file: StagedFile) -> int | None:
+    async def _name(self, index: int, file: StagedCopy) -> int | None:
         mirror = self._desk.mirrors.all[index]
         try:
             if mirror.dataset is not file.dataset:
@@ -269,7 +273,7 @@ class Put:
             return None
         return index
 
-    async def _commit_file(self, mirror: Mirror, file: StagedFile) -> None:
+    async def _commit_file(self, mirror: Mirror, file: StagedCopy) -> None:
         copy = mirror.good_copy(self._artifact)
         if copy and copy.verified_at_s is not None:
             await mirror.read(Dataset.commit, file.name, self._artifact)
@@ -292,7 +296,7 @@ class Put:
             with suppress(OSError, DatasetUnusable):  # not recorded: the reconciler finds the file
                 await mirror.call(Dataset.unlink, self._artifact)
 
-    async def _discard(self, file: StagedFile) -> None:
+    async def _discard(self, file: StagedCopy) -> None:
         for mirror in self._desk.mirrors.readable():
             if mirror.dataset is not file.dataset:
                 continue
@@ -357,11 +361,12 @@ def _reason(error: OSError | DatasetUnusable) -> str:
     return describe_error(error) if isinstance(error, OSError) else "not there any more"
 
 
-def _discard_late(held: Mapping[int, Reservation], running: Future[Ingested]) -> None:
-    # In the thread that ran it: what it staged has no owner any more.
+def _discard_late(
+    targets: Mapping[int, Target], held: Mapping[int, Reservation], running: Future[Ingested]
+) -> None:
+    # What it staged has no owner any more; a dataset that left is cleared when it is attached.
     if not running.cancelled() and running.exception() is None:
-        for file in running.result().staged.values():
-            with suppress(OSError):  # a dataset that left meanwhile is cleared when it is attached
-                file.discard()
+        for index, file in running.result().staged.items():
+            targets[index].host.submit(Dataset.discard, file.dataset, file.name)
     for reservation in held.values():
         reservation.release()

@@ -8,10 +8,12 @@ artifact is. Block digests that are missing are derived from a full verification
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from enum import StrEnum
+from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests, decode_digests, encode_digests
@@ -27,6 +29,11 @@ from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
 from depot.verify import derive_digests, verify_copy, works
 from depot.worker import describe_error
+
+SMALL_BYTES: Final = 64 << 10
+"""What is no longer is read in the call that opens it, where that is in another process."""
+_OF_THE_DEVICE: Final = frozenset({errno.ETIMEDOUT, errno.ENODEV})
+"""It hangs, or its worker process has ended: that says nothing about the copy."""
 
 
 class VerifyReads(StrEnum):
@@ -93,6 +100,9 @@ class Reader:
         blame for this one.
         """
         mirror = self._mirrors.all[opened.dataset]
+        if error.errno in _OF_THE_DEVICE:
+            mirror.failed(error)
+            return
         if not mirror.readable:
             return  # the dataset has gone, which says nothing about its copy
         mirror.last_error = f"reading {opened.sha256}: {describe_error(error)}"
@@ -103,7 +113,8 @@ class Reader:
         self, mirror: Mirror, artifact: ArtifactHash, copy: Copy, to_read: bool
     ) -> OpenArtifact | None:
         try:
-            fd, found_bytes = await mirror.open_artifact(artifact)
+            content_bytes = SMALL_BYTES if to_read else -1
+            opened = await mirror.open_artifact(artifact, content_bytes=content_bytes)
         except FileNotFoundError:
             # Unless a writer was about to give the name to another file, and has done so.
             if mirror.artifacts.get(artifact) is copy:
@@ -113,11 +124,10 @@ class Reader:
             await self._not_opened(mirror, artifact, error)
             return None
         with ExitStack() as unless_returned:
-            opened = unless_returned.enter_context(
-                OpenArtifact(artifact, found_bytes, mirror.index, fd, copy=copy)
-            )
+            unless_returned.enter_context(opened)
+            opened.copy = copy
             try:
-                good = found_bytes == copy.size_bytes
+                good = opened.size_bytes == copy.size_bytes
                 if good and to_read:
                     good = await self._make_verified(mirror, opened)
             except (TimeoutError, DatasetUnusable) as error:

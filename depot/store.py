@@ -18,15 +18,20 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.blocks import BlockPool
 from depot.checked_state import make_state
 from depot.copy_records import CopyRecords
 from depot.dataset_desk import DatasetDesk
+from depot.device.arena import Arena
+from depot.device.host import DeviceWorkers, HostOf, thread_host
+from depot.device.process import ProcessHost
 from depot.disk import DiskOf, system_disk
 from depot.errors import ConfigNotFound, NoConfig
 from depot.foreground import Foreground, Signal
@@ -64,12 +69,16 @@ class StoreOptions:
         min_copies: durable copies without which a put is not a success.
         delete_grace_s: how long a config that drops more than half is not acted on (D4).
         device_timeout_s: a device call that takes longer makes its dataset suspect.
+        mirror_lag_s: how long, in all, one write may wait for one dataset alone; one that is
+            further behind is dropped from the write.
         watch_interval_s: how often each dataset is looked at.
         verify_reads: whether the depot checks bytes before they leave.
         scrub_interval_s: within which every copy is verified in the background.
         scrub_max_bytes_per_s: on each dataset, whatever that does to the interval.
         quarantine_bytes: what damaged copies that were set aside may take on each dataset.
         sled_id: expected in the markers; None: whatever they say.
+        device_workers: what the calls on a dataset run in; with a process for each, one that hangs
+            keeps nothing but its own dataset, even from SIGKILL.
         checksum_state: find rows that are changed in place; many times slower, see
             `depot.checked_state`.
     """
@@ -83,6 +92,7 @@ class StoreOptions:
     delete_grace_s: float = 600.0
     reconcile_interval_s: float = 300.0
     device_timeout_s: float = 30.0
+    mirror_lag_s: float = 5.0
     watch_interval_s: float = 5.0
     verify_reads: VerifyReads = VerifyReads.AUTO
     scrub_interval_s: float = 86400.0
@@ -90,6 +100,7 @@ class StoreOptions:
     quarantine_bytes: int = 2 * GIB
     sled_id: str | None = None
     checksum_state: bool = False
+    device_workers: DeviceWorkers = DeviceWorkers.THREAD
 
 
 def _ignore_event(_kind: str, _fields: Mapping[str, object]) -> None:
@@ -121,6 +132,10 @@ class ArtifactStore:
         self.state = make_state(checksummed=options.checksum_state)
         self._records = CopyRecords(state_dir.path)
         self._foreground = Foreground()
+        # One more than can be admitted: re-mirroring works beside puts and copies.
+        max_ingests = options.max_concurrent_puts + options.max_concurrent_copies + 1
+        in_processes = options.device_workers is DeviceWorkers.PROCESS
+        self._arena = Arena(BlockPool.most_blocks(max_ingests)) if in_processes else None
         mirrors = [
             Mirror(
                 index,
@@ -129,6 +144,7 @@ class ArtifactStore:
                 quota_bytes=options.quota_bytes,
                 device_timeout_s=options.device_timeout_s,
                 on_transition=self._on_transition,
+                host_of=thread_host if self._arena is None else self._process_host(self._arena),
             )
             for index, path in enumerate(datasets)
         ]
@@ -149,10 +165,11 @@ class ArtifactStore:
             on_event=on_event,
         )
         self._ingestor = Ingestor(
-            # One more than can be admitted: re-mirroring works beside puts and copies.
-            max_ingests=options.max_concurrent_puts + options.max_concurrent_copies + 1,
+            max_ingests=max_ingests,
             mirrors=len(mirrors),
             stall_timeout_s=options.device_timeout_s,
+            lag_s=options.mirror_lag_s,
+            arena=self._arena,
         )
         limits = PutLimits(
             max_artifact_size_bytes=options.max_artifact_size_bytes,
@@ -245,7 +262,8 @@ class ArtifactStore:
         await self._records.close(self._mirrors.all)
         await self._mirrors.close()
         self._ingestor.close()
-        self._datasets.close()
+        if self._arena is not None:
+            self._arena.close()
         await asyncio.to_thread(self._state_dir.close)
 
     async def __aenter__(self) -> Self:
@@ -585,6 +603,16 @@ class ArtifactStore:
     def _is_wanted(self, artifact: ArtifactHash) -> bool:
         config = self._keeper.resolved.config
         return config is not None and artifact in config.artifacts
+
+    def _process_host(self, arena: Arena) -> HostOf:
+        return partial(
+            ProcessHost,
+            arena_fd=arena.fd,
+            writes_at_once=self._options.max_concurrent_puts
+            + self._options.max_concurrent_copies
+            + 1,
+            timeout_s=self._options.device_timeout_s,
+        )
 
     def _on_transition(self, mirror: Mirror, before: MirrorState, after: MirrorState) -> None:
         if not self._opened:

@@ -37,6 +37,9 @@ class DatasetStatus:
         artifacts: files named by a hash, wanted or not.
         quarantined: damaged copies that were set aside; their bytes are not among the used ones.
         in_doubt: those of them that do not count before they were verified again.
+        worker_pid: the process that works on it; None: there is none, or no process is used.
+        worker_hangs: a call to the device has had its time and has not ended.
+        left_behind: processes that were given up, and hang in the kernel.
     """
 
     path: str
@@ -54,6 +57,9 @@ class DatasetStatus:
     quarantined: int = 0
     quarantined_bytes: int = 0
     in_doubt: int = 0
+    worker_pid: int | None = None
+    worker_hangs: bool = False
+    left_behind: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,9 @@ def _dataset_status(mirror: Mirror, quarantine: QuarantineKeeper) -> DatasetStat
         quarantined=len(quarantine.files(mirror)),
         quarantined_bytes=quarantine.used_bytes(mirror),
         in_doubt=len(mirror.doubts),
+        worker_pid=mirror.host.pid,
+        worker_hangs=mirror.host.hangs(),
+        left_behind=mirror.host.left_behind,
     )
 
 

@@ -53,6 +53,16 @@ class VerifiedRead:
         buffer[: len(part)] = part
         return len(part)
 
+    def check_whole(self, content: bytes) -> None:
+        """Check all of an artifact of one block that was read already.
+
+        Raises:
+            OSError: it is another.
+        """
+        whole = len(content) == self._digests.size_bytes
+        if not whole or (content and not self._digests.matches(0, memoryview(content))):
+            raise OSError(errno.EIO, "the content does not match its digest")
+
     def _load(self, fd: int, block: memoryview, start: int, ahead_bytes: int = 0) -> None:
         filled = 0
         while filled < len(block):

@@ -186,7 +186,7 @@ async def _begin(
     try:
         return await mirror.wait(beginning)
     except BaseException:
-        beginning.add_done_callback(partial(_end_late, dataset))
+        beginning.add_done_callback(partial(_end_late, mirror, dataset))
         raise
 
 
@@ -204,6 +204,6 @@ async def works(mirror: Mirror) -> bool:
     return True
 
 
-def _end_late(dataset: Dataset, beginning: Future[Begun]) -> None:
+def _end_late(mirror: Mirror, dataset: Dataset, beginning: Future[Begun]) -> None:
     if not beginning.cancelled() and beginning.exception() is None:
-        verification.end(dataset, beginning.result().name)
+        mirror.begin(verification.end, dataset, beginning.result().name)

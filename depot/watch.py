@@ -62,8 +62,8 @@ class Watch:
             await self._note_doubts()
 
     async def _check(self, mirror: Mirror) -> None:
-        if mirror.released:
-            return
+        if mirror.released or mirror.host.hangs():
+            return  # where a call hangs, another would only hang with it
         before = mirror.state
         if before is MirrorState.MISSING:
             await self._attach(mirror)

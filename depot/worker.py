@@ -67,17 +67,8 @@ class DaemonThreads:
         return await self.wait(timeout_s, self.submit(function, *args, **kwargs))
 
     async def wait(self, timeout_s: float, call: Future[T]) -> T:
-        """Wait for a submitted call; see `call`. One that has not begun by then never will."""
-        future = asyncio.wrap_future(call)
-        try:
-            done, _ = await asyncio.wait((future,), timeout=timeout_s)
-        except asyncio.CancelledError:
-            _give_up(call, future)
-            raise
-        if not done:
-            _give_up(call, future)
-            raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", self._name)
-        return future.result()
+        """Wait for a submitted call; see `call`."""
+        return await wait_within(timeout_s, call, self._name)
 
     def close(self) -> None:
         """Let every idle thread end; a busy one ends after its call."""
@@ -100,6 +91,32 @@ class DaemonThreads:
         # Before the result is there: whoever waits for it may submit the next call at once.
         with self._lock:
             self._idle += 1
+
+
+def waiting_for(call: Future[T]) -> asyncio.Future[T]:
+    """Make the one future in which the event loop waits for a call, as often as it wants to."""
+    waiting = asyncio.wrap_future(call)
+    # What went wrong is taken from here or from the call, or asyncio would log it as lost.
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return waiting
+
+
+async def wait_within(timeout_s: float, call: Future[T], name: str) -> T:
+    """Wait for a call, at most `timeout_s` seconds. One that has not begun by then never will.
+
+    Raises:
+        OSError: ETIMEDOUT, when it has not ended by then; it may still end later.
+    """
+    future = asyncio.wrap_future(call)
+    try:
+        done, _ = await asyncio.wait((future,), timeout=timeout_s)
+    except asyncio.CancelledError:
+        _give_up(call, future)
+        raise
+    if not done:
+        _give_up(call, future)
+        raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", name)
+    return future.result()
 
 
 def _give_up(call: Future[T], future: asyncio.Future[T]) -> None:

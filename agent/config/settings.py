@@ -113,6 +113,8 @@ class StorageTable(_Table):
     delete_grace_s: Duration = Field(default=600.0, alias="delete_grace")
     reconcile_interval_s: Interval = Field(default=300.0, alias="reconcile_interval")
     device_timeout_s: Interval = Field(default=30.0, alias="device_timeout")
+    mirror_lag_s: Interval = Field(default=5.0, alias="mirror_lag")
+    device_workers: Literal["process", "thread"] = "process"
     verify_reads: Literal["auto", "always", "never"] = "auto"
     quarantine_bytes: Size = Field(default=2 * GIB, alias="quarantine")
 

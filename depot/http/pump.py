@@ -13,13 +13,18 @@ import asyncio
 import errno
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from depot.device.host import Host, Lane
+from depot.device.resident import RemoteFile
+from depot.errors import DatasetUnusable
 from depot.http.carrier import ReadInto, read_into
+from depot.http.fed_carrier import fed_carrier
 from depot.http.outlet import Outlet
-from depot.http.turn import Outcome, State, Turn, read_part
+from depot.http.turn import Feeder, Outcome, State, Turn, read_part
 from depot.reading import OpenArtifact
-from depot.worker import DaemonThreads
+from depot.worker import DaemonThreads, wait_within
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0
@@ -65,6 +70,11 @@ class Pump:
     async def read(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         """Read a part that fits into memory; raises OSError when it cannot be read whole."""
         read = opened.read or self._read or read_into
+        if opened.content is not None:
+            return _part(opened, opened.content, start, length_bytes)
+        if opened.remote is not None:
+            file, host = opened.remote
+            return await _read_remote(host, file, start, length_bytes, read, self._read_timeout_s)
         return await self._threads(opened.dataset).call(
             self._read_timeout_s, read_part, opened.fd, start, length_bytes, read
         )
@@ -76,7 +86,8 @@ class Pump:
             ConnectionResetError: the client is gone.
             BodyTimeout: the client is too slow.
         """
-        turn = Turn(opened.fd, outlet.socket, start, end, opened.read or self._read)
+        read = opened.read or self._read
+        turn = Turn(opened.fd, outlet.socket, start, end, read, _feeder(opened))
         try:
             while True:
                 outcome = await self._take(turn, opened.dataset)
@@ -127,3 +138,29 @@ class Pump:
         if dataset not in self._by_dataset:
             self._by_dataset[dataset] = DaemonThreads(f"send-{dataset}", self._threads_per_dataset)
         return self._by_dataset[dataset]
+
+
+def _feeder(opened: OpenArtifact) -> Feeder | None:
+    if opened.remote is None:
+        return None
+    file, host = opened.remote
+    return partial(fed_carrier, host, file)
+
+
+async def _read_remote(
+    host: Host, file: RemoteFile, start: int, length_bytes: int, read: ReadInto, timeout_s: float
+) -> bytes:
+    reading = host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, read)
+    try:
+        return await wait_within(timeout_s, reading, "read")
+    except DatasetUnusable as error:
+        raise OSError(errno.ENODEV, str(error)) from error
+
+
+def _part(opened: OpenArtifact, content: bytes, start: int, length_bytes: int) -> bytes:
+    if opened.read is not None:
+        opened.read.check_whole(content)
+    part = content[start : start + length_bytes]
+    if len(part) < length_bytes:
+        raise OSError(errno.EIO, f"the file ends at {len(content)}")
+    return part

@@ -16,11 +16,15 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 
+Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
+"""Called with the start and end of a range, what it must be read through, and whether to go on."""
 TURN_BYTES: Final = 16 << 20
 FULL_WAIT_S: Final = 0.01
 
@@ -68,6 +72,7 @@ class Turn:
 
     Args:
         read: reads through memory; None: whatever way is the fastest.
+        feeder: opens a carrier for a range of a file that is not open in this process.
 
     Attributes:
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
@@ -75,7 +80,13 @@ class Turn:
     """
 
     def __init__(
-        self, fd: int, sock: socket.socket, start: int, end: int, read: ReadInto | None = None
+        self,
+        fd: int,
+        sock: socket.socket,
+        start: int,
+        end: int,
+        read: ReadInto | None = None,
+        feeder: Feeder | None = None,
     ) -> None:
         self.offset = start
         self.reading_since_s: float | None = None
@@ -85,15 +96,21 @@ class Turn:
         self._end = end
         self._gate = threading.Lock()
         self._abandoned = False
+        self._feeder = feeder
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
         turn_end = min(self._end, self.offset + TURN_BYTES)
-        with open_carrier(self._read) as carrier:
+        with self._open_carrier(turn_end) as carrier:
             while self.offset < turn_end:
                 if outcome := self._carry(carrier, turn_end - self.offset):
                     return outcome
         return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
+
+    def _open_carrier(self, turn_end: int) -> AbstractContextManager[Carrier]:
+        if self._feeder is None:
+            return open_carrier(self._read)
+        return self._feeder(self.offset, turn_end, self._read, lambda: self._abandoned)
 
     def abandon(self) -> None:
         """Send nothing more. Returns at once: a send that runs now does not block."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -11,10 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+import pytest
+
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.device.host import DeviceWorkers
+from depot.disk import Disk, system_disk
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME, Ledger, decode_ledger, encode_ledger
 from depot.put import Stored
+from depot.reading import OpenArtifact
 from depot.sources import Source
 from depot.store import ArtifactStore, StoreOptions
 from tests import ondisk
@@ -108,12 +112,14 @@ class Node:
 
     Attributes:
         events: what the store said, as (kind, fields).
+        workers: what the calls on a dataset run in.
     """
 
     root: Path
     paths: list[Path]
     disks: dict[Path, FaultyDisk]
     events: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
+    workers: DeviceWorkers = DeviceWorkers.THREAD
 
     @classmethod
     def make(cls, root: Path) -> Node:
@@ -128,21 +134,30 @@ class Node:
         return self.root / "state"
 
     def disk(self, index: int) -> FaultyDisk:
+        if self.workers is DeviceWorkers.PROCESS:
+            pytest.skip("no fault can be planted in another process")
         return self.disks[self.paths[index]]
 
     @asynccontextmanager
     async def open(
         self, paths: Collection[Path] | None = None, **options: Any
     ) -> AsyncIterator[ArtifactStore]:
+        if self.workers is DeviceWorkers.PROCESS and "device_timeout_s" in options:
+            pytest.skip("made for hangs, which cannot be planted in another process")
         opening = ArtifactStore.open(
             list(paths or self.paths),
             state_dir=self.state_dir,
-            options=StoreOptions(**options),
+            options=StoreOptions(**{"device_workers": self.workers} | options),
             on_event=lambda kind, fields: self.events.append((kind, fields)),
-            disk_of=lambda path: self.disks.get(path) or FaultyDisk(),
+            disk_of=self._disk_of,
         )
         async with await opening as store:
             yield store
+
+    def _disk_of(self, path: Path) -> Disk:
+        if self.workers is DeviceWorkers.PROCESS:
+            return system_disk(path)
+        return self.disks.get(path) or FaultyDisk()
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.events]
@@ -226,7 +241,20 @@ async def put(
 async def read_back(store: ArtifactStore, content: bytes) -> bytes:
     """Read the artifact named by `content` through the store."""
     with await store.open_artifact(hash_of(content)) as opened:
-        return await off_loop(os.pread, opened.fd, opened.size_bytes + 1, 0)
+        return await read_opened(opened)
+
+
+async def read_opened(opened: OpenArtifact) -> bytes:
+    """Read all of an artifact that is open, wherever it is."""
+    with opened.source(WAIT_S) as source:
+        return await off_loop(_read_all, source)
+
+
+def _read_all(source: Source) -> bytes:
+    content, buffer = bytearray(), memoryview(bytearray(MIB))
+    while count := source.readinto(buffer):
+        content += buffer[:count]
+    return bytes(content)
 
 
 def copies(store: ArtifactStore) -> dict[ArtifactHash, int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import os
 import resource
@@ -114,7 +115,8 @@ async def test_a_refused_body_leaves_nothing_anywhere(
     async with node.open() as store:
         await store.put_config(config(1, ONE))
         with pytest.raises(refusal):
-            await put(store, ONE, source=source)
+            # The parameter is one object for every way that the test runs.
+            await put(store, ONE, source=copy.copy(source))
         assert reserved_bytes(store) == used_bytes(store) == [0, 0]
         assert copies(store) == {}
         assert states(store) == ["healthy", "healthy"]

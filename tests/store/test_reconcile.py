@@ -27,6 +27,7 @@ from tests.store.builders import (
     off_loop,
     put,
     read_back,
+    read_opened,
     states,
     used_bytes,
 )
@@ -117,8 +118,7 @@ async def test_reads_that_have_begun_finish(node: Node) -> None:
         with await store.open_artifact(hash_of(THREE)) as opened:
             await store.put_config(config(2, ONE, TWO))
             assert await store.reconcile() == 1
-            content = await off_loop(os.pread, opened.fd, opened.size_bytes, 0)
-            assert content == THREE
+            assert await read_opened(opened) == THREE
         with pytest.raises(NotFound):
             await store.open_artifact(hash_of(THREE))
 

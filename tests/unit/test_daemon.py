@@ -5,6 +5,7 @@ import errno
 import json
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from agent.copies.manager import CopyOptions
 from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
 from depot.artifact import ArtifactHash
+from depot.device.host import DeviceWorkers
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
 from depot.reader import VerifyReads
@@ -85,6 +87,8 @@ def test_every_storage_key_reaches_the_store() -> None:
             "delete_grace": "6s",
             "reconcile_interval": "7s",
             "device_timeout": "8s",
+            "mirror_lag": "3s",
+            "device_workers": "thread",
             "verify_reads": "always",
             "quarantine": 10,
         },
@@ -102,6 +106,8 @@ def test_every_storage_key_reaches_the_store() -> None:
         delete_grace_s=6.0,
         reconcile_interval_s=7.0,
         device_timeout_s=8.0,
+        mirror_lag_s=3.0,
+        device_workers=DeviceWorkers.THREAD,
         verify_reads=VerifyReads.ALWAYS,
         quarantine_bytes=10,
         scrub_interval_s=10.0,
@@ -147,7 +153,9 @@ def test_every_copy_key_reaches_the_copies() -> None:
 
 
 def test_the_defaults_of_the_configuration_are_those_of_the_libraries() -> None:
-    assert store_options(settings()) == StoreOptions()
+    # But for one: a library does not start processes unless it is asked to.
+    library = replace(StoreOptions(), device_workers=DeviceWorkers.PROCESS)
+    assert store_options(settings()) == library
     assert http_limits(settings()) == HttpLimits()
     assert copy_options(settings()) == CopyOptions()
 

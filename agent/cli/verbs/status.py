@@ -56,7 +56,8 @@ def problems(found: StatusBody) -> Iterator[str]:
 
 def _dataset_problems(dataset: DatasetBody) -> Iterator[str]:
     if dataset.state != "healthy":
-        yield f"dataset {dataset.path} is {dataset.state}: {_reason(dataset)}{_in_doubt(dataset)}"
+        why = f"{_reason(dataset)}{_in_doubt(dataset)}{_hung(dataset)}"
+        yield f"dataset {dataset.path} is {dataset.state}: {why}"
     elif dataset.full:
         yield (
             f"dataset {dataset.path} is full: {size(dataset.used_bytes)} of "
@@ -69,6 +70,14 @@ def _in_doubt(dataset: DatasetBody) -> str:
         return ""
     verified = dataset.artifacts - dataset.in_doubt
     return f"; {verified} of {plural(dataset.artifacts, 'copy')} verified since"
+
+
+def _hung(dataset: DatasetBody) -> str:
+    """Which processes wait for the device."""
+    pids = [*dataset.left_behind]
+    if dataset.worker_hangs and dataset.worker_pid is not None:
+        pids.append(dataset.worker_pid)
+    return f" (hangs in pid {', '.join(map(str, pids))})" if pids else ""
 
 
 def _reason(dataset: DatasetBody) -> str:

@@ -1,0 +1,113 @@
+"""A `Source` of the bytes of a file that a worker process has open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from concurrent.futures import Future
+from typing import Final
+
+from depot.device.feed import feed
+from depot.device.host import Host, Lane
+from depot.device.messages import Passed
+from depot.device.resident import RemoteFile
+from depot.errors import DatasetUnusable
+
+_PART_BYTES: Final = 16 << 20
+"""Fed in one call, so that a device's deadline never depends on an artifact's size."""
+_LOOK_EVERY_MS: Final = 250
+_ANSWER_TIMEOUT_S: Final = 5.0
+
+
+class ContentSource:
+    """What came with the answer to the open."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = memoryview(content)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of `buffer`; the number of bytes, 0 at the end."""
+        part, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def abort(self) -> None:
+        """Nothing waits here."""
+
+
+class FedSource:
+    """Reads a file from its start to its end.
+
+    Args:
+        timeout_s: longest silence of the device.
+    """
+
+    def __init__(self, host: Host, file: RemoteFile, size_bytes: int, timeout_s: float) -> None:
+        self._host = host
+        self._file = file
+        self._size_bytes = size_bytes
+        self._timeout_s = timeout_s
+        self._offset = 0
+        self._part_end = 0
+        self._outlet = -1
+        self._feeding: Future[None] | None = None
+        self._aborted = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of `buffer`; the number of bytes, 0 at the end.
+
+        Raises:
+            OSError: the file cannot be read, the device hangs, or `abort` was called.
+        """
+        if self._offset == self._size_bytes or not buffer:
+            return 0
+        if self._offset == self._part_end:
+            self._begin_part()
+        self._await_bytes()
+        count = os.readv(self._outlet, [buffer])
+        if not count:
+            self._tell_why_no_more()
+        self._offset += count
+        if self._offset == self._part_end:
+            self.close()
+        return count
+
+    def abort(self) -> None:
+        """Make a running or later `readinto` raise soon."""
+        self._aborted = True
+
+    def close(self) -> None:
+        """Let the worker end what it has begun."""
+        outlet, self._outlet = self._outlet, -1
+        if outlet >= 0:
+            os.close(outlet)
+
+    def _begin_part(self) -> None:
+        self._part_end = min(self._offset + _PART_BYTES, self._size_bytes)
+        self._outlet, inlet = os.pipe()
+        try:
+            self._feeding = self._host.submit_in(
+                Lane.FEEDS, feed, self._file, self._offset, self._part_end, None, Passed(inlet)
+            )
+        finally:
+            os.close(inlet)
+
+    def _await_bytes(self) -> None:
+        poll = select.poll()
+        poll.register(self._outlet, select.POLLIN)
+        waited_ms = 0
+        while not poll.poll(_LOOK_EVERY_MS):
+            waited_ms += _LOOK_EVERY_MS
+            if self._aborted:
+                raise OSError(errno.ECANCELED, "the transfer was given up")
+            if waited_ms > self._timeout_s * 1000:
+                raise OSError(errno.ENODEV, "the device does not answer")
+
+    def _tell_why_no_more(self) -> None:
+        assert self._feeding is not None
+        try:
+            self._feeding.result(_ANSWER_TIMEOUT_S)
+        except DatasetUnusable as error:
+            raise OSError(errno.ENODEV, str(error)) from error
+        raise OSError(errno.EIO, f"the file ends at byte {self._offset}")

@@ -1,0 +1,296 @@
+"""Consumers of an ingest's blocks: the hash, and one writer for each mirror.
+
+Each has a thread of the ingest. A writer's thread writes itself, or looks after the worker process
+that does. One that is abandoned lets go of every block at once, however its device hangs: what a
+late write still puts into its file has no name and never gets one.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from depot import staging
+from depot.blocks import Block, Ring
+from depot.dataset import Dataset
+from depot.device.host import Host, Lane
+from depot.device.messages import Passed
+from depot.errors import DatasetUnusable
+
+_Failure = OSError | DatasetUnusable
+
+
+class Consumer(Protocol):
+    """Takes every block of a transfer in turn.
+
+    Attributes:
+        error: why it takes no more; the first reason is the one that counts.
+        cancelled: the transfer failed, and what came of it is not wanted.
+        abandoned: it was given up because it hangs.
+    """
+
+    error: _Failure | None
+    cancelled: bool
+    abandoned: bool
+
+    @property
+    def waiting_blocks(self) -> int:
+        """How many blocks it has not let go of."""
+
+    def put(self, block: Block) -> None:
+        """Hand over a block, which it releases."""
+
+    def end(self) -> None:
+        """Say that no more blocks come."""
+
+    def abandon(self) -> None:
+        """Give up on it: free its blocks."""
+
+    def run(self) -> None:
+        """Consume until the end, in a thread."""
+
+
+class Writer(Consumer, Protocol):
+    """Writes to one mirror.
+
+    Attributes:
+        name: of the synced file, once it is whole.
+    """
+
+    name: str
+
+    def fail(self, error: _Failure) -> None:
+        """Write no more."""
+
+
+def _too_slow() -> OSError:
+    return OSError(errno.ETIMEDOUT, "the device is too slow for this write")
+
+
+class _Line:
+    """Blocks on their way to a thread of this process."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+        self._blocks: SimpleQueue[Block | None] = SimpleQueue()
+        self._taken: Block | None = None
+        self._ended = False
+
+    @property
+    def waiting_blocks(self) -> int:
+        return self._blocks.qsize() + (self._taken is not None)
+
+    def put(self, block: Block | None) -> None:
+        self._blocks.put(block)
+
+    def take(self) -> Block | None:
+        self._taken = self._blocks.get()
+        self._ended = self._taken is None
+        return self._taken
+
+    def release(self) -> None:
+        block, self._taken = self._taken, None
+        if block is not None:
+            self._ring.release(block)
+
+    def drain(self) -> None:
+        """Let go of what still comes, until the end."""
+        self.release()
+        while not self._ended and self.take() is not None:
+            self.release()
+
+    def clear(self) -> None:
+        """Let go of what nobody has begun with, and end; for another thread than the consumer's."""
+        with suppress(Empty):
+            while block := self._blocks.get_nowait():
+                self._ring.release(block)
+        self._blocks.put(None)
+
+
+class Hasher:
+    """Feeds a hash; `update` cannot fail."""
+
+    def __init__(self, update: Callable[[memoryview], object], ring: Ring) -> None:
+        self.error: _Failure | None = None
+        self.cancelled = False
+        self.abandoned = False
+        self._update = update
+        self._line = _Line(ring)
+        self.put = self._line.put
+
+    @property
+    def waiting_blocks(self) -> int:
+        """How many blocks it has not let go of."""
+        return self._line.waiting_blocks
+
+    def end(self) -> None:
+        """Say that no more blocks come."""
+        self._line.put(None)
+
+    def abandon(self) -> None:
+        """Give up on it."""
+        self.abandoned, self.error = True, self.error or _too_slow()
+        self._line.clear()
+
+    def run(self) -> None:
+        """Hash until the end."""
+        while (block := self._line.take()) is not None:
+            if self.error is None:
+                self._update(block.content)
+            self._line.release()
+
+
+class LocalWriter:
+    """Writes in its own thread."""
+
+    def __init__(self, dataset: Dataset, length_bytes: int | None, ring: Ring) -> None:
+        self.name = ""
+        self.error: _Failure | None = None
+        self.cancelled = False
+        self.abandoned = False
+        self._dataset = dataset
+        self._length_bytes = length_bytes
+        self._line = _Line(ring)
+        self.put = self._line.put
+        self.release = self._line.release
+
+    @property
+    def waiting_blocks(self) -> int:
+        """How many blocks it has not let go of."""
+        return self._line.waiting_blocks
+
+    def end(self) -> None:
+        """Say that no more blocks come."""
+        self._line.put(None)
+
+    def fail(self, error: _Failure) -> None:
+        """Write no more."""
+        self.error = self.error or error
+
+    def abandon(self) -> None:
+        """Give up on a stuck thread."""
+        self.abandoned = True
+        self.fail(_too_slow())
+        self._line.clear()
+
+    def take(self) -> memoryview | None:
+        """Wait for the next content; `staging.write_staged` asks."""
+        block = self._line.take()
+        if self.cancelled or self.error:
+            raise staging.GivenUp
+        return None if block is None else block.content
+
+    def run(self) -> None:
+        """Write until the end."""
+        try:
+            name = staging.write_staged(self._dataset, self._length_bytes, self)
+        except (OSError, DatasetUnusable) as error:
+            self.fail(error)
+            name = ""
+        self._line.drain()
+        if name and (self.cancelled or self.error):
+            with suppress(OSError):
+                self._dataset.discard(name)
+        else:
+            self.name = name
+
+
+class RemoteWriter:
+    """Has the worker process of a dataset write from the shared blocks."""
+
+    def __init__(
+        self,
+        host: Host,
+        dataset: Dataset,
+        length_bytes: int | None,
+        ring: Ring,
+        stall_timeout_s: float,
+    ) -> None:
+        self.name = ""
+        self.error: _Failure | None = None
+        self.cancelled = False
+        self.abandoned = False
+        self._host = host
+        self._dataset = dataset
+        self._ring = ring
+        self._stall_timeout_s = stall_timeout_s
+        self._held: deque[Block] = deque()
+        self._lock = threading.Lock()
+        self._over = False
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._writing: Future[str] = host.submit_in(
+                Lane.WRITES, staging.write_shared, dataset, length_bytes, Passed(theirs.fileno())
+            )
+
+    @property
+    def waiting_blocks(self) -> int:
+        """How many blocks it has not let go of."""
+        return len(self._held)
+
+    def put(self, block: Block) -> None:
+        """Hand over a block."""
+        with self._lock:
+            if not self._over:
+                self._held.append(block)
+                with suppress(OSError):  # the worker is gone: `run` finds out
+                    staging.send_block(self._channel, block.number, block.filled)
+                return
+        self._ring.release(block)
+
+    def end(self) -> None:
+        """Say that no more blocks come."""
+        with self._lock, suppress(OSError):
+            if self.cancelled or self.error:
+                self._channel.shutdown(socket.SHUT_RDWR)
+            else:
+                staging.send_end(self._channel)
+
+    def fail(self, error: _Failure) -> None:
+        """Write no more."""
+        self.error = self.error or error
+
+    def abandon(self) -> None:
+        """Leave the worker to itself."""
+        self.abandoned = True
+        self.fail(_too_slow())
+        with self._lock, suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+
+    def run(self) -> None:
+        """Look after the worker until it is done or given up."""
+        while staging.wait_released(self._channel):
+            with self._lock:
+                block = self._held.popleft()
+            self._ring.release(block)
+        with self._lock:
+            self._over = True
+            self._channel.close()
+            held, self._held = self._held, deque()
+        for block in held:
+            self._ring.release(block)
+        self._take_result()
+
+    def _take_result(self) -> None:
+        name = ""
+        try:
+            # What was given up had its time already; what is not wanted is cleared away first (Q3).
+            name = self._writing.result(0 if self.abandoned else self._stall_timeout_s)
+        except (OSError, DatasetUnusable) as error:
+            self.fail(error)
+        if self.cancelled or self.error:
+            self._writing.add_done_callback(self._discard)
+        else:
+            self.name = name
+
+    def _discard(self, writing: Future[str]) -> None:
+        # It was whole before it heard that nobody wants it.
+        if not writing.cancelled() and writing.exception() is None and (name := writing.result()):
+            self._host.submit(Dataset.discard, self._dataset, name)
