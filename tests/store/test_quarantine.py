@@ -182,6 +182,17 @@ async def test_b6_a_fault_while_setting_aside_loses_nothing(
     assert await node.read(B, LARGE) == LARGE
 
 
+async def test_a_failed_sync_while_setting_aside_casts_doubt_on_the_dataset(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        await hurt(node, B, LARGE, flip(0))
+        # Of the metadata, of the quarantine, and then of the dataset itself. Not a full disk.
+        rule = node.disk(B).fail("fsync_directory", errno.ENOSPC, nth=3, times=1)
+        await discover(store, LARGE)
+        assert rule.strikes == 1
+        assert states(store) == ["healthy", "suspect"]
+
+
 # ---- the bound
 
 
