@@ -226,14 +226,25 @@ class CopyRecords:
             known = [(m, self._books[m.index]) for m in mirrors if m.index in self._books]
             if self._all_lost:
                 await self._write_all_again(known)
-            changes = [await self._changes(mirror, book) for mirror, book in known]
-            if await self._write([each for each in changes if each.rows or each.findings]):
-                return
-            books = {book.dataset_id: book for book in self._books.values()}
-            for each in changes:
-                if book := books.get(each.dataset_id):
-                    book.changed.update(each.rows)
-                    book.settled.update(each.findings)
+            taken = [(b.dataset_id, set(b.changed), set(b.settled)) for _, b in known]
+            written = False
+            try:
+                changes = [await self._changes(mirror, book) for mirror, book in known]
+                written = await self._write(
+                    [each for each in changes if each.rows or each.findings]
+                )
+            finally:
+                if not written:  # also when it was cancelled half-way, as every duty is at the end
+                    self._take_again(taken)
+
+    def _take_again(
+        self, taken: Iterable[tuple[str, set[ArtifactHash], set[ArtifactHash]]]
+    ) -> None:
+        books = {book.dataset_id: book for book in self._books.values()}
+        for dataset_id, changed, settled in taken:
+            if book := books.get(dataset_id):
+                book.changed |= changed
+                book.settled |= settled
 
     async def _write(self, changes: Collection[Changes]) -> bool:
         return not changes or await self._use(lambda db: _written(db, changes)) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import sqlite3
 import time
@@ -249,3 +251,21 @@ async def test_the_record_of_twenty_thousand_copies_is_written_and_read(tmp_path
     remembered = await off_loop(db.recall, "d", 3.0)
     assert remembered.rows == dict.fromkeys(names, row)
     await off_loop(db.close)
+
+
+async def test_what_a_cancelled_writing_had_begun_with_is_written_at_the_end(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await store._records.flush(store._mirrors.all)
+        await rot(node, B, ONE)
+        with await store.open_artifact(hash_of(ONE), exclude=[A]) as opened:
+            store.read_failed(opened, OSError(errno.EIO, "bad"))
+        looking = node.disk(B).hang("stat", name=str(hash_of(ONE)))
+        writing = asyncio.ensure_future(store._records.flush(store._mirrors.all))
+        await off_loop(looking.wait_begun)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        looking.let_go()
+    async with node.open() as store:
+        assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
