@@ -124,6 +124,7 @@ class Healer:
         self._peer_pauses: Backoff[ArtifactHash] = Backoff()
         self._found_s: dict[ArtifactHash, float] = {}
         self._in_vain: dict[ArtifactHash, frozenset[tuple[int, str]]] = {}
+        self._in_vain_pauses: Backoff[ArtifactHash] = Backoff(first_s=60.0)
         self._current: ArtifactHash | None = None
         self._healed = 0
         self._heal_seconds = 0.0
@@ -172,6 +173,7 @@ class Healer:
         self._pauses.clear()
         self._peer_pauses.clear()
         self._in_vain.clear()
+        self._in_vain_pauses.clear()
 
     def _todo(self) -> list[ArtifactHash]:
         """Those with no good copy first; of these, the ones that this sled has had."""
@@ -267,6 +269,7 @@ class Healer:
             del self._found_s[artifact]
         for artifact in self._in_vain.keys() - left:
             del self._in_vain[artifact]
+        self._in_vain_pauses.keep_only(left)
         for artifact in todo:
             self._found_s.setdefault(artifact, self._clock())
         return todo
@@ -375,11 +378,11 @@ class Healer:
         self, artifact: ArtifactHash, generation: Generation
     ) -> _Outcome | None:
         remains = self._remains(artifact)
-        if not remains or self._in_vain.get(artifact) == _names(remains):
+        if not remains or self._is_known_in_vain(artifact, remains):
             return None
         digests = await find_digests(artifact, remains, self._mirrors)
         if digests is None:
-            self._in_vain[artifact] = _names(remains)
+            self._tried_in_vain(artifact, remains)
             return None
         async with self._admit(artifact, generation, digests.size_bytes) as put:
             if put.held is not None:
@@ -391,8 +394,17 @@ class Healer:
             except (HashMismatch, OSError) as error:
                 if isinstance(error, TimeoutError):
                     raise
-                self._in_vain[artifact] = _names(remains)
+                self._tried_in_vain(artifact, remains)
                 return None
+
+    def _is_known_in_vain(self, artifact: ArtifactHash, remains: Iterable[Remains]) -> bool:
+        # Not for ever: what could not be read may have been a bad moment of the device.
+        waits = not self._in_vain_pauses.is_due(artifact, self._monotonic())
+        return waits and self._in_vain.get(artifact) == _names(remains)
+
+    def _tried_in_vain(self, artifact: ArtifactHash, remains: Iterable[Remains]) -> None:
+        self._in_vain[artifact] = _names(remains)
+        self._in_vain_pauses.failed(artifact, self._monotonic())
 
     async def _from_peer(
         self, peers: Peers | None, artifact: ArtifactHash, generation: Generation

@@ -354,6 +354,23 @@ async def test_a_peer_is_asked_only_for_what_cannot_be_healed_here(node: Node) -
         assert peer.asked == []
 
 
+async def test_remains_that_could_not_be_read_for_a_moment_are_tried_again(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        for index in (A, B):
+            await hurt(node, index, LARGE, flip(index * 2 * MIB))
+            node.disk(index).fail("pread", errno.EIO, name="quarantine")
+        await discover(store, LARGE)
+        assert await store.remirror() == 0
+        assert store.status().missing == (hash_of(LARGE),)
+        for index in (A, B):
+            node.disk(index).heal()
+        healer = store._healer
+        healer._monotonic = lambda: time.monotonic() + 61
+        assert await store.remirror() == 1
+        assert copies(store) == {hash_of(LARGE): 2}
+
+
 async def test_b6_what_nobody_has_is_lost_said_once_and_nothing_is_deleted(node: Node) -> None:
     async with node.open() as store:
         await stock(store, LARGE, ONE)
