@@ -94,7 +94,7 @@ PLANTS: Final = (
     ),
     Plant(
         "a short write of an artifact is taken for a whole one",
-        "depot/ingest.py",
+        "depot/staging.py",
         "            content = content[self._write_some(content) :]\n",
         "            self._write_some(content)\n            return\n",
         _FAULTS,
