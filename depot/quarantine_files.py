@@ -14,6 +14,7 @@ import stat
 from depot import small_files
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset
+from depot.errors import KeptInQuarantine
 from depot.quarantine import QUARANTINE, QuarantinedFile
 from depot.small_files import METADATA
 
@@ -72,13 +73,14 @@ def restore(dataset: Dataset, file: QuarantinedFile) -> None:
     """Give a file its artifact's name back, durably.
 
     Raises:
-        FileExistsError: something stands under the name.
+        KeptInQuarantine: something stands under the name, a directory perhaps.
         SyncFailed: after a power cut it may be in quarantine again. It may be the last copy, so
             the name is not taken back.
     """
     dataset.check_identity()
     if small_files.exists(dataset.root, str(file.artifact), dataset.disk):
-        raise FileExistsError(errno.EEXIST, "something stands under the artifact's name")
+        # Not an OSError: that would be held against the dataset.
+        raise KeptInQuarantine(f"something that is no artifact has the name {file.artifact}")
     dataset.disk.rename(file.path, str(file.artifact), dir_fd=dataset.root)
     _sync_names(dataset)
 

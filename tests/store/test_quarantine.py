@@ -422,3 +422,19 @@ async def test_q3_digests_of_what_was_deleted_do_not_stay_behind(node: Node) -> 
         await store.reconcile()
         assert not await off_loop(path.exists)
         assert await node.names(A) == set()
+
+
+async def test_b4_what_stands_in_the_way_of_a_copy_says_nothing_about_the_dataset(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        await hurt(node, B, LARGE, flip(0))
+        await discover(store, LARGE)
+        (found,) = store.quarantined()
+        await off_loop(Path(found.path).chmod, 0o644)
+        await off_loop(Path(found.path).write_bytes, LARGE)
+        await off_loop(node.file(B, LARGE).mkdir)
+        with pytest.raises(KeptInQuarantine):
+            await store.restore_quarantined(found.id)
+        assert states(store) == ["healthy", "healthy"]
