@@ -56,7 +56,8 @@ def test_a_reason_of_a_later_version_is_still_a_file_of_ours() -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "notes.txt", str(X), f"{X}.5", f"{X}..mismatch", f"{str(X).upper()}.5.mismatch",
-     f"{X}.-5.mismatch", f"{X}.5.mismatch~", f"{X}.5.MISMATCH", f"../{X}.5.mismatch"],
+     f"{X}.-5.mismatch", f"{X}.5.mismatch~", f"{X}.5.MISMATCH", f"../{X}.5.mismatch",
+     f"{X}.999999999999999.mismatch"],
 )  # fmt: skip
 def test_other_peoples_files_are_none_of_ours(name: str) -> None:
     assert QuarantinedFile.parse(name, 1) is None
