@@ -151,15 +151,18 @@ class CopyRecords:
     ) -> dict[ArtifactHash, Copy]:
         """Begin the records of a dataset that was attached: what is known of its files."""
         now_s = self._clock()
+        unwritten: set[ArtifactHash] = set()
         if before := self._books.pop(index, None):
             await self._write([_settled(before)])  # its rows are compared with the files now
+            if before.dataset_id == dataset_id:
+                unwritten = before.changed  # what is remembered of these was overtaken
         remembered = await self._use(lambda db: db.recall(dataset_id, now_s)) or Remembered()
         book = _Book(dataset_id, findings=dict(remembered.findings))
         book.changed.update(remembered.rows.keys() - files.keys())
         copies = {}
         for artifact, file in files.items():
             row = remembered.rows.get(artifact)
-            if row is None or not _is_about(row, file):
+            if row is None or artifact in unwritten or not _is_about(row, file):
                 book.changed.add(artifact)
                 row = None
             copies[artifact] = copy = _copy_of(file, row, now_s)
@@ -263,18 +266,23 @@ class CopyRecords:
         rows: dict[ArtifactHash, Row | None] = {}
         left = iter(sorted(changed))
         while batch := tuple(islice(left, _BATCH)):
-            rows.update(await self._rows(mirror, book, batch))
+            found = await self._rows(mirror, book, batch)
+            if found is None:
+                book.changed.update(batch, left)
+                break
+            rows.update(found)
         return Changes(book.dataset_id, rows, settled.findings)
 
     async def _rows(
         self, mirror: Mirror, book: _Book, batch: tuple[ArtifactHash, ...]
-    ) -> dict[ArtifactHash, Row | None]:
+    ) -> dict[ArtifactHash, Row | None] | None:
+        """What is to be written of some copies; None when they cannot be looked at now."""
         try:
             if mirror.dataset.marker.dataset_id != book.dataset_id:
                 return {}
             files = await mirror.read(Dataset.look_at, batch)
         except (OSError, DatasetUnusable):
-            return {}  # the next attach compares what is there with what is remembered
+            return None
         return {a: self._row(mirror, book, a, files.get(a)) for a in batch}
 
     def _row(

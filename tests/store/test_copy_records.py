@@ -269,3 +269,21 @@ async def test_what_a_cancelled_writing_had_begun_with_is_written_at_the_end(nod
         looking.let_go()
     async with node.open() as store:
         assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+
+
+async def test_b6_what_was_not_written_before_a_dataset_went_is_not_believed_when_it_returns(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await store._records.flush(store._mirrors.all)
+        await rot(node, B, ONE)
+        with await store.open_artifact(hash_of(ONE), exclude=[A]) as opened:
+            store.read_failed(opened, OSError(errno.EIO, "bad"))
+        await node.take_away(B)
+        await store.check_datasets()
+        await store._records.flush(store._mirrors.all)
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert (await verified_at(store, ONE))[B] is None
+        assert (await verified_at(store, TWO))[B] is not None
