@@ -12,7 +12,7 @@ The state store has what a scan of the directories found, and what was done sinc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -135,10 +135,15 @@ class QuarantineKeeper:
         return artifact in config.artifacts or artifact in self._keeper.book.artifacts
 
     def is_needed(self, artifact: ArtifactHash) -> bool:
-        """Tell whether it is wanted and no copy of it is known to be good, by its bytes."""
-        copies = (mirror.certain_copy(artifact) for mirror in self._mirrors.all)
-        verified = any(copy and copy.verified_at_s is not None for copy in copies)
-        return self.is_wanted(artifact) and not verified
+        """Tell whether it is wanted and no copy of it is known to be good, by its bytes.
+
+        A copy on a dataset that fails may never be read again, and does not count.
+        """
+        return self.is_wanted(artifact) and not _verified_on(self._mirrors.healthy(), artifact)
+
+    def _is_needed_for_room(self, artifact: ArtifactHash) -> bool:
+        # Here it does: the room may be for that very copy, off the disk that fails.
+        return self.is_wanted(artifact) and not _verified_on(self._mirrors.all, artifact)
 
     async def refresh(self, mirror: Mirror) -> None:
         """Look what lies on a dataset.
@@ -261,7 +266,7 @@ class QuarantineKeeper:
             over_bytes = self.used_bytes(mirror) - self.limit_bytes
             if over_bytes > 0:
                 with suppress(OSError, DatasetUnusable):
-                    await self._purge(mirror, over_bytes, "bound")
+                    await self._purge(mirror, over_bytes, "bound", self.is_needed)
 
     async def make_room(self, mirror: Mirror, size_bytes: int) -> None:
         """Purge what may go, if that makes room on the disk for a write that has none."""
@@ -271,20 +276,24 @@ class QuarantineKeeper:
             mirror.space = space = await mirror.call(Dataset.space)
             lacking_bytes = size_bytes - space.free_bytes
             if lacking_bytes > 0 or space.free_inodes == 0:
-                await self._purge(mirror, max(lacking_bytes, 1), "space")
+                need_bytes, is_needed = max(lacking_bytes, 1), self._is_needed_for_room
+                await self._purge(mirror, need_bytes, "space", is_needed)
                 mirror.space = await mirror.call(Dataset.space)
 
-    async def _purge(self, mirror: Mirror, need_bytes: int, why: str) -> None:
+    async def _purge(
+        self,
+        mirror: Mirror,
+        need_bytes: int,
+        why: str,
+        is_needed: Callable[[ArtifactHash], bool],
+    ) -> None:
         chosen = choose_to_purge(
-            self.files(mirror), need_bytes, is_needed=self.is_needed, is_wanted=self.is_wanted
+            self.files(mirror), need_bytes, is_needed=is_needed, is_wanted=self.is_wanted
         )
         for file in chosen:
             # Asked again: the last good copy may have gone while the disk was busy.
-            if not self._is_kept(mirror, file):
+            if file.name not in irreplaceable(self.files(mirror), is_needed):
                 await self.purge(mirror, file, why)
-
-    def _is_kept(self, mirror: Mirror, file: QuarantinedFile) -> bool:
-        return file.name in irreplaceable(self.files(mirror), self.is_needed)
 
     async def purge(self, mirror: Mirror, file: QuarantinedFile, why: str) -> None:
         """Delete one.
@@ -312,3 +321,8 @@ class QuarantineKeeper:
             "size_bytes": file.size_bytes,
         }
         self._emit(kind, {**fields, **more})
+
+
+def _verified_on(mirrors: Iterable[Mirror], artifact: ArtifactHash) -> bool:
+    copies = (mirror.certain_copy(artifact) for mirror in mirrors)
+    return any(copy and copy.verified_at_s is not None for copy in copies)

@@ -438,3 +438,20 @@ async def test_b4_what_stands_in_the_way_of_a_copy_says_nothing_about_the_datase
         with pytest.raises(KeptInQuarantine):
             await store.restore_quarantined(found.id)
         assert states(store) == ["healthy", "healthy"]
+
+
+async def test_b6_a_verified_copy_on_a_dataset_that_fails_lets_no_damaged_one_go(
+    node: Node,
+) -> None:
+    async with node.open(quarantine_bytes=0) as store:
+        await stock(store, LARGE)
+        node.disk(B).turn_read_only()
+        await hurt(node, A, LARGE, flip(0))
+        await store.put_config(config(2, LARGE))
+        assert states(store) == ["healthy", "suspect"]
+        with await store.open_artifact(hash_of(LARGE), exclude=[B]) as opened:
+            store.read_failed(opened, OSError(errno.EIO, "bad"))
+        await store._quarantine.settle(store._mirrors.all[A], hash_of(LARGE))
+        await store._quarantine.trim()
+        (found,) = store.quarantined()
+        assert found.last_copy
