@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -27,7 +28,7 @@ from depot.mirrors import MirrorSet
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
-from depot.verify import derive_digests, verify_copy, works
+from depot.verify import Verdict, derive_digests, judge_file, verify_copy, works
 from depot.worker import describe_error
 
 SMALL_BYTES: Final = 64 << 10
@@ -69,6 +70,7 @@ class Reader:
         self._mirrors = mirrors
         self._quarantine = quarantine
         self._deriving: KeyedLock[ArtifactHash] = KeyedLock()
+        self._known_bad: dict[tuple[int, ArtifactHash], Copy] = {}
         self._verify_reads = verify_reads
         self._on_damage = on_damage
 
@@ -85,12 +87,12 @@ class Reader:
         self._mirrors.require_readable()
         if self._sizes_differ(artifact):
             await self._judge_copies(artifact)
-        for mirror in self._mirrors.readable():
-            copy = mirror.good_copy(artifact)
-            if copy is None or mirror.index in exclude:
-                continue
-            if opened := await self._try_open(mirror, artifact, copy, to_read):
-                return opened
+        if opened := await self._open_good(artifact, exclude, to_read=to_read):
+            return opened
+        if await self._look_again(artifact, exclude) and (
+            opened := await self._open_good(artifact, exclude, to_read=to_read)
+        ):
+            return opened
         raise NotFound(f"{artifact} is not here", damaged=self._damaged_copies(artifact))
 
     def failed(self, opened: OpenArtifact, error: OSError) -> None:
@@ -108,6 +110,52 @@ class Reader:
         mirror.last_error = f"reading {opened.sha256}: {describe_error(error)}"
         if mirror.artifacts.get(opened.sha256) is opened.copy:
             self._damaged(mirror, opened.sha256)
+
+    async def _open_good(
+        self, artifact: ArtifactHash, exclude: Collection[int], *, to_read: bool
+    ) -> OpenArtifact | None:
+        for mirror in self._mirrors.readable():
+            copy = mirror.good_copy(artifact)
+            if copy is None or mirror.index in exclude:
+                continue
+            if opened := await self._try_open(mirror, artifact, copy, to_read):
+                return opened
+        return None
+
+    async def _look_again(self, artifact: ArtifactHash, exclude: Collection[int]) -> bool:
+        """Read the copies that are said to be damaged, when there are no others.
+
+        A read that fails may have told of a dying device and not of the copy. Each is read once:
+        until the healer has set it aside, it is not read for everybody who asks for it.
+        """
+        async with self._deriving.hold(artifact):
+            found = False
+            for mirror in self._mirrors.readable():
+                copy = mirror.artifacts.get(artifact)
+                if copy is None or not copy.damaged or mirror.index in exclude:
+                    continue
+                if self._known_bad.get((mirror.index, artifact)) is copy:
+                    continue
+                found = await self._is_good(mirror, artifact, copy) or found
+        return found or any(m.good_copy(artifact) for m in self._mirrors.readable())
+
+    async def _is_good(self, mirror: Mirror, artifact: ArtifactHash, copy: Copy) -> bool:
+        try:
+            async with mirror.verifying:
+                verdict = await judge_file(mirror, artifact, copy.size_bytes)
+        except OSError:
+            verdict = Verdict.BAD
+        if mirror.artifacts.get(artifact) is not copy:
+            return mirror.good_copy(artifact) is not None
+        if verdict is Verdict.GOOD:
+            mirror.record(artifact, replace(copy, damaged=False, verified_at_s=time.time()))
+        elif verdict is Verdict.BAD:
+            mirrors = self._mirrors.all
+            still = {
+                k: c for k, c in self._known_bad.items() if mirrors[k[0]].artifacts.get(k[1]) is c
+            }
+            self._known_bad = {**still, (mirror.index, artifact): copy}
+        return verdict is Verdict.GOOD
 
     async def _try_open(
         self, mirror: Mirror, artifact: ArtifactHash, copy: Copy, to_read: bool

@@ -308,7 +308,13 @@ class Sled:
         if len(sizes) > 1:
             for slot in self.attached:
                 slot.verify(name)
-        return next((slot for slot in self.attached if slot.opens(name)), None)
+        opened = next((slot for slot in self.attached if slot.opens(name)), None)
+        if opened is None:
+            # Nothing is left but what is said to be damaged: is it?
+            for slot in self.attached:
+                slot.look_again_at(name)
+            opened = next((slot for slot in self.attached if slot.opens(name)), None)
+        return opened
 
     # Duties
 

@@ -141,6 +141,34 @@ async def test_a_copy_that_is_good_after_all_is_counted_again_and_stays(node: No
         assert await node.inode(A, LARGE) == before
 
 
+async def test_b4_copies_that_only_failed_to_be_read_are_read_again_before_none_is_said_to_be_left(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        for other in (B, A):
+            with await store.open_artifact(hash_of(LARGE), exclude=[other]) as opened:
+                store.read_failed(opened, OSError(errno.EIO, "the device was gone"))
+        assert copies(store) == {}
+        assert await read_back(store, LARGE) == LARGE
+
+
+async def test_copies_that_are_bad_are_read_again_once_however_many_ask(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        for index, other in ((A, B), (B, A)):
+            await hurt(node, index, LARGE, flip(0))
+            with await store.open_artifact(hash_of(LARGE), exclude=[other]) as opened:
+                store.read_failed(opened, OSError(errno.EIO, "bad"))
+        with pytest.raises(NotFound):
+            await store.open_artifact(hash_of(LARGE))
+        before = sum(call == "pread" for call, _ in node.disk(A).calls)
+        with pytest.raises(NotFound):
+            await store.open_artifact(hash_of(LARGE))
+        assert before > 0
+        assert sum(call == "pread" for call, _ in node.disk(A).calls) == before
+
+
 async def test_a_reader_of_the_file_that_was_replaced_does_not_blame_the_new_one(
     node: Node,
 ) -> None:
