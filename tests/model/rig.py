@@ -111,6 +111,7 @@ class Rig:
         )
         self._store = self.runner.run(opening)
         self.sled.restart()
+        self._take_the_marks_that_were_kept()
 
     def close(self) -> None:
         for live in list(self.lives):
@@ -344,9 +345,19 @@ class Rig:
         assert states == [slot.present is not None for slot in self.sled.slots]
         self._take_the_order_in_which_they_came()
         self.sled.notice()
+        self._take_the_marks_that_were_kept()
         if self.sled.witness is None and self.sled.standing in ("empty", "unknown"):
             # With no config ever, what went while nothing was asked may or may not have been seen.
             self.sled.standing = self.store.status().ledger
+
+    def _take_the_marks_that_were_kept(self) -> None:
+        """What was said to be damaged may be said so again, or have to be found out again."""
+        for slot in self.sled.attached:
+            assert slot.attached is not None
+            marked, slot.attached.marked = slot.attached.marked, set()
+            for name in marked & slot.copies.keys():
+                detail = self.runner.run(self.store.describe(ArtifactHash.parse(name)))
+                slot.copies[name].damaged = not detail.copies[slot.index].present
 
     def _take_the_order_in_which_they_came(self) -> None:
         """Two that come at once may be read one after the other, either one first."""

@@ -49,6 +49,7 @@ class Disk:
         ledger: the intact one on it; None when there is none or it was torn.
         tampered: files the test itself damaged, with their inode then.
         set_aside: what the last step was to move to the quarantine.
+        marked: files that were said to be damaged when the disk was last let go of.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Disk:
     pins: Pins = field(default_factory=Pins)
     tampered: dict[str, int] = field(default_factory=dict)
     set_aside: set[str] = field(default_factory=set)
+    marked: set[str] = field(default_factory=set)
 
     def intact(self, name: str) -> bool:
         """Look whether a file's bytes hash to its name now."""
@@ -129,6 +131,8 @@ class Slot:
         self.copies = {name: Copy(size_bytes) for name, size_bytes in sizes.items()}
 
     def detach(self) -> None:
+        if self.attached is not None:
+            self.attached.marked = {name for name, copy in self.copies.items() if copy.damaged}
         self.attached, self.copies = None, {}
 
     def look_again(self) -> None:
