@@ -212,10 +212,13 @@ class Dataset:
             if error.errno != errno.ELOOP:
                 raise
             raise FileNotFoundError(errno.ENOENT, "a symbolic link") from error
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        except OSError:
             os.close(fd)
-            raise FileNotFoundError(errno.ENOENT, "not a regular file")
+            raise
         return fd, found.st_size
 
     def stage(self) -> tuple[int, str]:
