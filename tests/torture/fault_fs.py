@@ -25,12 +25,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import mfusepy  # type: ignore[import-untyped]
 
 TOTAL_BYTES: Final = 64 << 20
 _UNIT_BYTES: Final = 4096
+_LOOK_S: Final = 1.0
 _CHANGES: Final = frozenset(
     {"create", "write", "rename", "unlink", "mkdir", "fallocate", "truncate", "chmod"}
 )
@@ -281,6 +282,20 @@ def _obey(filesystem: FaultFs, mount_point: Path) -> None:
             answer = filesystem.arm(None if fields is None else Fault(**fields))
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    _end(filesystem, mount_point)
+
+
+def _outlive_nobody(filesystem: FaultFs, mount_point: Path) -> None:
+    # An owner that was killed while one of its threads hangs here keeps its end of the pipe open
+    # until that thread is let go: its end is seen by its first thread alone.
+    owner = Path(f"/proc/{os.getppid()}/stat")
+    with suppress(OSError):
+        while owner.read_text().rpartition(")")[2].split()[0] not in "ZX":
+            time.sleep(_LOOK_S)
+    _end(filesystem, mount_point)
+
+
+def _end(filesystem: FaultFs, mount_point: Path) -> NoReturn:
     filesystem.arm(None)
     with suppress(OSError):
         subprocess.run(["fusermount3", "-u", "-z", str(mount_point)], check=False)
@@ -290,7 +305,8 @@ def _obey(filesystem: FaultFs, mount_point: Path) -> None:
 def main(backing: Path, mount_point: Path) -> None:
     """Serve `backing` at `mount_point` until stdin ends."""
     filesystem = FaultFs(backing)
-    threading.Thread(target=_obey, args=(filesystem, mount_point), daemon=True).start()
+    for watch in (_obey, _outlive_nobody):
+        threading.Thread(target=watch, args=(filesystem, mount_point), daemon=True).start()
     mfusepy.FUSE(
         filesystem,
         str(mount_point),
