@@ -519,7 +519,8 @@ async def test_two_hundred_puts_leave_no_descriptor_and_no_thread(node: Node) ->
         descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
         for content in contents:
             assert (await put(store, content)).copies == 2
-        assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors
+        # What an earlier test left to be closed may be closed meanwhile.
+        assert len(await off_loop(os.listdir, "/proc/self/fd")) <= descriptors
         assert len(copies(store)) == 200
     await threads_end("dataset-")
     await threads_end("ingest-")
