@@ -202,13 +202,14 @@ async def test_a_dataset_that_returns_while_it_is_still_being_released_is_attach
     )
     mirrors = MirrorSet([mirror], require_mountpoint=False, sled_id=SLED, disk_of=system_disk)
     before = await off_loop(Dataset.attach, path, require_mountpoint=False, sled_id=SLED)
-    mirror.closing = Future()
+    closing: Future[None] = Future()
+    mirror.closing = closing
     async with asyncio.TaskGroup() as group:
         attaching = group.create_task(mirrors.attach(mirror))
         done, _ = await asyncio.wait({attaching}, timeout=0.1)
         assert not done, "the lock is still ours, and that is no reason to give up"
         await off_loop(before.close)
-        mirror.closing.set_result(None)
+        closing.set_result(None)
 
     assert mirror.joining
     await mirrors.close()
