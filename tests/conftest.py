@@ -18,6 +18,9 @@ from depot.checked_state import VARIABLE
 
 # Also for the agents that tests start. `DEPOT_CHECKSUM_STATE=0` turns it off.
 os.environ.setdefault(VARIABLE, "1")
+# Tests start hundreds of processes: where Python was told to keep no bytecode, each would compile
+# everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
