@@ -15,7 +15,15 @@ from rich.table import Table
 
 from tests.torture.campaign import Outcome
 
-HEADINGS: Final = ("test", "runs", "violations", "seconds", "seed", "of these")
+HEADINGS: Final = (
+    "test",
+    "runs",
+    "violations",
+    "seconds",
+    "seed",
+    "held before and after",
+    "of these",
+)
 BUG_HEADINGS: Final = ("planted bug", "noticed by")
 BEGIN: Final = "<!-- written by `make torture`: begin -->"
 END: Final = "<!-- written by `make torture`: end -->"
@@ -83,5 +91,6 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         str(len(outcome.violations)),
         f"{outcome.seconds:.0f}",
         str(outcome.seed),
+        " → ".join(map(str, outcome.held or ())),
         ", ".join(f"{what} {count:,}" for what, count in sorted(outcome.counts.items())),
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from pathlib import Path
 
-from tests.torture import report
+import pytest
+
+from tests.torture import campaign, report
 from tests.torture.campaign import Outcome, Plan, Violation, merged, strike_each
 
 
@@ -52,16 +55,45 @@ def test_whatever_a_run_raises_is_a_violation_with_the_command_that_replays_it()
     assert f"python -m tests.torture any --seed {second} --runs 1" in str(violation)
 
 
-def test_a_descriptor_that_a_run_leaves_open_is_a_violation() -> None:
+def test_a_descriptor_that_a_run_leaves_open_is_a_violation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     left = []
 
     def strike(_seed: int) -> None:
         left.append(Path("/dev/null").open())  # noqa: SIM115
 
+    monkeypatch.setattr(campaign, "SETTLED_WITHIN_S", 0.1)
     outcome = strike_each(Plan("any", 7, 1), strike, Counter())
 
     assert len(outcome.violations) == 1
     left[0].close()
+
+
+def test_a_thread_that_ends_later_than_its_run_is_no_violation() -> None:
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def strike(_seed: int) -> None:
+        if not threads:
+            threads.append(threading.Thread(target=ended.wait))
+            threads[0].start()
+            threading.Timer(0.1, ended.set).start()
+
+    outcome = strike_each(Plan("any", 7, 3), strike, Counter())
+
+    assert not outcome.violations
+
+
+def test_memory_that_grows_with_the_runs_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "MEMORY_SLACK", 8 << 20)
+    kept = []
+    runs = campaign.WARM_RUNS + 20
+
+    outcome = strike_each(Plan("any", 7, runs), lambda _: kept.append(b"x" * (1 << 20)), Counter())
+
+    assert outcome.violations
+    assert "memory" in outcome.violations[0].what
 
 
 def test_shares_are_added_up() -> None:
