@@ -30,7 +30,7 @@ class Rule:
 
     def meet(self, call: str, name: str) -> bool:
         """Strike, if it is this rule's turn; tell whether it was."""
-        if call != self.call or self.name not in name or self.times == self.strikes:
+        if self.call not in (call, "any") or self.name not in name or self.times == self.strikes:
             return False
         self.left -= 1
         if self.left > 0:
@@ -72,7 +72,8 @@ class Hang:
 class FaultyDisk(Disk):
     """The operating system's disk, until a rule says otherwise.
 
-    Calls are named after the methods of `Disk`; `create` is an `open` that may create or write.
+    Calls are named after the methods of `Disk`; `create` is an `open` that may create or write, and
+    `any` is each of them.
     A rule with a `name` strikes only where the file's name contains it.
     """
 
