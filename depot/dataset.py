@@ -221,12 +221,23 @@ class Dataset:
             raise
         return fd, found.st_size
 
-    def stage(self) -> tuple[int, str]:
-        """Create a file that no other writer can have: descriptor and name for `commit`."""
+    def stage(self, name: str | None = None) -> tuple[int, str]:
+        """Create a file that no other writer can have: descriptor and name for `commit`.
+
+        A writer that must know the name beforehand makes it with `new_staged_name`.
+        """
         self.check_identity()
-        name = f"{STAGING}/{secrets.token_hex(16)}"
+        name = name or new_staged_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         return self.disk.open(name, flags, 0o444, dir_fd=self._root), name
+
+    def open_staged(self, name: str) -> int:
+        """Open a file that is being written, for reading.
+
+        Raises:
+            FileNotFoundError: it was not begun, or has another name or none by now.
+        """
+        return self.disk.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
 
     def sync(self, fd: int) -> None:
         """Make a staged file durable.
@@ -446,6 +457,11 @@ class Dataset:
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
+
+
+def new_staged_name() -> str:
+    """Make a name for a file to be staged, which no other has."""
+    return f"{STAGING}/{secrets.token_hex(16)}"
 
 
 def _found_file(status: os.stat_result) -> FoundFile:

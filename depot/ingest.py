@@ -15,15 +15,16 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from depot.artifact import ArtifactHash
 from depot.blocks import BLOCK_SIZE_BYTES, Block, BlockPool, Ring
 from depot.dataset import Dataset
 from depot.device.arena import Arena
-from depot.device.host import Host
 from depot.errors import DatasetUnusable
 from depot.lag import Lag
-from depot.lanes import Consumer, Hasher, LocalWriter, RemoteWriter, Writer
+from depot.lanes import Consumer, Hasher, LocalWriter, RemoteWriter, Target, Writer, Written
 from depot.sources import Source
 from depot.worker import DaemonThreads
 
@@ -32,12 +33,17 @@ Admit = Callable[[int], Collection[int]]
 for it. Raises to refuse the stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A dataset that a stream goes to, and where it is written from."""
+class Observer(Protocol):
+    """Is told how far a stream is, in threads of the ingest."""
 
-    dataset: Dataset
-    host: Host
+    def hashed_block(self, digest: bytes) -> None:
+        """One more block of the stream has this digest; not told when there is only one."""
+
+    def written(self, index: int, size_bytes: int) -> None:
+        """So much of the stream is in the file of that mirror."""
+
+    def hashed(self, digest: ArtifactHash, size_bytes: int) -> None:
+        """All of it has this digest; it is not synced yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,15 @@ class Ingested:
 class _BlockDigests:
     """Takes the digest of each block."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer | None) -> None:
         self._digests: list[bytes] = []
+        self._observer = observer
 
     def update(self, content: memoryview) -> None:
-        self._digests.append(hashlib.sha256(content).digest())
+        digest = hashlib.sha256(content).digest()
+        self._digests.append(digest)
+        if self._observer is not None:
+            self._observer.hashed_block(digest)
 
     def joined(self) -> bytes:
         return b"".join(self._digests) if len(self._digests) > 1 else b""
@@ -108,9 +118,10 @@ class Ingestor:
         targets: Mapping[int, Target],
         length_bytes: int | None,
         admit: Admit,
+        observer: Observer | None = None,
     ) -> Future[Ingested]:
         """Begin reading `source`; the future has the outcome or what the source raised."""
-        return self._threads.submit(self._ingest, source, targets, length_bytes, admit)
+        return self._threads.submit(self._ingest, source, targets, length_bytes, admit, observer)
 
     def close(self) -> None:
         """Let idle threads end."""
@@ -122,16 +133,21 @@ class Ingestor:
         targets: Mapping[int, Target],
         length_bytes: int | None,
         admit: Admit,
+        observer: Observer | None,
     ) -> Ingested:
         ring, blocks = self._pool.lend(length_bytes)
-        digest, block_digests = hashlib.sha256(), _BlockDigests()
-        writers = {i: self._writer(target, length_bytes, ring) for i, target in targets.items()}
+        digest, block_digests = hashlib.sha256(), _BlockDigests(observer)
+        writers = {
+            i: self._writer(target, length_bytes, ring, _written_on(i, observer))
+            for i, target in targets.items()
+        }
         hashers = [Hasher(digest.update, ring)]
         if length_bytes is None or length_bytes > BLOCK_SIZE_BYTES:
             hashers.append(Hasher(block_digests.update, ring))
         consumers: list[Consumer] = [*hashers, *writers.values()]
         threads = [self._threads.submit(consumer.run) for consumer in consumers]
         lag = Lag(list(writers.values()), self._lag_s, self._stall_timeout_s)
+        size_bytes = None
         try:
             check = _drop_full(writers, admit)
             size_bytes = self._pump(source, ring, hashers, list(writers.values()), lag, check)
@@ -143,6 +159,8 @@ class Ingestor:
             for consumer in consumers:
                 consumer.end()
             ended = self._await_hashers(hashers, threads)
+            if ended and observer is not None and size_bytes is not None:
+                observer.hashed(ArtifactHash(digest.digest()), size_bytes)
             ended &= lag.await_writers(threads[len(hashers) :])
             self._pool.give_back(blocks, reusable=ended)
         failures = {i: writer.error for i, writer in writers.items() if writer.error}
@@ -155,10 +173,12 @@ class Ingestor:
         kept = block_digests.joined() if complete else b""
         return Ingested(ArtifactHash(digest.digest()), size_bytes, kept, staged, failures)
 
-    def _writer(self, target: Target, length_bytes: int | None, ring: Ring) -> Writer:
+    def _writer(
+        self, target: Target, length_bytes: int | None, ring: Ring, on_written: Written
+    ) -> Writer:
         if not target.host.remote:
-            return LocalWriter(target.dataset, length_bytes, ring)
-        return RemoteWriter(target.host, target.dataset, length_bytes, ring, self._stall_timeout_s)
+            return LocalWriter(target, length_bytes, ring, on_written)
+        return RemoteWriter(target, length_bytes, ring, on_written, self._stall_timeout_s)
 
     def _pump(
         self,
@@ -201,6 +221,14 @@ class Ingestor:
                 hasher.abandon()
                 return False
         return True
+
+
+def _written_on(index: int, observer: Observer | None) -> Written:
+    return _nobody_asks if observer is None else partial(observer.written, index)
+
+
+def _nobody_asks(_written_bytes: int) -> None:
+    """Nobody observes the stream."""
 
 
 def _drop_full(writers: Mapping[int, Writer], admit: Admit) -> Callable[[int], None]:

@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from depot import staging
 from depot.blocks import Block, Ring
-from depot.dataset import Dataset
+from depot.dataset import Dataset, new_staged_name
 from depot.device.host import Host, Lane
 from depot.device.messages import Passed
 from depot.errors import DatasetUnusable
@@ -68,6 +69,23 @@ class Writer(Consumer, Protocol):
 
     def fail(self, error: _Failure) -> None:
         """Write no more."""
+
+
+Written = Callable[[int], None]
+"""Called in a writer's thread with the bytes that are in its file so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A dataset that a stream goes to, and where it is written from.
+
+    Attributes:
+        name: what the file is called until it is committed.
+    """
+
+    dataset: Dataset
+    host: Host
+    name: str = field(default_factory=new_staged_name)
 
 
 def _too_slow() -> OSError:
@@ -150,16 +168,19 @@ class Hasher:
 class LocalWriter:
     """Writes in its own thread."""
 
-    def __init__(self, dataset: Dataset, length_bytes: int | None, ring: Ring) -> None:
+    def __init__(
+        self, target: Target, length_bytes: int | None, ring: Ring, on_written: Written
+    ) -> None:
         self.name = ""
         self.error: _Failure | None = None
         self.cancelled = False
         self.abandoned = False
-        self._dataset = dataset
+        self._target = target
         self._length_bytes = length_bytes
+        self._on_written = on_written
+        self._written_bytes = self._taken_bytes = 0
         self._line = _Line(ring)
         self.put = self._line.put
-        self.release = self._line.release
 
     @property
     def waiting_blocks(self) -> int:
@@ -185,19 +206,29 @@ class LocalWriter:
         block = self._line.take()
         if self.cancelled or self.error:
             raise staging.GivenUp
-        return None if block is None else block.content
+        if block is None:
+            return None
+        self._taken_bytes = block.filled
+        return block.content
+
+    def release(self) -> None:
+        """Let go of what is written; `staging.write_staged` says when."""
+        self._line.release()
+        self._written_bytes += self._taken_bytes
+        self._on_written(self._written_bytes)
 
     def run(self) -> None:
         """Write until the end."""
+        dataset = self._target.dataset
         try:
-            name = staging.write_staged(self._dataset, self._length_bytes, self)
+            name = staging.write_staged(dataset, self._length_bytes, self, self._target.name)
         except (OSError, DatasetUnusable) as error:
             self.fail(error)
             name = ""
         self._line.drain()
         if name and (self.cancelled or self.error):
             with suppress(OSError):
-                self._dataset.discard(name)
+                dataset.discard(name)
         else:
             self.name = name
 
@@ -207,27 +238,32 @@ class RemoteWriter:
 
     def __init__(
         self,
-        host: Host,
-        dataset: Dataset,
+        target: Target,
         length_bytes: int | None,
         ring: Ring,
+        on_written: Written,
         stall_timeout_s: float,
     ) -> None:
         self.name = ""
         self.error: _Failure | None = None
         self.cancelled = False
         self.abandoned = False
-        self._host = host
-        self._dataset = dataset
+        self._target = target
         self._ring = ring
+        self._on_written = on_written
         self._stall_timeout_s = stall_timeout_s
         self._held: deque[Block] = deque()
         self._lock = threading.Lock()
         self._over = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._writing: Future[str] = host.submit_in(
-                Lane.WRITES, staging.write_shared, dataset, length_bytes, Passed(theirs.fileno())
+            self._writing: Future[str] = target.host.submit_in(
+                Lane.WRITES,
+                staging.write_shared,
+                target.dataset,
+                length_bytes,
+                Passed(theirs.fileno()),
+                target.name,
             )
 
     @property
@@ -266,10 +302,13 @@ class RemoteWriter:
 
     def run(self) -> None:
         """Look after the worker until it is done or given up."""
+        written_bytes = 0
         while staging.wait_released(self._channel):
             with self._lock:
                 block = self._held.popleft()
+            written_bytes += block.filled
             self._ring.release(block)
+            self._on_written(written_bytes)
         with self._lock:
             self._over = True
             self._channel.close()
@@ -293,4 +332,4 @@ class RemoteWriter:
     def _discard(self, writing: Future[str]) -> None:
         # It was whole before it heard that nobody wants it.
         if not writing.cancelled() and writing.exception() is None and (name := writing.result()):
-            self._host.submit(Dataset.discard, self._dataset, name)
+            self._target.host.submit(Dataset.discard, self._target.dataset, name)

@@ -45,8 +45,9 @@ class Blocks(Protocol):
 class StagedFile:
     """A file being written on one dataset, without a name of its own yet."""
 
-    def __init__(self, dataset: Dataset, length_bytes: int | None) -> None:
+    def __init__(self, dataset: Dataset, length_bytes: int | None, name: str) -> None:
         self.name = ""
+        self._name = name
         self._dataset = dataset
         self._direct = length_bytes is not None and length_bytes >= DIRECT_FROM_BYTES
         self._fd = -1
@@ -54,7 +55,7 @@ class StagedFile:
 
     def begin(self) -> None:
         """Create the file."""
-        self._fd, self.name = self._dataset.stage()
+        self._fd, self.name = self._dataset.stage(self._name)
         if self._direct:
             self._set_direct(True)
 
@@ -111,13 +112,13 @@ class StagedFile:
             self._unsynced_bytes = 0
 
 
-def write_staged(dataset: Dataset, length_bytes: int | None, blocks: Blocks) -> str:
-    """Write a synced file; its name for `Dataset.commit`, empty when it was given up.
+def write_staged(dataset: Dataset, length_bytes: int | None, blocks: Blocks, name: str) -> str:
+    """Write a synced file called `name` until `Dataset.commit`; empty when it was given up.
 
     Raises:
         OSError, DatasetUnusable: nothing is left of it.
     """
-    file = StagedFile(dataset, length_bytes)
+    file = StagedFile(dataset, length_bytes, name)
     try:
         file.begin()
         while (content := blocks.take()) is not None:
@@ -179,7 +180,7 @@ class _SharedBlocks:
             self._channel.send(_ACKNOWLEDGED)
 
 
-def write_shared(dataset: Dataset, length_bytes: int | None, channel_fd: int) -> str:
+def write_shared(dataset: Dataset, length_bytes: int | None, channel_fd: int, name: str) -> str:
     """Write a file from shared blocks, in the worker process; as `write_staged`."""
     with socket.socket(fileno=channel_fd) as channel:
-        return write_staged(dataset, length_bytes, _SharedBlocks(channel))
+        return write_staged(dataset, length_bytes, _SharedBlocks(channel), name)
