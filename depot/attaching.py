@@ -80,6 +80,12 @@ def open_for_another(dataset: Dataset, artifact: ArtifactHash, content_bytes: in
         os.close(fd)
 
 
+def open_staged(dataset: Dataset, name: str, *, remote: bool) -> Opened:
+    """Open a file that is still being written; its size says nothing yet."""
+    fd = dataset.open_staged(name)
+    return Opened(file_here(fd) if remote else fd, 0)
+
+
 def release(dataset: Dataset) -> None:
     """Let go of a dataset and of every file on it that this process has open."""
     forget(dataset)

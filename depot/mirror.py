@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
-from depot.attaching import Opened, open_for_another, open_here, release
+from depot.attaching import Opened, open_for_another, open_here, open_staged, release
 from depot.dataset import Dataset, Space
 from depot.device.host import Host, HostOf, thread_host
 from depot.device.resident import let_go
@@ -291,6 +291,14 @@ class Mirror:
             opening = self.begin(open_for_another, self.dataset, artifact, content_bytes)
         else:
             opening = self.begin(open_here, self.dataset, artifact)
+        return await self._opened(artifact, opening)
+
+    async def open_staged(self, artifact: ArtifactHash, name: str) -> OpenArtifact:
+        """Open what is being written as `name`; its size is not known, its failure nobody's."""
+        opening = self.begin(open_staged, self.dataset, name, remote=self.host.remote)
+        return await self._opened(artifact, opening)
+
+    async def _opened(self, artifact: ArtifactHash, opening: Future[Opened]) -> OpenArtifact:
         try:
             opened = await self.wait(opening)
         except BaseException:

@@ -30,7 +30,8 @@ from depot.errors import (
     TooFewCopies,
     TooLarge,
 )
-from depot.ingest import Ingested, StagedCopy, Target
+from depot.ingest import Ingested, Observer, StagedCopy
+from depot.lanes import Target
 from depot.mirror import Copy, Mirror, record_all
 from depot.quarantine import Reason
 from depot.quota import Reservation
@@ -149,8 +150,10 @@ class Put:
         for reservation in self._targets.reservations.values():
             reservation.release()
 
-    async def receive(self, source: Source) -> Stored:
+    async def receive(self, source: Source, *, depth: int = 1) -> Stored:
         """Read the stream and store it on every mirror that can take it.
+
+        While it runs it can be read from `PutDesk.arrivals`, as a relay of that depth.
 
         Raises:
             HashMismatch, LengthMismatch, BodyTimeout, TooLarge, QuotaExceeded, Io, TooFewCopies,
@@ -158,16 +161,22 @@ class Put:
                 TooFewCopies what was written stays.
             OSError: the source's connection was lost.
         """
-        ingested = await self._ingest(source)
-        self._note_failures(ingested.failures)
-        landed: set[int] = set()
-        try:
-            self._check_content(ingested)
-            landed = await self._commit(ingested)
-        finally:
-            left = [file for index, file in ingested.staged.items() if index not in landed]
-            await asyncio.gather(*(self._discard(file) for file in left))
-        return self._outcome(ingested, landed)
+        targets = self._choose_targets()
+        names = {index: target.name for index, target in targets.items()}
+        offered = self._desk.arrivals.arriving(self._artifact, self._length_bytes, names, depth)
+        with offered as arrival:
+            ingested = await self._ingest(source, targets, arrival)
+            self._note_failures(ingested.failures)
+            landed: set[int] = set()
+            try:
+                self._check_content(ingested)
+                landed = await self._commit(ingested)
+                if arrival is not None and landed:
+                    arrival.end(landed=True)
+            finally:
+                left = [file for index, file in ingested.staged.items() if index not in landed]
+                await asyncio.gather(*(self._discard(file) for file in left))
+            return self._outcome(ingested, landed)
 
     def _lacking(self) -> list[Mirror]:
         return [m for m in self._healthy if m.healthy and m not in self._good]
@@ -180,7 +189,7 @@ class Put:
         if size_bytes > most_bytes:
             raise TooLarge(f"{size_bytes} bytes can never fit; at most {most_bytes} do")
 
-    async def _ingest(self, source: Source) -> Ingested:
+    def _choose_targets(self) -> Mapping[int, Target]:
         mirrors = self._desk.mirrors.all
         reservations = self._targets.reservations
         targets = {
@@ -191,7 +200,14 @@ class Put:
         for index in reservations.keys() - targets.keys():
             reservations.pop(index).release()
         self._targets.datasets = {i: target.dataset for i, target in targets.items()}
-        running = self._desk.ingestor.start(source, targets, self._length_bytes, self._admit)
+        return targets
+
+    async def _ingest(
+        self, source: Source, targets: Mapping[int, Target], observer: Observer | None
+    ) -> Ingested:
+        running = self._desk.ingestor.start(
+            source, targets, self._length_bytes, self._admit, observer
+        )
         outcome = asyncio.wrap_future(running)
         try:
             await asyncio.wait((outcome,))

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from depot import fencing
+from depot.arriving import Arrivals
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import TooManyPuts
 from depot.ingest import Ingestor
@@ -38,6 +39,7 @@ class PutDesk:
         running: writes that count towards the limit.
         writers: how many writers each artifact has now; those that have none are not in it.
         commits: held for each artifact while its files get or lose their names.
+        arrivals: what is being received and may be read.
         on_shortfall: called when a write has landed on fewer datasets than there are.
     """
 
@@ -53,6 +55,7 @@ class PutDesk:
         on_shortfall: Callable[[], None],
         *,
         state: StateStore,
+        arrivals: Arrivals,
     ) -> None:
         self.running = 0
         self.writers: Table[ArtifactHash, int] = state.table("writers")
@@ -65,6 +68,7 @@ class PutDesk:
         self.quarantine = quarantine
         self.limits = limits
         self.emit = on_event
+        self.arrivals = arrivals
 
     @asynccontextmanager
     async def begin(

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from depot import fencing
+from depot.arriving import Arrivals
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.blocks import BlockPool
 from depot.checked_state import make_state
@@ -79,6 +80,7 @@ class StoreOptions:
         sled_id: expected in the markers; None: whatever they say.
         device_workers: what the calls on a dataset run in; with a process for each, one that hangs
             keeps nothing but its own dataset, even from SIGKILL.
+        relay: what is being received can be read from `ArtifactStore.arrivals`.
         checksum_state: find rows that are changed in place; many times slower, see
             `depot.checked_state`.
     """
@@ -101,6 +103,7 @@ class StoreOptions:
     sled_id: str | None = None
     checksum_state: bool = False
     device_workers: DeviceWorkers = DeviceWorkers.THREAD
+    relay: bool = True
 
 
 def _ignore_event(_kind: str, _fields: Mapping[str, object]) -> None:
@@ -112,6 +115,7 @@ class ArtifactStore:
 
     Attributes:
         state: everything the store knows; whoever is composed with it may keep tables there too.
+        arrivals: what can be read while it is being received.
     """
 
     def __init__(
@@ -187,6 +191,12 @@ class ArtifactStore:
             state=self.state,
         )
         self._quarantine_desk = QuarantineDesk(self._mirrors, self._quarantine, commits)
+        self.arrivals = Arrivals(
+            self._mirrors,
+            is_wanted=self._is_wanted,
+            verify_reads=options.verify_reads,
+            offered=options.relay,
+        )
         self._desk = PutDesk(
             self._mirrors,
             self._keeper,
@@ -197,6 +207,7 @@ class ArtifactStore:
             on_event,
             on_shortfall=self._heal_wanted.set,
             state=self.state,
+            arrivals=self.arrivals,
         )
         self._reconciler = Reconciler(self._mirrors, self._keeper, self._desk, on_event)
         self._reader = Reader(

@@ -11,7 +11,15 @@ from depot.device.host import DeviceWorkers
 from tests.store.builders import Node
 
 BOTH_WAYS: Final = frozenset(
-    {"test_config", "test_datasets", "test_put", "test_quota", "test_reconcile", "test_remirror"}
+    {
+        "test_arriving",
+        "test_config",
+        "test_datasets",
+        "test_put",
+        "test_quota",
+        "test_reconcile",
+        "test_remirror",
+    }
 )
 """Modules whose rules must hold whatever works on a dataset, as far as no fault is planted."""
 

@@ -1,0 +1,230 @@
+"""Artifacts that can be read while they are still being received.
+
+Rules kept here:
+- What may leave is in the file of the dataset that it is read from, and in the hash of its block:
+  whoever reads it back can be made to see that it is what was received.
+- Nothing of the block in which an answer ends may leave before the whole hash is known to be the
+  artifact's, so that no answer that completes has a wrong byte in it (B2).
+- Only what is in the config of the moment is offered. A write that fails, is refused at its commit
+  or is no longer wanted takes its readers with it.
+- The writer never waits for a reader.
+- A relay's depth is larger than that of the relay it reads from, as long as either runs: no circle
+  of depots can come about in which each waits for the next (see `agent.copies.feed`).
+
+Threads of the ingest tell how far a write is; everything else is on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from depot.artifact import ArtifactHash
+from depot.block_digests import BlockDigests, block_count
+from depot.blocks import BLOCK_SIZE_BYTES
+from depot.errors import DatasetUnusable
+from depot.mirrors import MirrorSet
+from depot.reader import VerifyReads
+from depot.reading import OpenArtifact
+from depot.verified_read import VerifiedRead
+
+
+class Arrival:
+    """One artifact that is being received. An `ingest.Observer`.
+
+    Args:
+        names: by mirror, what its file is called until it is committed.
+        depth: how many relays the bytes have come through, with this one.
+
+    Attributes:
+        readers: how many answers are sent from it now.
+        landed: it is committed, and a copy like any other.
+        over: it is not going to be the artifact, or is no longer wanted.
+    """
+
+    def __init__(
+        self, sha256: ArtifactHash, size_bytes: int, names: Mapping[int, str], depth: int
+    ) -> None:
+        self.sha256 = sha256
+        self.size_bytes = size_bytes
+        self.names = names
+        self.depth = depth
+        self.readers = 0
+        self._loop = asyncio.get_running_loop()
+        self.landed = False
+        self.over = False
+        self._verified = False
+        self._written: dict[int, int] = dict.fromkeys(names, 0)
+        self._digests: list[bytes] = []
+        self._changed = asyncio.Event()
+
+    # In threads of the ingest
+
+    def hashed_block(self, digest: bytes) -> None:
+        """See `ingest.Observer`."""
+        self._digests.append(digest)
+        self._tell()
+
+    def written(self, index: int, size_bytes: int) -> None:
+        """See `ingest.Observer`."""
+        self._written[index] = size_bytes
+        self._tell()
+
+    def hashed(self, digest: ArtifactHash, size_bytes: int) -> None:
+        """See `ingest.Observer`."""
+        if (digest, size_bytes) == (self.sha256, self.size_bytes):
+            self._verified = True
+            self._tell()
+
+    # On the event loop
+
+    def end(self, *, landed: bool) -> None:
+        """Say how the write has ended; the first to say so counts."""
+        if not self.landed and not self.over:
+            self.landed, self.over = landed, not landed
+            self._tell()
+
+    def limit(self, index: int, end: int) -> int:
+        """How far an answer that ends before byte `end` may be sent now from that dataset."""
+        hashed_bytes = min(len(self._digests) * BLOCK_SIZE_BYTES, self.size_bytes)
+        there_bytes = min(self._written[index], hashed_bytes)
+        if not self._verified:
+            end = (end - 1) // BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES
+        return min(there_bytes, end)
+
+    def furthest(self, end: int, exclude: Collection[int] = ()) -> int | None:
+        """The dataset that has the most of such an answer; None when all are excluded."""
+        usable = [index for index in self.names if index not in exclude]
+        return max(usable, key=lambda index: self.limit(index, end), default=None)
+
+    def digests(self) -> BlockDigests:
+        """What the blocks that are there hash to, as if they were all there is."""
+        digests = self._digests[: block_count(self.size_bytes)]
+        size_bytes = min(len(digests) * BLOCK_SIZE_BYTES, self.size_bytes)
+        return BlockDigests(self.sha256, size_bytes, b"".join(digests))
+
+    async def changes(self, timeout_s: float) -> None:
+        """Wait until it may be further than at the call, or the time is over."""
+        changed = self._changed
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count a reader for a block; only then is `changes` told."""
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
+
+    def _tell(self) -> None:
+        if self.readers:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Arrivals:
+    """Every artifact of a store that is being received and may be read.
+
+    Args:
+        is_wanted: tells of an artifact whether the config of the moment has it.
+        verify_reads: whether what is read is compared with what was received.
+        offered: False: none ever is.
+
+    Attributes:
+        relayed_bytes: sent from arrivals since the start.
+    """
+
+    def __init__(
+        self,
+        mirrors: MirrorSet,
+        *,
+        is_wanted: Callable[[ArtifactHash], bool],
+        verify_reads: VerifyReads,
+        offered: bool,
+    ) -> None:
+        self.relayed_bytes = 0
+        self._mirrors = mirrors
+        self._is_wanted = is_wanted
+        self._verify_reads = verify_reads
+        self._offered = offered
+        self._running: dict[ArtifactHash, list[Arrival]] = {}
+
+    @property
+    def running(self) -> int:
+        """How many artifacts arrive now that can be read."""
+        return len(self._running)
+
+    @property
+    def readers(self) -> int:
+        """How many answers are sent from what arrives now."""
+        return sum(arrival.readers for each in self._running.values() for arrival in each)
+
+    @contextmanager
+    def arriving(
+        self,
+        artifact: ArtifactHash,
+        size_bytes: int | None,
+        names: Mapping[int, str],
+        depth: int,
+    ) -> Iterator[Arrival | None]:
+        """Offer a write to readers for the block; None when it is none to be offered.
+
+        A single block would be withheld until the end, and then it can be had like any other.
+        """
+        if not self._offered or size_bytes is None or size_bytes <= BLOCK_SIZE_BYTES:
+            yield None
+            return
+        arrival = Arrival(artifact, size_bytes, names, depth)
+        self._running.setdefault(artifact, []).append(arrival)
+        try:
+            yield arrival
+        finally:
+            arrival.end(landed=False)
+            self._running[artifact].remove(arrival)
+            if not self._running[artifact]:
+                del self._running[artifact]
+
+    def find(self, artifact: ArtifactHash) -> Arrival | None:
+        """The arrival that is furthest; None when there is none or a good copy is held."""
+        found = [each for each in self._running.get(artifact, ()) if self.may_go_on(each)]
+        if not found or any(m.good_copy(artifact) for m in self._mirrors.readable()):
+            return None
+        return max(found, key=_progress)
+
+    def may_go_on(self, arrival: Arrival) -> bool:
+        """Tell whether it may still be read from."""
+        if not arrival.landed and not self._is_wanted(arrival.sha256):
+            arrival.end(landed=False)
+        return not arrival.over
+
+    async def open(self, arrival: Arrival, index: int) -> OpenArtifact:
+        """Open the file of an arrival on one dataset; it may have been committed by now.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        mirror = self._mirrors.all[index]
+        try:
+            return await mirror.open_staged(arrival.sha256, arrival.names[index])
+        except DatasetUnusable as error:
+            raise OSError(errno.ENODEV, str(error)) from error
+
+    def check_reads(self, arrival: Arrival, opened: OpenArtifact) -> None:
+        """Have the next bytes that are read compared with what was received, if that is due."""
+        mirror = self._mirrors.all[opened.dataset]
+        trusted = mirror.healthy and mirror.dataset.checksums_data
+        if self._verify_reads.is_due(trusted):
+            opened.read = VerifiedRead(arrival.digests())
+
+
+def _progress(arrival: Arrival) -> int:
+    return max((arrival.limit(index, arrival.size_bytes) for index in arrival.names), default=0)
