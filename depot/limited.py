@@ -1,0 +1,67 @@
+"""A source whose bytes come no faster than budgets allow.
+
+The wait is in the thread that reads, before it reads: what has not been read stays with the sender,
+which TCP slows down. The sender's own pace is not judged by this time, since nobody listens then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from depot.budget import Budget
+from depot.sources import Source
+
+Budgets = Callable[[], Sequence[Budget]]
+"""Asked before each step: what a body counts as may change while it is read."""
+
+
+class LimitedSource:
+    """Reads `inner`, of which every byte counts in each of the budgets. Owned until `close`."""
+
+    def __init__(self, inner: Source, budgets: Budgets, length_bytes: int | None = None) -> None:
+        self._inner = inner
+        self._budgets = budgets
+        self._left_bytes = length_bytes
+        self._credits: dict[Budget, int] = {}
+        self._stopped = threading.Event()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `Source`."""
+        limited = [budget for budget in self._budgets() if budget.limited]
+        if not limited and not self._credits:
+            return self._inner.readinto(buffer)
+        self._drop_all_but(limited)
+        allowed_bytes = min((self._credit(b, len(buffer)) for b in limited), default=len(buffer))
+        if self._stopped.is_set():
+            raise ConnectionAbortedError("the transfer was given up")
+        count = self._inner.readinto(buffer[:allowed_bytes])
+        for budget in limited:
+            self._credits[budget] = self._credits.get(budget, count) - count
+        if self._left_bytes is not None:
+            self._left_bytes -= count
+        return count
+
+    def abort(self) -> None:
+        """See `Source`."""
+        self._stopped.set()
+        self._inner.abort()
+
+    def close(self) -> None:
+        """Give back what was claimed and not read. Does not close `inner`."""
+        self._stopped.set()
+        self._drop_all_but(())
+
+    def _credit(self, budget: Budget, most_bytes: int) -> int:
+        """What may be read now, once it is time; a step is often more than one read takes."""
+        if credit_bytes := self._credits.get(budget, 0):
+            return credit_bytes
+        wanted_bytes = most_bytes if self._left_bytes is None else max(1, self._left_bytes)
+        claim = budget.claim(wanted_bytes)
+        self._credits[budget] = claim.size_bytes
+        self._stopped.wait(claim.wait_s)
+        return claim.size_bytes
+
+    def _drop_all_but(self, kept: Sequence[Budget]) -> None:
+        for budget in self._credits.keys() - frozenset(kept):
+            budget.give_back(self._credits.pop(budget))
