@@ -32,6 +32,7 @@ from agent.events import EventLog
 from agent.metrics import Metrics
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
+from depot.budget import Budget
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
 from depot.http.compressing import Compressor
@@ -150,7 +151,13 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             await EventLog.open(state_dir, max_entries=settings.events.max_entries)
         )
         fetcher = await stack.enter_async_context(_peer_fetcher(settings))
-        copies = CopyManager(store, fetcher, copy_options(settings), on_event=relay)
+        copies = CopyManager(
+            store,
+            fetcher,
+            copy_options(settings),
+            on_event=relay,
+            heal_budget=store.heal_budget,
+        )
         peers = await PeerBook.open(
             state_dir, configured=settings.heal.peers, max_learnt=settings.heal.max_peers
         )
@@ -201,6 +208,7 @@ def store_options(settings: Settings) -> StoreOptions:
         verify_reads=VerifyReads(storage.verify_reads),
         scrub_interval_s=settings.scrub.interval_s,
         scrub_max_bytes_per_s=settings.scrub.max_bytes_per_s,
+        heal_max_bytes_per_s=settings.heal.max_bytes_per_s,
         quarantine_bytes=storage.quarantine_bytes,
         sled_id=settings.sled_id,
         checksum_state=settings.debug.checksum_state,
@@ -229,7 +237,12 @@ def compressor(settings: Settings) -> Compressor | None:
 
 def copy_options(settings: Settings) -> CopyOptions:
     """The bounds of copies as a whole."""
-    return CopyOptions(max_concurrent=settings.copy_.max_concurrent)
+    copy = settings.copy_
+    return CopyOptions(
+        max_concurrent=copy.max_concurrent,
+        max_bytes_per_s=copy.max_bytes_per_s,
+        max_bytes_per_s_per_source=copy.max_bytes_per_s_per_source,
+    )
 
 
 def peer_limits(settings: Settings) -> PeerLimits:
@@ -261,7 +274,13 @@ def _servers(
         store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
     )
     pump = Pump(read_timeout_s=settings.storage.device_timeout_s)
-    depot_api = depot_app(store, limits=limits, pump=pump, compressor=compressor(settings))
+    depot_api = depot_app(
+        store,
+        limits=limits,
+        pump=pump,
+        compressor=compressor(settings),
+        budget=Budget(settings.depot.max_bytes_per_s),
+    )
     # Only for the operations' names: the table inside the app is not to be had.
     table = depot_endpoints(ArtifactResponder(store, pump, limits.pace))
     metrics.watch(depot_api, "depot", table)

@@ -20,22 +20,25 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from depot.artifact import ArtifactHash, Generation
 from depot.assemble import Assembler, Remains, find_digests, remains_of
 from depot.backoff import Backoff
+from depot.budget import Budget
 from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch
 from depot.foreground import Foreground
 from depot.ledger_keeper import EventSink, LedgerKeeper
+from depot.limited import LimitedSource
 from depot.mirror import Copy, good_in
 from depot.mirrors import MirrorSet
 from depot.put import Put, Stored
 from depot.put_desk import PutDesk
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.reader import Reader
+from depot.sources import Source
 from depot.state import StateStore, Table
 from depot.worker import describe_error
 
@@ -105,6 +108,7 @@ class Healer:
         *,
         state: StateStore,
         foreground: Foreground,
+        budget: Budget,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -112,6 +116,7 @@ class Healer:
         self.lost: Table[ArtifactHash, float] = state.table("lost artifacts")
         self._store = state
         self._foreground = foreground
+        self._budget = budget
         self._mirrors = mirrors
         self._keeper = keeper
         self._desk = desk
@@ -365,7 +370,7 @@ class Healer:
             copy = await self._reader.open(artifact, to_read=False)
             with copy, copy.source(self._mirrors.all[copy.dataset].timeout_s) as source:
                 try:
-                    return _Outcome("mirror", await put.receive(source))
+                    return _Outcome("mirror", await self._receive(put, source, size_bytes))
                 except HashMismatch as error:
                     self._reader.failed(copy, OSError(errno.EIO, str(error)))
                     raise
@@ -390,12 +395,18 @@ class Healer:
             remains = self._remains(artifact)  # some may have been set aside
             try:
                 source = Assembler(digests, remains).source()
-                return _Outcome("blocks", await put.receive(source))
+                stored = await self._receive(put, source, digests.size_bytes)
+                return _Outcome("blocks", stored)
             except (HashMismatch, OSError) as error:
                 if isinstance(error, TimeoutError):
                     raise
                 self._tried_in_vain(artifact, remains)
                 return None
+
+    async def _receive(self, put: Put, source: Source, size_bytes: int) -> Stored:
+        """Store what `source` gives, no faster than healing may be."""
+        with closing(LimitedSource(source, lambda: (self._budget,), size_bytes)) as limited:
+            return await put.receive(limited)
 
     def _is_known_in_vain(self, artifact: ArtifactHash, remains: Iterable[Remains]) -> bool:
         # Not for ever: what could not be read may have been a bad moment of the device.

@@ -27,6 +27,7 @@ from depot import fencing
 from depot.arriving import Arrivals
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.blocks import BlockPool
+from depot.budget import Budget
 from depot.checked_state import make_state
 from depot.copy_records import CopyRecords
 from depot.dataset_desk import DatasetDesk
@@ -76,6 +77,7 @@ class StoreOptions:
         verify_reads: whether the depot checks bytes before they leave.
         scrub_interval_s: within which every copy is verified in the background.
         scrub_max_bytes_per_s: on each dataset, whatever that does to the interval.
+        heal_max_bytes_per_s: of all healing, from here and from peers; 0: no limit.
         quarantine_bytes: what damaged copies that were set aside may take on each dataset.
         sled_id: expected in the markers; None: whatever they say.
         device_workers: what the calls on a dataset run in; with a process for each, one that hangs
@@ -99,6 +101,7 @@ class StoreOptions:
     verify_reads: VerifyReads = VerifyReads.AUTO
     scrub_interval_s: float = 86400.0
     scrub_max_bytes_per_s: int = 500 << 20
+    heal_max_bytes_per_s: int = 0
     quarantine_bytes: int = 2 * GIB
     sled_id: str | None = None
     checksum_state: bool = False
@@ -116,6 +119,7 @@ class ArtifactStore:
     Attributes:
         state: everything the store knows; whoever is composed with it may keep tables there too.
         arrivals: what can be read while it is being received.
+        heal_budget: what healing may move; whoever fetches from peers for it counts there, too.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class ArtifactStore:
         self._heal_wanted = asyncio.Event()
         self._fetch_wanted = asyncio.Event()
         self.state = make_state(checksummed=options.checksum_state)
+        self.heal_budget = Budget(options.heal_max_bytes_per_s)
         self._records = CopyRecords(state_dir.path)
         self._foreground = Foreground()
         # One more than can be admitted: re-mirroring works beside puts and copies.
@@ -222,6 +227,7 @@ class ArtifactStore:
             on_event,
             state=self.state,
             foreground=self._foreground,
+            budget=self.heal_budget,
         )
         self._scrubber = self._make_scrubber()
         self._watch = Watch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.config.settings import DEFAULT_SOURCES
@@ -15,6 +15,7 @@ from agent.copies.networks import AllowedNetworks
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.copies.resolver import Lookup
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.budget import Budget
 from depot.errors import DepotError
 from depot.initialise import init_datasets
 from depot.store import ArtifactStore, StoreOptions
@@ -121,6 +122,8 @@ async def sled_at(
     max_concurrent: int = 8,
     max_finished: int = 1000,
     lookup: Lookup | None = None,
+    bounds: CopyOptions | None = None,
+    heal_budget: Budget | None = None,
 ) -> AsyncIterator[Sled]:
     """A sled whose config has `wanted`; no config when None."""
     datasets = await asyncio.to_thread(prepare, root)
@@ -134,8 +137,15 @@ async def sled_at(
         if wanted is not None:
             await store.put_config(ArtifactConfig.make(1, wanted))
         sled = Sled(store, datasets)
-        bounds = CopyOptions(max_concurrent=max_concurrent, max_finished=max_finished, retry=RETRY)
-        sled.copies = CopyManager(store, fetcher, bounds, on_event=sled.on_event)
+        bounds = replace(
+            bounds or CopyOptions(),
+            max_concurrent=max_concurrent,
+            max_finished=max_finished,
+            retry=RETRY,
+        )
+        sled.copies = CopyManager(
+            store, fetcher, bounds, on_event=sled.on_event, heal_budget=heal_budget
+        )
         sled.owner = group.create_task(sled.copies.run())
         try:
             yield sled

@@ -18,7 +18,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from agent.config.units import Address, parse_address, parse_duration, parse_size, shown
+from agent.config.units import (
+    Address,
+    parse_address,
+    parse_duration,
+    parse_limit,
+    parse_size,
+    shown,
+)
 from agent.copies.source_url import SourceUrl
 from depot.errors import BadSource
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
@@ -70,6 +77,7 @@ def _parse_sled_id(value: object) -> str:
 
 SledId = Annotated[str, BeforeValidator(_parse_sled_id)]
 Size = Annotated[int, BeforeValidator(parse_size)]
+Limit = Annotated[int, BeforeValidator(parse_limit)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Interval = Annotated[float, BeforeValidator(_parse_interval)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
@@ -94,6 +102,7 @@ class DepotTable(_Table):
     listen: Listen = Address("127.0.0.1", 12348)
     zstd_level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = DEFAULT_LEVEL
     zstd_min_size_bytes: Size = Field(default=DEFAULT_MIN_SIZE_BYTES, alias="zstd_min_size")
+    max_bytes_per_s: Limit = 0
 
 
 class DatasetTable(_Table):
@@ -137,6 +146,8 @@ class CopyTable(_Table):
     connect_timeout_s: Seconds = 10.0
     idle_timeout_s: Seconds = 30.0
     min_bytes_per_s: Count = 1024
+    max_bytes_per_s: Limit = 0
+    max_bytes_per_s_per_source: Limit = 0
 
 
 def _parse_peer(value: object) -> str:
@@ -153,6 +164,7 @@ class HealTable(_Table):
         tuple[Annotated[str, BeforeValidator(_parse_peer)], ...], Field(strict=False)
     ] = ()
     max_peers: Annotated[int, Field(ge=0, le=1024)] = 64
+    max_bytes_per_s: Limit = 0
 
 
 class HttpTable(_Table):

@@ -53,6 +53,15 @@ def parse_size(value: object) -> int:
     return size_bytes
 
 
+def parse_limit(value: object) -> int:
+    """Read a size, or "0" for no limit.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return 0 if value == "0" or (_is_integer(value) and value == 0) else parse_size(value)
+
+
 def format_size(size_bytes: int) -> str:
     """Write a size the way `parse_size` reads it back exactly: "20GiB", "1000B"."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):

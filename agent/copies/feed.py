@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from agent.copies.budgets import CopyShare
 from agent.copies.lineup import Lineup
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
@@ -29,9 +30,10 @@ class Fetcher(Protocol):
 class SourceFeed:
     """The bodies of one copy, one at a time."""
 
-    def __init__(self, fetcher: Fetcher, lineup: Lineup) -> None:
+    def __init__(self, fetcher: Fetcher, lineup: Lineup, share: CopyShare) -> None:
         self._fetcher = fetcher
         self._lineup = lineup
+        self._share = share
         self._current: PeerBody | None = None
         self._opened_at_byte = 0
 
@@ -78,6 +80,7 @@ class SourceFeed:
                 self._lineup.disagrees(choice.source, objection)
                 await body.close()
                 continue
+            body.limit(self._share.of(choice.source))
             self._current, self._opened_at_byte = body, at_byte
             return body
         return None

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from agent.copies.budgets import CopyShare
 from agent.copies.failover import FailoverSource
 from agent.copies.feed import Fetcher, SourceFeed
 from agent.copies.lineup import Lineup, RetryPolicy
@@ -67,6 +68,7 @@ class CopyJob:
     Attributes:
         settled: set once a source has answered and space is reserved, or the copy has ended.
         accepted: whether it was the former.
+        share: what it may take in.
     """
 
     def __init__(
@@ -78,17 +80,19 @@ class CopyJob:
         store: CopyStore,
         fetcher: Fetcher,
         policy: RetryPolicy,
+        share: CopyShare,
         started_at: float,
     ) -> None:
         self.copy_id = copy_id
         self.sha256 = sha256
         self.settled = asyncio.Event()
         self.accepted = False
+        self.share = share
         self._generation = generation
         self._started_at = started_at
         self._store = store
         self._lineup = Lineup(sha256, policy)
-        self._feed = SourceFeed(fetcher, self._lineup)
+        self._feed = SourceFeed(fetcher, self._lineup, share)
         self._progress: FailoverSource | None = None
         self._reading: FailoverSource | None = None
 

@@ -22,12 +22,14 @@ from typing import Protocol
 
 import structlog
 
+from agent.copies.budgets import CopyBudgets, CopyShare
 from agent.copies.feed import Fetcher
 from agent.copies.job import CopyJob, CopyStore
 from agent.copies.lineup import RetryPolicy
 from agent.copies.record import CopyBook, CopyRecord, CopyState
 from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.budget import Budget
 from depot.errors import (
     ArtifactGeneration,
     BadSource,
@@ -63,10 +65,15 @@ class CopyOptions:
     Attributes:
         max_concurrent: copies that run at once (`copy.max_concurrent`).
         max_finished: finished copies that are remembered.
+        max_bytes_per_s: of all copies that somebody asked for (`copy.max_bytes_per_s`); 0: no
+            limit.
+        max_bytes_per_s_per_source: of all copies from one host; 0: no limit.
     """
 
     max_concurrent: int = 8
     max_finished: int = 1000
+    max_bytes_per_s: int = 0
+    max_bytes_per_s_per_source: int = 0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -88,7 +95,11 @@ class _Running:
 
 
 class CopyManager:
-    """Every copy of this sled. `run` must be running for `start` to work."""
+    """Every copy of this sled. `run` must be running for `start` to work.
+
+    Args:
+        heal_budget: what copies may take in that healing asked for; None: no limit.
+    """
 
     def __init__(
         self,
@@ -97,6 +108,7 @@ class CopyManager:
         options: CopyOptions,
         *,
         on_event: EventSink,
+        heal_budget: Budget | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -104,6 +116,11 @@ class CopyManager:
         self._options = options
         self._on_event = on_event
         self._clock = clock
+        self._budgets = CopyBudgets(
+            Budget(options.max_bytes_per_s),
+            heal_budget or Budget(),
+            options.max_bytes_per_s_per_source,
+        )
         self._book = CopyBook(store.state, options.max_finished)
         self._running: dict[str, _Running] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -126,7 +143,14 @@ class CopyManager:
         await self._end_all(drain_timeout_s)
         self._stopped.set()
 
-    async def start(self, sha256: ArtifactHash, generation: Generation, urls: Sequence[str]) -> str:
+    async def start(
+        self,
+        sha256: ArtifactHash,
+        generation: Generation,
+        urls: Sequence[str],
+        *,
+        healing: bool = False,
+    ) -> str:
         """Begin, or join, a copy; return its id once a source has answered.
 
         `urls` are base URLs of depots, to be tried in this order. The copy goes on when the caller
@@ -141,6 +165,7 @@ class CopyManager:
         if held is not None:
             return self._record_held(sha256, generation, sources, held)
         running = self._find(sha256) or self._begin(sha256, generation)
+        running.job.share.healing &= healing
         running.job.add_sources(sources)
         await running.job.settled.wait()
         if running.refusal is not None:
@@ -150,12 +175,12 @@ class CopyManager:
     async def fetch(
         self, sha256: ArtifactHash, generation: Generation, urls: Sequence[str]
     ) -> CopyRecord:
-        """Begin, or join, a copy and wait until it has succeeded.
+        """Begin, or join, a copy that healing needs, and wait until it has succeeded.
 
         Raises:
             DepotError: see the module.
         """
-        copy_id = await self.start(sha256, generation, urls)
+        copy_id = await self.start(sha256, generation, urls, healing=True)
         running = self._running.get(copy_id)
         if running is not None and running.task is not None:
             await asyncio.wait((running.task,))
@@ -233,6 +258,7 @@ class CopyManager:
             store=self._store,
             fetcher=self._fetcher,
             policy=self._options.retry,
+            share=CopyShare(self._budgets, healing=True),
             started_at=self._clock(),
         )
         running = self._running[job.copy_id] = _Running(job)

@@ -28,6 +28,7 @@ from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy
 from depot.http.body import response_body
+from depot.limited import Budgets, LimitedSource
 from depot.sources import Pace, Source
 
 _USER_AGENT: Final = "sled-agent"
@@ -74,6 +75,12 @@ class PeerBody:
     answer: PeerAnswer
     content: Source
     _stack: AsyncExitStack = field(repr=False)
+
+    def limit(self, budgets: Budgets) -> None:
+        """Read the body no faster than `budgets` allow."""
+        limited = LimitedSource(self.content, budgets, self.answer.length_bytes)
+        self._stack.callback(limited.close)
+        self.content = limited
 
     async def close(self) -> None:
         """Close the connection, whatever is left on it."""

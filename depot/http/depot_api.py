@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from depot.budget import Budget
 from depot.http.compressing import Compressor
 from depot.http.limits import HttpLimits
 from depot.http.openapi import OCTETS, SHA256_IN_PATH, Endpoint, Parameter
@@ -91,14 +92,16 @@ def depot_app(
     limits: HttpLimits | None = None,
     pump: Pump | None = None,
     compressor: Compressor | None = None,
+    budget: Budget | None = None,
 ) -> web.Application:
     """Make the app that serves the artifacts of `store`; it closes `pump` and `compressor`.
 
-    Without a compressor, clients that ask for zstd get the bytes themselves.
+    Without a compressor, clients that ask for zstd get the bytes themselves. All answers together
+    keep within `budget`.
     """
     limits = limits or HttpLimits()
     pump = pump or Pump()
-    responder = ArtifactResponder(store, pump, limits.pace, compressor)
+    responder = ArtifactResponder(store, pump, limits.pace, compressor, budget)
     app = make_app(depot_endpoints(responder), api=DEPOT_API, limits=limits)
 
     async def close_threads(_: web.Application) -> None:

@@ -26,6 +26,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from depot.artifact import ArtifactHash
 from depot.blocks import BLOCK_SIZE_BYTES
+from depot.budget import Budget
 from depot.errors import BodyTimeout, NotFound, PreconditionFailed, RangeNotSatisfiable
 from depot.http.compressing import Compressor, ReadPart
 from depot.http.conditional import (
@@ -142,15 +143,22 @@ class ArtifactResponder:
 
     Args:
         compressor: None: nothing is compressed.
+        budget: what all answers together may send; None: no limit.
     """
 
     def __init__(
-        self, store: ArtifactReader, pump: Pump, pace: Pace, compressor: Compressor | None = None
+        self,
+        store: ArtifactReader,
+        pump: Pump,
+        pace: Pace,
+        compressor: Compressor | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._store = store
         self._pump = pump
         self._pace = pace
         self._compressor = compressor
+        self._budget = budget or Budget()
 
     async def respond(self, request: web.Request, artifact: ArtifactHash) -> web.StreamResponse:
         """Answer a GET or HEAD.
@@ -195,6 +203,7 @@ class ArtifactResponder:
             return web.StreamResponse(status=plan.status, headers=headers)
         if plan.length_bytes <= IN_MEMORY_BYTES:
             content = await self._read(copies, plan.start, plan.length_bytes)
+            await self._budget.pay(len(content))
             return web.Response(status=plan.status, headers=headers, body=content)
         response = web.StreamResponse(status=plan.status, headers=headers)
         await response.prepare(request)
@@ -236,6 +245,7 @@ class ArtifactResponder:
         await response.prepare(request)
         async with aclosing(compressor.stream(size_bytes, read)) as blocks:
             async for block in blocks:
+                await self._budget.pay(len(block))
                 try:
                     async with patience(request, self._pace):
                         await response.write(block)
@@ -267,12 +277,13 @@ class ArtifactResponder:
 
     async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
         offset, end = plan.start, plan.start + plan.length_bytes
-        while True:
-            sent = await self._pump.send(out, copies.current, offset, end)
-            if sent.error is None:
-                return
+        while offset < end:
+            step_end = offset + await self._budget.grant(end - offset)
+            sent = await self._pump.send(out, copies.current, offset, step_end)
             offset = sent.offset
-            await copies.fail_over(sent.error, offset, copy_is_bad=sent.copy_is_bad)
+            if sent.error is not None:
+                self._budget.give_back(step_end - offset)
+                await copies.fail_over(sent.error, offset, copy_is_bad=sent.copy_is_bad)
 
 
 def _has_preconditions(request: web.Request) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import ArtifactHash
+from depot.budget import Budget
 from depot.http.depot_api import depot_app
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
@@ -36,15 +37,20 @@ def store(tmp_path: Path) -> Iterator[FakeStore]:
 
 @asynccontextmanager
 async def depot(
-    store: FakeStore, *, pump: Pump | None = None, limits: HttpLimits | None = None
+    store: FakeStore,
+    *,
+    pump: Pump | None = None,
+    limits: HttpLimits | None = None,
+    budget: Budget | None = None,
 ) -> AsyncIterator[HttpService]:
-    async with serve(depot_app(store, limits=limits, pump=pump), limits) as service:
+    app = depot_app(store, limits=limits, pump=pump, budget=budget)
+    async with serve(app, limits) as service:
         yield service
 
 
-@pytest.fixture
-async def service(store: FakeStore) -> AsyncIterator[HttpService]:
-    async with depot(store) as service:
+@pytest.fixture(params=[0, 4 << 30], ids=["unlimited", "limited"])
+async def service(store: FakeStore, request: pytest.FixtureRequest) -> AsyncIterator[HttpService]:
+    async with depot(store, budget=Budget(request.param)) as service:
         yield service
 
 

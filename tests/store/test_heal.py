@@ -103,6 +103,21 @@ async def test_b5_a_bad_copy_is_healed_from_the_mirror_and_kept_aside(
     await assert_whole(node, LARGE)
 
 
+@pytest.mark.parametrize("bad", [(A,), (A, B)], ids=["mirror", "blocks"])
+async def test_healing_writes_no_faster_than_it_may(node: Node, bad: tuple[int, ...]) -> None:
+    rate = 8 * MIB
+    async with node.open(heal_max_bytes_per_s=rate) as store:
+        await stock(store, LARGE)
+        for index in bad:
+            await hurt(node, index, LARGE, flip((index + 1) * MIB))
+        await discover(store, LARGE)
+        begin_s = time.monotonic()
+        assert await store.remirror() == 1
+        # But for the two steps, of a twentieth of a second, that may come at once.
+        assert time.monotonic() - begin_s >= 0.85 * (len(LARGE) / rate - 0.1)
+    await assert_whole(node, LARGE)
+
+
 async def test_b5_healing_begins_when_a_read_finds_damage_without_another_request(
     node: Node,
 ) -> None:

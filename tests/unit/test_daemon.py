@@ -94,6 +94,7 @@ def test_every_storage_key_reaches_the_store() -> None:
         },
         copy={"max_concurrent": 9},
         scrub={"interval": "10s", "max_bytes_per_s": 11},
+        heal={"max_bytes_per_s": 12},
         debug={"checksum_state": True},
     )
     assert store_options(made) == StoreOptions(
@@ -112,6 +113,7 @@ def test_every_storage_key_reaches_the_store() -> None:
         quarantine_bytes=10,
         scrub_interval_s=10.0,
         scrub_max_bytes_per_s=11,
+        heal_max_bytes_per_s=12,
         sled_id="sled-1",
         checksum_state=True,
     )
@@ -144,9 +146,13 @@ def test_every_copy_key_reaches_the_copies() -> None:
             "connect_timeout_s": 2,
             "idle_timeout_s": 3,
             "min_bytes_per_s": 4,
+            "max_bytes_per_s": 5,
+            "max_bytes_per_s_per_source": 6,
         },
     )
-    assert copy_options(made) == CopyOptions(max_concurrent=1)
+    assert copy_options(made) == CopyOptions(
+        max_concurrent=1, max_bytes_per_s=5, max_bytes_per_s_per_source=6
+    )
     assert peer_limits(made) == PeerLimits(
         connect_timeout_s=2, idle_timeout_s=3, min_bytes_per_s=4, max_artifact_size_bytes=1024
     )

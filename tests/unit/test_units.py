@@ -9,6 +9,7 @@ from agent.config.units import (
     format_size,
     parse_address,
     parse_duration,
+    parse_limit,
     parse_size,
     shown,
 )
@@ -134,3 +135,19 @@ def test_values_are_shown_as_they_would_be_written(value: object, text: str) -> 
 
 def test_a_long_value_is_shown_shortened() -> None:
     assert len(shown("x" * 10_000)) == 80
+
+
+@pytest.mark.parametrize("value", [0, "0"])
+def test_zero_is_no_limit(value: object) -> None:
+    assert parse_limit(value) == 0
+
+
+@pytest.mark.parametrize(("value", "bytes_per_s"), [("10MiB", 10 * 2**20), (1, 1)])
+def test_a_limit_is_a_size(value: object, bytes_per_s: int) -> None:
+    assert parse_limit(value) == bytes_per_s
+
+
+@pytest.mark.parametrize("value", ["0B", -1, False, None, "none"])
+def test_anything_else_is_no_limit_at_all(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a size"):
+        parse_limit(value)
