@@ -5,6 +5,7 @@ Rules kept here:
   written beside it, synced, renamed, directory synced.
 - What has arrived is kept when a transfer breaks, and is hashed again before the next one builds on
   it. A kept part that turns out not to belong to the artifact is dropped.
+- A depot that announces no length, or sends more than it announced, cannot fill the disk.
 - No redirects, no content codings. Files are only touched in threads.
 """
 
@@ -24,12 +25,15 @@ import aiohttp
 from aiohttp import hdrs
 
 from depot.artifact import ArtifactHash
-from depot.errors import Refused, Unreachable
+from depot.budget import Budget
+from depot.errors import LengthMismatch, Refused, TooLarge, Unreachable
 from depot.http.conditional import entity_tag
 from depot.part_file import PartFile
 from depot.remote import base_url, raise_for_problem, reaching
 
 BLOCK_BYTES: Final = 1 << 20
+UNANNOUNCED_BYTES: Final = 2 << 30
+"""What is taken, without another bound, of an artifact whose size the depot does not say."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", re.ASCII)
 
 Progress = Callable[[int, int | None], None]
@@ -65,6 +69,33 @@ class Retries:
         return float(self.first_delay_s * 2 ** (failures - 1))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much a client takes, and how fast.
+
+    Attributes:
+        max_size_bytes: of one artifact; None: what the depot announces, or UNANNOUNCED_BYTES.
+        max_bytes_per_s: of all fetches of the client together; 0: no limit.
+    """
+
+    max_size_bytes: int | None = None
+    max_bytes_per_s: int = 0
+
+    def most_bytes(self, announced_bytes: int | None) -> int:
+        """How large an artifact may get.
+
+        Raises:
+            TooLarge: more than that is announced.
+        """
+        if announced_bytes is None:
+            return UNANNOUNCED_BYTES if self.max_size_bytes is None else self.max_size_bytes
+        if self.max_size_bytes is not None and announced_bytes > self.max_size_bytes:
+            raise TooLarge(
+                f"the artifact has {announced_bytes} bytes, at most {self.max_size_bytes} are taken"
+            )
+        return announced_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteArtifact:
     """An artifact that a depot has; `size_bytes` is None when it does not say."""
@@ -92,6 +123,7 @@ class DepotClient:
         url: where the depot listens.
         timeouts: how patient to be.
         retries: how often to take up a broken transfer.
+        bounds: how much to take, and how fast.
         session: used instead of an own one, and not closed.
 
     Raises:
@@ -104,10 +136,13 @@ class DepotClient:
         *,
         timeouts: ClientTimeouts = ClientTimeouts(),
         retries: Retries = Retries(),
+        bounds: Bounds = Bounds(),
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._url = base_url(url)
         self._retries = retries
+        self._bounds = bounds
+        self._budget = Budget(bounds.max_bytes_per_s)
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.idle_s
         )
@@ -165,6 +200,8 @@ class DepotClient:
             Unreachable: also after a transfer broke too often.
             Refused: the depot answered with anything but the artifact.
             HashMismatch: it sent other bytes; they are dropped.
+            TooLarge: it announces, or sends, more than the bounds allow.
+            LengthMismatch: it sends more than it announces.
             OSError: the file cannot be written.
         """
         report = progress or _silent
@@ -203,10 +240,25 @@ class DepotClient:
         async with self._request("GET", artifact, _range(artifact, part)) as response:
             total_bytes = await _place(response, part)
             report(part.size_bytes, total_bytes)
-            async for block in response.content.iter_chunked(BLOCK_BYTES):
+            most_bytes = self._bounds.most_bytes(total_bytes)
+            while block := await self._next_block(response.content):
+                if part.size_bytes + len(block) > most_bytes:
+                    await asyncio.to_thread(part.restart)
+                    if total_bytes is not None:
+                        raise LengthMismatch(total_bytes, most_bytes + 1)
+                    raise TooLarge(
+                        f"the depot does not say how large the artifact is, and sends more than "
+                        f"{most_bytes} bytes"
+                    )
                 await asyncio.to_thread(part.append, block)
                 report(part.size_bytes, total_bytes)
             return total_bytes
+
+    async def _next_block(self, content: aiohttp.StreamReader) -> bytes:
+        granted_bytes = await self._budget.grant(BLOCK_BYTES)
+        block = await content.read(granted_bytes)
+        self._budget.give_back(granted_bytes - len(block))
+        return block
 
     @asynccontextmanager
     async def _request(

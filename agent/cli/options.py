@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from agent.config.units import parse_size
 from agent.wire import MAX_URL_LENGTH
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import InvalidRequest
@@ -63,6 +64,14 @@ def generation(text: str) -> Generation:
     try:
         return Generation.parse(text)
     except InvalidRequest as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def size(text: str) -> int:
+    """Click type: a size, as in the agent's configuration."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 

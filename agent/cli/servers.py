@@ -15,7 +15,7 @@ from agent.cli.failures import ExitCode, Failure, refused, unreachable, usage
 from agent.cli.options import Common
 from agent.client import AgentClient
 from depot.artifact import ArtifactConfig
-from depot.client import DepotClient
+from depot.client import Bounds, DepotClient
 from depot.errors import (
     DepotError,
     HashMismatch,
@@ -23,6 +23,7 @@ from depot.errors import (
     LengthMismatch,
     NoConfig,
     Refused,
+    TooLarge,
     Unreachable,
 )
 
@@ -47,10 +48,10 @@ async def agent(common: Common) -> AsyncIterator[AgentClient]:
 
 
 @asynccontextmanager
-async def depot(common: Common) -> AsyncIterator[DepotClient]:
+async def depot(common: Common, bounds: Bounds | None = None) -> AsyncIterator[DepotClient]:
     """Open a client of the repo depot API; its errors leave as failures."""
     try:
-        async with DepotClient(common.depot_url) as client:
+        async with DepotClient(common.depot_url, bounds=bounds or Bounds()) as client:
             yield client
     except DepotError as error:
         raise failure_of(error, "depot", common.depot_url) from error
@@ -80,6 +81,8 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
             )
         case InvalidRequest():
             return usage(str(error))
+        case TooLarge():  # for this client; what a server finds too large is Refused
+            return refused(error.code, str(error), hint="--max-size allows more")
         case _:
             return refused(error.code, str(error), details=error.details())
 

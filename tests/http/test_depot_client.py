@@ -14,8 +14,15 @@ import pytest
 import zstandard
 
 from depot.artifact import ArtifactHash
-from depot.client import ClientTimeouts, DepotClient, Fetched, Retries
-from depot.errors import HashMismatch, InvalidRequest, Refused, Unreachable
+from depot.client import Bounds, ClientTimeouts, DepotClient, Fetched, Retries
+from depot.errors import (
+    HashMismatch,
+    InvalidRequest,
+    LengthMismatch,
+    Refused,
+    TooLarge,
+    Unreachable,
+)
 from depot.http.depot_api import depot_app
 from tests import lying_peer
 from tests.fakes import FakeStore
@@ -401,3 +408,51 @@ async def test_a_target_that_cannot_be_written_is_an_error_before_any_request(
         with pytest.raises(FileNotFoundError):
             await depot.fetch(ARTIFACT, tmp_path / "nowhere" / "file")
         assert peer.requests == []
+
+
+# ---- depots that send too much
+
+
+def too_long_a_rest(total: int) -> lying_peer.Answer:
+    """A part that announces a whole of `total` bytes and does not end there."""
+
+    async def answer(request: lying_peer.Request, connection: lying_peer.Connection) -> None:
+        if not request.offset:
+            await connection.head("200 OK", f"Content-Length: {total}")
+            await connection.send(CONTENT[:HALF])
+            return
+        span = f"Content-Range: bytes {request.offset}-{total - 1}/{total}"
+        await connection.head("206 Partial Content", span, "Transfer-Encoding: chunked")
+        while True:
+            await connection.send(b"%x\r\n%b\r\n" % (1 << 20, bytes(1 << 20)))
+
+    return answer
+
+
+async def test_a_depot_that_sends_more_than_it_announced_is_cut_off(target: Path) -> None:
+    async with LyingPeer([too_long_a_rest(len(CONTENT))]) as peer, client(peer) as depot:
+        with pytest.raises(LengthMismatch):
+            await depot.fetch(ARTIFACT, target)
+    assert await names_in(target) == []
+
+
+@pytest.mark.parametrize("most_bytes", [len(CONTENT) - 1, 1])
+async def test_a_depot_that_announces_nothing_is_cut_off_at_the_bound(
+    target: Path, most_bytes: int
+) -> None:
+    async with LyingPeer([lying_peer.endless()]) as peer:
+        depot = DepotClient(peer.url, bounds=Bounds(max_size_bytes=most_bytes))
+        async with depot:
+            with pytest.raises(TooLarge):
+                await depot.fetch(ARTIFACT, target)
+    assert await names_in(target) == []
+
+
+async def test_an_artifact_of_exactly_the_bound_is_taken(target: Path) -> None:
+    bounds = Bounds(max_size_bytes=len(CONTENT))
+    async with (
+        LyingPeer([lying_peer.chunked(CONTENT)]) as peer,
+        DepotClient(peer.url, bounds=bounds) as depot,
+    ):
+        await depot.fetch(ARTIFACT, target)
+    assert await content_of(target) == CONTENT

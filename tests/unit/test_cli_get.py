@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_wrong_bytes_leave_the_file_that_was_there(
     node.garbage = CONTENT[:-1] + b"?"
     target = tmp_path / "artifact"
     target.write_text("precious")
-    assert cli("get", sha256, "-o", target).status == 1
+    assert cli("get", sha256, "-o", target, "--force").status == 1
     assert target.read_text() == "precious"
 
 
@@ -145,3 +146,49 @@ def test_stdout_is_no_file_to_get(cli: Cli, node: FakeNode, sha256: str) -> None
     assert ended.status == 2
     assert "-o -" in ended.err
     assert not node.requests
+
+
+def test_a_file_that_is_another_is_not_replaced_unasked(
+    cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "artifact"
+    target.write_text("precious")
+    ended = cli("get", sha256, "-o", target)
+    assert ended.status == 2
+    assert "--force" in ended.err
+    assert target.read_text() == "precious"
+    assert not node.requests
+
+
+def test_force_replaces_a_file_that_is_another(cli: Cli, sha256: str, tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    target.write_text("not so precious")
+    assert cli("get", sha256, "-o", target, "--force").status == 0
+    assert target.read_bytes() == CONTENT
+
+
+def test_an_artifact_that_is_larger_than_allowed_is_not_taken(
+    cli: Cli, sha256: str, tmp_path: Path
+) -> None:
+    ended = cli("get", sha256, "-o", tmp_path, "--max-size", "1MiB")
+    assert ended.status == 3
+    assert "--max-size" in ended.err
+    assert list(tmp_path.iterdir()) == []
+    assert cli("get", sha256, "-o", tmp_path, "--max-size", "12MiB").status == 0
+
+
+def test_a_limited_get_takes_its_time_and_the_right_bytes(
+    cli: Cli, sha256: str, tmp_path: Path
+) -> None:
+    begin_s = time.monotonic()
+    assert cli("get", sha256, "-o", tmp_path, "--limit-rate", "12MiB").status == 0
+    # Two steps, of a twentieth of a second each, may come at once.
+    assert time.monotonic() - begin_s >= 0.85 * (1 - 0.1)
+    assert (tmp_path / sha256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("option", ["--max-size", "--limit-rate"])
+def test_a_bound_has_a_unit_that_is_known(cli: Cli, sha256: str, option: str) -> None:
+    ended = cli("get", sha256, option, "10 gigs")
+    assert ended.status == 2
+    assert "expected a size" in ended.err

@@ -17,7 +17,7 @@ from agent.cli.progress import Meter, display
 from agent.cli.resolving import all_whole, hash_or_prefix, resolve
 from agent.cli.servers import agent, depot
 from depot.artifact import ArtifactHash
-from depot.client import Fetched
+from depot.client import Bounds, Fetched
 
 
 @click.command()
@@ -29,9 +29,29 @@ from depot.client import Fetched
     metavar="FILE",
     help="File to write, or a directory. [default: the hash, in this directory]",
 )
+@click.option("--force", is_flag=True, help="Replace FILE when it is there and is another.")
+@click.option(
+    "--max-size",
+    type=options.size,
+    metavar="SIZE",
+    help="Take no larger artifact. [default: what the depot announces, or 2GiB when it does not]",
+)
+@click.option(
+    "--limit-rate",
+    type=options.size,
+    metavar="SIZE",
+    help="Take no more in a second, such as 10MiB. [default: no limit]",
+)
 @click.argument("artifact", metavar="SHA256", type=hash_or_prefix)
 @options.shared
-def get(common: Common, artifact: str, target: Path | None) -> None:
+def get(
+    common: Common,
+    artifact: str,
+    target: Path | None,
+    force: bool,
+    max_size: int | None,
+    limit_rate: int | None,
+) -> None:
     """Fetch an artifact from the depot and verify it.
 
     FILE appears when its bytes are verified, never before. What arrives meanwhile is kept beside
@@ -49,14 +69,19 @@ def get(common: Common, artifact: str, target: Path | None) -> None:
         # Reading a file that is here costs less than fetching it, and asks no server.
         if path.is_file() and hash_files([path], output)[0].sha256 == sha256:
             fetched, how = Fetched(path.stat().st_size, 0), "was here already"
+        elif path.is_file() and not force:
+            raise usage(f"{path}: is there, and is not {sha256}", "--force replaces it")
         else:
-            fetched, how = asyncio.run(_fetch(common, output, sha256, path)), "verified"
+            bounds = Bounds(max_size_bytes=max_size, max_bytes_per_s=limit_rate or 0)
+            fetched, how = asyncio.run(_fetch(common, output, sha256, path, bounds)), "verified"
         output.document(_document(sha256, path, fetched), [_line(path, fetched, how)])
 
 
-async def _fetch(common: Common, output: Output, sha256: ArtifactHash, path: Path) -> Fetched:
+async def _fetch(
+    common: Common, output: Output, sha256: ArtifactHash, path: Path, bounds: Bounds
+) -> Fetched:
     try:
-        async with depot(common) as client:
+        async with depot(common, bounds) as client:
             with Meter(display(output), "fetching") as meter:
                 meter.label(path.name)
                 return await client.fetch(sha256, path, progress=meter.set)
