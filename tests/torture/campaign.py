@@ -187,7 +187,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         first.skipped,
         sum((outcome.counts for outcome in outcomes), Counter()),
         {bug: by for outcome in outcomes for bug, by in outcome.noticed.items()},
-        max((o.held for o in outcomes if o.held), key=_growth, default=None),
+        max((o.held for o in outcomes if o.held), key=growth, default=None),
     )
 
 
@@ -247,5 +247,6 @@ class _Leaks:
         return now.descriptors > self._least.descriptors or now.threads > self._least.threads
 
 
-def _growth(held: tuple[Held, Held]) -> int:
+def growth(held: tuple[Held, Held]) -> int:
+    """Bytes of memory that came to be held between two moments."""
     return held[1].memory - held[0].memory

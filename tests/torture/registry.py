@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 from tests.torture import (
+    endurance,
     kills,
     ledgers,
     model,
@@ -30,6 +31,7 @@ CAMPAIGNS: Final[tuple[Campaign, ...]] = (
     side_by_side.CAMPAIGN,
     ledgers.CAMPAIGN,
     model.CAMPAIGN,
+    endurance.CAMPAIGN,
     sensitivity.CAMPAIGN,
 )
 
