@@ -1,17 +1,27 @@
-"""What a server process costs: CPU time of a run, and peak memory, sampled from outside."""
+"""What a server costs: processor time of a run, and peak memory, sampled from outside.
+
+How memory is counted: a server's processes may share memory (an agent maps one arena of blocks into
+the worker of each dataset), and all of them map the same program and libraries. Its memory is what
+the machine would have free without it: the anonymous memory of every process, and shared memory and
+mapped files once, as much as the one process has that maps most of them.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import psutil
 
-SAMPLE_EVERY_S: Final = 0.02
+SAMPLE_EVERY_S: Final = 0.01
+# Looking for children goes through all processes of the machine.
+FAMILY_EVERY_S: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -22,44 +32,91 @@ class CpuMeter:
 
 
 @contextmanager
-def cpu_of(pid: int) -> Iterator[CpuMeter]:
-    """Measure a process and its children during a block."""
+def cpu_of(*pids: int) -> Iterator[CpuMeter]:
+    """Measure processes and their children during a block."""
     meter = CpuMeter()
-    before_s = _cpu_s(pid)
+    before_s = _cpu_s(pids)
     yield meter
-    meter.seconds = _cpu_s(pid) - before_s
+    meter.seconds = _cpu_s(pids) - before_s
 
 
-def _cpu_s(pid: int) -> float:
-    times = [process.cpu_times() for process in _family(pid)]
+def _cpu_s(pids: tuple[int, ...]) -> float:
+    times = [psutil.Process(each).cpu_times() for pid in pids for each in family(pid)]
     return sum(time.user + time.system for time in times)
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    parent = psutil.Process(pid)
-    return [parent, *parent.children(recursive=True)]
+def family(pid: int) -> list[int]:
+    """A process and everything it started."""
+    children = psutil.Process(pid).children(recursive=True)
+    return [pid, *(child.pid for child in children)]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of a server in memory: of all its processes, and of the main one alone (its RSS)."""
+
+    all_bytes: int = 0
+    main_bytes: int = 0
+
+    def most(self, other: Memory) -> Memory:
+        """The larger of each."""
+        return Memory(max(self.all_bytes, other.all_bytes), max(self.main_bytes, other.main_bytes))
+
+
+def memory_of(pids: list[int]) -> Memory:
+    """What a server has now; `pids` begins with its main process, which has to live."""
+    main = _resident(pids[0])
+    shares = [main]
+    for pid in pids[1:]:
+        with suppress(ProcessLookupError, FileNotFoundError):
+            shares.append(_resident(pid))
+    anonymous = sum(share["RssAnon"] for share in shares)
+    once = (max(share[kind] for share in shares) for kind in ("RssShmem", "RssFile"))
+    return Memory(anonymous + sum(once), sum(main.values()))
+
+
+def _resident(pid: int) -> dict[str, int]:
+    """Bytes by kind; a process that has just ended has none."""
+    found = {"RssAnon": 0, "RssFile": 0, "RssShmem": 0}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in found:
+            found[name] = int(rest.split()[0]) << 10
+    return found
+
+
+@dataclass(slots=True)
+class _Watched:
+    pids: list[int]
+    looked_s: float
+    peak: Memory = Memory()
+
+    def sample(self) -> None:
+        if time.monotonic() - self.looked_s > FAMILY_EVERY_S:
+            self.pids, self.looked_s = family(self.pids[0]), time.monotonic()
+        self.peak = self.peak.most(memory_of(self.pids))
 
 
 class MemoryWatch:
-    """A thread that keeps the largest resident size of each process it is told of."""
+    """A thread that keeps the peak of each server it is told of, from one `phase` to the next."""
 
     def __init__(self) -> None:
-        self._peaks: dict[str, dict[str, int]] = {}
-        self._watched: dict[str, int] = {}
-        self._phase = "start"
+        self._watched: dict[str, _Watched] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
 
+    def phase(self) -> None:
+        """Forget what was watched so far."""
+        self._watched = {}
+
     def watch(self, name: str, pid: int) -> None:
-        self._watched[name] = pid
+        """Watch a server; another call for the same one changes nothing."""
+        if name not in self._watched:
+            self._watched = {**self._watched, name: _Watched(family(pid), time.monotonic())}
 
-    def phase(self, name: str) -> None:
-        """From now on, peaks are counted for this part of the work."""
-        self._phase = name
-
-    def peaks_bytes(self) -> dict[str, dict[str, int]]:
-        """By phase and process."""
-        return {phase: dict(peaks) for phase, peaks in self._peaks.items()}
+    def peaks(self) -> dict[str, Memory]:
+        """Of each server in this phase."""
+        return {name: each.peak for name, each in self._watched.items()}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -75,11 +132,12 @@ class MemoryWatch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(SAMPLE_EVERY_S):
-            for name, pid in list(self._watched.items()):
-                with suppress(psutil.NoSuchProcess):
-                    self._count(name, sum(one.memory_info().rss for one in _family(pid)))
-
-    def _count(self, name: str, rss_bytes: int) -> None:
-        peaks = self._peaks.setdefault(self._phase, {})
-        peaks[name] = max(peaks.get(name, 0), rss_bytes)
+        pause_s = SAMPLE_EVERY_S
+        while not self._ended.wait(pause_s):
+            watched = list(self._watched.values())
+            for each in watched:
+                # It may end at any time, and then has had its peak.
+                with suppress(psutil.Error, OSError):
+                    each.sample()
+            # Many servers are looked at less often, so that this stays small beside them.
+            pause_s = SAMPLE_EVERY_S * max(1, len(watched))

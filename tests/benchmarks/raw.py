@@ -27,7 +27,7 @@ def sha256_pass(body: Path) -> Sample:
     began_s = time.perf_counter()
     with body.open("rb", buffering=0) as file:
         hashlib.file_digest(file, "sha256")
-    return Sample(body.stat().st_size, time.perf_counter() - began_s)
+    return Sample.of_bytes(body.stat().st_size, time.perf_counter() - began_s)
 
 
 def forget(file: Path) -> None:
@@ -49,7 +49,7 @@ def hash_then_write_twice(body: Path, targets: Sequence[Path]) -> Sample:
     _in_threads(targets, lambda target: _copy_and_sync(body, target))
     writing_s = time.perf_counter() - began_s
     remove(targets)
-    return Sample(hashing.size_bytes, hashing.seconds + writing_s)
+    return Sample(hashing.amount, hashing.seconds + writing_s)
 
 
 def write_twice_directly(size_bytes: int, targets: Sequence[Path]) -> Sample:
@@ -63,7 +63,7 @@ def write_twice_directly(size_bytes: int, targets: Sequence[Path]) -> Sample:
     began_s = time.perf_counter()
     try:
         _in_threads(targets, lambda target: _write_directly(block, size_bytes, target))
-        return Sample(size_bytes, time.perf_counter() - began_s)
+        return Sample.of_bytes(size_bytes, time.perf_counter() - began_s)
     finally:
         remove(targets)
 
@@ -82,7 +82,7 @@ def socket_copy(size_bytes: int) -> Sample:
         while left_bytes:
             left_bytes -= receiver.recv_into(buffer)
         sending.join()
-        return Sample(size_bytes, time.perf_counter() - began_s)
+        return Sample.of_bytes(size_bytes, time.perf_counter() - began_s)
 
 
 def _send(sender: socket.socket, size_bytes: int) -> None:

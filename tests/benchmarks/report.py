@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from tests.benchmarks.measure import Row, Spread
+from tests.benchmarks.measure import Row, Side, Spread
 
 HEADINGS: Final = (
     "work",
@@ -21,18 +22,20 @@ HEADINGS: Final = (
     "ratio",
     "target",
     "verdict",
-    "CPU-s/GiB here, there",
+    "CPU here, there",
+    "peak MiB here, there",
 )
 BEGIN: Final = "<!-- written by `make bench`: begin -->"
 END: Final = "<!-- written by `make bench`: end -->"
 _STYLES: Final = {"met": "green", "missed": "red"}
+_DIGITS: Final = 4
 
 
 def print_table(console: Console, facts: Mapping[str, object], rows: Sequence[Row]) -> None:
     """The whole result for a person; medians, with the least and the most in brackets."""
     table = Table(*HEADINGS)
     for row in rows:
-        table.add_row(*_cells(row), style=_STYLES.get(row.verdict, ""))
+        table.add_row(*map(escape, _cells(row)), style=_STYLES.get(row.verdict, ""))
     console.print(facts_line(facts))
     console.print(table)
     for note in notes(rows):
@@ -40,8 +43,10 @@ def print_table(console: Console, facts: Mapping[str, object], rows: Sequence[Ro
 
 
 def write_json(path: Path, facts: Mapping[str, object], rows: Sequence[Row]) -> None:
-    content = {"run": facts, "rows": [asdict(row) | {"verdict": row.verdict} for row in rows]}
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    """Every number of every run, one row a line."""
+    lines = [json.dumps(_plain(asdict(row) | {"verdict": row.verdict})) for row in rows]
+    body = ",\n    ".join(lines)
+    path.write_text(f'{{\n  "run": {json.dumps(facts)},\n  "rows": [\n    {body}\n  ]\n}}\n')
 
 
 def write_into(document: Path, facts: Mapping[str, object], rows: Sequence[Row]) -> None:
@@ -49,14 +54,6 @@ def write_into(document: Path, facts: Mapping[str, object], rows: Sequence[Row])
     before, rest = document.read_text().split(BEGIN)
     _, after = rest.split(END)
     document.write_text(f"{before}{BEGIN}\n\n{_markdown(facts, rows)}\n{END}{after}")
-
-
-def _markdown(facts: Mapping[str, object], rows: Sequence[Row]) -> str:
-    lines = [facts_line(facts), ""]
-    lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    lines += ["", *(f"- {note}" for note in notes(rows))]
-    return "\n".join(lines) + "\n"
 
 
 def facts_line(facts: Mapping[str, object]) -> str:
@@ -67,27 +64,63 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return [f"{row.work}: {row.note}" for row in rows if row.note]
 
 
+def _markdown(facts: Mapping[str, object], rows: Sequence[Row]) -> str:
+    lines = [facts_line(facts), ""]
+    lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    cells = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in rows]
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
+    lines += ["", *(f"- {note}" for note in notes(rows))]
+    return "\n".join(lines) + "\n"
+
+
 def _cells(row: Row) -> tuple[str, ...]:
+    sides = (row.here, row.there)
     return (
         row.work,
-        _rate(row.value, row.unit),
-        row.against,
-        _rate(row.other, row.unit),
-        _spread(row.ratio, ".2f"),
+        _value(row.here.spread, row.unit.name),
+        row.there.name,
+        _value(row.there.spread, row.unit.name),
+        "" if row.ratio is None else _spread(row.ratio),
         "" if row.target is None else str(row.target),
         row.verdict,
-        ", ".join(
-            f"{cpu:.2f}" for cpu in (row.cpu_s_per_gib, row.other_cpu_s_per_gib) if cpu is not None
-        ),
+        _both([side.cpu for side in sides], row.unit.cost),
+        ", ".join(_peak(side) for side in sides if side.memory),
     )
 
 
-def _rate(value: Spread | None, unit: str) -> str:
-    return f"{_spread(value, '.0f')} {unit}" if value else ""
+def _value(value: Spread | None, unit: str) -> str:
+    return f"{_spread(value)} {unit}" if value else ""
 
 
-def _spread(value: Spread | None, form: str) -> str:
-    if value is None:
-        return ""
-    median, least, most = (format(part, form) for part in (value.median, value.least, value.most))
+def _spread(value: Spread) -> str:
+    median, least, most = map(number, (value.median, value.least, value.most))
     return median if least == most else f"{median} ({least}-{most})"
+
+
+def _both(costs: Sequence[float | None], unit: str) -> str:
+    known = [number(cost) for cost in costs if cost is not None]
+    return f"{', '.join(known)} {unit}" if known else ""
+
+
+def _peak(side: Side) -> str:
+    assert side.memory is not None
+    every, main = side.memory
+    return f"{every:.0f} (main {main:.0f})"
+
+
+def number(value: float) -> str:
+    """Write a number with as many places as it takes to compare it."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _plain(value: object) -> object:
+    """Shorten numbers to what they are good for."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value

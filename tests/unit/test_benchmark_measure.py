@@ -4,36 +4,58 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.benchmarks import report
-from tests.benchmarks.measure import MIB, Row, Sample, Spread, Target, alone, alternate, versus
+from tests.benchmarks import plot, report
+from tests.benchmarks.catalog import MEASUREMENTS, chosen
+from tests.benchmarks.measure import (
+    MIB_PER_S,
+    Row,
+    Sample,
+    Side,
+    Spread,
+    Target,
+    alone,
+    alternate,
+    at_most,
+    versus,
+)
+from tests.benchmarks.processes import Memory
+from tests.benchmarks.rows.fanout import source_of
 
 
 def runs(*seconds: float) -> list[Sample]:
-    return [Sample(512 * MIB, each, cpu_s=each / 2) for each in seconds]
+    return [Sample(512, each, cpu_s=each / 2) for each in seconds]
 
 
-def test_contenders_take_turns_in_going_first() -> None:
+def test_both_sides_take_turns_in_going_first() -> None:
     order: list[str] = []
 
     def run(name: str) -> Sample:
         order.append(name)
-        return Sample(MIB, 1.0)
+        return Sample(1, 1.0)
 
-    measured = alternate(3, {name: partial(run, name) for name in "ab"})
+    ours, theirs = alternate(3, partial(run, "a"), partial(run, "b"))
 
     assert order == ["a", "b", "b", "a", "a", "b"]
-    assert {name: len(samples) for name, samples in measured.items()} == {"a": 3, "b": 3}
+    assert len(ours) == len(theirs) == 3
+
+
+def test_one_side_runs_alone_when_the_other_is_not_there() -> None:
+    ours, theirs = alternate(3, lambda: Sample(1, 1.0), None)
+
+    assert len(ours) == 3
+    assert theirs == []
 
 
 def test_a_ratio_is_of_each_pair_and_not_of_the_medians() -> None:
-    row = versus("k", "work", runs(1, 4, 2), "other", runs(2, 4, 6), target=Target(1.5))
+    row = versus("k", "work", (runs(1, 4, 2), runs(2, 4, 6)), "other", target=Target(1.5))
 
     assert row.ratio == Spread(median=2.0, least=1.0, most=3.0)
-    assert row.value == Spread(median=256.0, least=128.0, most=512.0)
-    assert row.cpu_s_per_gib == 2.0
+    assert row.here.spread == Spread(median=256.0, least=128.0, most=512.0)
+    assert row.here.cpu == 2.0
     assert row.verdict == "met"
 
 
@@ -42,32 +64,63 @@ def test_a_ratio_is_of_each_pair_and_not_of_the_medians() -> None:
     [
         (0.7, Target(0.7), "met"),
         (0.69, Target(0.7), "missed"),
-        (150, Target(150, at_least=False), "missed"),
-        (149, Target(150, at_least=False), "met"),
+        (151, at_most(150), "missed"),
+        (150, at_most(150), "met"),
         (1, None, ""),
     ],
 )
 def test_the_median_decides_the_verdict(ratio: float, target: Target | None, verdict: str) -> None:
-    assert Row(key="k", work="w", value=Spread.of([ratio]), target=target).verdict == verdict
+    assert alone("k", "w", [ratio], MIB_PER_S, target=target).verdict == verdict
 
 
 def test_what_could_not_be_compared_is_neither_met_nor_missed() -> None:
-    row = versus("k", "work", runs(1), "nginx", [], target=Target(0.7), note="nginx was not found")
+    row = versus("k", "work", (runs(1), []), "nginx", target=Target(0.7), note="no nginx")
 
     assert row.verdict == "not measured"
-    assert row.value == Spread(512.0, 512.0, 512.0)
-    assert "nginx was not found" in report.notes([row])[0]
+    assert row.here.spread == Spread(512.0, 512.0, 512.0)
+    assert "no nginx" in report.notes([row])[0]
 
 
 def test_the_table_in_a_document_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    row = alone("k", "tee a | hash", [512, 256], MIB_PER_S)
 
     for _ in range(2):
-        report.write_into(document, {"cores": 2}, [alone("k", "hash", runs(1, 2))])
+        report.write_into(document, {"cores": 2}, [row])
 
     written = document.read_text()
     assert written.startswith(f"before\n{report.BEGIN}\n\ncores: 2\n")
     assert written.endswith(f"{report.END}\nafter\n")
-    assert "| hash | 384 (256-512) MiB/s |" in written
+    assert "| tee a \\| hash | 384 (256-512) MiB/s |" in written
     assert "old" not in written
+
+
+def test_every_ratio_is_drawn_whatever_its_row_is_called() -> None:
+    rows = [
+        versus("a", "GET <1> & 2", (runs(1), runs(2)), "x", target=Target(0.7)),
+        Row(key="b", work="b", unit=MIB_PER_S, here=Side(each=(1.0,)), ratios=(40.0,)),
+        alone("c", "no ratio", [1], MIB_PER_S),
+    ]
+
+    drawn = ElementTree.fromstring(plot.svg(rows))
+
+    bars = [each for each in drawn.iter() if each.tag.endswith("rect") and each.get("class")]
+    assert [each.get("class") for each in bars] == ["met", "plain"]
+
+
+def test_a_measurement_is_chosen_by_its_name_or_by_what_it_begins_with() -> None:
+    assert chosen(["get-1"]) == ["get-1"]
+    assert chosen(["copy", "get-8"]) == ["get-8", "copy-curl", "copy-tee"]
+    assert chosen(list(MEASUREMENTS)) == list(MEASUREMENTS)
+    with pytest.raises(ValueError, match="put-nobody"):
+        chosen(["put-nobody", "copy"])
+
+
+def test_memory_peaks_are_kept_apart_for_all_processes_and_the_main_one() -> None:
+    assert Memory(10, 5).most(Memory(7, 6)) == Memory(10, 6)
+
+
+def test_nodes_form_a_chain_when_they_relay_and_else_a_tree() -> None:
+    assert [source_of(index, relays=True) for index in range(1, 8)] == [0, 1, 2, 3, 4, 5, 6]
+    assert [source_of(index, relays=False) for index in range(1, 8)] == [0, 0, 1, 1, 2, 2, 3]

@@ -1,0 +1,105 @@
+"""GET of one large artifact: beside the servers that do nothing else, and beside a hash."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from tests.benchmarks import clients, peers, raw
+from tests.benchmarks.measure import Contender, Row, Sample, Target, versus
+from tests.benchmarks.node import Node
+from tests.benchmarks.processes import cpu_of
+from tests.benchmarks.programs import missing, not_found
+from tests.benchmarks.rig import Rig
+
+NGINX = "nginx, sendfile, 1 worker"
+
+
+class StartsPeer(Protocol):
+    """Starts a server of the files in a directory."""
+
+    def __call__(self, home: Path, root: Path) -> AbstractContextManager[peers.Server]: ...
+
+
+def one(rig: Rig) -> list[Row]:
+    return [_beside(rig, "get-1", 1, "nginx", peers.nginx, NGINX, Target(1.3))]
+
+
+def eight(rig: Rig) -> list[Row]:
+    return [_beside(rig, "get-8", 8, "nginx", peers.nginx, NGINX, Target(1.4))]
+
+
+def caddy(rig: Rig) -> list[Row]:
+    return [_beside(rig, "get-1-caddy", 1, "caddy", peers.caddy, "Caddy file_server", None)]
+
+
+def _beside(
+    rig: Rig,
+    key: str,
+    connections: int,
+    program: str,
+    start: StartsPeer,
+    against: str,
+    target: Target | None,
+) -> Row:
+    """The agent, which does not verify here, and another server with the very same file."""
+    node = stocked(rig, "unchecked", "never")
+    lacking = missing("curl", program)
+    ours, theirs = None, None
+    with ExitStack() as stack:
+        if "curl" not in lacking:
+            url = node.artifact_url(rig.body.sha256)
+            ours = partial(_fetch, rig, url, node.pid, connections)
+            ours()
+        if not lacking:
+            server = stack.enter_context(start(rig.home(), node.agent.datasets[0]))
+            rig.memory.watch(program, server.pid)
+            url = f"{server.url}/{rig.body.sha256}"
+            theirs = partial(_fetch, rig, url, server.pid, connections)
+            theirs()
+        runs = rig.pairs(ours, theirs)
+    count = f"{connections} connection{'' if connections == 1 else 's'}"
+    work = f"GET {rig.size_text}, {count}, not verified"
+    return versus(key, work, runs, against, target=target, note=not_found(lacking))
+
+
+def verified(rig: Rig) -> list[Row]:
+    node = stocked(rig, "checked", "always")
+    file = node.agent.datasets[0] / rig.body.sha256
+    lacking = missing("curl")
+    fetch = partial(_fetch, rig, node.artifact_url(rig.body.sha256), node.pid, 1)
+    runs = rig.pairs(
+        None if lacking else partial(_cold, node, rig.body.sha256, fetch),
+        partial(_cold, node, rig.body.sha256, lambda: raw.sha256_pass(file)),
+    )
+    row = versus(
+        "get-verified",
+        f"GET {rig.size_text}, every block verified, from the disk",
+        runs,
+        "one SHA-256 pass, from the disk",
+        target=Target(0.8),
+        note=not_found(lacking),
+    )
+    return [row]
+
+
+def _cold(node: Node, sha256: str, run: Contender) -> Sample:
+    for dataset in node.agent.datasets:
+        raw.forget(dataset / sha256)
+    return run()
+
+
+def _fetch(rig: Rig, url: str, pid: int, connections: int) -> Sample:
+    with cpu_of(pid) as cpu:
+        seconds = clients.fetch(url, rig.body.size_bytes, connections)
+    return Sample.of_bytes(rig.body.size_bytes * connections, seconds, cpu.seconds)
+
+
+def stocked(rig: Rig, name: str, verify_reads: str = "auto") -> Node:
+    """An agent, with the body as it is now."""
+    node = rig.node(name, {"storage.verify_reads": verify_reads})
+    node.want(rig.body.sha256)
+    node.put(rig.body)
+    return node

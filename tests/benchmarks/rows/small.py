@@ -1,0 +1,127 @@
+"""Many small artifacts: GET of 4 KiB over and over, and PUT of thousands of 1 KiB."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from agent.config.keys import KEYS
+from tests.benchmarks import clients, load, peers
+from tests.benchmarks.body import Body
+from tests.benchmarks.measure import KIB, REQUESTS_PER_S, Row, Sample, Target, versus
+from tests.benchmarks.processes import cpu_of
+from tests.benchmarks.programs import missing, not_found
+from tests.benchmarks.raw import settle
+from tests.benchmarks.rig import Rig
+
+SMALL_BYTES: Final = 4 * KIB
+PUT_BYTES: Final = KIB
+PUT_CONNECTIONS: Final = 64
+FILES: Final = Target(0.7)
+CACHED: Final = Target(0.9)
+_HOT_CACHE: Final = "depot.hot_cache"
+
+
+def get(connections: int, *, cached: bool) -> Callable[[Rig], list[Row]]:
+    """The measurement with so many connections, and the bytes from the file or from memory."""
+    return partial(_get, connections=connections, cached=cached)
+
+
+def _get(rig: Rig, *, connections: int, cached: bool) -> list[Row]:
+    known = any(key.name == _HOT_CACHE for key in KEYS)
+    settings = {_HOT_CACHE: "0"} if known and not cached else {}
+    node = rig.node("small-cached" if cached else "small", settings)
+    body = Body(rig.directory / f"small-{connections}", SMALL_BYTES)
+    node.want(body.sha256)
+    node.put(body)
+    lacking = missing("wrk", "nginx")
+    ours, theirs = None, None
+    with ExitStack() as stack:
+        if "wrk" not in lacking:
+            ours = partial(_ask, rig, node.artifact_url(body.sha256), node.pid, connections)
+        if not lacking:
+            server = stack.enter_context(peers.nginx(rig.home(), node.agent.datasets[0]))
+            rig.memory.watch("nginx", server.pid)
+            theirs = partial(_ask, rig, f"{server.url}/{body.sha256}", server.pid, connections)
+        runs = rig.pairs(ours, theirs)
+    row = versus(
+        f"small-get-{connections}{'-cached' if cached else ''}",
+        f"GET 4 KiB, {connections} connections, {'cached' if cached else 'from the file'}",
+        runs,
+        "nginx, sendfile, 1 worker",
+        unit=REQUESTS_PER_S,
+        target=CACHED if cached else FILES,
+        note=not_found(lacking),
+    )
+    return [row]
+
+
+def _ask(rig: Rig, url: str, pid: int, connections: int) -> Sample:
+    with cpu_of(pid) as cpu:
+        found = clients.wrk(url, connections, rig.scale.load_s)
+    return Sample(found.amount, found.seconds, cpu.seconds)
+
+
+def put(rig: Rig) -> list[Row]:
+    """PUT of artifacts of 1 KiB that are new each time, beside a naive store that is as durable."""
+    # By default, half of these connections are told to come back.
+    node = rig.node("small-put", {"storage.max_concurrent_puts": str(PUT_CONNECTIONS)})
+    number = rig.scale.small_puts
+    home, numbers = rig.home(), count()
+    with peers.naive(home) as server:
+        rig.memory.watch("naive", server.pid)
+
+        def ours() -> Sample:
+            bodies = _bodies(number)
+            node.want(*bodies)
+            requests = [load.put_request(node.put_url(sha256), bodies[sha256]) for sha256 in bodies]
+            found = _put_all(node.agent.agent_url, requests, node.pid)
+            _check_stored(node.agent.datasets, bodies)
+            return found
+
+        def theirs() -> Sample:
+            bodies = _bodies(number)
+            requests = [load.put_request(f"{server.url}/{each}", bodies[each]) for each in bodies]
+            found = _put_all(server.url, requests, server.pid)
+            _check_stored([home / "a", home / "b"], bodies)
+            for name in ("a", "b"):
+                shutil.move(home / name, home / f"done-{next(numbers)}")
+                (home / name).mkdir()
+            return found
+
+        runs = rig.pairs(ours, theirs)
+        node.want()
+    row = versus(
+        "small-put",
+        f"PUT {number:,} x 1 KiB, {PUT_CONNECTIONS} connections, 2 mirrors",
+        runs,
+        "naively: one fsync for each file",
+        unit=REQUESTS_PER_S,
+        target=Target(5.0),
+    )
+    return [row]
+
+
+def _put_all(url: str, requests: Sequence[bytes], pid: int) -> Sample:
+    settle()
+    with cpu_of(pid) as cpu:
+        seconds = load.run(url, requests, PUT_CONNECTIONS)
+    return Sample(len(requests), seconds, cpu.seconds)
+
+
+def _bodies(number: int) -> dict[str, bytes]:
+    bodies = (os.urandom(PUT_BYTES) for _ in range(number))
+    return {hashlib.sha256(body).hexdigest(): body for body in bodies}
+
+
+def _check_stored(directories: Sequence[Path], bodies: dict[str, bytes]) -> None:
+    for directory in directories:
+        if absent := bodies.keys() - set(os.listdir(directory)):
+            raise RuntimeError(f"{directory} lacks {len(absent)} of {len(bodies)} artifacts")

@@ -1,0 +1,53 @@
+"""How large everything is: as the targets have it, or as small as shows that it still works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.benchmarks.measure import MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """The sizes of one run.
+
+    Attributes:
+        size_bytes: of the large artifact.
+        rounds: pairs of runs of each row.
+        small_puts: artifacts of 1 KiB in one run.
+        load_s: how long small GETs are asked for.
+        max_nodes: that pass an artifact around.
+        fan_out_bytes: of the artifact that they pass around.
+        idle, slow: connections beside a normal GET.
+        artifacts: that an agent starts with.
+    """
+
+    size_bytes: int
+    rounds: int
+    small_puts: int = 10_000
+    load_s: int = 2
+    max_nodes: int = 32
+    fan_out_bytes: int = 128 * MIB
+    idle: int = 500
+    slow: int = 200
+    artifacts: int = 100_000
+
+
+def full(size_bytes: int, rounds: int) -> Scale:
+    """As the targets have it, but for a large artifact that may be smaller."""
+    return Scale(size_bytes=size_bytes, rounds=rounds, fan_out_bytes=min(size_bytes, 128 * MIB))
+
+
+def tiny() -> Scale:
+    """As small as shows that it works; no number of it means anything."""
+    return Scale(
+        size_bytes=2 * MIB,
+        rounds=1,
+        small_puts=100,
+        load_s=1,
+        max_nodes=2,
+        fan_out_bytes=2 * MIB,
+        idle=20,
+        slow=5,
+        artifacts=200,
+    )
