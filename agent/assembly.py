@@ -280,6 +280,7 @@ def _servers(
         pump=pump,
         compressor=compressor(settings),
         budget=Budget(settings.depot.max_bytes_per_s),
+        arrivals=store.arrivals,
     )
     # Only for the operations' names: the table inside the app is not to be had.
     table = depot_endpoints(ArtifactResponder(store, pump, limits.pace))

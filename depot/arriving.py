@@ -105,12 +105,14 @@ class Arrival:
         size_bytes = min(len(digests) * BLOCK_SIZE_BYTES, self.size_bytes)
         return BlockDigests(self.sha256, size_bytes, b"".join(digests))
 
-    async def changes(self, timeout_s: float) -> None:
-        """Wait until it may be further than at the call, or the time is over."""
+    async def changes(self, timeout_s: float) -> bool:
+        """Wait until it is further than at the call; False when the time is over before."""
         changed = self._changed
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout_s):
-                await changed.wait()
+                return await changed.wait()
+        except TimeoutError:
+            return False
 
     @contextmanager
     def reading(self) -> Iterator[None]:

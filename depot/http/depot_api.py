@@ -6,7 +6,9 @@ from typing import Final
 
 from aiohttp import web
 
+from depot.arriving import Arrivals
 from depot.budget import Budget
+from depot.http.arriving_responder import ArrivingResponder
 from depot.http.compressing import Compressor
 from depot.http.limits import HttpLimits
 from depot.http.openapi import OCTETS, SHA256_IN_PATH, Endpoint, Parameter
@@ -51,11 +53,18 @@ _OTHER_RESPONSES: Final = {
 }
 
 
-def depot_endpoints(responder: ArtifactResponder) -> tuple[Endpoint, ...]:
+def depot_endpoints(
+    responder: ArtifactResponder, arriving: ArrivingResponder | None = None
+) -> tuple[Endpoint, ...]:
     """The table of the API."""
 
     async def fetch(request: web.Request) -> web.StreamResponse:
-        return await responder.respond(request, artifact_hash(request))
+        artifact = artifact_hash(request)
+        if arriving is not None:
+            answer = await arriving.answer(request, artifact)
+            if answer is not None:
+                return answer
+        return await responder.respond(request, artifact)
 
     return (
         Endpoint(
@@ -93,16 +102,19 @@ def depot_app(
     pump: Pump | None = None,
     compressor: Compressor | None = None,
     budget: Budget | None = None,
+    arrivals: Arrivals | None = None,
 ) -> web.Application:
     """Make the app that serves the artifacts of `store`; it closes `pump` and `compressor`.
 
-    Without a compressor, clients that ask for zstd get the bytes themselves. All answers together
-    keep within `budget`.
+    Without a compressor, clients that ask for zstd get the bytes themselves; with `arrivals`, they
+    get what is still being received. All answers together keep within `budget`.
     """
-    limits = limits or HttpLimits()
-    pump = pump or Pump()
+    limits, pump, budget = limits or HttpLimits(), pump or Pump(), budget or Budget()
     responder = ArtifactResponder(store, pump, limits.pace, compressor, budget)
-    app = make_app(depot_endpoints(responder), api=DEPOT_API, limits=limits)
+    arriving = (
+        None if arrivals is None else ArrivingResponder(arrivals, store, pump, limits, budget)
+    )
+    app = make_app(depot_endpoints(responder, arriving), api=DEPOT_API, limits=limits)
 
     async def close_threads(_: web.Application) -> None:
         pump.close()

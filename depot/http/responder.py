@@ -183,7 +183,7 @@ class ArtifactResponder:
         if self._compressor is not None and request.version >= HttpVersion11:
             wish = zstd_wish(header(request, hdrs.ACCEPT_ENCODING))
         sha256, size_bytes = copies.current.sha256, copies.size_bytes
-        return plan_choice(request.method, size_bytes, sha256, _conditions(request), wish)
+        return plan_choice(request.method, size_bytes, sha256, conditions_of(request), wish)
 
     async def _respond(
         self, request: web.Request, copies: _Copies, choice: Choice
@@ -197,8 +197,8 @@ class ArtifactResponder:
         self, request: web.Request, copies: _Copies, plan: Plan
     ) -> web.StreamResponse:
         sha256 = copies.current.sha256
-        _refuse(request, sha256, plan, copies.size_bytes)
-        headers = self._vary(_headers(sha256, plan, copies.size_bytes))
+        refuse(request, sha256, plan, copies.size_bytes)
+        headers = self._vary(headers_of(sha256, plan, copies.size_bytes))
         if request.method == "HEAD" or plan.status == 304:
             return web.StreamResponse(status=plan.status, headers=headers)
         if plan.length_bytes <= IN_MEMORY_BYTES:
@@ -290,7 +290,8 @@ def _has_preconditions(request: web.Request) -> bool:
     return hdrs.IF_NONE_MATCH in request.headers or hdrs.IF_MATCH in request.headers
 
 
-def _conditions(request: web.Request) -> Conditions:
+def conditions_of(request: web.Request) -> Conditions:
+    """The conditions of a request."""
     return Conditions(
         if_match=header(request, hdrs.IF_MATCH),
         if_none_match=header(request, hdrs.IF_NONE_MATCH),
@@ -299,7 +300,7 @@ def _conditions(request: web.Request) -> Conditions:
     )
 
 
-def _refuse(request: web.Request, artifact: ArtifactHash, plan: Plan, size_bytes: int) -> None:
+def refuse(request: web.Request, artifact: ArtifactHash, plan: Plan, size_bytes: int) -> None:
     """Raise what a plan to refuse the request is."""
     if plan.status == 412:
         raise PreconditionFailed(f"If-Match: expected {entity_tag(artifact)}")
@@ -307,7 +308,8 @@ def _refuse(request: web.Request, artifact: ArtifactHash, plan: Plan, size_bytes
         raise RangeNotSatisfiable((header(request, hdrs.RANGE) or "")[:80], size_bytes)
 
 
-def _headers(artifact: ArtifactHash, plan: Plan, size_bytes: int) -> dict[str, str]:
+def headers_of(artifact: ArtifactHash, plan: Plan, size_bytes: int) -> dict[str, str]:
+    """The headers of an answer in the identity coding."""
     headers = {
         "ETag": entity_tag(artifact),
         "Repr-Digest": repr_digest(artifact),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from depot.errors import HashMismatch
 from depot.http.pump import Pump
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore
+from tests.store.arrivals import found, putting, until
 from tests.store.builders import (
     MIB,
     ONE,
@@ -27,37 +26,9 @@ from tests.store.builders import (
     hash_of,
     put,
 )
-from tests.store.faulty import WAIT_S
 
 RANDOM = os.urandom(3 * MIB + 17)
 SIZE = len(RANDOM)
-
-
-@asynccontextmanager
-async def putting(
-    store: ArtifactStore, content: bytes, source: GatedSource
-) -> AsyncIterator[asyncio.Task[object]]:
-    """A put that has come as far as its source's gate."""
-    task = asyncio.create_task(put(store, content, source=source), name="put")
-    try:
-        await source.reached()
-        yield task
-    finally:
-        source.open_gate()
-        await asyncio.wait((task,), timeout=WAIT_S)
-
-
-def found(store: ArtifactStore, content: bytes = RANDOM) -> Arrival:
-    arrival = store.arrivals.find(hash_of(content))
-    assert arrival is not None
-    return arrival
-
-
-async def until(arrival: Arrival, condition: Callable[[], bool]) -> None:
-    with arrival.reading():
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                await arrival.changes(0.1)
 
 
 async def read(store: ArtifactStore, arrival: Arrival, index: int, start: int, end: int) -> bytes:
@@ -75,7 +46,7 @@ async def test_what_was_received_can_be_read_before_the_rest_is_here(
     async with node.open(verify_reads=verify) as store:
         await store.put_config(config(1, RANDOM))
         async with putting(store, RANDOM, GatedSource(RANDOM, before_bytes=2 * MIB)) as running:
-            arrival = found(store)
+            arrival = found(store, RANDOM)
             await until(arrival, lambda: arrival.limit(index, SIZE) == 2 * MIB)
             assert await read(store, arrival, index, 0, 2 * MIB) == RANDOM[: 2 * MIB]
             assert not running.done()
@@ -88,7 +59,7 @@ async def test_b2_the_block_an_answer_ends_in_is_withheld_until_the_whole_hash_i
     async with node.open() as store:
         await store.put_config(config(1, RANDOM))
         async with putting(store, RANDOM, GatedSource(RANDOM, before_bytes=SIZE)) as running:
-            arrival = found(store)
+            arrival = found(store, RANDOM)
             # All of it is here, but for the end of the stream that says so.
             await until(arrival, lambda: arrival.limit(A, 3 * MIB + 1) == 3 * MIB)
             assert arrival.limit(A, SIZE) == 3 * MIB
@@ -104,7 +75,7 @@ async def test_a_reader_goes_on_with_the_file_it_has_when_the_put_commits(node: 
         await store.put_config(config(1, RANDOM))
         source = GatedSource(RANDOM, before_bytes=2 * MIB)
         async with putting(store, RANDOM, source) as running:
-            arrival = found(store)
+            arrival = found(store, RANDOM)
             await until(arrival, lambda: arrival.limit(A, SIZE) > 0)
             with await store.arrivals.open(arrival, A) as opened:
                 source.open_gate()
@@ -117,7 +88,7 @@ async def test_b2_what_was_read_back_is_compared_with_what_was_received(node: No
     async with node.open(verify_reads=VerifyReads.ALWAYS) as store:
         await store.put_config(config(1, RANDOM))
         async with putting(store, RANDOM, GatedSource(RANDOM, before_bytes=2 * MIB)):
-            arrival = found(store)
+            arrival = found(store, RANDOM)
             await until(arrival, lambda: arrival.limit(A, SIZE) == 2 * MIB)
             await node.write_file(A, arrival.names[A], b"!" * 2 * MIB)
             with pytest.raises(OSError, match="does not match"):
@@ -130,7 +101,7 @@ async def test_wrong_bytes_end_an_arrival_before_its_last_block(node: Node) -> N
     async with node.open() as store:
         await store.put_config(config(1, RANDOM))
         async with putting(store, RANDOM, GatedSource(wrong, before_bytes=SIZE)) as running:
-            arrival = found(store)
+            arrival = found(store, RANDOM)
         with pytest.raises(HashMismatch):
             await running
         assert arrival.over
@@ -142,7 +113,7 @@ async def test_an_artifact_that_left_the_config_is_not_read_any_more(node: Node)
     async with node.open() as store:
         await store.put_config(config(1, RANDOM))
         async with putting(store, RANDOM, GatedSource(RANDOM, before_bytes=2 * MIB)):
-            arrival = found(store)
+            arrival = found(store, RANDOM)
             await store.put_config(config(2, ONE))
             assert store.arrivals.find(hash_of(RANDOM)) is None
             assert arrival.over
@@ -191,7 +162,7 @@ async def test_of_two_writers_the_one_that_is_further_is_read(node: Node) -> Non
         ):
             (behind, ahead) = store.arrivals._running[hash_of(RANDOM)]
             await until(ahead, lambda: ahead.limit(A, SIZE) == 3 * MIB)
-            assert found(store) is ahead
+            assert found(store, RANDOM) is ahead
             assert behind is not ahead
 
 
@@ -200,7 +171,7 @@ async def test_a_source_that_breaks_ends_the_arrival(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, RANDOM))
         async with putting(store, RANDOM, lost) as running:
-            arrival = found(store)
+            arrival = found(store, RANDOM)
         with pytest.raises(ConnectionResetError):
             await running
         assert arrival.over

@@ -1,0 +1,213 @@
+"""The answer to a request for an artifact that is still being received: a relay.
+
+Rules kept here:
+- The head says that the artifact is still arriving, and how many relays its bytes have come
+  through. It has the artifact's entity tag, so that a receiver whose relay breaks off resumes at
+  that byte from any other depot; nobody may keep it in a cache, because nobody has verified it.
+- What is withheld until the whole hash is right is said in `depot.arriving`. An answer that cannot
+  be ended is cut short of Content-Length, never ended cleanly (B2).
+- A reader waits on the event loop, for as long as the client is there and the sender keeps its
+  pace; readers never take more than half of the server's connections (S1).
+- A dataset that fails is left for the other one at the exact byte (B4).
+- The bytes are never encoded: what is sent has to arrive at the pace at which it is received.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import structlog
+from aiohttp import web
+
+from depot.arriving import Arrival, Arrivals
+from depot.artifact import ArtifactHash
+from depot.budget import Budget
+from depot.errors import BodyTimeout, NotFound, TooManyConnections
+from depot.http.conditional import Plan, entity_tag, plan_answer
+from depot.http.limits import HttpLimits
+from depot.http.outlet import Outlet, outlet
+from depot.http.pump import Pump
+from depot.http.responder import ArtifactReader, conditions_of, headers_of, refuse
+from depot.reading import OpenArtifact
+from depot.worker import describe_error
+
+log = structlog.get_logger("depot.http")
+
+ARRIVING: Final = "Depot-Arriving"
+DEPTH: Final = "Depot-Arriving-Depth"
+LOOK_EVERY_S: Final = 1.0
+
+
+class ArrivingResponder:
+    """Answers requests for artifacts that a store is receiving."""
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        store: ArtifactReader,
+        pump: Pump,
+        limits: HttpLimits,
+        budget: Budget,
+    ) -> None:
+        self._arrivals = arrivals
+        self._store = store
+        self._pump = pump
+        self._budget = budget
+        self._pace = limits.pace
+        self._most_readers = max(1, limits.max_connections // 2)
+
+    async def answer(
+        self, request: web.Request, artifact: ArtifactHash
+    ) -> web.StreamResponse | None:
+        """Answer a GET or HEAD; None when the artifact is held, or not even arriving.
+
+        Raises:
+            PreconditionFailed, RangeNotSatisfiable.
+            TooManyConnections: enough of them wait for what arrives.
+        """
+        arrival = self._arrivals.find(artifact)
+        if arrival is None:
+            return None
+        plan = plan_answer(
+            request.method, arrival.size_bytes, entity_tag(artifact), conditions_of(request)
+        )
+        refuse(request, artifact, plan, arrival.size_bytes)
+        headers = headers_of(artifact, plan, arrival.size_bytes) | {
+            "Cache-Control": "no-store",
+            ARRIVING: "1",
+            DEPTH: str(arrival.depth),
+        }
+        response = web.StreamResponse(status=plan.status, headers=headers)
+        if request.method != "HEAD" and plan.length_bytes:
+            await self._relay(request, response, arrival, plan)
+        return response
+
+    async def _relay(
+        self, request: web.Request, response: web.StreamResponse, arrival: Arrival, plan: Plan
+    ) -> None:
+        if self._arrivals.readers >= self._most_readers:
+            raise TooManyConnections(f"{self._most_readers} clients wait for what arrives here")
+        with arrival.reading():
+            await response.prepare(request)
+            async with outlet(request, self._pace) as out:
+                with _Copies(self._arrivals, self._store, arrival) as copies:
+                    await self._send(request, out, copies, plan)
+
+    async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
+        offset, end = plan.start, plan.start + plan.length_bytes
+        while offset < end:
+            part = await self._await_part(request, copies, offset, end)
+            step_end = offset + await self._budget.grant(part.end - offset)
+            sent = await self._pump.send(out, part.opened, offset, step_end)
+            self._arrivals.relayed_bytes += sent.offset - offset
+            offset = sent.offset
+            if sent.error is not None:
+                self._budget.give_back(step_end - offset)
+                copies.failed(sent.error, offset, copy_is_bad=sent.copy_is_bad)
+
+    async def _await_part(
+        self, request: web.Request, copies: _Copies, offset: int, end: int
+    ) -> _Part:
+        """Wait until there is more after `offset`.
+
+        Raises:
+            NotFound, NoDataset: it is not going to be the artifact, or no dataset has it.
+            BodyTimeout: nothing has arrived for too long.
+            ConnectionResetError: the client is gone.
+        """
+        look_s = min(LOOK_EVERY_S, self._pace.idle_timeout_s)
+        waited_s = 0.0
+        while (part := await copies.open_part(offset, end)) is None:
+            if waited_s >= self._pace.idle_timeout_s:
+                raise BodyTimeout(f"nothing has arrived for {waited_s:.0f} s")
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            waited_s = 0.0 if await copies.arrival.changes(look_s) else waited_s + look_s
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What can be sent now: up to byte `end`."""
+
+    opened: OpenArtifact
+    end: int
+
+
+class _Copies:
+    """The files of one arrival, of which one is open; a context manager that closes it."""
+
+    def __init__(self, arrivals: Arrivals, store: ArtifactReader, arrival: Arrival) -> None:
+        self.arrival = arrival
+        self._arrivals = arrivals
+        self._store = store
+        self._opened: OpenArtifact | None = None
+        self._stored = False
+        self._failed: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    async def open_part(self, offset: int, end: int) -> _Part | None:
+        """Open the file that has more after `offset`; None when none has yet.
+
+        Raises:
+            NotFound, NoDataset: none will.
+        """
+        arrival = self.arrival
+        if not self._arrivals.may_go_on(arrival):
+            raise NotFound(f"{arrival.sha256} did not arrive")
+        index = arrival.furthest(end, self._failed) if not self._stored else None
+        limit = 0 if index is None else arrival.limit(index, end)
+        if arrival.landed and limit < end:
+            return _Part(await self._open_stored(), end)
+        if index is None or limit <= offset:
+            return None
+        opened = await self._open_staged(index)
+        return None if opened is None else _Part(opened, limit)
+
+    def failed(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
+        """Go on without the file that is open."""
+        assert self._opened is not None
+        log.error(
+            "artifact copy failed while it was relayed",
+            sha256=str(self.arrival.sha256),
+            dataset=self._opened.dataset,
+            offset=offset,
+            reason=describe_error(error),
+        )
+        if self._stored and copy_is_bad:
+            self._store.read_failed(self._opened, error)
+        self._failed.add(self._opened.dataset)
+        self._close()
+
+    async def _open_staged(self, index: int) -> OpenArtifact | None:
+        if self._opened is None or self._opened.dataset != index:
+            self._close()
+            try:
+                self._opened = await self._arrivals.open(self.arrival, index)
+            except OSError:
+                # Perhaps it has got its name just now: once it has landed it is opened by that.
+                self._failed.add(index)
+                return None
+        self._arrivals.check_reads(self.arrival, self._opened)
+        return self._opened
+
+    async def _open_stored(self) -> OpenArtifact:
+        if not self._stored:
+            self._close()
+            self._stored, self._failed = True, set()
+        if self._opened is None:
+            self._opened = await self._store.open_artifact(
+                self.arrival.sha256, exclude=frozenset(self._failed)
+            )
+        return self._opened
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
