@@ -212,6 +212,7 @@ def store_options(settings: Settings) -> StoreOptions:
         quarantine_bytes=storage.quarantine_bytes,
         sled_id=settings.sled_id,
         checksum_state=settings.debug.checksum_state,
+        relay=settings.depot.relay,
     )
 
 

@@ -103,6 +103,7 @@ class DepotTable(_Table):
     zstd_level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = DEFAULT_LEVEL
     zstd_min_size_bytes: Size = Field(default=DEFAULT_MIN_SIZE_BYTES, alias="zstd_min_size")
     max_bytes_per_s: Limit = 0
+    relay: bool = True
 
 
 class DatasetTable(_Table):

@@ -73,6 +73,12 @@ def depot_endpoints(
             operation_id="artifact_get_by_sha256",
             handler=fetch,
             summary="Fetch an artifact from the depot.",
+            description=(
+                "`Depot-Arriving: 1`: the depot is still receiving it. The block that the answer "
+                "ends in is sent once the whole hash is right; an answer that ends before "
+                "Content-Length can be resumed from any depot. `Depot-Arriving-Depth`: through "
+                "how many such depots the bytes have come."
+            ),
             parameters=(SHA256_IN_PATH, *_RANGES, *_CONDITIONS),
             response=OCTETS,
             other_responses=_OTHER_RESPONSES,

@@ -95,6 +95,7 @@ def test_every_storage_key_reaches_the_store() -> None:
         copy={"max_concurrent": 9},
         scrub={"interval": "10s", "max_bytes_per_s": 11},
         heal={"max_bytes_per_s": 12},
+        depot={"relay": False},
         debug={"checksum_state": True},
     )
     assert store_options(made) == StoreOptions(
@@ -116,6 +117,7 @@ def test_every_storage_key_reaches_the_store() -> None:
         heal_max_bytes_per_s=12,
         sled_id="sled-1",
         checksum_state=True,
+        relay=False,
     )
 
 

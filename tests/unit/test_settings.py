@@ -23,6 +23,7 @@ WRONG = {
     "depot.zstd_level": ("20", "expected at most 19, found 20"),
     "depot.zstd_min_size": ('"-1"', "expected a size"),
     "depot.max_bytes_per_s": ('"fast"', "expected a size"),
+    "depot.relay": ("1", "expected true or false, found 1"),
     "datasets": ("7", "expected an array, found 7"),
     "storage.quota": ('"20 gigs"', 'expected a size such as "20GiB", found "20 gigs"'),
     "storage.max_artifact_size": ("true", "expected a size"),
