@@ -241,6 +241,7 @@ def copy_options(settings: Settings) -> CopyOptions:
     copy = settings.copy_
     return CopyOptions(
         max_concurrent=copy.max_concurrent,
+        max_sources=copy.max_sources,
         max_bytes_per_s=copy.max_bytes_per_s,
         max_bytes_per_s_per_source=copy.max_bytes_per_s_per_source,
     )

@@ -37,6 +37,7 @@ IMPATIENT = PeerLimits(
     rate_window_s=0.7,
     max_artifact_size_bytes=MAX_BYTES,
 )
+ONE_BY_ONE = CopyOptions(max_sources=1)
 RETRY = RetryPolicy(max_tries=2, first_delay_s=0.01, max_delay_s=0.02)
 
 
@@ -138,7 +139,7 @@ async def sled_at(
             await store.put_config(ArtifactConfig.make(1, wanted))
         sled = Sled(store, datasets)
         bounds = replace(
-            bounds or CopyOptions(),
+            bounds or ONE_BY_ONE,
             max_concurrent=max_concurrent,
             max_finished=max_finished,
             retry=RETRY,

@@ -140,6 +140,7 @@ class CopyTable(_Table):
     """`[copy]`: fetching from peers."""
 
     max_concurrent: Count = 8
+    max_sources: Annotated[int, Field(ge=1, le=16)] = 4
     # Lax for the array only: TOML has lists, and its elements are checked one by one.
     allowed_sources: Annotated[
         tuple[Annotated[Network, BeforeValidator(_parse_network)], ...], Field(strict=False)

@@ -1,17 +1,20 @@
 """Opens one source after another for one copy, on the event loop, and closes what it opened.
 
-At most one connection is open at a time. A source that is asked to go on in the middle has to agree
-on the artifact's size with what was announced before, else its bytes could not be told from the
-rest of another artifact until the very end.
+One body is open at a time. When the head of an answer does not come soon, the next source is asked
+as well, and whoever answers first gives the body; the others are hung up on. A source that is asked
+to go on in the middle has to agree on the artifact's size with what was announced before, else its
+bytes could not be told from the rest of another artifact until the very end.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from agent.copies.budgets import CopyShare
-from agent.copies.lineup import Lineup
+from agent.copies.lineup import Choice, Lineup
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
@@ -27,13 +30,27 @@ class Fetcher(Protocol):
         """Ask `source` for the artifact from `offset_bytes` on."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """When more than one source is asked for the same bytes.
+
+    Attributes:
+        max_sources: how many requests may wait for their answer at once; 1: one after the other.
+        after_s: how long each has before the next source is asked as well.
+    """
+
+    max_sources: int = 4
+    after_s: float = 0.5
+
+
 class SourceFeed:
     """The bodies of one copy, one at a time."""
 
-    def __init__(self, fetcher: Fetcher, lineup: Lineup, share: CopyShare) -> None:
+    def __init__(self, fetcher: Fetcher, lineup: Lineup, share: CopyShare, hedge: Hedge) -> None:
         self._fetcher = fetcher
         self._lineup = lineup
         self._share = share
+        self._hedge = hedge
         self._current: PeerBody | None = None
         self._opened_at_byte = 0
 
@@ -69,21 +86,74 @@ class SourceFeed:
     async def _open(
         self, at_byte: int, total_bytes: int | None, *, untried_only: bool
     ) -> PeerBody | None:
-        while choice := self._lineup.choose(untried_only=untried_only):
-            await asyncio.sleep(choice.delay_s)
-            try:
-                body = await self._fetcher.open(choice.source, self._lineup.sha256, at_byte)
-            except (BadSource, DepotCopy, TooLarge) as error:
-                self._lineup.refused(choice.source, error, at_byte)
-                continue
-            if objection := _objection(body, at_byte, total_bytes):
-                self._lineup.disagrees(choice.source, objection)
-                await body.close()
-                continue
-            body.limit(self._share.of(choice.source))
-            self._current, self._opened_at_byte = body, at_byte
-            return body
-        return None
+        """Ask one source, and the next as well whenever no answer comes soon; the first wins."""
+        asked: dict[asyncio.Task[PeerBody], SourceUrl] = {}
+        try:
+            while True:
+                if not self._ask_another(asked, at_byte, untried_only=untried_only) and not asked:
+                    return None
+                for task in await self._answers(asked):
+                    source = asked.pop(task)
+                    body = await self._accepted(task, source, at_byte, total_bytes)
+                    if body is not None:
+                        self._lineup.answered(source, asked.values())
+                        body.limit(self._share.of(source))
+                        self._current, self._opened_at_byte = body, at_byte
+                        return body
+        finally:
+            await _give_up(asked)
+
+    def _ask_another(
+        self, asked: dict[asyncio.Task[PeerBody], SourceUrl], at_byte: int, *, untried_only: bool
+    ) -> bool:
+        if len(asked) >= self._hedge.max_sources:
+            return False
+        choice = self._lineup.choose(untried_only=untried_only, but=asked.values())
+        if choice is None:
+            return False
+        asked[asyncio.create_task(self._ask(choice, at_byte))] = choice.source
+        return True
+
+    async def _ask(self, choice: Choice, at_byte: int) -> PeerBody:
+        await asyncio.sleep(choice.delay_s)
+        return await self._fetcher.open(choice.source, self._lineup.sha256, at_byte)
+
+    async def _answers(
+        self, asked: Collection[asyncio.Task[PeerBody]]
+    ) -> Collection[asyncio.Task[PeerBody]]:
+        """Those that have ended, none when it is time to ask another source."""
+        may_ask = len(asked) < self._hedge.max_sources
+        timeout_s = self._hedge.after_s if may_ask else None
+        done, _ = await asyncio.wait(asked, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    async def _accepted(
+        self,
+        task: asyncio.Task[PeerBody],
+        source: SourceUrl,
+        at_byte: int,
+        total_bytes: int | None,
+    ) -> PeerBody | None:
+        """What an answer gives; None when that is nothing of use, and the lineup knows why."""
+        try:
+            body = task.result()
+        except (BadSource, DepotCopy, TooLarge) as error:
+            self._lineup.refused(source, error, at_byte)
+            return None
+        if objection := _objection(body, at_byte, total_bytes):
+            self._lineup.disagrees(source, objection)
+            await body.close()
+            return None
+        return body
+
+
+async def _give_up(asked: Collection[asyncio.Task[PeerBody]]) -> None:
+    """End requests that nobody waits for any more, also those that are being answered just now."""
+    for task in asked:
+        task.cancel()
+    for outcome in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(outcome, PeerBody):
+            await outcome.close()
 
 
 def _objection(body: PeerBody, at_byte: int, total_bytes: int | None) -> str | None:

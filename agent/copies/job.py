@@ -15,7 +15,7 @@ from typing import Protocol
 
 from agent.copies.budgets import CopyShare
 from agent.copies.failover import FailoverSource
-from agent.copies.feed import Fetcher, SourceFeed
+from agent.copies.feed import Fetcher, Hedge, SourceFeed
 from agent.copies.lineup import Lineup, RetryPolicy
 from agent.copies.peers import PeerBody
 from agent.copies.record import CopyRecord
@@ -81,6 +81,7 @@ class CopyJob:
         fetcher: Fetcher,
         policy: RetryPolicy,
         share: CopyShare,
+        hedge: Hedge,
         started_at: float,
     ) -> None:
         self.copy_id = copy_id
@@ -92,7 +93,7 @@ class CopyJob:
         self._started_at = started_at
         self._store = store
         self._lineup = Lineup(sha256, policy)
-        self._feed = SourceFeed(fetcher, self._lineup, share)
+        self._feed = SourceFeed(fetcher, self._lineup, share, hedge)
         self._progress: FailoverSource | None = None
         self._reading: FailoverSource | None = None
 

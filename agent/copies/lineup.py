@@ -12,7 +12,7 @@ alone, or broke `max_tries` times without progress worth the name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,6 +63,7 @@ class _Standing:
     spent: bool = False
     set_aside: bool = False
     was_alone: bool = False
+    outrun: int = 0
     last_error: DepotError | None = None
 
 
@@ -104,19 +105,35 @@ class Lineup:
                 return True
         return False
 
-    def choose(self, *, untried_only: bool = False) -> Choice | None:
-        """Pick whom to ask: the least tried, another than the last, the first named."""
+    def choose(
+        self, *, untried_only: bool = False, but: Collection[SourceUrl] = ()
+    ) -> Choice | None:
+        """Pick whom to ask: the least tried, the quickest, another than the last, the first named.
+
+        Args:
+            untried_only: only one that was never asked.
+            but: none of these.
+        """
         eligible = [
-            (standing.tries, source == self._last, index, source)
+            (standing.tries, standing.outrun, source == self._last, index, source)
             for index, (source, standing) in enumerate(self._standings.items())
-            if not standing.spent and not standing.set_aside and self._alone in (None, source)
+            if self._is_eligible(source, standing) and source not in but
             if standing.tries == 0 or not untried_only
         ]
         if not eligible:
             return None
-        tries, _, _, source = min(eligible)
+        tries, _, _, _, source = min(eligible)
         self._last = source
         return Choice(source, self.policy.delay_s(tries))
+
+    def answered(self, source: SourceUrl, outrun: Iterable[SourceUrl] = ()) -> None:
+        """Note that `source` answered, before those that it has `outrun`."""
+        self._last = source
+        for slower in outrun:
+            self._standings[slower].outrun += 1
+
+    def _is_eligible(self, source: SourceUrl, standing: _Standing) -> bool:
+        return not standing.spent and not standing.set_aside and self._alone in (None, source)
 
     def refused(self, source: SourceUrl, error: DepotError, at_byte: int) -> None:
         """Note that `source` did not give the artifact from `at_byte` on."""

@@ -23,7 +23,7 @@ from typing import Protocol
 import structlog
 
 from agent.copies.budgets import CopyBudgets, CopyShare
-from agent.copies.feed import Fetcher
+from agent.copies.feed import Fetcher, Hedge
 from agent.copies.job import CopyJob, CopyStore
 from agent.copies.lineup import RetryPolicy
 from agent.copies.record import CopyBook, CopyRecord, CopyState
@@ -65,6 +65,8 @@ class CopyOptions:
     Attributes:
         max_concurrent: copies that run at once (`copy.max_concurrent`).
         max_finished: finished copies that are remembered.
+        max_sources: sources that one copy uses at once (`copy.max_sources`); 1: one at a time.
+        hedge_after_s: how long a source has to answer before another is asked as well.
         max_bytes_per_s: of all copies that somebody asked for (`copy.max_bytes_per_s`); 0: no
             limit.
         max_bytes_per_s_per_source: of all copies from one host; 0: no limit.
@@ -72,6 +74,8 @@ class CopyOptions:
 
     max_concurrent: int = 8
     max_finished: int = 1000
+    max_sources: int = 4
+    hedge_after_s: float = 0.5
     max_bytes_per_s: int = 0
     max_bytes_per_s_per_source: int = 0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -259,6 +263,7 @@ class CopyManager:
             fetcher=self._fetcher,
             policy=self._options.retry,
             share=CopyShare(self._budgets, healing=True),
+            hedge=Hedge(max_sources=self._options.max_sources, after_s=self._options.hedge_after_s),
             started_at=self._clock(),
         )
         running = self._running[job.copy_id] = _Running(job)

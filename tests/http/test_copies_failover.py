@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.copies.manager import CopyOptions
 from tests.copying import (
     ARTIFACT,
     CONTENT,
     IMPATIENT,
     MAX_BYTES,
+    ONE_BY_ONE,
     WRONG,
     lead_outside,
     sled_at,
@@ -34,6 +36,8 @@ from tests.lying_peer import (
     silent,
     until_closed,
 )
+
+HASTY = CopyOptions(hedge_after_s=0.001)
 
 
 @pytest.mark.parametrize(
@@ -200,23 +204,29 @@ LIES: tuple[Answer, ...] = (
 )
 
 
+@pytest.mark.parametrize("bounds", [ONE_BY_ONE, HASTY], ids=["one by one", "hasty"])
 @pytest.mark.parametrize("seed", range(20))
-async def test_one_honest_source_among_liars_is_enough(tmp_path: Path, seed: int) -> None:
+async def test_one_honest_source_among_liars_is_enough(
+    tmp_path: Path, seed: int, bounds: CopyOptions
+) -> None:
     chance = random.Random(seed)
     scripts = [chance.sample(LIES, 3) for _ in range(chance.randint(1, 3))]
     scripts.insert(chance.randint(0, len(scripts)), [honest(CONTENT)])
-    async with peers(scripts) as urls, sled_at(tmp_path) as sled:
+    async with peers(scripts) as urls, sled_at(tmp_path, bounds=bounds) as sled:
         record = await sled.copy(*urls)
         assert record.error is None
         assert record.state == "succeeded"
         assert await sled.stored() == [CONTENT, CONTENT]
 
 
+@pytest.mark.parametrize("bounds", [ONE_BY_ONE, HASTY], ids=["one by one", "hasty"])
 @pytest.mark.parametrize("seed", range(20))
-async def test_among_liars_alone_nothing_wrong_is_ever_stored(tmp_path: Path, seed: int) -> None:
+async def test_among_liars_alone_nothing_wrong_is_ever_stored(
+    tmp_path: Path, seed: int, bounds: CopyOptions
+) -> None:
     chance = random.Random(1000 + seed)
     scripts = [chance.sample(LIES, 3) for _ in range(chance.randint(1, 4))]
-    async with peers(scripts) as urls, sled_at(tmp_path) as sled:
+    async with peers(scripts) as urls, sled_at(tmp_path, bounds=bounds) as sled:
         record = await sled.copy(*urls)
         # What they give by turns may happen to be the artifact, to the byte.
         if record.state == "succeeded":

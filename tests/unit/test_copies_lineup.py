@@ -203,3 +203,18 @@ def test_sources_that_fail_differently_make_a_failed_copy() -> None:
     made.refused(A, BadSource("x"), at_byte=0)
     made.refused(B, refusal(), at_byte=0)
     assert type(made.failure()) is DepotCopy
+
+
+def test_of_sources_that_are_being_asked_none_is_chosen_again() -> None:
+    made = lineup(A, B)
+    assert made.choose(but=[A]) == Choice(B, 0.0)
+    assert made.choose(but=[A, B]) is None
+
+
+def test_those_that_were_outrun_come_after_those_that_were_not() -> None:
+    made = lineup(A, B, C)
+    made.answered(B, outrun=[A])
+    breaks(made, B)
+    assert chosen(made) == C
+    breaks(made, C)
+    assert chosen(made) == A

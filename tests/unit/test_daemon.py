@@ -145,6 +145,7 @@ def test_every_copy_key_reaches_the_copies() -> None:
         storage={"max_artifact_size": "1KiB"},
         copy={
             "max_concurrent": 1,
+            "max_sources": 7,
             "connect_timeout_s": 2,
             "idle_timeout_s": 3,
             "min_bytes_per_s": 4,
@@ -153,7 +154,7 @@ def test_every_copy_key_reaches_the_copies() -> None:
         },
     )
     assert copy_options(made) == CopyOptions(
-        max_concurrent=1, max_bytes_per_s=5, max_bytes_per_s_per_source=6
+        max_concurrent=1, max_sources=7, max_bytes_per_s=5, max_bytes_per_s_per_source=6
     )
     assert peer_limits(made) == PeerLimits(
         connect_timeout_s=2, idle_timeout_s=3, min_bytes_per_s=4, max_artifact_size_bytes=1024

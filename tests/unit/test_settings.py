@@ -42,6 +42,7 @@ WRONG = {
     "heal.peers": ('["ftp://x"]', "'ftp://x' is not the URL of a depot"),
     "heal.max_peers": ("-1", "expected at least 0, found -1"),
     "heal.max_bytes_per_s": ("-1", "expected a size"),
+    "copy.max_sources": ("0", "expected at least 1, found 0"),
     "copy.max_bytes_per_s": ("false", "expected a size"),
     "copy.max_bytes_per_s_per_source": ('"0 MiB"', "expected a size from 1 byte"),
     "copy.max_concurrent": ('"8"', 'expected a whole number, found "8"'),
