@@ -121,6 +121,7 @@ class ArrivingResponder:
         while (part := await copies.open_part(offset, end)) is None:
             if waited_s >= self._pace.idle_timeout_s:
                 raise BodyTimeout(f"nothing has arrived for {waited_s:.0f} s")
+            # Of one that has only hung up, the next bytes tell: it may still be listening.
             if request.transport is None or request.transport.is_closing():
                 raise ConnectionResetError("the client is gone")
             waited_s = 0.0 if await copies.arrival.changes(look_s) else waited_s + look_s

@@ -326,12 +326,13 @@ async def test_readers_take_at_most_half_of_the_connections(node: Node) -> None:
         assert int(headers["retry-after"]) > 0
 
 
-async def test_a_reader_that_hangs_up_is_forgotten(node: Node) -> None:
+async def test_a_reader_that_is_gone_is_forgotten_before_more_arrives(node: Node) -> None:
     async with depot(node) as (store, url), putting(store, CONTENT, gated(3 * MIB)):
         async with RawClient.connect(url) as client:
             await ask(client)
             await client.reader.readexactly(3 * MIB)
             assert store.arrivals.readers == 1
+            client.reset()
         await eventually(lambda: not store.arrivals.readers)
 
 
