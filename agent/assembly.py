@@ -41,8 +41,9 @@ from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.responder import ArtifactResponder
 from depot.http.service import HttpService
+from depot.options import StoreOptions
 from depot.reader import VerifyReads
-from depot.store import ArtifactStore, StoreOptions
+from depot.store import ArtifactStore
 
 _WORRYING: Final = frozenset(
     {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from depot.client import DepotClient
     from depot.errors import DepotError
     from depot.initialise import InitReport, init_datasets
+    from depot.options import StoreOptions
     from depot.put import Put, Stored
     from depot.reading import ArtifactDetail, CopyDetail, Listing, OpenArtifact
     from depot.sources import FileSource, Source
-    from depot.store import ArtifactStore, StoreOptions
+    from depot.store import ArtifactStore
 
 __all__ = [
     "ArtifactConfig",
@@ -53,7 +54,7 @@ _HOMES: Final = {
     "OpenArtifact": "depot.reading",
     "Put": "depot.put",
     "Source": "depot.sources",
-    "StoreOptions": "depot.store",
+    "StoreOptions": "depot.options",
     "Stored": "depot.put",
     "init_datasets": "depot.initialise",
 }

@@ -18,7 +18,8 @@ from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.budget import Budget
 from depot.errors import DepotError
 from depot.initialise import init_datasets
-from depot.store import ArtifactStore, StoreOptions
+from depot.options import StoreOptions
+from depot.store import ArtifactStore
 
 CONTENT = bytes(range(256)) * 8000  # enough to be read past the HTTP library
 ARTIFACT = ArtifactHash.of(CONTENT)

@@ -17,10 +17,11 @@ from depot.device.host import DeviceWorkers
 from depot.disk import Disk, system_disk
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME, Ledger, decode_ledger, encode_ledger
+from depot.options import StoreOptions
 from depot.put import Stored
 from depot.reading import OpenArtifact
 from depot.sources import Source
-from depot.store import ArtifactStore, StoreOptions
+from depot.store import ArtifactStore
 from tests import ondisk
 from tests.store.faulty import WAIT_S, FaultyDisk
 

@@ -256,12 +256,12 @@ async def test_the_record_of_twenty_thousand_copies_is_written_and_read(tmp_path
 async def test_what_a_cancelled_writing_had_begun_with_is_written_at_the_end(node: Node) -> None:
     async with node.open() as store:
         await put_both(store)
-        await store._records.flush(store._mirrors.all)
+        await store._parts.records.flush(store._parts.mirrors.all)
         await rot(node, B, ONE)
         with await store.open_artifact(hash_of(ONE), exclude=[A]) as opened:
             store.read_failed(opened, OSError(errno.EIO, "bad"))
         looking = node.disk(B).hang("stat", name=str(hash_of(ONE)))
-        writing = asyncio.ensure_future(store._records.flush(store._mirrors.all))
+        writing = asyncio.ensure_future(store._parts.records.flush(store._parts.mirrors.all))
         await off_loop(looking.wait_begun)
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -276,13 +276,13 @@ async def test_b6_what_was_not_written_before_a_dataset_went_is_not_believed_whe
 ) -> None:
     async with node.open() as store:
         await put_both(store)
-        await store._records.flush(store._mirrors.all)
+        await store._parts.records.flush(store._parts.mirrors.all)
         await rot(node, B, ONE)
         with await store.open_artifact(hash_of(ONE), exclude=[A]) as opened:
             store.read_failed(opened, OSError(errno.EIO, "bad"))
         await node.take_away(B)
         await store.check_datasets()
-        await store._records.flush(store._mirrors.all)
+        await store._parts.records.flush(store._parts.mirrors.all)
         await node.bring_back(B)
         await store.check_datasets()
         assert (await verified_at(store, ONE))[B] is None

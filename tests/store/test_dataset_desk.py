@@ -17,7 +17,8 @@ import pytest
 from depot.errors import DatasetRefused, NoDataset, NotFound
 from depot.initialise import init_datasets
 from depot.ledger import Ledger
-from depot.store import ArtifactStore, StoreOptions
+from depot.options import StoreOptions
+from depot.store import ArtifactStore
 from tests.loop_mount import LoopDisk, loop_disk
 from tests.store.builders import (
     MIB,
@@ -321,7 +322,7 @@ async def test_a_path_that_was_no_mount_where_one_is_required_is_refused(node: N
             await store.replace_dataset(node.paths[B])
     async with node.open() as store:
         await pull(node, store)
-        store._mirrors.all[A].was_mount = True  # as if the other one were a disk of its own
+        store._parts.mirrors.all[A].was_mount = True  # as if the other one were a disk of its own
         with pytest.raises(DatasetRefused, match="nothing is mounted at"):
             await store.replace_dataset(node.paths[B])
         assert await off_loop(os.listdir, node.paths[B]) == []

@@ -13,9 +13,10 @@ import pytest
 from tests.store.builders import MIB, A, B, Node, config, off_loop, put, threads_end
 from tests.store.faulty import Hang
 
-DEADLINE_S: Final = 1.0
+DEADLINE_S: Final = 2.0
 """`storage.device_timeout`: also how often a device that never answers is waited for, once."""
-MOST_S: Final = 1.25 * DEADLINE_S
+MOST_S: Final = 1.5 * DEADLINE_S
+"""Less than two of them, with room for what else the machine does."""
 TRIES: Final = 3
 """The machine may be busy with other things; a rule that is broken is broken every time."""
 CONTENTS: Final = {"tiny": b"tiny", "large": os.urandom(2 * MIB + 77)}

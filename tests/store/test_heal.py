@@ -227,7 +227,7 @@ async def test_a_reader_that_came_between_two_files_forgets_neither(node: Node) 
             asyncio.run_coroutine_threadsafe(record_anew(), loop).result()
 
         async def record_anew() -> None:
-            mirror = store._mirrors.all[A]
+            mirror = store._parts.mirrors.all[A]
             mirror.record(hash_of(ONE), Copy(len(ONE), verified_at_s=time.time()))
             moved.set()
 
@@ -408,7 +408,7 @@ async def test_remains_that_could_not_be_read_for_a_moment_are_tried_again(node:
         assert store.status().missing == (hash_of(LARGE),)
         for index in (A, B):
             node.disk(index).heal()
-        healer = store._healer
+        healer = store._parts.healer
         healer._monotonic = lambda: time.monotonic() + 61
         assert await store.remirror() == 1
         assert copies(store) == {hash_of(LARGE): 2}
@@ -508,7 +508,7 @@ async def test_what_failed_waits_before_it_is_tried_again_unless_something_chang
         await both_bad(node, store)
         peer = GoodPeer(store, (), error=DepotCopy("no"))
         await store.remirror(peer)
-        healer = store._healer
+        healer = store._parts.healer
         assert await healer.fetch(peer, only_due=True) == 0
         assert len(peer.asked) == 1
         assert healer.fetch_due_in_s() is not None
@@ -526,7 +526,7 @@ async def test_s1_what_cannot_be_tried_is_not_due_over_and_over(node: Node) -> N
         node.disk(B).fail("create", errno.EROFS)
         await store.remirror()
         assert states(store) == ["healthy", "suspect"]
-        healer = store._healer
+        healer = store._parts.healer
         assert healer.heal_due_in_s() is not None
         healer._monotonic = lambda: time.monotonic() + 10
         await healer.heal_here(only_due=True)
@@ -539,7 +539,7 @@ async def test_what_failed_is_tried_again_in_time_though_the_clock_is_set_back(n
         await off_loop(node.file(B, ONE).unlink)
         await store.reconcile()
         node.disk(B).fail("rename", errno.ENOSPC, times=1)
-        healer = store._healer
+        healer = store._parts.healer
         healer._clock = lambda: time.time() + 86400
         assert await store.remirror() == 0
         healer._clock = time.time

@@ -451,7 +451,7 @@ async def test_b6_a_verified_copy_on_a_dataset_that_fails_lets_no_damaged_one_go
         assert states(store) == ["healthy", "suspect"]
         with await store.open_artifact(hash_of(LARGE), exclude=[B]) as opened:
             store.read_failed(opened, OSError(errno.EIO, "bad"))
-        await store._quarantine.settle(store._mirrors.all[A], hash_of(LARGE))
-        await store._quarantine.trim()
+        await store._parts.quarantine.settle(store._parts.mirrors.all[A], hash_of(LARGE))
+        await store._parts.quarantine.trim()
         (found,) = store.quarantined()
         assert found.last_copy

@@ -25,7 +25,8 @@ from typing import Final
 from depot.artifact import ArtifactConfig, Generation
 from depot.errors import ConfigGeneration, DepotError, LedgerUnknown
 from depot.initialise import init_datasets
-from depot.store import ArtifactStore, StoreOptions
+from depot.options import StoreOptions
+from depot.store import ArtifactStore
 from tests import ondisk
 from tests.store.builders import BytesSource, hash_of
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each

@@ -19,7 +19,8 @@ from typing import Final
 
 from depot.artifact import ArtifactConfig, Generation
 from depot.initialise import init_datasets
-from depot.store import ArtifactStore, StoreOptions
+from depot.options import StoreOptions
+from depot.store import ArtifactStore
 from tests.store.builders import BytesSource
 from tests.torture.fault_mount import FaultMount
 from tests.torture.history import Accepted, Event, History, content_of, name_of

@@ -27,8 +27,9 @@ from depot.errors import (
     NotFound,
     NotInConfig,
 )
+from depot.options import StoreOptions
 from depot.put import Stored
-from depot.store import ArtifactStore, StoreOptions
+from depot.store import ArtifactStore
 from tests import ondisk
 from tests.store.builders import BytesSource
 from tests.torture.child import Tell

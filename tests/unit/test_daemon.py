@@ -28,8 +28,8 @@ from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
+from depot.options import StoreOptions
 from depot.reader import VerifyReads
-from depot.store import StoreOptions
 from depot.store_status import DatasetStatus, StoreStatus
 
 DATASETS = [{"path": "/m2/a"}, {"path": "/m2/b"}]
