@@ -20,6 +20,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests, block_count
@@ -29,6 +30,9 @@ from depot.mirrors import MirrorSet
 from depot.reader import VerifyReads
 from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
+
+MAX_DEPTH: Final = 1000
+"""What is said of a relay that does not say how deep it is; nothing deeper is offered."""
 
 
 class Arrival:
@@ -182,7 +186,8 @@ class Arrivals:
 
         A single block would be withheld until the end, and then it can be had like any other.
         """
-        if not self._offered or size_bytes is None or size_bytes <= BLOCK_SIZE_BYTES:
+        offered = self._offered and depth <= MAX_DEPTH
+        if not offered or size_bytes is None or size_bytes <= BLOCK_SIZE_BYTES:
             yield None
             return
         arrival = Arrival(artifact, size_bytes, names, depth)

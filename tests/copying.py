@@ -124,6 +124,7 @@ async def sled_at(
     max_concurrent: int = 8,
     max_finished: int = 1000,
     lookup: Lookup | None = None,
+    retry: RetryPolicy = RETRY,
     bounds: CopyOptions | None = None,
     heal_budget: Budget | None = None,
 ) -> AsyncIterator[Sled]:
@@ -143,7 +144,7 @@ async def sled_at(
             bounds or ONE_BY_ONE,
             max_concurrent=max_concurrent,
             max_finished=max_finished,
-            retry=RETRY,
+            retry=retry,
         )
         sled.copies = CopyManager(
             store, fetcher, bounds, on_event=sled.on_event, heal_budget=heal_budget

@@ -4,6 +4,10 @@ One body is open at a time. When the head of an answer does not come soon, the n
 as well, and whoever answers first gives the body; the others are hung up on. A source that is asked
 to go on in the middle has to agree on the artifact's size with what was announced before, else its
 bytes could not be told from the rest of another artifact until the very end.
+
+A source may itself be a relay, which is still receiving. This copy is then a relay of the next
+depth for whoever reads from this sled, as long as the attempt lasts, and goes on with none but
+sources of less: so sleds never wait for each other in a circle.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from agent.copies.budgets import CopyShare
 from agent.copies.lineup import Choice, Lineup
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
+from depot.arriving import MAX_DEPTH
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, TooLarge
 
@@ -44,13 +49,18 @@ class Hedge:
 
 
 class SourceFeed:
-    """The bodies of one copy, one at a time."""
+    """The bodies of one copy, one at a time.
+
+    Attributes:
+        depth: as a relay, in the running attempt.
+    """
 
     def __init__(self, fetcher: Fetcher, lineup: Lineup, share: CopyShare, hedge: Hedge) -> None:
         self._fetcher = fetcher
         self._lineup = lineup
         self._share = share
         self._hedge = hedge
+        self.depth = 1
         self._current: PeerBody | None = None
         self._opened_at_byte = 0
 
@@ -60,7 +70,11 @@ class SourceFeed:
         Args:
             untried_only: ask only sources that were never asked, and so without pauses.
         """
-        return await self._open(0, None, untried_only=untried_only)
+        self.depth = MAX_DEPTH + 1
+        body = await self._open(0, None, untried_only=untried_only)
+        if body is not None:
+            self.depth = body.answer.depth + 1
+        return body
 
     async def replace(self, at_byte: int, total_bytes: int | None, why: str) -> PeerBody:
         """Go on at `at_byte` with the next source, the current body having ended badly.
@@ -69,8 +83,13 @@ class SourceFeed:
             DepotError: no source does; the message says why for each.
         """
         assert self._current is not None
-        gave_bytes = at_byte - self._opened_at_byte
-        self._lineup.broke(self._current.url, why, at_byte=at_byte, gave_bytes=gave_bytes)
+        self._lineup.broke(
+            self._current.url,
+            why,
+            at_byte=at_byte,
+            gave_bytes=at_byte - self._opened_at_byte,
+            arriving=self._current.answer.depth > 0,
+        )
         await self.close()
         body = await self._open(at_byte, total_bytes, untried_only=False)
         if body is None:
@@ -96,7 +115,9 @@ class SourceFeed:
                     source = asked.pop(task)
                     body = await self._accepted(task, source, at_byte, total_bytes)
                     if body is not None:
-                        self._lineup.answered(source, asked.values())
+                        self._lineup.answered(
+                            source, asked.values(), arriving=body.answer.depth > 0
+                        )
                         body.limit(self._share.of(source))
                         self._current, self._opened_at_byte = body, at_byte
                         return body
@@ -140,7 +161,8 @@ class SourceFeed:
         except (BadSource, DepotCopy, TooLarge) as error:
             self._lineup.refused(source, error, at_byte)
             return None
-        if objection := _objection(body, at_byte, total_bytes):
+        objection = _objection(body, at_byte, total_bytes) or _circle(body, self.depth)
+        if objection:
             self._lineup.disagrees(source, objection)
             await body.close()
             return None
@@ -163,3 +185,10 @@ def _objection(body: PeerBody, at_byte: int, total_bytes: int | None) -> str | N
         return None
     expected = f"more than {at_byte}" if total_bytes is None else str(total_bytes)
     return f"it announces {found} bytes where another source announced {expected}"
+
+
+def _circle(body: PeerBody, depth: int) -> str | None:
+    """Why `body` may in the end come from here; None when it does not."""
+    if body.answer.depth < depth:
+        return None
+    return f"it is a relay of depth {body.answer.depth}, this copy one of depth {depth}"

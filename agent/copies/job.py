@@ -37,8 +37,8 @@ class AdmittedPut(Protocol):
     def held(self) -> Stored | None:
         """Not None: every dataset has the artifact already."""
 
-    async def receive(self, source: Source) -> Stored:
-        """Store what `source` gives."""
+    async def receive(self, source: Source, *, depth: int) -> Stored:
+        """Store what `source` gives; meanwhile it can be read, as a relay of that depth."""
 
 
 class CopyStore(Protocol):
@@ -165,7 +165,7 @@ class CopyJob:
     async def _receive(self, put: AdmittedPut, source: FailoverSource) -> Stored:
         self._progress = self._reading = source
         try:
-            return await put.receive(source)
+            return await put.receive(source, depth=self._feed.depth)
         finally:
             self._reading = None
 

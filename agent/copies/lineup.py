@@ -6,6 +6,11 @@ is not, or when sources disagree on its size, nobody can say which of them is wr
 attempt therefore starts from the first byte with one source alone, so that one lying source can
 delay a copy but cannot spoil what an honest one gives.
 
+A relay, which is still receiving what it gives, may break off because what it received was wrong,
+and give other bytes the next time: with what came of it before the break, it alone is a mixture.
+Whoever holds the artifact comes before it in a later attempt, and its not having it is no answer
+for good.
+
 A source is spent, and not asked again in this copy, when it refused for good, gave wrong bytes
 alone, or broke `max_tries` times without progress worth the name.
 """
@@ -64,6 +69,7 @@ class _Standing:
     set_aside: bool = False
     was_alone: bool = False
     outrun: int = 0
+    arriving: bool = False
     last_error: DepotError | None = None
 
 
@@ -78,6 +84,7 @@ class Lineup:
     _alone: SourceUrl | None = None
     _last: SourceUrl | None = None
     _contributors: set[SourceUrl] = field(default_factory=set)
+    _broken_relays: set[SourceUrl] = field(default_factory=set)
     _mixture: str | None = None
 
     @property
@@ -94,11 +101,14 @@ class Lineup:
     def begin_attempt(self) -> bool:
         """Start over from the first byte; False when no source is worth another attempt."""
         self._contributors.clear()
+        self._broken_relays.clear()
         if not self._started:
             self._started = True
             return True
-        for source, standing in self._standings.items():
+        for standing in self._standings.values():
             standing.set_aside = False
+        held_first = sorted(self._standings.items(), key=lambda item: item[1].arriving)
+        for source, standing in held_first:
             if not standing.spent and not standing.was_alone:
                 standing.was_alone = True
                 self._alone = source
@@ -126,9 +136,12 @@ class Lineup:
         self._last = source
         return Choice(source, self.policy.delay_s(tries))
 
-    def answered(self, source: SourceUrl, outrun: Iterable[SourceUrl] = ()) -> None:
-        """Note that `source` answered, before those that it has `outrun`."""
+    def answered(
+        self, source: SourceUrl, outrun: Iterable[SourceUrl] = (), *, arriving: bool = False
+    ) -> None:
+        """Note that `source` answered, before those that it has `outrun`; perhaps as a relay."""
         self._last = source
+        self._standings[source].arriving = arriving
         for slower in outrun:
             self._standings[slower].outrun += 1
 
@@ -139,7 +152,7 @@ class Lineup:
         """Note that `source` did not give the artifact from `at_byte` on."""
         standing = self._standings[source]
         standing.last_error = error
-        if isinstance(error, DepotCopy) and error.transient:
+        if isinstance(error, DepotCopy) and (error.transient or standing.arriving):
             self._count_try(standing)
         elif at_byte == 0:
             standing.spent = True
@@ -153,12 +166,22 @@ class Lineup:
         standing.last_error = DepotCopy(why)
         standing.set_aside = True
 
-    def broke(self, source: SourceUrl, why: str, *, at_byte: int, gave_bytes: int) -> None:
+    def broke(
+        self,
+        source: SourceUrl,
+        why: str,
+        *,
+        at_byte: int,
+        gave_bytes: int,
+        arriving: bool = False,
+    ) -> None:
         """Note that the body of `source`, after `gave_bytes` of its own, ended badly."""
         standing = self._standings[source]
         standing.last_error = DepotCopy(f"it broke off at byte {at_byte}: {why}")
         if gave_bytes > 0:
             self._contributors.add(source)
+            if arriving:
+                self._broken_relays.add(source)
         if gave_bytes >= self.policy.progress_bytes:
             standing.tries = 0
         self._count_try(standing)
@@ -166,7 +189,7 @@ class Lineup:
     def wrong_bytes(self, source: SourceUrl, error: HashMismatch) -> None:
         """Note that the attempt that ended with `source` was whole, and not the artifact."""
         self._contributors.add(source)
-        if len(self._contributors) == 1:
+        if len(self._contributors) == 1 and not self._broken_relays:
             standing = self._standings[source]
             standing.last_error = DepotCopy(f"it sent other bytes, which hash to {error.actual}")
             standing.spent = True

@@ -14,12 +14,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy, TooLarge
+from depot.http.relay_headers import depth_of
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
 _OUR_ETAG: Final = re.compile(r'(?:W/)?"sha256:([^"]*)"')
@@ -44,10 +45,12 @@ class PeerAnswer:
     Attributes:
         starts_at_bytes: where the body begins in the artifact: the offset asked for, or 0.
         total_bytes: the artifact's size according to this peer; None when it does not say.
+        depth: how many relays the bytes come through; 0: this peer holds the artifact.
     """
 
     starts_at_bytes: int
     total_bytes: int | None
+    depth: int = 0
 
     @property
     def length_bytes(self) -> int | None:
@@ -73,7 +76,7 @@ def judge_answer(status: int, headers: Mapping[str, str], asked: Asked) -> PeerA
             f"an artifact has at most {asked.max_artifact_size_bytes} bytes here, "
             f"the source announces {answer.total_bytes}"
         )
-    return answer
+    return replace(answer, depth=depth_of(headers))
 
 
 def _judge_status(status: int, headers: Mapping[str, str], asked: Asked) -> bool:

@@ -28,14 +28,13 @@ from depot.http.conditional import Plan, entity_tag, plan_answer
 from depot.http.limits import HttpLimits
 from depot.http.outlet import Outlet, outlet
 from depot.http.pump import Pump
+from depot.http.relay_headers import arriving_headers
 from depot.http.responder import ArtifactReader, conditions_of, headers_of, refuse
 from depot.reading import OpenArtifact
 from depot.worker import describe_error
 
 log = structlog.get_logger("depot.http")
 
-ARRIVING: Final = "Depot-Arriving"
-DEPTH: Final = "Depot-Arriving-Depth"
 LOOK_EVERY_S: Final = 1.0
 
 
@@ -73,10 +72,10 @@ class ArrivingResponder:
             request.method, arrival.size_bytes, entity_tag(artifact), conditions_of(request)
         )
         refuse(request, artifact, plan, arrival.size_bytes)
-        headers = headers_of(artifact, plan, arrival.size_bytes) | {
+        headers = {
+            **headers_of(artifact, plan, arrival.size_bytes),
+            **arriving_headers(arrival.depth),
             "Cache-Control": "no-store",
-            ARRIVING: "1",
-            DEPTH: str(arrival.depth),
         }
         response = web.StreamResponse(status=plan.status, headers=headers)
         if request.method != "HEAD" and plan.length_bytes:

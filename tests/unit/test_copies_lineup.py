@@ -218,3 +218,37 @@ def test_those_that_were_outrun_come_after_those_that_were_not() -> None:
     assert chosen(made) == C
     breaks(made, C)
     assert chosen(made) == A
+
+
+def test_a_relay_that_broke_is_not_blamed_for_what_two_of_its_transfers_gave_together() -> None:
+    made = lineup(A)
+    made.answered(A, arriving=True)
+    made.broke(A, "cut", at_byte=200, gave_bytes=200, arriving=True)
+    made.wrong_bytes(A, WRONG)
+    assert "together" in str(made.failure())
+    assert made.begin_attempt()
+    assert chosen(made) == A
+    # From its first byte on and in one piece, it is to blame like any other.
+    made.wrong_bytes(A, WRONG)
+    assert not made.begin_attempt()
+
+
+def test_after_a_wrong_mixture_who_holds_the_artifact_is_heard_before_a_relay() -> None:
+    made = lineup(A, B)
+    made.answered(A, arriving=True)
+    made.broke(A, "cut", at_byte=200, gave_bytes=200, arriving=True)
+    made.answered(B)
+    made.wrong_bytes(B, WRONG)
+    order = []
+    while made.begin_attempt():
+        order.append(chosen(made))
+    assert order == [B, A]
+
+
+def test_a_relay_that_lost_what_it_was_receiving_is_asked_again() -> None:
+    made = lineup(A)
+    made.answered(A, arriving=True)
+    for _ in range(POLICY.max_tries):
+        assert chosen(made) == A
+        made.refused(A, refusal(), at_byte=0)
+    assert chosen(made) is None

@@ -6,6 +6,7 @@ import pytest
 from multidict import CIMultiDict
 
 from agent.copies.peer_answer import Asked, PeerAnswer, judge_answer
+from depot.arriving import MAX_DEPTH
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy, TooLarge
 
@@ -148,3 +149,24 @@ def test_the_whole_instead_of_the_rest_starts_at_zero() -> None:
     answer = judge(200, {"Content_Length": "100"}, REST)
     assert answer == PeerAnswer(starts_at_bytes=0, total_bytes=100)
     assert answer.length_bytes == 100
+
+
+@pytest.mark.parametrize(
+    ("headers", "depth"),
+    [
+        ({}, 0),
+        ({"Depot_Arriving_Depth": "3"}, 0),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": "1"}, 1),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": " 31 "}, 31),
+        ({"Depot_Arriving": "1"}, MAX_DEPTH),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": "0"}, MAX_DEPTH),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": "-1"}, MAX_DEPTH),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": "9999"}, MAX_DEPTH),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": "9" * 5000}, MAX_DEPTH),
+        ({"Depot_Arriving": "1", "Depot_Arriving_Depth": "²"}, MAX_DEPTH),
+    ],
+)
+def test_a_relay_says_how_deep_it_is_or_may_be_anywhere(
+    headers: dict[str, str], depth: int
+) -> None:
+    assert judge(200, headers | {"Content_Length": "100"}).depth == depth
