@@ -207,6 +207,8 @@ def store_options(settings: Settings) -> StoreOptions:
         mirror_lag_s=storage.mirror_lag_s,
         device_workers=DeviceWorkers(storage.device_workers),
         verify_reads=VerifyReads(storage.verify_reads),
+        direct_io=storage.direct_io == "auto",
+        chained_digests=storage.block_digests == "chained",
         scrub_interval_s=settings.scrub.interval_s,
         scrub_max_bytes_per_s=settings.scrub.max_bytes_per_s,
         heal_max_bytes_per_s=settings.heal.max_bytes_per_s,

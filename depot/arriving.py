@@ -62,12 +62,14 @@ class Arrival:
         self._verified = False
         self._written: dict[int, int] = dict.fromkeys(names, 0)
         self._digests: list[bytes] = []
+        self._chained = False
         self._changed = asyncio.Event()
 
     # In threads of the ingest
 
-    def hashed_block(self, digest: bytes) -> None:
+    def hashed_block(self, digest: bytes, *, chained: bool) -> None:
         """See `ingest.Observer`."""
+        self._chained = chained
         self._digests.append(digest)
         self._tell()
 
@@ -107,7 +109,7 @@ class Arrival:
         """What the blocks that are there hash to, as if they were all there is."""
         digests = self._digests[: block_count(self.size_bytes)]
         size_bytes = min(len(digests) * BLOCK_SIZE_BYTES, self.size_bytes)
-        return BlockDigests(self.sha256, size_bytes, b"".join(digests))
+        return BlockDigests(self.sha256, size_bytes, b"".join(digests), self._chained)
 
     async def changes(self, timeout_s: float) -> bool:
         """Wait until it is further than at the call; False when the time is over before."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from depot import quarantine_files
 from depot.artifact import ArtifactHash
-from depot.block_digests import BlockDigests
+from depot.block_digests import BlockDigest, BlockDigests
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.errors import DatasetUnusable
 from depot.mirror import Mirror
@@ -55,7 +55,7 @@ async def find_digests(
     for each in remains:
         if each.size_bytes <= BLOCK_SIZE_BYTES:
             with suppress(OSError, DatasetUnusable):
-                size_bytes, digest = each.size_bytes, artifact.digest
+                size_bytes, digest = each.size_bytes, BlockDigest(artifact.digest)
                 read = quarantine_files.read_block
                 if await each.mirror.read(read, each.path, 0, size_bytes, digest) is not None:
                     return BlockDigests.of_one_block(artifact, size_bytes)
@@ -85,7 +85,7 @@ class Assembler:
 
     async def _block(self, start: int) -> bytes:
         _, end = self._digests.block_bounds(start)
-        digest = self._digests.digest_of(start)
+        digest = self._digests.of_block(start)
         for each in tuple(self._remains):
             try:
                 content = await each.mirror.read(

@@ -1,7 +1,7 @@
 """One stream, hashed once, into staged files on every mirror.
 
-A filler thread reads the source into the blocks of a ring; a hash lane, one for the block digests
-and one writer per mirror consume each block by reference. One mirror's error ends its own writer
+A filler thread reads the source into the blocks of a ring; a hash lane or two (`stream_hash`) and
+one writer per mirror consume each block by reference. One mirror's error ends its own writer
 only (B4). A mirror that keeps blocks for longer than the stall timeout, or that the write has
 waited for alone for longer than the lag, is dropped from this write, and cannot hold the others.
 Staged files are synced, not yet named: `Put` decides whether they get their name.
@@ -10,23 +10,26 @@ Staged files are synced, not yet named: `Put` decides whether they get their nam
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES, Block, BlockPool, Ring
+from depot.block_digests import BlockDigests
+from depot.blocks import Block, BlockPool, Ring
 from depot.dataset import Dataset
 from depot.device.arena import Arena
 from depot.errors import DatasetUnusable
 from depot.lag import Lag
 from depot.lanes import Consumer, Hasher, LocalWriter, RemoteWriter, Target, Writer, Written
 from depot.sources import Source
+from depot.stream_hash import Told, stream_hash
 from depot.worker import DaemonThreads
+
+DIRECT_FROM_BYTES: Final = 4 << 20
 
 Admit = Callable[[int], Collection[int]]
 """Called with the total so far before its last bytes are handed on: the mirrors that have no room
@@ -36,7 +39,7 @@ for it. Raises to refuse the stream."""
 class Observer(Protocol):
     """Is told how far a stream is, in threads of the ingest."""
 
-    def hashed_block(self, digest: bytes) -> None:
+    def hashed_block(self, digest: bytes, *, chained: bool) -> None:
         """One more block of the stream has this digest; not told when there is only one."""
 
     def written(self, index: int, size_bytes: int) -> None:
@@ -59,33 +62,16 @@ class Ingested:
     """What came of one stream.
 
     Attributes:
-        block_digests: SHA-256 of each block; empty when there is only one.
+        block_digests: None when there is only one block, or not every block was hashed.
         staged: by mirror, the synced file.
         failures: by mirror, why it has none.
     """
 
     digest: ArtifactHash
     size_bytes: int
-    block_digests: bytes
+    block_digests: BlockDigests | None
     staged: Mapping[int, StagedCopy]
     failures: Mapping[int, OSError | DatasetUnusable]
-
-
-class _BlockDigests:
-    """Takes the digest of each block."""
-
-    def __init__(self, observer: Observer | None) -> None:
-        self._digests: list[bytes] = []
-        self._observer = observer
-
-    def update(self, content: memoryview) -> None:
-        digest = hashlib.sha256(content).digest()
-        self._digests.append(digest)
-        if self._observer is not None:
-            self._observer.hashed_block(digest)
-
-    def joined(self) -> bytes:
-        return b"".join(self._digests) if len(self._digests) > 1 else b""
 
 
 class Ingestor:
@@ -96,6 +82,8 @@ class Ingestor:
         stall_timeout_s: longest time a mirror may keep a block, or take for its final sync.
         lag_s: how long, in all, one write may wait for one mirror alone.
         arena: the shared memory of worker processes; None: the datasets are in this process.
+        direct_io: whether large files of known length are written past the page cache.
+        chained: whether to take block digests in the same pass as the hash, where that is possible.
     """
 
     def __init__(
@@ -106,11 +94,15 @@ class Ingestor:
         stall_timeout_s: float,
         lag_s: float = math.inf,
         arena: Arena | None = None,
+        direct_io: bool = True,
+        chained: bool = True,
     ) -> None:
         self._threads = DaemonThreads("ingest", max_ingests * (3 + mirrors))
         self._pool = BlockPool(arena=arena)
         self._stall_timeout_s = stall_timeout_s
         self._lag_s = lag_s
+        self._direct_io = direct_io
+        self._chained = chained
 
     def start(
         self,
@@ -136,14 +128,13 @@ class Ingestor:
         observer: Observer | None,
     ) -> Ingested:
         ring, blocks = self._pool.lend(length_bytes)
-        digest, block_digests = hashlib.sha256(), _BlockDigests(observer)
+        hashing = stream_hash(length_bytes, _told(observer), chained=self._chained)
+        direct = self._direct_io and (length_bytes or 0) >= DIRECT_FROM_BYTES
         writers = {
-            i: self._writer(target, length_bytes, ring, _written_on(i, observer))
+            i: self._writer(target, ring, _written_on(i, observer), direct=direct)
             for i, target in targets.items()
         }
-        hashers = [Hasher(digest.update, ring)]
-        if length_bytes is None or length_bytes > BLOCK_SIZE_BYTES:
-            hashers.append(Hasher(block_digests.update, ring))
+        hashers = [Hasher(update, ring) for update in hashing.updates]
         consumers: list[Consumer] = [*hashers, *writers.values()]
         threads = [self._threads.submit(consumer.run) for consumer in consumers]
         lag = Lag(list(writers.values()), self._lag_s, self._stall_timeout_s)
@@ -160,7 +151,7 @@ class Ingestor:
                 consumer.end()
             ended = self._await_hashers(hashers, threads)
             if ended and observer is not None and size_bytes is not None:
-                observer.hashed(ArtifactHash(digest.digest()), size_bytes)
+                observer.hashed(hashing.digest(), size_bytes)
             ended &= lag.await_writers(threads[len(hashers) :])
             self._pool.give_back(blocks, reusable=ended)
         failures = {i: writer.error for i, writer in writers.items() if writer.error}
@@ -170,15 +161,13 @@ class Ingestor:
             if i not in failures
         }
         complete = all(hasher.error is None for hasher in hashers)
-        kept = block_digests.joined() if complete else b""
-        return Ingested(ArtifactHash(digest.digest()), size_bytes, kept, staged, failures)
+        kept = hashing.block_digests(size_bytes) if complete else None
+        return Ingested(hashing.digest(), size_bytes, kept, staged, failures)
 
-    def _writer(
-        self, target: Target, length_bytes: int | None, ring: Ring, on_written: Written
-    ) -> Writer:
+    def _writer(self, target: Target, ring: Ring, on_written: Written, *, direct: bool) -> Writer:
         if not target.host.remote:
-            return LocalWriter(target, length_bytes, ring, on_written)
-        return RemoteWriter(target, length_bytes, ring, on_written, self._stall_timeout_s)
+            return LocalWriter(target, ring, on_written, direct=direct)
+        return RemoteWriter(target, ring, on_written, self._stall_timeout_s, direct=direct)
 
     def _pump(
         self,
@@ -221,6 +210,14 @@ class Ingestor:
                 hasher.abandon()
                 return False
         return True
+
+
+def _told(observer: Observer | None) -> Told:
+    return _nobody_is_told if observer is None else observer.hashed_block
+
+
+def _nobody_is_told(digest: bytes, *, chained: bool) -> None:
+    """Nobody observes the stream."""
 
 
 def _written_on(index: int, observer: Observer | None) -> Written:

@@ -168,15 +168,13 @@ class Hasher:
 class LocalWriter:
     """Writes in its own thread."""
 
-    def __init__(
-        self, target: Target, length_bytes: int | None, ring: Ring, on_written: Written
-    ) -> None:
+    def __init__(self, target: Target, ring: Ring, on_written: Written, *, direct: bool) -> None:
         self.name = ""
         self.error: _Failure | None = None
         self.cancelled = False
         self.abandoned = False
         self._target = target
-        self._length_bytes = length_bytes
+        self._direct = direct
         self._on_written = on_written
         self._written_bytes = self._taken_bytes = 0
         self._line = _Line(ring)
@@ -221,7 +219,7 @@ class LocalWriter:
         """Write until the end."""
         dataset = self._target.dataset
         try:
-            name = staging.write_staged(dataset, self._length_bytes, self, self._target.name)
+            name = staging.write_staged(dataset, self, self._target.name, direct=self._direct)
         except (OSError, DatasetUnusable) as error:
             self.fail(error)
             name = ""
@@ -239,10 +237,11 @@ class RemoteWriter:
     def __init__(
         self,
         target: Target,
-        length_bytes: int | None,
         ring: Ring,
         on_written: Written,
         stall_timeout_s: float,
+        *,
+        direct: bool,
     ) -> None:
         self.name = ""
         self.error: _Failure | None = None
@@ -261,9 +260,9 @@ class RemoteWriter:
                 Lane.WRITES,
                 staging.write_shared,
                 target.dataset,
-                length_bytes,
                 Passed(theirs.fileno()),
                 target.name,
+                direct,
             )
 
     @property

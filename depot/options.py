@@ -30,6 +30,9 @@ class StoreOptions:
         sled_id: expected in the markers; None: whatever they say.
         device_workers: what the calls on a dataset run in; with a process for each, one that hangs
             keeps nothing but its own dataset, even from SIGKILL.
+        direct_io: large artifacts of known length are written past the page cache where the
+            filesystem takes that.
+        chained_digests: block digests are taken in the same pass as the hash, where libcrypto can.
         relay: what is being received can be read from `ArtifactStore.arrivals`.
         checksum_state: find rows that are changed in place; many times slower, see
             `depot.checked_state`.
@@ -54,4 +57,6 @@ class StoreOptions:
     sled_id: str | None = None
     checksum_state: bool = False
     device_workers: DeviceWorkers = DeviceWorkers.THREAD
+    direct_io: bool = True
+    chained_digests: bool = True
     relay: bool = True

@@ -166,6 +166,8 @@ class Parts:
             mirrors=len(self.mirrors.all),
             stall_timeout_s=options.device_timeout_s,
             lag_s=options.mirror_lag_s,
+            direct_io=options.direct_io,
+            chained=options.chained_digests,
             arena=self.arena,
         )
         self.arrivals = Arrivals(

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from depot import fencing, quarantine_files
 from depot.artifact import ArtifactHash, Generation
-from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import (
     DatasetUnusable,
@@ -268,9 +267,9 @@ class Put:
 
     async def _keep_digests(self, ingested: Ingested, landed: Collection[int]) -> None:
         # Where nothing landed the stream may have been given up before its last block was hashed.
-        if landed and ingested.block_digests:
-            digests = BlockDigests(self._artifact, ingested.size_bytes, ingested.block_digests)
-            await keep_digests((self._desk.mirrors.all[index] for index in landed), digests)
+        if landed and ingested.block_digests is not None:
+            mirrors = (self._desk.mirrors.all[index] for index in landed)
+            await keep_digests(mirrors, ingested.block_digests)
 
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)

@@ -7,12 +7,12 @@ named as `QuarantinedFile.path` or an artifact's hash names it, relative to the 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 
 from depot import small_files
 from depot.artifact import ArtifactHash
+from depot.block_digests import BlockDigest
 from depot.dataset import Dataset
 from depot.errors import KeptInQuarantine
 from depot.quarantine import QUARANTINE, QuarantinedFile
@@ -104,11 +104,11 @@ def read_part(dataset: Dataset, path: str, offset_bytes: int, size_bytes: int) -
 
 
 def read_block(
-    dataset: Dataset, path: str, offset_bytes: int, size_bytes: int, digest: bytes
+    dataset: Dataset, path: str, offset_bytes: int, size_bytes: int, digest: BlockDigest
 ) -> bytes | None:
-    """Read one block of a damaged copy; None unless it hashes to `digest`."""
+    """Read one block of a damaged copy; None unless it is the one that `digest` is of."""
     content = read_part(dataset, path, offset_bytes, size_bytes)
-    return content if hashlib.sha256(content).digest() == digest else None
+    return content if digest.matches(memoryview(content)) else None
 
 
 def _sync_names(dataset: Dataset) -> None:

@@ -19,7 +19,6 @@ from depot.dataset import Dataset
 from depot.device.arena import shared_block
 from depot.errors import DatasetUnusable
 
-DIRECT_FROM_BYTES: Final = 4 << 20
 ALIGNMENT_BYTES: Final = 4096
 SYNC_EVERY_BYTES: Final = 64 << 20
 
@@ -45,11 +44,11 @@ class Blocks(Protocol):
 class StagedFile:
     """A file being written on one dataset, without a name of its own yet."""
 
-    def __init__(self, dataset: Dataset, length_bytes: int | None, name: str) -> None:
+    def __init__(self, dataset: Dataset, name: str, *, direct: bool) -> None:
         self.name = ""
         self._name = name
         self._dataset = dataset
-        self._direct = length_bytes is not None and length_bytes >= DIRECT_FROM_BYTES
+        self._direct = direct
         self._fd = -1
         self._unsynced_bytes = 0
 
@@ -112,13 +111,15 @@ class StagedFile:
             self._unsynced_bytes = 0
 
 
-def write_staged(dataset: Dataset, length_bytes: int | None, blocks: Blocks, name: str) -> str:
+def write_staged(dataset: Dataset, blocks: Blocks, name: str, *, direct: bool) -> str:
     """Write a synced file called `name` until `Dataset.commit`; empty when it was given up.
+
+    If `direct`, past the page cache where the filesystem takes that.
 
     Raises:
         OSError, DatasetUnusable: nothing is left of it.
     """
-    file = StagedFile(dataset, length_bytes, name)
+    file = StagedFile(dataset, name, direct=direct)
     try:
         file.begin()
         while (content := blocks.take()) is not None:
@@ -180,7 +181,7 @@ class _SharedBlocks:
             self._channel.send(_ACKNOWLEDGED)
 
 
-def write_shared(dataset: Dataset, length_bytes: int | None, channel_fd: int, name: str) -> str:
+def write_shared(dataset: Dataset, channel_fd: int, name: str, direct: bool) -> str:
     """Write a file from shared blocks, in the worker process; as `write_staged`."""
     with socket.socket(fileno=channel_fd) as channel:
-        return write_staged(dataset, length_bytes, _SharedBlocks(channel), name)
+        return write_staged(dataset, _SharedBlocks(channel), name, direct=direct)

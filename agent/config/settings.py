@@ -126,6 +126,8 @@ class StorageTable(_Table):
     mirror_lag_s: Interval = Field(default=5.0, alias="mirror_lag")
     device_workers: Literal["process", "thread"] = "process"
     verify_reads: Literal["auto", "always", "never"] = "auto"
+    direct_io: Literal["auto", "never"] = "auto"
+    block_digests: Literal["chained", "separate"] = "chained"
     quarantine_bytes: Size = Field(default=2 * GIB, alias="quarantine")
 
 

@@ -114,6 +114,7 @@ class Node:
     Attributes:
         events: what the store said, as (kind, fields).
         workers: what the calls on a dataset run in.
+        chained_digests: of which kind the block digests are that a put takes.
     """
 
     root: Path
@@ -121,6 +122,7 @@ class Node:
     disks: dict[Path, FaultyDisk]
     events: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
     workers: DeviceWorkers = DeviceWorkers.THREAD
+    chained_digests: bool = True
 
     @classmethod
     def make(cls, root: Path) -> Node:
@@ -145,10 +147,14 @@ class Node:
     ) -> AsyncIterator[ArtifactStore]:
         if self.workers is DeviceWorkers.PROCESS and "device_timeout_s" in options:
             pytest.skip("made for hangs, which cannot be planted in another process")
+        defaults: dict[str, Any] = {
+            "device_workers": self.workers,
+            "chained_digests": self.chained_digests,
+        }
         opening = ArtifactStore.open(
             list(paths or self.paths),
             state_dir=self.state_dir,
-            options=StoreOptions(**{"device_workers": self.workers} | options),
+            options=StoreOptions(**defaults | options),
             on_event=lambda kind, fields: self.events.append((kind, fields)),
             disk_of=self._disk_of,
         )

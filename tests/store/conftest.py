@@ -23,17 +23,30 @@ BOTH_WAYS: Final = frozenset(
 )
 """Modules whose rules must hold whatever works on a dataset, as far as no fault is planted."""
 
+BOTH_DIGESTS: Final = frozenset({"test_arriving", "test_heal", "test_verified_reads"})
+"""Modules whose rules must hold whatever kind of block digests a put takes."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what must hold both ways both ways."""
     module = metafunc.module.__name__.rpartition(".")[2]
     if "node" in metafunc.fixturenames and module in BOTH_WAYS:
         metafunc.parametrize("node", list(DeviceWorkers), ids=str, indirect=True)
+    if "chained_digests" in metafunc.fixturenames and module in BOTH_DIGESTS:
+        kinds = {"chained": True, "separate": False}
+        metafunc.parametrize("chained_digests", kinds.values(), ids=kinds.keys(), indirect=True)
 
 
 @pytest.fixture
-def node(tmp_path: Path, request: pytest.FixtureRequest) -> Node:
+def chained_digests(request: pytest.FixtureRequest) -> bool:
+    """Of which kind the block digests are that a put takes."""
+    return bool(getattr(request, "param", True))
+
+
+@pytest.fixture
+def node(tmp_path: Path, request: pytest.FixtureRequest, chained_digests: bool) -> Node:
     """A node whose datasets are worked on by threads, or by what the test's module asks for."""
     made = Node.make(tmp_path)
+    made.chained_digests = chained_digests
     made.workers = getattr(request, "param", DeviceWorkers.THREAD)
     return made

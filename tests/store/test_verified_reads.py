@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests, decode_digests, encode_digests
 from depot.errors import NotFound
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.stream_hash import stream_hash
 from tests.store.builders import (
     MIB,
     A,
@@ -62,10 +62,20 @@ async def kept(node: Node, index: int, content: bytes) -> BlockDigests | None:
     return None if found is None else decode_digests(found, hash_of(content), len(content))
 
 
-def expected(content: bytes) -> BlockDigests:
-    starts = range(0, len(content), MIB)
-    digests = b"".join(ArtifactHash.of(content[start : start + MIB]).digest for start in starts)
-    return BlockDigests(hash_of(content), len(content), digests)
+def expected(content: bytes, *, chained: bool = False) -> BlockDigests:
+    hashing = stream_hash(None, lambda digest, *, chained: None, chained=chained)
+    for update in hashing.updates:
+        for start in range(0, len(content), MIB):
+            update(memoryview(content)[start : start + MIB])
+    digests = hashing.block_digests(len(content))
+    assert digests is not None
+    return digests
+
+
+async def keeps_right_ones(node: Node, index: int, content: bytes) -> bool:
+    """Whether a dataset has the block digests of `content`, of whichever kind."""
+    found = await kept(node, index, content)
+    return found is not None and found == expected(content, chained=found.chained)
 
 
 async def stock(store: ArtifactStore, *contents: bytes) -> None:
@@ -100,7 +110,7 @@ async def test_each_mirror_keeps_the_block_digests_of_what_it_takes(
         await put(store, LARGE, announced=announced)
         assert used_bytes(store) == [len(LARGE)] * 2, "digests count as artifacts"
     for index in (A, B):
-        assert await kept(node, index, LARGE) == expected(LARGE)
+        assert await keeps_right_ones(node, index, LARGE)
         assert await node.names(index) == {str(hash_of(LARGE))}
 
 
@@ -124,7 +134,7 @@ async def test_b4_a_mirror_that_cannot_keep_digests_keeps_its_copy(node: Node) -
         assert copies(store) == {hash_of(LARGE): 2}
         assert await read_checked(store, LARGE) == LARGE
     assert await kept(node, A, LARGE) is None
-    assert await kept(node, B, LARGE) == expected(LARGE)
+    assert await keeps_right_ones(node, B, LARGE)
     assert await node.leftovers() == []
 
 
@@ -135,7 +145,7 @@ async def test_a_healed_copy_gets_its_digests_with_it(node: Node) -> None:
         await off_loop(node.file(B, LARGE).unlink)
         await store.reconcile()
         assert await store.remirror() == 1
-    assert await kept(node, B, LARGE) == expected(LARGE)
+    assert await keeps_right_ones(node, B, LARGE)
 
 
 async def test_q3_digests_leave_with_their_artifact(node: Node) -> None:
@@ -145,6 +155,21 @@ async def test_q3_digests_leave_with_their_artifact(node: Node) -> None:
         await store.reconcile()
     for index in (A, B):
         assert not await off_loop(digest_file(node, index, LARGE).exists)
+
+
+async def test_the_setting_says_of_which_kind_digests_are_and_both_are_read(
+    node: Node, chained_digests: bool
+) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+    found = await kept(node, A, LARGE)
+    assert found is not None
+    assert found.chained is chained_digests
+    async with node.open(
+        chained_digests=not chained_digests, verify_reads=VerifyReads.ALWAYS
+    ) as store:
+        assert await read_checked(store, LARGE) == LARGE
+    assert await kept(node, A, LARGE) == found, "they did well, and were made anew"
 
 
 # ---- digests that are not to be believed
@@ -160,7 +185,8 @@ SPOILT: dict[str, Spoil] = {
     "of another size": lambda _: encode_digests(
         BlockDigests(hash_of(LARGE), 2 * MIB, expected(LARGE).digests[:64])
     ),
-    "of another version": lambda content: content[:7] + b"\2" + content[8:],
+    "of another version": lambda content: content[:7] + b"\3" + content[8:],
+    "of the other kind": lambda content: content[:7] + bytes([content[7] ^ 3]) + content[8:],
 }
 
 
@@ -186,7 +212,7 @@ async def test_digests_that_cannot_be_believed_are_made_anew_on_both_mirrors(
         assert await read_checked(store, LARGE) == LARGE
         assert copies(store) == {hash_of(LARGE): 2}
     for index in (A, B):
-        assert await kept(node, index, LARGE) == expected(LARGE)
+        assert await keeps_right_ones(node, index, LARGE)
 
 
 @pytest.mark.parametrize("how", SPOILT.values(), ids=SPOILT.keys())
@@ -198,7 +224,7 @@ async def test_the_other_mirrors_digests_do_as_well(node: Node, how: Spoil) -> N
         assert await read_checked(store, LARGE) == LARGE
         artifact_reads = [name for call, name in node.disk(A).calls if call == "pread"]
         assert not [name for name in artifact_reads if name == str(node.file(A, LARGE))]
-    assert await kept(node, A, LARGE) == expected(LARGE)
+    assert await keeps_right_ones(node, A, LARGE)
 
 
 async def test_b6_digests_are_never_derived_from_a_bad_copy(node: Node) -> None:
@@ -209,7 +235,7 @@ async def test_b6_digests_are_never_derived_from_a_bad_copy(node: Node) -> None:
         await node.write_file(A, str(hash_of(LARGE)), OTHER)
         assert await read_checked(store, LARGE) == LARGE
         assert copies(store) == {hash_of(LARGE): 1}
-    assert await kept(node, B, LARGE) == expected(LARGE)
+    assert await keeps_right_ones(node, B, LARGE)
 
 
 async def test_b6_with_no_good_copy_and_no_digests_nothing_is_opened(node: Node) -> None:
@@ -233,7 +259,7 @@ async def test_digests_are_of_whole_blocks_also_when_reads_come_short(node: Node
             await spoil(node, index, lambda _: None)
         assert await read_checked(store, LARGE) == LARGE
         assert copies(store) == {hash_of(LARGE): 2}
-    assert await kept(node, A, LARGE) == expected(LARGE)
+    assert await keeps_right_ones(node, A, LARGE)
 
 
 async def test_a_device_that_hangs_while_digests_are_derived_says_nothing_of_the_copy(

@@ -35,6 +35,8 @@ WRONG = {
     "storage.device_timeout": ('"1 h"', "expected a duration"),
     "storage.mirror_lag": ('"0s"', 'expected more than no time, found "0s"'),
     "storage.device_workers": ('"fibre"', "expected 'process' or 'thread', found"),
+    "storage.direct_io": ('"always"', "expected 'auto' or 'never', found"),
+    "storage.block_digests": ('"none"', "expected 'chained' or 'separate', found"),
     "storage.verify_reads": ('"maybe"', "expected 'auto', 'always' or 'never', found"),
     "scrub.interval": ('"0s"', 'expected more than no time, found "0s"'),
     "scrub.max_bytes_per_s": ("0", "expected a size from 1 byte"),
