@@ -29,6 +29,7 @@ from agent.wire import (
     DutyBody,
     HealingBody,
     NodeBody,
+    RelayBody,
     ScrubBody,
     StatusBody,
 )
@@ -165,6 +166,7 @@ def sled_figures(status: StatusBody) -> Iterator[Metric]:
     yield from healing_figures(status.healing)
     yield gauge("puts_running", "Puts under way.", status.puts_running)
     yield gauge("copies_running", "Copies from other depots under way.", status.copies.running)
+    yield from relay_figures(status.relay)
     yield gauge("warnings", "Warnings in the status document.", len(status.warnings))
     yield gauge(
         "events_persistent", "1 when events survive a restart.", int(status.events.persistent)
@@ -172,6 +174,13 @@ def sled_figures(status: StatusBody) -> Iterator[Metric]:
     yield counter(
         "events_dropped", "Events lost, too many at once.", (), {(): status.events.dropped}
     )
+
+
+def relay_figures(relay: RelayBody) -> Iterator[Metric]:
+    """Figures of what is served while it is being received."""
+    yield gauge("relay_artifacts", "Arriving, and can be fetched already.", relay.arriving)
+    yield gauge("relay_readers", "Answers that are sent from them.", relay.readers)
+    yield counter("relay_bytes", "Sent while still arriving.", (), {(): relay.sent_bytes})
 
 
 def healing_figures(healing: HealingBody) -> Iterator[Metric]:

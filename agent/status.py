@@ -27,9 +27,11 @@ from agent.wire import (
     HealingBody,
     NodeBody,
     ProcessBody,
+    RelayBody,
     StatusBody,
     timestamp,
 )
+from depot.arriving import RelayStatus
 from depot.artifact import ArtifactHash
 from depot.heal import HealingStatus
 from depot.store_status import DatasetStatus, StoreStatus
@@ -94,6 +96,7 @@ class StatusSource:
             missing=artifacts_body(store.missing),
             deletions_held_until=held_until(store.deletions_held_until_s, time.time()),
             healing=healing_body(store.healing),
+            relay=relay_body(store.relay),
             puts_running=store.puts_running,
             copies=copy_counts(self._copies.list()),
             events=event_log_body(events),
@@ -179,6 +182,11 @@ def healing_body(healing: HealingStatus) -> HealingBody:
         current=None if healing.current is None else str(healing.current),
         lost=artifacts_body(healing.lost),
     )
+
+
+def relay_body(relay: RelayStatus) -> RelayBody:
+    """Render how much is served of what arrives."""
+    return RelayBody(arriving=relay.arriving, readers=relay.readers, sent_bytes=relay.sent_bytes)
 
 
 def held_until(until_s: float, now_s: float) -> datetime | None:

@@ -435,6 +435,17 @@ NO_HEALING: Final = HealingBody(
 )
 
 
+class RelayBody(Answer):
+    """How much is served of what is still being received."""
+
+    arriving: Count = Field(description="Artifacts that can be fetched while they arrive.")
+    readers: Count = Field(description="Answers that are being sent from them.")
+    sent_bytes: Count = Field(description="Sent from such since the agent started.")
+
+
+NO_RELAY: Final = RelayBody(arriving=0, readers=0, sent_bytes=0)
+
+
 class CopyCountsBody(Answer):
     """How many of the copies that GET /copies lists are in which state."""
 
@@ -523,6 +534,7 @@ class StatusBody(Answer):
         description="Until then nothing that the config dropped is deleted (storage.delete_grace).",
     )
     healing: HealingBody = NO_HEALING
+    relay: RelayBody = NO_RELAY
     puts_running: Count
     copies: CopyCountsBody
     scrub: ScrubBody | None = None

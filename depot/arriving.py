@@ -20,6 +20,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from depot.artifact import ArtifactHash
@@ -139,6 +140,21 @@ class Arrival:
         changed.set()
 
 
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """What is read while it arrives.
+
+    Attributes:
+        arriving: how many artifacts can be read so now.
+        readers: how many answers are sent from them now.
+        sent_bytes: sent from such since the start.
+    """
+
+    arriving: int = 0
+    readers: int = 0
+    sent_bytes: int = 0
+
+
 class Arrivals:
     """Every artifact of a store that is being received and may be read.
 
@@ -166,10 +182,9 @@ class Arrivals:
         self._offered = offered
         self._running: dict[ArtifactHash, list[Arrival]] = {}
 
-    @property
-    def running(self) -> int:
-        """How many artifacts arrive now that can be read."""
-        return len(self._running)
+    def status(self) -> RelayStatus:
+        """How much is read of what arrives."""
+        return RelayStatus(len(self._running), self.readers, self.relayed_bytes)
 
     @property
     def readers(self) -> int:

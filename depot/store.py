@@ -290,6 +290,7 @@ class ArtifactStore:
             self._parts.quarantine,
             self._parts.put_desk.running,
             self._parts.scrubber.status(),
+            self.arrivals.status(),
         )
 
     # Scrub

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from depot.arriving import RelayStatus
 from depot.artifact import ArtifactHash
 from depot.heal import Healer, HealingStatus
 from depot.ledger import Standing
@@ -74,6 +75,7 @@ class StoreStatus:
         missing: artifacts of the config without any good copy.
         deletions_held_until_s: Unix time before which nothing is deleted (D4); 0: no such time.
         scrub: how the background verification is.
+        relay: what is read while it arrives.
     """
 
     sled_id: str | None
@@ -90,6 +92,7 @@ class StoreStatus:
     deletions_held_until_s: float = 0.0
     scrub: ScrubStatus | None = None
     healing: HealingStatus = field(default_factory=HealingStatus)
+    relay: RelayStatus = field(default_factory=RelayStatus)
 
 
 def status_of(
@@ -99,6 +102,7 @@ def status_of(
     quarantine: QuarantineKeeper,
     puts_running: int,
     scrub: ScrubStatus,
+    relay: RelayStatus,
 ) -> StoreStatus:
     """Collect the status from memory; no I/O."""
     resolved = keeper.resolved
@@ -118,6 +122,7 @@ def status_of(
         deletions_held_until_s=keeper.deletions_held_until_s(),
         scrub=scrub,
         healing=healer.status(),
+        relay=relay,
     )
 
 

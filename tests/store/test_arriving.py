@@ -149,7 +149,7 @@ async def test_what_is_held_on_one_dataset_is_read_from_there(node: Node) -> Non
         node.open() as store,
         putting(store, RANDOM, GatedSource(RANDOM, before_bytes=2 * MIB)),
     ):
-        assert store.arrivals.running == 1
+        assert store.arrivals.status().arriving == 1
         assert store.arrivals.find(hash_of(RANDOM)) is None
 
 
