@@ -7,6 +7,7 @@ which TCP slows down. The sender's own pace is not judged by this time, since no
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from depot.budget import Budget
@@ -17,9 +18,16 @@ Budgets = Callable[[], Sequence[Budget]]
 
 
 class LimitedSource:
-    """Reads `inner`, of which every byte counts in each of the budgets. Owned until `close`."""
+    """Reads `inner`, of which every byte counts in each of the budgets. Owned until `close`.
+
+    Attributes:
+        waited_s: time that reading `inner` has taken, the running read left out.
+        waiting_since_s: monotonic time at which the running read of `inner` began, None outside.
+    """
 
     def __init__(self, inner: Source, budgets: Budgets, length_bytes: int | None = None) -> None:
+        self.waited_s = 0.0
+        self.waiting_since_s: float | None = None
         self._inner = inner
         self._budgets = budgets
         self._left_bytes = length_bytes
@@ -30,12 +38,12 @@ class LimitedSource:
         """See `Source`."""
         limited = [budget for budget in self._budgets() if budget.limited]
         if not limited and not self._credits:
-            return self._inner.readinto(buffer)
+            return self._read(buffer)
         self._drop_all_but(limited)
         allowed_bytes = min((self._credit(b, len(buffer)) for b in limited), default=len(buffer))
         if self._stopped.is_set():
             raise ConnectionAbortedError("the transfer was given up")
-        count = self._inner.readinto(buffer[:allowed_bytes])
+        count = self._read(buffer[:allowed_bytes])
         for budget in limited:
             self._credits[budget] = self._credits.get(budget, count) - count
         if self._left_bytes is not None:
@@ -51,6 +59,14 @@ class LimitedSource:
         """Give back what was claimed and not read. Does not close `inner`."""
         self._stopped.set()
         self._drop_all_but(())
+
+    def _read(self, buffer: memoryview) -> int:
+        begun_s = self.waiting_since_s = time.monotonic()
+        try:
+            return self._inner.readinto(buffer)
+        finally:
+            self.waiting_since_s = None
+            self.waited_s += time.monotonic() - begun_s
 
     def _credit(self, budget: Budget, most_bytes: int) -> int:
         """What may be read now, once it is time; a step is often more than one read takes."""

@@ -24,7 +24,20 @@ class Request:
     @property
     def offset(self) -> int:
         """First byte of the range asked for."""
-        return int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        return int(self._range[0])
+
+    @property
+    def end(self) -> int | None:
+        """Where the range asked for ends; None: with the artifact."""
+        return int(self._range[1]) + 1 if self._range[1] else None
+
+    @property
+    def _range(self) -> Sequence[str]:
+        return self.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")
+
+    def part(self, content: bytes, most: int | None = None) -> bytes:
+        """What was asked for of `content`, as far as that goes; at most `most` bytes."""
+        return content[self.offset : self.end][:most]
 
 
 @dataclass(slots=True)
@@ -58,6 +71,7 @@ class LyingPeer:
 
     Args:
         script: the answers to the first requests, in turn; the last one goes on for ever.
+        host: a loopback address; peers with different ones are different machines.
 
     Attributes:
         requests: what was asked, in order.
@@ -66,6 +80,7 @@ class LyingPeer:
     """
 
     script: Sequence[Answer]
+    host: str = "127.0.0.1"
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +89,7 @@ class LyingPeer:
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -88,7 +103,7 @@ class LyingPeer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def offsets(self) -> list[int]:
@@ -129,17 +144,17 @@ def honest(content: bytes, *, etag: bool = True) -> Answer:
 
     async def answer(request: Request, connection: Connection) -> None:
         await part_head(request, connection, len(content), *tag)
-        await connection.send(content[request.offset :])
+        await connection.send(request.part(content))
 
     return answer
 
 
 async def part_head(request: Request, connection: Connection, total: int, *more: str) -> None:
     """The head of a truthful answer about an artifact of `total` bytes."""
-    first = request.offset
-    length = f"Content-Length: {total - first}"
-    if first:
-        span = f"Content-Range: bytes {first}-{total - 1}/{total}"
+    first, end = request.offset, request.end or total
+    length = f"Content-Length: {end - first}"
+    if first or request.end:
+        span = f"Content-Range: bytes {first}-{end - 1}/{total}"
         await connection.head("206 Partial Content", length, span, *more)
     else:
         await connection.head("200 OK", length, *more)
@@ -180,7 +195,7 @@ def announcing(total: int, content: bytes, *, then_stall: bool = False) -> Answe
 
     async def answer(request: Request, connection: Connection) -> None:
         await part_head(request, connection, total)
-        await connection.send(content[request.offset :])
+        await connection.send(request.part(content))
         if then_stall:
             await connection.until_hung_up()
 
@@ -192,7 +207,7 @@ def resetting(content: bytes, after: int) -> Answer:
 
     async def answer(request: Request, connection: Connection) -> None:
         await part_head(request, connection, len(content))
-        await connection.send(content[request.offset : max(after, request.offset)])
+        await connection.send(request.part(content)[: max(after - request.offset, 0)])
         connection.reset()
 
     return answer
@@ -277,7 +292,7 @@ def paused(content: bytes, after: int, until: asyncio.Event) -> Answer:
 
     async def answer(request: Request, connection: Connection) -> None:
         await part_head(request, connection, len(content))
-        body = content[request.offset :]
+        body = request.part(content)
         await connection.send(body[:after])
         await until.wait()
         await connection.send(body[after:])

@@ -13,11 +13,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.copies.feed import SourceFeed
 from agent.copies.peers import PeerBody
+from agent.copies.source_url import SourceUrl
 from depot.errors import BodyTimeout, LengthMismatch
+
+T = TypeVar("T")
 
 
 class FailoverSource:
@@ -31,9 +34,11 @@ class FailoverSource:
         self._body_at_byte = first.answer.starts_at_bytes
         self._feed = feed
         self._loop = asyncio.get_running_loop()
-        self._pending: concurrent.futures.Future[PeerBody] | None = None
+        self._pending: concurrent.futures.Future[Any] | None = None
         self._aborted = False
         self._ended = False
+        self._waited_s = 0.0
+        self._turned_away: tuple[PeerBody, str] | None = None
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Source`.
@@ -54,6 +59,25 @@ class FailoverSource:
         if self._aborted:
             raise ConnectionAbortedError("the copy was given up")
         return 0
+
+    @property
+    def waited_s(self) -> float:
+        """How long its sources have been waited for, in all."""
+        meter = self.body.meter
+        return self._waited_s + (meter.waited_s if meter else 0.0)
+
+    def turn_away(self, body: PeerBody, why: str) -> None:
+        """Have the read of `body` go on with another source; from any thread."""
+        self._turned_away = (body, why)
+        body.content.abort()
+
+    async def leave(self) -> None:
+        """Close the current body in good terms; `go_on` has to be called before the next read."""
+        await self._feed.leave()
+
+    def go_on(self, prefer: SourceUrl | None) -> None:
+        """Go on at `position_bytes` after `leave`, with `prefer` if that can be."""
+        self._replace(self._feed.go_on(self.position_bytes, self.total_bytes, prefer))
 
     def abort(self) -> None:
         """See `Source`."""
@@ -86,14 +110,20 @@ class FailoverSource:
         if self._aborted:
             return
         why = str(error) or type(error).__name__
-        self.body = self._on_loop(self._feed.replace(self.position_bytes, self.total_bytes, why))
+        if self._turned_away is not None and self._turned_away[0] is self.body:
+            why = self._turned_away[1]
+        self._replace(self._feed.replace(self.position_bytes, self.total_bytes, why))
+
+    def _replace(self, step: Coroutine[Any, Any, PeerBody]) -> None:
+        self._waited_s = self.waited_s
+        self.body = self.on_loop(step)
         self._body_at_byte = self.body.answer.starts_at_bytes
         if self.total_bytes is None:
             self.total_bytes = self.body.answer.total_bytes
 
-    def _on_loop(self, step: Coroutine[Any, Any, PeerBody]) -> PeerBody:
+    def on_loop(self, step: Coroutine[Any, Any, T]) -> T:
         """Run `step` on the event loop and wait for it here; `abort` ends the wait."""
-        pending = self._pending = asyncio.run_coroutine_threadsafe(step, self._loop)
+        self._pending = pending = asyncio.run_coroutine_threadsafe(step, self._loop)
         if self._aborted:  # abort may have looked for it too early
             pending.cancel()
         try:

@@ -13,8 +13,9 @@ sources of less: so sleds never wait for each other in a circle.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from agent.copies.budgets import CopyShare
@@ -30,7 +31,11 @@ class Fetcher(Protocol):
     """What opens an artifact at a peer; see `PeerFetcher.open`."""
 
     async def open(
-        self, source: SourceUrl, sha256: ArtifactHash, offset_bytes: int = 0
+        self,
+        source: SourceUrl,
+        sha256: ArtifactHash,
+        offset_bytes: int = 0,
+        end_bytes: int | None = None,
     ) -> PeerBody:
         """Ask `source` for the artifact from `offset_bytes` on."""
 
@@ -96,6 +101,25 @@ class SourceFeed:
             raise self._lineup.failure()
         return body
 
+    async def leave(self) -> None:
+        """Close the current body, whose bytes so far count."""
+        if self._current is not None:
+            self._lineup.contributed(self._current.url)
+        await self.close()
+
+    async def go_on(
+        self, at_byte: int, total_bytes: int | None, prefer: SourceUrl | None
+    ) -> PeerBody:
+        """Go on at `at_byte` after `leave`, with `prefer` if that can be.
+
+        Raises:
+            DepotError: no source does; the message says why for each.
+        """
+        body = await self._open(at_byte, total_bytes, untried_only=False, prefer=prefer)
+        if body is None:
+            raise self._lineup.failure()
+        return body
+
     async def close(self) -> None:
         """Close the current body; idempotent."""
         if self._current is not None:
@@ -103,13 +127,24 @@ class SourceFeed:
             await body.close()
 
     async def _open(
-        self, at_byte: int, total_bytes: int | None, *, untried_only: bool
+        self,
+        at_byte: int,
+        total_bytes: int | None,
+        *,
+        untried_only: bool,
+        prefer: SourceUrl | None = None,
     ) -> PeerBody | None:
         """Ask one source, and the next as well whenever no answer comes soon; the first wins."""
         asked: dict[asyncio.Task[PeerBody], SourceUrl] = {}
         try:
             while True:
-                if not self._ask_another(asked, at_byte, untried_only=untried_only) and not asked:
+                choose = partial(
+                    self._lineup.choose,
+                    untried_only=untried_only,
+                    prefer=prefer,
+                    but=tuple(asked.values()),
+                )
+                if not self._ask_another(asked, at_byte, choose) and not asked:
                     return None
                 for task in await self._answers(asked):
                     source = asked.pop(task)
@@ -125,11 +160,14 @@ class SourceFeed:
             await _give_up(asked)
 
     def _ask_another(
-        self, asked: dict[asyncio.Task[PeerBody], SourceUrl], at_byte: int, *, untried_only: bool
+        self,
+        asked: dict[asyncio.Task[PeerBody], SourceUrl],
+        at_byte: int,
+        choose: Callable[[], Choice | None],
     ) -> bool:
         if len(asked) >= self._hedge.max_sources:
             return False
-        choice = self._lineup.choose(untried_only=untried_only, but=asked.values())
+        choice = choose()
         if choice is None:
             return False
         asked[asyncio.create_task(self._ask(choice, at_byte))] = choice.source

@@ -13,13 +13,17 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from agent.copies.braid import BraidRoom
 from agent.copies.budgets import CopyShare
+from agent.copies.combined import CombinedSource
 from agent.copies.failover import FailoverSource
 from agent.copies.feed import Fetcher, Hedge, SourceFeed
 from agent.copies.lineup import Lineup, RetryPolicy
+from agent.copies.part_feed import PartFeed
 from agent.copies.peers import PeerBody
 from agent.copies.record import CopyRecord
 from agent.copies.source_url import SourceUrl
+from agent.copies.widening import WideningPolicy
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
 from depot.put import Stored
@@ -82,6 +86,8 @@ class CopyJob:
         policy: RetryPolicy,
         share: CopyShare,
         hedge: Hedge,
+        widening: WideningPolicy,
+        room: BraidRoom,
         started_at: float,
     ) -> None:
         self.copy_id = copy_id
@@ -94,8 +100,11 @@ class CopyJob:
         self._store = store
         self._lineup = Lineup(sha256, policy)
         self._feed = SourceFeed(fetcher, self._lineup, share, hedge)
-        self._progress: FailoverSource | None = None
-        self._reading: FailoverSource | None = None
+        self._part_feed = PartFeed(fetcher, self._lineup, share)
+        self._widening = widening
+        self._room = room
+        self._progress: CombinedSource | None = None
+        self._reading: CombinedSource | None = None
 
     def add_sources(self, sources: Iterable[SourceUrl]) -> None:
         """Fall back to these too, after those that were named before."""
@@ -128,7 +137,7 @@ class CopyJob:
     @property
     def served_by(self) -> SourceUrl | None:
         """The source whose bytes were taken last; None before any were."""
-        return self._progress.body.url if self._progress else None
+        return self._progress.served_by if self._progress else None
 
     def record(self) -> CopyRecord:
         """The copy as it is now."""
@@ -146,28 +155,30 @@ class CopyJob:
 
     async def _attempt(self, body: PeerBody) -> Stored | None:
         """Store what `body` and its successors give; None when they were not the artifact."""
-        source = FailoverSource(self._feed, body)
+        single = FailoverSource(self._feed, body)
         try:
             async with self._store.begin_put(
-                self.sha256, self._current_generation(), source.total_bytes, counted=False
+                self.sha256, self._current_generation(), single.total_bytes, counted=False
             ) as put:
                 self._accept()
-                return put.held or await self._receive(put, source)
+                return put.held or await self._receive(put, single)
         except HashMismatch as error:
-            self._lineup.wrong_bytes(source.body.url, error)
+            self._lineup.wrong_bytes(single.body.url, error)
         except _SIZE_REFUSED as error:
             # Another source may announce less; if none does, this is what the copy fails with.
-            self._lineup.refused(source.body.url, error, at_byte=0)
+            self._lineup.refused(single.body.url, error, at_byte=0)
         except _SOURCES_FAILED:
             pass  # the lineup knows why already
         return None
 
-    async def _receive(self, put: AdmittedPut, source: FailoverSource) -> Stored:
+    async def _receive(self, put: AdmittedPut, single: FailoverSource) -> Stored:
+        source = CombinedSource(single, self._lineup, self._part_feed, self._room, self._widening)
         self._progress = self._reading = source
         try:
             return await put.receive(source, depth=self._feed.depth)
         finally:
             self._reading = None
+            await source.close()
 
     def _current_generation(self) -> Generation:
         # Before it is accepted the request's own generation counts, as for a PUT.

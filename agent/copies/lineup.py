@@ -70,6 +70,7 @@ class _Standing:
     was_alone: bool = False
     outrun: int = 0
     arriving: bool = False
+    gives_parts: bool = True
     last_error: DepotError | None = None
 
 
@@ -116,25 +117,57 @@ class Lineup:
         return False
 
     def choose(
-        self, *, untried_only: bool = False, but: Collection[SourceUrl] = ()
+        self,
+        *,
+        untried_only: bool = False,
+        but: Collection[SourceUrl] = (),
+        prefer: SourceUrl | None = None,
     ) -> Choice | None:
         """Pick whom to ask: the least tried, the quickest, another than the last, the first named.
 
         Args:
             untried_only: only one that was never asked.
             but: none of these.
+            prefer: this one, if it may be asked at all.
         """
         eligible = [
-            (standing.tries, standing.outrun, source == self._last, index, source)
+            (source != prefer, standing.tries, standing.outrun, source == self._last, index, source)
             for index, (source, standing) in enumerate(self._standings.items())
             if self._is_eligible(source, standing) and source not in but
             if standing.tries == 0 or not untried_only
         ]
         if not eligible:
             return None
-        tries, _, _, _, source = min(eligible)
+        _, tries, _, _, _, source = min(eligible)
         self._last = source
         return Choice(source, self.policy.delay_s(tries))
+
+    def another(self, but: Collection[SourceUrl]) -> SourceUrl | None:
+        """Pick one more to read parts from: of another host, in no trouble, and no relay."""
+        hosts = {source.host for source in but}
+        eligible = [
+            (standing.outrun, index, source)
+            for index, (source, standing) in enumerate(self._standings.items())
+            if self._is_eligible(source, standing) and standing.gives_parts
+            if standing.tries == 0 and not standing.arriving and source.host not in hosts
+        ]
+        return min(eligible)[-1] if eligible else None
+
+    def has_better_than(self, source: SourceUrl) -> bool:
+        """Tell whether there is one to turn to that is in no more trouble than `source` is."""
+        tries = self._standings[source].tries
+        return any(
+            self._is_eligible(other, standing) and other != source and standing.tries <= tries
+            for other, standing in self._standings.items()
+        )
+
+    def gives_no_parts(self, source: SourceUrl) -> None:
+        """Note that `source` answers the whole to whoever asks for a part."""
+        self._standings[source].gives_parts = False
+
+    def contributed(self, source: SourceUrl) -> None:
+        """Note that what is hashed at the end of this attempt has bytes of `source`."""
+        self._contributors.add(source)
 
     def answered(
         self, source: SourceUrl, outrun: Iterable[SourceUrl] = (), *, arriving: bool = False

@@ -22,12 +22,14 @@ from typing import Protocol
 
 import structlog
 
+from agent.copies.braid import BraidRoom
 from agent.copies.budgets import CopyBudgets, CopyShare
 from agent.copies.feed import Fetcher, Hedge
 from agent.copies.job import CopyJob, CopyStore
 from agent.copies.lineup import RetryPolicy
 from agent.copies.record import CopyBook, CopyRecord, CopyState
 from agent.copies.source_url import SourceUrl
+from agent.copies.widening import WideningPolicy
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.budget import Budget
 from depot.errors import (
@@ -67,6 +69,8 @@ class CopyOptions:
         max_finished: finished copies that are remembered.
         max_sources: sources that one copy uses at once (`copy.max_sources`); 1: one at a time.
         hedge_after_s: how long a source has to answer before another is asked as well.
+        widening: when several are used.
+        part_bytes: how much is asked of each of several sources at once.
         max_bytes_per_s: of all copies that somebody asked for (`copy.max_bytes_per_s`); 0: no
             limit.
         max_bytes_per_s_per_source: of all copies from one host; 0: no limit.
@@ -79,6 +83,8 @@ class CopyOptions:
     max_bytes_per_s: int = 0
     max_bytes_per_s_per_source: int = 0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    widening: WideningPolicy = field(default_factory=WideningPolicy)
+    part_bytes: int = 2 << 20
 
 
 @dataclass(slots=True)
@@ -125,6 +131,7 @@ class CopyManager:
             heal_budget or Budget(),
             options.max_bytes_per_s_per_source,
         )
+        self._room = BraidRoom(part_bytes=options.part_bytes)
         self._book = CopyBook(store.state, options.max_finished)
         self._running: dict[str, _Running] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -140,6 +147,7 @@ class CopyManager:
             finally:
                 self._group = None
                 await self._end_all(0)
+                self._room.close()
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Take no new copies; give up those that have not ended by `drain_timeout_s`."""
@@ -263,6 +271,8 @@ class CopyManager:
             fetcher=self._fetcher,
             policy=self._options.retry,
             share=CopyShare(self._budgets, healing=True),
+            widening=replace(self._options.widening, max_sources=self._options.max_sources),
+            room=self._room,
             hedge=Hedge(max_sources=self._options.max_sources, after_s=self._options.hedge_after_s),
             started_at=self._clock(),
         )

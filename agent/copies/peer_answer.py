@@ -31,11 +31,16 @@ _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked of the peer: the artifact from byte `offset_bytes` on."""
+    """What was asked of the peer: the artifact from byte `offset_bytes` on.
+
+    Attributes:
+        end_bytes: where to stop; None: at the artifact's end.
+    """
 
     sha256: ArtifactHash
     offset_bytes: int
     max_artifact_size_bytes: int
+    end_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +50,20 @@ class PeerAnswer:
     Attributes:
         starts_at_bytes: where the body begins in the artifact: the offset asked for, or 0.
         total_bytes: the artifact's size according to this peer; None when it does not say.
+        ends_at_bytes: where the body ends in the artifact, when that is not at its end.
         depth: how many relays the bytes come through; 0: this peer holds the artifact.
     """
 
     starts_at_bytes: int
     total_bytes: int | None
+    ends_at_bytes: int | None = None
     depth: int = 0
 
     @property
     def length_bytes(self) -> int | None:
         """Size of the body; None when it ends where it ends."""
-        return None if self.total_bytes is None else self.total_bytes - self.starts_at_bytes
+        end = self.total_bytes if self.ends_at_bytes is None else self.ends_at_bytes
+        return None if end is None else end - self.starts_at_bytes
 
 
 def judge_answer(status: int, headers: Mapping[str, str], asked: Asked) -> PeerAnswer:
@@ -83,7 +91,8 @@ def _judge_status(status: int, headers: Mapping[str, str], asked: Asked) -> bool
     """Whether it is a partial answer."""
     if status == HTTPStatus.OK:
         return False
-    if status == HTTPStatus.PARTIAL_CONTENT and asked.offset_bytes > 0:
+    asked_for_a_part = asked.offset_bytes > 0 or asked.end_bytes is not None
+    if status == HTTPStatus.PARTIAL_CONTENT and asked_for_a_part:
         return True
     if 300 <= status < 400:
         target = headers.get("Location", "nowhere")[:200]
@@ -133,12 +142,14 @@ def _partial(headers: Mapping[str, str], length: int | None, asked: Asked) -> Pe
     text = headers.get("Content-Range", "")
     match = _CONTENT_RANGE.fullmatch(text)
     first, last, total = map(int, match.groups()) if match else (-1, -1, -1)
-    if first != asked.offset_bytes or last + 1 != total or length not in (None, total - first):
+    end = total if asked.end_bytes is None else min(asked.end_bytes, total)
+    if first != asked.offset_bytes or last + 1 != end or length not in (None, end - first):
+        wanted = "the end" if asked.end_bytes is None else str(asked.end_bytes)
         raise DepotCopy(
-            f"asked for bytes from {asked.offset_bytes} to the end, "
+            f"asked for bytes from {asked.offset_bytes} to {wanted}, "
             f"found Content-Range {text[:80]!r} and Content-Length {length}"
         )
-    return PeerAnswer(starts_at_bytes=first, total_bytes=total)
+    return PeerAnswer(first, total, None if asked.end_bytes is None else end)
 
 
 def _phrase(status: int) -> str:

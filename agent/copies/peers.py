@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -61,7 +62,7 @@ class PeerLimits:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PeerBody:
     """An accepted answer whose body is still to be read.
 
@@ -69,18 +70,26 @@ class PeerBody:
         url: the depot that answered.
         answer: what the body is.
         content: the body, for a worker thread to read. Lives until `close`.
+        meter: what tells how its reading goes, once it is limited.
     """
 
     url: SourceUrl
     answer: PeerAnswer
     content: Source
     _stack: AsyncExitStack = field(repr=False)
+    meter: LimitedSource | None = None
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the running read has been waiting for a byte."""
+        since_s = self.meter.waiting_since_s if self.meter else None
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def limit(self, budgets: Budgets) -> None:
-        """Read the body no faster than `budgets` allow."""
-        limited = LimitedSource(self.content, budgets, self.answer.length_bytes)
-        self._stack.callback(limited.close)
-        self.content = limited
+        """Read the body no faster than `budgets` allow, and measure it."""
+        self.meter = LimitedSource(self.content, budgets, self.answer.length_bytes)
+        self._stack.callback(self.meter.close)
+        self.content = self.meter
 
     async def close(self) -> None:
         """Close the connection, whatever is left on it."""
@@ -133,9 +142,15 @@ class PeerFetcher:
             raise not_allowed(str(source), self._networks)
 
     async def open(
-        self, source: SourceUrl, sha256: ArtifactHash, offset_bytes: int = 0
+        self,
+        source: SourceUrl,
+        sha256: ArtifactHash,
+        offset_bytes: int = 0,
+        end_bytes: int | None = None,
     ) -> PeerBody:
-        """Ask for the artifact from `offset_bytes` on; return once a plausible head is here.
+        """Ask for the artifact from `offset_bytes` on, to `end_bytes` or to its end.
+
+        Returns once a plausible head is here.
 
         The body may start at 0 all the same: see `PeerAnswer.starts_at_bytes`.
 
@@ -145,7 +160,7 @@ class PeerFetcher:
             TooLarge: the peer announces more than an artifact may have.
         """
         self.check(source)
-        asked = Asked(sha256, offset_bytes, self.limits.max_artifact_size_bytes)
+        asked = Asked(sha256, offset_bytes, self.limits.max_artifact_size_bytes, end_bytes)
         response = await self._ask(source, asked)
         stack = AsyncExitStack()
         stack.callback(response.close)
@@ -192,8 +207,9 @@ class PeerFetcher:
 
 def _request_headers(source: SourceUrl, asked: Asked) -> dict[str, str]:
     headers = {"Host": source.host_header}
-    if asked.offset_bytes:
-        headers["Range"] = f"bytes={asked.offset_bytes}-"
+    if asked.offset_bytes or asked.end_bytes is not None:
+        last = "" if asked.end_bytes is None else asked.end_bytes - 1
+        headers["Range"] = f"bytes={asked.offset_bytes}-{last}"
         headers["If-Range"] = f'"sha256:{asked.sha256}"'
     return headers
 

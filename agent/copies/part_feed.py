@@ -1,0 +1,83 @@
+"""Opens parts of one artifact at several sources at once, on the event loop.
+
+A source gives parts only if it answers a range with just that range, and agrees on the artifact's
+size. Whatever it does instead is noted in the lineup: one that sends the whole is no use here, but
+may be read alone, and so may one that is still receiving, whose parts would come no sooner. At most
+one source of a host is read from: a second stream from the same machine only takes from the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from agent.copies.budgets import CopyShare
+from agent.copies.feed import Fetcher
+from agent.copies.lineup import Lineup
+from agent.copies.peers import PeerBody
+from agent.copies.source_url import SourceUrl
+from depot.errors import BadSource, DepotCopy, TooLarge
+
+
+class NoPart(Exception):
+    """The source does not give the part; the lineup knows why."""
+
+
+class PartFeed:
+    """The parts of one copy."""
+
+    def __init__(self, fetcher: Fetcher, lineup: Lineup, share: CopyShare) -> None:
+        self._fetcher = fetcher
+        self._lineup = lineup
+        self._share = share
+        self._open: set[PeerBody] = set()
+
+    async def another(self, but: Collection[SourceUrl]) -> SourceUrl | None:
+        """Choose one more source to read from, beside those that are read from now."""
+        return self._lineup.another(but)
+
+    async def open(
+        self,
+        source: SourceUrl,
+        span: tuple[int, int],
+        total_bytes: int,
+        instead_of: PeerBody | None,
+    ) -> PeerBody:
+        """Open the bytes of `span`, and close a body that is over.
+
+        Raises:
+            NoPart: the source does not give them.
+        """
+        if instead_of is not None:
+            await self.close(instead_of)
+        start, end = span
+        try:
+            body = await self._fetcher.open(source, self._lineup.sha256, start, end)
+        except (BadSource, DepotCopy, TooLarge) as error:
+            self._lineup.refused(source, error, start)
+            raise NoPart from error
+        answer = body.answer
+        if answer.total_bytes != total_bytes:
+            self._lineup.disagrees(source, f"it announces {answer.total_bytes} of {total_bytes}")
+        elif answer.depth or (answer.starts_at_bytes, answer.ends_at_bytes) != span:
+            self._lineup.gives_no_parts(source)
+        else:
+            body.limit(self._share.of(source))
+            self._lineup.contributed(source)  # before anyone can read a byte of it
+            self._open.add(body)
+            return body
+        await body.close()
+        raise NoPart
+
+    async def close(self, body: PeerBody) -> None:
+        """Close a body that nobody reads any more; idempotent."""
+        self._open.discard(body)
+        await body.close()
+
+    async def broke(self, source: SourceUrl, why: str, at_byte: int, gave_bytes: int) -> None:
+        """Note that a part ended badly."""
+        self._lineup.broke(source, why, at_byte=at_byte, gave_bytes=gave_bytes)
+
+    async def close_all(self) -> None:
+        """Close what is open; nobody reads it."""
+        for body in tuple(self._open):
+            await self.close(body)
