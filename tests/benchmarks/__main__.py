@@ -46,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.svg.write_text(plot.svg(rows))
     if options.write_docs:
         report.write_into(DOCUMENT, facts, rows)
-        report.write_json(DOCUMENT.with_suffix(".json"), facts, rows)
-        DOCUMENT.with_suffix(".svg").write_text(plot.svg(rows))
     if any(row.note.startswith(FAILED) for row in rows):
         sys.exit("some of it failed; see above")
 

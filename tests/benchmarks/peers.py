@@ -143,7 +143,7 @@ def caddy(home: Path, root: Path) -> Iterator[Server]:
 
 @contextmanager
 def naive(home: Path) -> Iterator[Server]:
-    """`tests.benchmarks.naive` on two directories below `home`."""
+    """`tests.benchmarks.naive` on the directories a and b in `home`."""
     directories = [home / "a", home / "b"]
     for directory in directories:
         directory.mkdir(parents=True)

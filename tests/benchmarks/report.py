@@ -1,4 +1,4 @@
-"""Rows as a table on the terminal, as JSON, and as a table in a document."""
+"""Rows as a table on the terminal, as JSON, and in a document, with a picture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tests.benchmarks import plot
 from tests.benchmarks.measure import Row, Side, Spread
 
 HEADINGS: Final = (
@@ -50,10 +51,19 @@ def write_json(path: Path, facts: Mapping[str, object], rows: Sequence[Row]) -> 
 
 
 def write_into(document: Path, facts: Mapping[str, object], rows: Sequence[Row]) -> None:
-    """Replace what stands between the two marks; the rest was written by people."""
+    """Replace what stands between the two marks; the rest was written by people.
+
+    The picture and all numbers go beside the document, under its name.
+    """
     before, rest = document.read_text().split(BEGIN)
     _, after = rest.split(END)
-    document.write_text(f"{before}{BEGIN}\n\n{_markdown(facts, rows)}\n{END}{after}")
+    picture, numbers = document.with_suffix(".svg"), document.with_suffix(".json")
+    picture.write_text(plot.svg(rows))
+    write_json(numbers, facts, rows)
+    shown = f"![The ratios]({picture.name})"
+    linked = f"Every number of every run: [{numbers.name}]({numbers.name})."
+    written = "\n\n".join((BEGIN, facts_line(facts), _table(rows), shown, linked, END))
+    document.write_text(f"{before}{written}{after}")
 
 
 def facts_line(facts: Mapping[str, object]) -> str:
@@ -64,13 +74,12 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return [f"{row.work}: {row.note}" for row in rows if row.note]
 
 
-def _markdown(facts: Mapping[str, object], rows: Sequence[Row]) -> str:
-    lines = [facts_line(facts), ""]
-    lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
     cells = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in rows]
     lines += ["| " + " | ".join(row) + " |" for row in cells]
-    lines += ["", *(f"- {note}" for note in notes(rows))]
-    return "\n".join(lines) + "\n"
+    remarks = ["", *(f"- {note}" for note in notes(rows))]
+    return "\n".join(lines + (remarks if remarks[1:] else []))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

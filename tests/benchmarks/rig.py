@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -67,6 +68,7 @@ class Rig:
             node = Node(agent)
             self.watch(node)
             yield node
+        shutil.rmtree(home)
 
     def watch(self, node: Node) -> None:
         """Keep the peak of an agent's memory."""

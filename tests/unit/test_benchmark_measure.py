@@ -94,6 +94,12 @@ def test_the_table_in_a_document_is_replaced_and_the_rest_kept(tmp_path: Path) -
     assert written.endswith(f"{report.END}\nafter\n")
     assert "| tee a \\| hash | 384 (256-512) MiB/s |" in written
     assert "old" not in written
+    assert "](performance.svg)" in written
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "performance.json",
+        "performance.md",
+        "performance.svg",
+    ]
 
 
 def test_every_ratio_is_drawn_whatever_its_row_is_called() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -70,34 +69,34 @@ def _ask(rig: Rig, url: str, pid: int, connections: int) -> Sample:
 
 
 def put(rig: Rig) -> list[Row]:
-    """PUT of artifacts of 1 KiB that are new each time, beside a naive store that is as durable."""
-    # By default, half of these connections are told to come back.
-    node = rig.node("small-put", {"storage.max_concurrent_puts": str(PUT_CONNECTIONS)})
+    """PUT of artifacts of 1 KiB that are new each time, beside a naive store that is as durable.
+
+    Each run has a server of its own: to delete so many takes longer than to start another one.
+    """
     number = rig.scale.small_puts
-    home, numbers = rig.home(), count()
-    with peers.naive(home) as server:
-        rig.memory.watch("naive", server.pid)
+    # By default, half of these connections are told to come back.
+    settings = {"storage.max_concurrent_puts": str(PUT_CONNECTIONS)}
 
-        def ours() -> Sample:
-            bodies = _bodies(number)
-            node.want(*bodies)
-            requests = [load.put_request(node.put_url(sha256), bodies[sha256]) for sha256 in bodies]
-            found = _put_all(node.agent.agent_url, requests, node.pid)
+    def ours() -> Sample:
+        bodies = _bodies(number)
+        with rig.fresh_node(settings) as node:
+            node.send_config(bodies)
+            requests = {node.put_url(each): body for each, body in bodies.items()}
+            found = _put_all(requests, node.pid)
             _check_stored(node.agent.datasets, bodies)
-            return found
+        return found
 
-        def theirs() -> Sample:
-            bodies = _bodies(number)
-            requests = [load.put_request(f"{server.url}/{each}", bodies[each]) for each in bodies]
-            found = _put_all(server.url, requests, server.pid)
+    def theirs() -> Sample:
+        bodies, home = _bodies(number), rig.home()
+        with peers.naive(home) as server:
+            rig.memory.watch("naive", server.pid)
+            requests = {f"{server.url}/{each}": body for each, body in bodies.items()}
+            found = _put_all(requests, server.pid)
             _check_stored([home / "a", home / "b"], bodies)
-            for name in ("a", "b"):
-                shutil.move(home / name, home / f"done-{next(numbers)}")
-                (home / name).mkdir()
-            return found
+        shutil.rmtree(home)
+        return found
 
-        runs = rig.pairs(ours, theirs)
-        node.want()
+    runs = rig.pairs(ours, theirs)
     row = versus(
         "small-put",
         f"PUT {number:,} x 1 KiB, {PUT_CONNECTIONS} connections, 2 mirrors",
@@ -109,10 +108,11 @@ def put(rig: Rig) -> list[Row]:
     return [row]
 
 
-def _put_all(url: str, requests: Sequence[bytes], pid: int) -> Sample:
+def _put_all(bodies: Mapping[str, bytes], pid: int) -> Sample:
+    requests = [load.put_request(url, body) for url, body in bodies.items()]
     settle()
     with cpu_of(pid) as cpu:
-        seconds = load.run(url, requests, PUT_CONNECTIONS)
+        seconds = load.run(next(iter(bodies)), requests, PUT_CONNECTIONS)
     return Sample(len(requests), seconds, cpu.seconds)
 
 
