@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from aiohttp import web
@@ -26,11 +26,22 @@ _PACE_CHECK_S: Final = 1.0
 
 
 class Outlet:
-    """The duplicated socket of one connection."""
+    """The duplicated socket of one connection.
+
+    Attributes:
+        shared: a process that does not answer may have it too, so that to close it says nothing to
+            the client.
+    """
 
     def __init__(self, sock: socket.socket, pace: Pace) -> None:
         self.socket = sock
+        self.shared = False
         self._pace = pace
+
+    def cut(self) -> None:
+        """End the connection, whoever has its socket."""
+        with suppress(OSError):  # it has ended
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     async def writable(self) -> None:
         """Wait until the client takes more.
@@ -67,10 +78,25 @@ async def outlet(request: web.Request, pace: Pace) -> AsyncIterator[Outlet]:
         raise ConnectionResetError("the client is gone")
     await _flush(request, transport, pace)
     sock = transport.get_extra_info("socket").dup()
+    out = Outlet(sock, pace)
     try:
-        yield Outlet(sock, pace)
+        yield out
+    except BaseException:
+        if out.shared:
+            out.cut()
+        raise
+    else:
+        if out.shared:
+            _end(request, out)
     finally:
         sock.close()
+
+
+def _end(request: web.Request, out: Outlet) -> None:
+    """End a connection after its answer: to close our own descriptor would not."""
+    with suppress(OSError):  # it has ended
+        out.socket.shutdown(socket.SHUT_WR)
+    request.protocol.close()
 
 
 async def _flush(request: web.Request, transport: asyncio.Transport, pace: Pace) -> None:

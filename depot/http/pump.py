@@ -1,5 +1,8 @@
 """Sends parts of open files to connections, a turn at a time, from bounded worker threads.
 
+A file that is open in a worker process is sent from there (`lending.py`), or, as the plain way,
+through a pipe and threads of this process.
+
 Rules kept here:
 - The threads of one dataset are its own: a device that hangs stops no reads from its mirror (B4).
 - A read that hangs is given up after `read_timeout_s`, like one that fails. A turn that finds no
@@ -21,13 +24,17 @@ from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
 from depot.http.carrier import ReadInto, read_into
 from depot.http.fed_carrier import fed_carrier
+from depot.http.lending import LentTurn
 from depot.http.outlet import Outlet
 from depot.http.turn import Feeder, Outcome, State, Turn, read_part
+from depot.http.way import Way
 from depot.reading import OpenArtifact
 from depot.worker import DaemonThreads, wait_within
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0
+_FAST_BYTES: Final = 1 << 20
+"""A client that takes less in a turn is not waited for in the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Pump:
         read_timeout_s: how long one read may take.
         read: reads a block into memory; a seam for what stands between a file and its readers.
             None: nothing does, and the bytes need not pass through memory.
+        way: how large bodies leave.
     """
 
     def __init__(
@@ -60,8 +68,10 @@ class Pump:
         threads_per_dataset: int = THREADS_PER_DATASET,
         read_timeout_s: float = 30.0,
         read: ReadInto | None = None,
+        way: Way = Way.AUTO,
     ) -> None:
         self._read = read
+        self._way = way
         self._threads_per_dataset = threads_per_dataset
         self._read_timeout_s = read_timeout_s
         self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
@@ -86,10 +96,10 @@ class Pump:
             ConnectionResetError: the client is gone.
             BodyTimeout: the client is too slow.
         """
-        read = opened.read or self._read
-        turn = Turn(opened.fd, outlet.socket, start, end, read, _feeder(opened))
+        turn = self._turn(outlet, opened, start, end)
         try:
             while True:
+                before = turn.offset
                 outcome = await self._take(turn, opened.dataset)
                 match outcome.state:
                     case State.SENT:
@@ -104,16 +114,35 @@ class Pump:
                         raise ConnectionResetError("the client is gone") from outcome.error
                     case State.SHARE_USED:
                         pass
+                turn.patient = turn.offset - before >= _FAST_BYTES
         finally:
-            # A thread may still be in it when the request was cancelled.
+            # Somebody may still be in it when the request was cancelled.
             turn.abandon()
+
+    def _turn(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Turn | LentTurn:
+        read = opened.read or self._read
+        if self._way.copies(outlet.socket):
+            read = read or read_into
+        if opened.remote is None or self._way is Way.PIPE:
+            return Turn(opened.fd, outlet.socket, start, end, read, _feeder(opened))
+        return LentTurn(
+            opened.remote,
+            outlet,
+            start,
+            end,
+            read,
+            timeout_s=self._read_timeout_s,
+            check_s=self._check_s,
+        )
 
     def close(self) -> None:
         """Let the threads end."""
         for threads in self._by_dataset.values():
             threads.close()
 
-    async def _take(self, turn: Turn, dataset: int) -> Outcome:
+    async def _take(self, turn: Turn | LentTurn, dataset: int) -> Outcome:
+        if isinstance(turn, LentTurn):
+            return await turn.take()
         submitted = self._threads(dataset).submit(turn.run)
         future = asyncio.wrap_future(submitted)
         queued_s = time.monotonic()

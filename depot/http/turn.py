@@ -1,11 +1,12 @@
 """One turn of a worker thread at sending part of a file to a socket. No event loop in here.
 
 Rules kept here:
-- A turn is short: it ends when the socket has been full for `FULL_WAIT_S`, and after `TURN_BYTES`,
-  so that a slow reader never pins a thread and a fast one does not starve the others.
+- A turn is short: it ends when the socket has been full for `FULL_WAIT_S`, or full at all for a
+  client that was slow before, and after `TURN_BYTES` or `TURN_S`; so a slow reader never pins a
+  thread, and a fast one does not starve the others.
 - A block is loaded before its first byte is sent, so after a failed read the offset is exact and
   another copy can continue from it, byte for byte (B2).
-- After `abandon()` returns nothing more is sent, also by a read that hangs and ends much later.
+- After its permit was taken back nothing more is sent, also by a read that hangs and ends later.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import enum
 import errno
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
+from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import Carrier, ReadInto, open_carrier
+from depot.http.permit import Gate, Permit
 
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""
-TURN_BYTES: Final = 16 << 20
+TURN_BYTES: Final = 32 << 20
+TURN_S: Final = 1.0
 FULL_WAIT_S: Final = 0.01
 
 
@@ -72,9 +75,11 @@ class Turn:
 
     Args:
         read: reads through memory; None: whatever way is the fastest.
-        feeder: opens a carrier for a range of a file that is not open in this process.
+        feeder: opens a carrier for a range of a file.
+        permit: who may send; its own gate, if none is given.
 
     Attributes:
+        patient: whether to wait a moment for a client that takes no more.
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
         reading_since_s: monotonic time at which the running read began, None outside one.
     """
@@ -87,6 +92,7 @@ class Turn:
         end: int,
         read: ReadInto | None = None,
         feeder: Feeder | None = None,
+        permit: Permit | None = None,
     ) -> None:
         self.offset = start
         self.reading_since_s: float | None = None
@@ -94,15 +100,17 @@ class Turn:
         self._read = read
         self._socket = sock
         self._end = end
-        self._gate = threading.Lock()
-        self._abandoned = False
+        self._gate = Gate()
+        self._permit = permit or self._gate
         self._feeder = feeder
+        self.patient = True
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
-        turn_end = min(self._end, self.offset + TURN_BYTES)
+        turn_end = _turn_end(self.offset, self._end)
+        until_s = time.monotonic() + TURN_S
         with self._open_carrier(turn_end) as carrier:
-            while self.offset < turn_end:
+            while self.offset < turn_end and time.monotonic() < until_s:
                 if outcome := self._carry(carrier, turn_end - self.offset):
                     return outcome
         return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
@@ -110,12 +118,11 @@ class Turn:
     def _open_carrier(self, turn_end: int) -> AbstractContextManager[Carrier]:
         if self._feeder is None:
             return open_carrier(self._read)
-        return self._feeder(self.offset, turn_end, self._read, lambda: self._abandoned)
+        return self._feeder(self.offset, turn_end, self._read, lambda: self._gate.shut)
 
     def abandon(self) -> None:
-        """Send nothing more. Returns at once: a send that runs now does not block."""
-        with self._gate:
-            self._abandoned = True
+        """Send nothing more; for a turn that has its own gate."""
+        self._gate.take_back()
 
     def _carry(self, carrier: Carrier, most_bytes: int) -> Outcome | None:
         """Send one block; the outcome of the turn if that ends it."""
@@ -141,13 +148,15 @@ class Turn:
 
     def _send(self, carrier: Carrier, left_bytes: int) -> State | None:
         while left_bytes:
-            with self._gate:
-                if self._abandoned:
-                    return State.ABANDONED
+            if not self._permit.hold():
+                return State.ABANDONED
+            try:
                 sent_bytes = carrier.unload(self._socket)
                 self.offset += sent_bytes
+            finally:
+                self._permit.let_go()
             left_bytes -= sent_bytes
-            if not sent_bytes and not self._wait_for_room():
+            if not sent_bytes and not (self.patient and self._wait_for_room()):
                 return State.SOCKET_FULL
         return None
 
@@ -155,3 +164,9 @@ class Turn:
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         return bool(poll.poll(FULL_WAIT_S * 1000))
+
+
+def _turn_end(offset: int, end: int) -> int:
+    # At the end of a block where there is one: half of one would be read and checked twice.
+    last = offset + TURN_BYTES
+    return min(end, last - last % BLOCK_SIZE_BYTES)

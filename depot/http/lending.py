@@ -1,0 +1,171 @@
+"""Lends a client's socket to the worker process that has the file open, for a turn at a time.
+
+Rules kept here:
+
+- The worker sends only while it holds the permit, and reads no device under it. So a device that
+  hangs never keeps the permit, and a worker that is killed keeps it until it is gone.
+- How far a turn got is what the worker says, or what the kernel has counted once nobody can send
+  any more: the offset is exact, and another copy continues from it, byte for byte (B2).
+- A permit that does not come back costs the connection: no client gets a wrong byte, and nobody
+  waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from concurrent.futures import Future
+from typing import Final
+
+from depot.device.host import Host, Lane
+from depot.device.messages import Passed
+from depot.device.resident import RemoteFile
+from depot.errors import DatasetUnusable
+from depot.http.carrier import ReadInto
+from depot.http.lent_turn import Done, take_lent_turn
+from depot.http.outlet import Outlet
+from depot.http.permit import Lent
+from depot.http.turn import TURN_S, Outcome, State
+from depot.http.written import written_bytes
+
+_TAKE_BACK_S: Final = 15.0
+"""For a worker that was stopped while it sent: longer than it takes to be found out and killed."""
+
+
+class LentTurn:
+    """Sends bytes `start` to `end` of a file of a worker process.
+
+    Args:
+        timeout_s: how long one read may take, and how long a turn may wait to begin.
+        check_s: how often to look whether it takes longer.
+
+    Attributes:
+        offset: first byte that was not sent yet; exact whenever no turn runs.
+        patient: whether to wait a moment for a client that takes no more.
+    """
+
+    def __init__(
+        self,
+        remote: tuple[RemoteFile, Host],
+        outlet: Outlet,
+        start: int,
+        end: int,
+        read: ReadInto | None,
+        *,
+        timeout_s: float,
+        check_s: float,
+    ) -> None:
+        self.offset = start
+        self.patient = True
+        self._file, self._host = remote
+        self._outlet = outlet
+        self._socket = outlet.socket
+        self._end = end
+        self._read = read
+        self._timeout_s = timeout_s
+        self._check_s = check_s
+        self._running = False
+
+    async def take(self) -> Outcome:
+        """Have the worker take a turn.
+
+        Raises:
+            ConnectionResetError: the worker was lost with the connection.
+        """
+        base_bytes = written_bytes(self._socket)
+        lent = Lent()
+        try:
+            self._running = True
+            outcome = await self._outcome(self._submit(lent))
+            if isinstance(outcome, Done):
+                self.offset, outcome = outcome.offset, outcome.outcome
+            else:
+                await self._take_back(lent)
+                self.offset += self._sent_bytes(base_bytes)
+            self._running = False
+        finally:
+            lent.close()
+        return outcome
+
+    def abandon(self) -> None:
+        """Have nothing more sent: a turn that still runs loses the connection, whose end this is.
+
+        A part of an answer is all that was sent.
+        """
+        if self._running:
+            self._outlet.cut()
+
+    def _submit(self, lent: Lent) -> Future[Done]:
+        passed = (Passed(self._socket.fileno()), Passed(lent.outlet), Passed(lent.inlet))
+        turn = self._host.submit_in(
+            Lane.FEEDS,
+            take_lent_turn,
+            self._file,
+            self.offset,
+            self._end,
+            self._read,
+            self.patient,
+            passed,
+        )
+        lent.passed()
+        return turn
+
+    async def _outcome(self, turn: Future[Done]) -> Done | Outcome:
+        """Wait for a turn, as long as it may take; what became of one that said nothing itself."""
+        try:
+            if await self._ended(turn):
+                return turn.result()
+        except DatasetUnusable as error:
+            return Outcome(State.READ_FAILED, OSError(errno.ENODEV, str(error)))
+        except OSError as error:
+            return Outcome(State.READ_FAILED, error)
+        if turn.cancel():
+            return Outcome(State.ABANDONED)
+        silence = OSError(errno.ETIMEDOUT, f"no answer in {self._timeout_s:g} s")
+        return Outcome(State.READ_FAILED, silence)
+
+    async def _ended(self, turn: Future[Done]) -> bool:
+        waiting = asyncio.wrap_future(turn)
+        since_s, begun = time.monotonic(), False
+        try:
+            while not (await asyncio.wait((waiting,), timeout=self._check_s))[0]:
+                now_s = time.monotonic()
+                if not begun and turn.running():
+                    since_s, begun = now_s, True
+                if now_s - since_s > self._timeout_s + TURN_S * begun:
+                    return False
+            return True
+        except asyncio.CancelledError:
+            turn.cancel()
+            raise
+        finally:
+            # Taken from the call itself, or of no interest any more.
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _take_back(self, lent: Lent) -> None:
+        """Wait until the worker can send no more.
+
+        Raises:
+            ConnectionResetError: it does not let go.
+        """
+        loop = asyncio.get_running_loop()
+        back = asyncio.Event()
+        # What was not taken from the worker keeps the socket open there.
+        self._outlet.shared = True
+        loop.add_reader(lent.outlet, back.set)
+        try:
+            async with asyncio.timeout(_TAKE_BACK_S):
+                while not lent.take_back():
+                    await back.wait()
+                    back.clear()
+        except TimeoutError:
+            raise ConnectionResetError("a worker process keeps the connection") from None
+        finally:
+            loop.remove_reader(lent.outlet)
+
+    def _sent_bytes(self, base_bytes: int | None) -> int:
+        now_bytes = written_bytes(self._socket)
+        if base_bytes is None or now_bytes is None:
+            raise ConnectionResetError("nobody knows how much of the answer was sent")
+        return now_bytes - base_bytes
