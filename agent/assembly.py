@@ -41,6 +41,7 @@ from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.responder import ArtifactResponder
 from depot.http.service import HttpService
+from depot.http.way import Way
 from depot.options import StoreOptions
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore
@@ -278,7 +279,7 @@ def _servers(
     agent_api = agent_app(
         store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
     )
-    pump = Pump(read_timeout_s=settings.storage.device_timeout_s)
+    pump = Pump(read_timeout_s=settings.storage.device_timeout_s, way=Way(settings.depot.send))
     depot_api = depot_app(
         store,
         limits=limits,

@@ -104,6 +104,7 @@ class DepotTable(_Table):
     zstd_min_size_bytes: Size = Field(default=DEFAULT_MIN_SIZE_BYTES, alias="zstd_min_size")
     max_bytes_per_s: Limit = 0
     relay: bool = True
+    send: Literal["auto", "copy", "splice", "pipe"] = "auto"
 
 
 class DatasetTable(_Table):

@@ -83,12 +83,17 @@ class _MemoryCarrier:
         return count
 
     def unload(self, sock: socket.socket) -> int:
-        try:
-            count = sock.send(self._loaded)
-        except BlockingIOError:
-            return 0
+        count = send_some(sock, self._loaded)
         self._loaded = self._loaded[count:]
         return count
+
+
+def send_some(sock: socket.socket, content: memoryview) -> int:
+    """Send from memory; the number of bytes, 0 when the socket is full."""
+    try:
+        return sock.send(content)
+    except BlockingIOError:
+        return 0
 
 
 class _PipeCarrier:

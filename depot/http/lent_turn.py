@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from depot.http.carrier import ReadInto
 from depot.http.permit import PassedPermit
 from depot.http.turn import Outcome, Turn
+from depot.verified_read import VerifiedRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +45,6 @@ def take_lent_turn(
         held.callback(os.close, own_fd)
         turn = Turn(own_fd, sock, start, end, read, permit=PassedPermit(outlet, inlet))
         turn.patient = patient
+        turn.ahead = isinstance(read, VerifiedRead)
         outcome = turn.run()
         return Done(turn.offset, outcome)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from depot.blocks import BLOCK_SIZE_BYTES
+from depot.http.ahead import open_ahead_carrier
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
 
@@ -80,6 +81,8 @@ class Turn:
 
     Attributes:
         patient: whether to wait a moment for a client that takes no more.
+        ahead: whether to read the next block, with `read`, while one is sent. It pays when reading
+            takes long; a read that hangs then shows in how long the turn takes, and only there.
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
         reading_since_s: monotonic time at which the running read began, None outside one.
     """
@@ -104,6 +107,7 @@ class Turn:
         self._permit = permit or self._gate
         self._feeder = feeder
         self.patient = True
+        self.ahead = False
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
@@ -117,6 +121,8 @@ class Turn:
 
     def _open_carrier(self, turn_end: int) -> AbstractContextManager[Carrier]:
         if self._feeder is None:
+            if self._read is not None and self.ahead and self.patient:
+                return open_ahead_carrier(self._read, turn_end)
             return open_carrier(self._read)
         return self._feeder(self.offset, turn_end, self._read, lambda: self._gate.shut)
 
