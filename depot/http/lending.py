@@ -29,7 +29,7 @@ from depot.http.permit import Lent
 from depot.http.turn import TURN_S, Outcome, State
 from depot.http.written import written_bytes
 
-_TAKE_BACK_S: Final = 15.0
+TAKE_BACK_S: Final = 15.0
 """For a worker that was stopped while it sent: longer than it takes to be found out and killed."""
 
 
@@ -39,6 +39,7 @@ class LentTurn:
     Args:
         timeout_s: how long one read may take, and how long a turn may wait to begin.
         check_s: how often to look whether it takes longer.
+        take_back_s: how long a worker that was given up may keep the permit.
 
     Attributes:
         offset: first byte that was not sent yet; exact whenever no turn runs.
@@ -55,6 +56,7 @@ class LentTurn:
         *,
         timeout_s: float,
         check_s: float,
+        take_back_s: float = TAKE_BACK_S,
     ) -> None:
         self.offset = start
         self.patient = True
@@ -65,6 +67,7 @@ class LentTurn:
         self._read = read
         self._timeout_s = timeout_s
         self._check_s = check_s
+        self._take_back_s = take_back_s
         self._running = False
 
     async def take(self) -> Outcome:
@@ -155,7 +158,7 @@ class LentTurn:
         self._outlet.shared = True
         loop.add_reader(lent.outlet, back.set)
         try:
-            async with asyncio.timeout(_TAKE_BACK_S):
+            async with asyncio.timeout(self._take_back_s):
                 while not lent.take_back():
                     await back.wait()
                     back.clear()

@@ -38,4 +38,6 @@ def is_local(sock: socket.socket) -> bool:
         own: str = sock.getsockname()[0]
     except OSError:
         return False
-    return peer == own or ipaddress.ip_address(peer.partition("%")[0]).is_loopback
+    # Without the scope of an IPv6 address, or what a mapped IPv4 address begins with.
+    bare = peer.partition("%")[0].removeprefix("::ffff:")
+    return peer == own or ipaddress.ip_address(bare).is_loopback

@@ -1,0 +1,327 @@
+"""A client's socket that is lent to a worker process, and what is sent when that is lost (B2).
+
+Worker processes are real where a test kills one; where it matters at which byte one stops, the test
+plays the worker with descriptors of its own, as they would have been passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import pickle
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psutil
+import pytest
+
+from depot.device.host import DeviceWorkers, Lane
+from depot.device.messages import Message, pack, unpack
+from depot.device.resident import RemoteFile
+from depot.errors import DatasetUnusable
+from depot.http.depot_api import depot_app
+from depot.http.lending import LentTurn
+from depot.http.lent_turn import Done
+from depot.http.outlet import Outlet
+from depot.http.permit import PassedPermit
+from depot.http.pump import Pump
+from depot.http.turn import Outcome, State
+from depot.http.way import Way
+from depot.reader import VerifyReads
+from depot.sources import Pace
+from tests.http.raw import RawClient
+from tests.http.servers import serve
+from tests.store.builders import MIB, A, Node, config, hash_of, off_loop, put
+
+T = TypeVar("T")
+PACE: Final = Pace(idle_timeout_s=30, min_bytes_per_s=1)
+LARGE: Final = random.Random(8).randbytes(48 * MIB + 321)
+FILE: Final = RemoteFile("epoch", 7)
+
+
+class PlayedWorker:
+    """A host whose calls wait for the test: it gets the descriptors that a worker would get.
+
+    Attributes:
+        answer: the call's future; what happens to it is up to the test.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Future[Any] = Future()
+        self.called = asyncio.Event()
+        self._message = Message(0, b"")
+
+    def submit_in(self, lane: Lane, _function: Callable[..., T], /, *args: object) -> Future[T]:
+        assert lane is Lane.FEEDS
+        # The file is no number in this process; the rest crosses as it would.
+        self._message = pack(1, args[1:], 1 << 20)
+        self.called.set()
+        return self.answer
+
+    def begin(self) -> PlayedTurn:
+        """Take the call out of the queue, as a worker's thread would."""
+        assert self.answer.set_running_or_notify_cancel()
+        start, _end, _read, _patient, lent = unpack(self._message)  # type: ignore[misc]
+        return PlayedTurn(start, lent)  # type: ignore[has-type]
+
+    def drop(self) -> None:
+        """Never begin."""
+        self._message.drop()
+
+
+class PlayedTurn:
+    def __init__(self, start: int, lent: tuple[int, int, int]) -> None:
+        self.start = start
+        self._lent = lent
+        self.permit = PassedPermit(*lent[1:])
+
+    def send(self, content: bytes) -> None:
+        assert os.write(self._lent[0], content) == len(content)
+
+    def die(self) -> None:
+        """Be gone, like a process that was killed."""
+        for fd in self._lent:
+            os.close(fd)
+
+
+class Connection:
+    """A connection over TCP, and the turn that is to send to it."""
+
+    def __init__(self, ours: socket.socket, client: socket.socket) -> None:
+        self.client = client
+        self.outlet = Outlet(ours, PACE)
+        self.worker = PlayedWorker()
+
+    def turn(self, timeout_s: float = 30.0, take_back_s: float = 30.0) -> LentTurn:
+        return LentTurn(
+            (FILE, self.worker),  # type: ignore[arg-type]
+            self.outlet,
+            1000,
+            9000,
+            None,
+            timeout_s=timeout_s,
+            check_s=0.01,
+            take_back_s=take_back_s,
+        )
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    with ours, client:
+        ours.setblocking(False)
+        client.setblocking(False)
+        yield Connection(ours, client)
+
+
+async def began(connection: Connection, turn: LentTurn) -> tuple[asyncio.Task[Outcome], PlayedTurn]:
+    taking = asyncio.create_task(turn.take())
+    await connection.worker.called.wait()
+    return taking, connection.worker.begin()
+
+
+async def test_a_turn_got_as_far_as_its_worker_says(connection: Connection) -> None:
+    turn = connection.turn()
+    taking, played = await began(connection, turn)
+    assert played.start == 1000
+    played.send(b"x" * 500)
+    played.die()
+    connection.worker.answer.set_result(Done(1500, Outcome(State.SOCKET_FULL)))
+    assert await taking == Outcome(State.SOCKET_FULL)
+    assert turn.offset == 1500
+    turn.abandon()
+    connection.client.recv(10_000)
+    with pytest.raises(BlockingIOError):  # the connection goes on
+        connection.client.recv(1)
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["between two blocks", "in a block"])
+async def test_b2_after_a_worker_was_killed_the_offset_is_what_it_had_sent(
+    connection: Connection, holds: bool
+) -> None:
+    turn = connection.turn()
+    taking, played = await began(connection, turn)
+    assert played.permit.hold()
+    played.send(b"x" * 1234)
+    connection.client.recv(77)
+    if not holds:
+        played.permit.let_go()
+    connection.worker.answer.set_exception(DatasetUnusable("killed"))
+    if holds:
+        # Killed, and not gone yet: it may still be sending.
+        played.send(b"y" * 11)
+        done, _ = await asyncio.wait((taking,), timeout=0.05)
+        assert not done
+    played.die()
+    outcome = await taking
+    assert outcome.state is State.READ_FAILED
+    assert outcome.error is not None
+    assert outcome.error.errno == errno.ENODEV
+    assert turn.offset == 1000 + 1234 + 11 * holds
+
+
+async def test_b2_a_worker_that_hangs_can_send_no_more_once_it_was_given_up(
+    connection: Connection,
+) -> None:
+    turn = connection.turn(timeout_s=0.05)
+    taking, played = await began(connection, turn)
+    assert played.permit.hold()
+    played.send(b"x" * 20)
+    played.permit.let_go()
+    # Far more than the turn takes by itself.
+    async with asyncio.timeout(30):
+        outcome = await taking
+    assert outcome.state is State.READ_FAILED
+    assert outcome.error is not None
+    assert outcome.error.errno == errno.ETIMEDOUT
+    assert turn.offset == 1020
+    assert not played.permit.hold()
+    assert connection.outlet.shared
+    played.die()
+
+
+async def test_a_permit_that_does_not_come_back_costs_the_connection(
+    connection: Connection,
+) -> None:
+    turn = connection.turn(take_back_s=0.05)
+    taking, played = await began(connection, turn)
+    assert played.permit.hold()
+    connection.worker.answer.set_exception(DatasetUnusable("killed"))
+    with pytest.raises(ConnectionResetError):
+        await taking
+    turn.abandon()
+    with pytest.raises(BrokenPipeError):
+        played.send(b"x")
+    played.die()
+
+
+async def test_a_turn_that_no_worker_begins_in_time_blames_nobody(connection: Connection) -> None:
+    turn = connection.turn(timeout_s=0.05)
+    assert await turn.take() == Outcome(State.ABANDONED)
+    assert turn.offset == 1000
+    assert connection.worker.answer.cancelled()
+    connection.worker.drop()
+
+
+async def test_a_cancelled_turn_sends_nothing_more(connection: Connection) -> None:
+    turn = connection.turn()
+    taking, played = await began(connection, turn)
+    assert played.permit.hold()
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    turn.abandon()
+    with pytest.raises(BrokenPipeError):
+        played.send(b"x")
+    played.die()
+
+
+async def test_a_worker_without_a_descriptor_left_fails_the_turn(connection: Connection) -> None:
+    turn = connection.turn()
+    taking, played = await began(connection, turn)
+    played.die()
+    connection.worker.answer.set_exception(OSError(errno.EMFILE, "injected"))
+    assert (await taking).state is State.READ_FAILED
+    assert turn.offset == 1000
+
+
+def test_what_a_worker_says_crosses_to_the_agent() -> None:
+    done = Done(5, Outcome(State.READ_FAILED, OSError(errno.EIO, "injected")))
+    crossed = pickle.loads(pickle.dumps(done))
+    assert (crossed.offset, crossed.outcome.state) == (5, State.READ_FAILED)
+    assert crossed.outcome.error.errno == errno.EIO
+
+
+# With real worker processes
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    made = Node.make(tmp_path)
+    made.workers = DeviceWorkers.PROCESS
+    return made
+
+
+@asynccontextmanager
+async def depot(node: Node, way: Way, verify_reads: VerifyReads) -> AsyncIterator[tuple[str, int]]:
+    """A depot that has LARGE: its address, and the process that the first dataset is in."""
+    async with node.open(verify_reads=verify_reads) as store:
+        await store.put_config(config(1, LARGE))
+        await put(store, LARGE)
+        async with serve(depot_app(store, pump=Pump(way=way))) as service:
+            pid = store.status().datasets[A].worker_pid
+            assert pid is not None
+            yield service.url, pid
+
+
+ways = pytest.mark.parametrize("way", [Way.COPY, Way.SPLICE, Way.PIPE])
+checks = pytest.mark.parametrize("verify_reads", [VerifyReads.NEVER, VerifyReads.ALWAYS])
+REQUEST: Final = f"GET /artifact/sha256/{hash_of(LARGE)} HTTP/1.1"
+
+
+@ways
+@checks
+async def test_an_artifact_leaves_whole_on_every_way(
+    node: Node, way: Way, verify_reads: VerifyReads
+) -> None:
+    async with depot(node, way, verify_reads) as (url, _), RawClient.connect(url) as client:
+        for start in (0, 5 * MIB + 3):
+            await client.send(REQUEST, f"Range: bytes={start}-")
+            assert (await client.answer()).body == LARGE[start:]
+
+
+async def lose_worker(url: str, pid: int, how: signal.Signals) -> None:
+    """Fetch an artifact, and lose the worker that sends it on the way."""
+    async with RawClient.connect(url) as client:
+        await client.send(REQUEST)
+        assert (await client.head())[0] == 200
+        received = await client.reader.readexactly(9 * MIB + random.randrange(MIB))
+        await off_loop(os.kill, pid, how)
+        received += await client.reader.readexactly(len(LARGE) - len(received))
+        assert received == LARGE
+
+
+@ways
+@checks
+async def test_b4_a_worker_is_killed_in_the_middle_of_a_body_and_the_other_goes_on(
+    node: Node, way: Way, verify_reads: VerifyReads
+) -> None:
+    async with depot(node, way, verify_reads) as (url, pid):
+        await lose_worker(url, pid, signal.SIGKILL)
+
+
+async def test_b4_a_worker_is_stopped_in_the_middle_of_a_body_and_the_other_goes_on(
+    node: Node,
+) -> None:
+    async with depot(node, Way.COPY, VerifyReads.NEVER) as (url, pid):
+        await lose_worker(url, pid, signal.SIGSTOP)
+
+
+@checks
+async def test_s2_readers_that_take_nothing_hold_up_nobody(
+    node: Node, verify_reads: VerifyReads
+) -> None:
+    async with depot(node, Way.AUTO, verify_reads) as (url, pid), AsyncExitStack() as connections:
+        stalled = []
+        for _ in range(40):
+            client = await connections.enter_async_context(RawClient.connect(url))
+            await client.send(REQUEST)
+            stalled.append(client)
+        for client in stalled:
+            await client.head()
+        async with RawClient.connect(url) as quick:
+            await quick.send(REQUEST)
+            assert (await quick.answer()).body == LARGE
+        # Four send at once, and each has at most one that reads ahead.
+        threads = await off_loop(lambda: psutil.Process(pid).num_threads())
+        assert threads < 40
+        assert (await stalled[7].reader.readexactly(1000)) == LARGE[:1000]
