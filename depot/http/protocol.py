@@ -252,9 +252,11 @@ class DepotConnection(RequestHandler):
         self._server.refusals.send(transport, error)
 
     def _process_keepalive(self) -> None:
-        # A head that has begun to arrive is on the header timeout, no longer on the idle one.
-        if not self._heard:
-            super()._process_keepalive()
+        if self._heard:
+            # A head that has begun is on the header timeout; its answer begins a new idle time.
+            self._keepalive_handle = None
+            return
+        super()._process_keepalive()
 
 
 def _in_our_version(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:

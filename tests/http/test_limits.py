@@ -561,6 +561,25 @@ async def test_a_kept_connection_that_stays_idle_is_closed(handlers: Handlers) -
         assert await client.rest() == b""
 
 
+async def test_s1_a_connection_is_closed_when_idle_also_if_its_last_head_took_longer_than_that(
+    handlers: Handlers,
+) -> None:
+    limits = HttpLimits(header_timeout_s=60, idle_timeout_s=0.05)
+    async with (
+        serve_endpoints(handlers.table(), limits) as service,
+        RawClient.connect(service.url) as client,
+    ):
+        await client.send_bytes(b"GET /hello HT")
+        async with RawClient.connect(service.url) as other:
+            await other.send("GET /hello HTTP/1.1")
+            await other.answer()
+            await other.rest()  # idle for as long as it may be, and so was the first by now
+        await client.send_bytes(b"TP/1.1\r\nHost: test\r\n\r\n")
+        assert (await client.answer()).status == 200
+        async with asyncio.timeout(10):
+            assert await client.rest() == b""
+
+
 async def test_an_answer_that_nobody_takes_does_not_hold_its_connection(
     handlers: Handlers,
 ) -> None:
