@@ -37,6 +37,7 @@ from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app, depot_endpoints
+from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.responder import ArtifactResponder
@@ -240,6 +241,12 @@ def compressor(settings: Settings) -> Compressor | None:
     return Compressor(level=depot.zstd_level, min_size_bytes=depot.zstd_min_size_bytes)
 
 
+def hot_artifacts(settings: Settings) -> HotArtifacts | None:
+    """What is kept for the fast path; None when that is switched off."""
+    depot = settings.depot
+    return HotArtifacts(depot.hot_cache_bytes) if depot.fast_path else None
+
+
 def copy_options(settings: Settings) -> CopyOptions:
     """The bounds of copies as a whole."""
     copy = settings.copy_
@@ -287,6 +294,7 @@ def _servers(
         compressor=compressor(settings),
         budget=Budget(settings.depot.max_bytes_per_s),
         arrivals=store.arrivals,
+        hot=hot_artifacts(settings),
     )
     # Only for the operations' names: the table inside the app is not to be had.
     table = depot_endpoints(ArtifactResponder(store, pump, limits.pace))

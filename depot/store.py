@@ -26,6 +26,7 @@ from depot.disk import DiskOf, system_disk
 from depot.duties import Duties
 from depot.errors import ConfigNotFound, NoConfig
 from depot.heal import Peers
+from depot.holdings import Holdings
 from depot.ledger_keeper import EventSink
 from depot.options import StoreOptions
 from depot.parts import Parts
@@ -223,6 +224,10 @@ class ArtifactStore:
     def read_failed(self, opened: OpenArtifact, error: OSError) -> None:
         """Note that a copy could not be read, so that it is not counted or served again."""
         self._parts.reader.failed(opened, error)
+
+    def holdings(self) -> Holdings:
+        """What can be said at once of the copies that are good."""
+        return Holdings(self._mirrors, self.state)
 
     # Pins
 

@@ -6,10 +6,12 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Self
 
 from depot.artifact import ArtifactHash
 from depot.errors import NoDataset, NotFound
 from depot.http.carrier import read_into
+from depot.http.hot_artifacts import HotArtifacts
 from depot.reading import OpenArtifact
 
 
@@ -18,6 +20,7 @@ class FakeStore:
 
     Attributes:
         failures: what `read_failed` was told, as (dataset, error).
+        hot: for the depot app in front of it; None: without a fast path.
     """
 
     def __init__(self, root: Path) -> None:
@@ -28,6 +31,9 @@ class FakeStore:
         self.opened: list[OpenArtifact] = []
         self.gone = False
         self._sizes: dict[ArtifactHash, int] = {}
+        self._removed: set[tuple[ArtifactHash, int]] = set()
+        self._asked = 0
+        self.hot: HotArtifacts | None = None
 
     async def add(
         self, content: bytes, *, truncated: Mapping[int, int] | None = None
@@ -46,6 +52,7 @@ class FakeStore:
 
     async def remove(self, artifact: ArtifactHash, mirror: int) -> None:
         """Drop one mirror's copy."""
+        self._removed.add((artifact, mirror))
         await asyncio.to_thread((self.mirrors[mirror] / str(artifact)).unlink)
 
     async def open_artifact(
@@ -66,6 +73,18 @@ class FakeStore:
 
     def read_failed(self, opened: OpenArtifact, error: OSError) -> None:
         self.failures.append((opened.dataset, error))
+
+    def holdings(self) -> Self:
+        return self
+
+    @property
+    def revision(self) -> int:
+        self._asked += 1
+        return self._asked
+
+    def has(self, artifact: ArtifactHash, size_bytes: int) -> bool:
+        there = any((artifact, mirror) not in self._removed for mirror in range(len(self.mirrors)))
+        return there and not self.gone and self._sizes.get(artifact) == size_bytes
 
     def open_descriptors(self) -> int:
         return sum(opened.fd >= 0 for opened in self.opened)

@@ -29,6 +29,7 @@ from agent.config.units import (
 from agent.copies.source_url import SourceUrl
 from depot.errors import BadSource
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
+from depot.http.hot_artifacts import DEFAULT_BUDGET_BYTES
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -105,6 +106,8 @@ class DepotTable(_Table):
     max_bytes_per_s: Limit = 0
     relay: bool = True
     send: Literal["auto", "copy", "splice", "pipe"] = "auto"
+    fast_path: bool = True
+    hot_cache_bytes: Limit = Field(default=DEFAULT_BUDGET_BYTES, alias="hot_cache")
 
 
 class DatasetTable(_Table):

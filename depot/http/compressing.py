@@ -63,6 +63,9 @@ class Compressor:
         min_size_bytes: what is smaller does not pay.
         places: how many answers are compressed at once; None: as many as there is memory for.
         remembered: how many artifacts' judgements are kept, the last ones used.
+
+    Attributes:
+        min_size_bytes: what is smaller is compressed only for who takes nothing else.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Compressor:
         remembered: int = REMEMBERED,
     ) -> None:
         self._level = level
-        self._min_size_bytes = min_size_bytes
+        self.min_size_bytes = min_size_bytes
         self._free = affordable_places(level) if places is None else places
         self._threads = DaemonThreads("compress", max(1, _cores() // 2))
         self._judging: KeyedLock[ArtifactHash] = KeyedLock()
@@ -96,7 +99,7 @@ class Compressor:
 
         Raises whatever `read` does; nothing is remembered then.
         """
-        if size_bytes < self._min_size_bytes:
+        if size_bytes < self.min_size_bytes:
             return False
         async with self._judging.hold(artifact):
             pays = self._pays.pop(artifact, None)

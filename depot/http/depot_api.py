@@ -10,13 +10,16 @@ from depot.arriving import Arrivals
 from depot.budget import Budget
 from depot.http.arriving_responder import ArrivingResponder
 from depot.http.compressing import Compressor
+from depot.http.fast_path import FAST_PATH, PATH, FastPath
+from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.openapi import OCTETS, SHA256_IN_PATH, Endpoint, Parameter
+from depot.http.plain_requests import PlainRequests
 from depot.http.pump import Pump
 from depot.http.replies import alive
 from depot.http.requests import artifact_hash
 from depot.http.responder import ArtifactReader, ArtifactResponder
-from depot.http.service import make_app
+from depot.http.service import ACTIVITY, make_app
 from depot.http.versions import ANY, ApiInfo
 
 DEPOT_API: Final = ApiInfo(
@@ -69,7 +72,7 @@ def depot_endpoints(
     return (
         Endpoint(
             method="GET",
-            path="/artifact/sha256/{sha256}",
+            path=f"{PATH}{{sha256}}",
             operation_id="artifact_get_by_sha256",
             handler=fetch,
             summary="Fetch an artifact from the depot.",
@@ -85,7 +88,7 @@ def depot_endpoints(
         ),
         Endpoint(
             method="HEAD",
-            path="/artifact/sha256/{sha256}",
+            path=f"{PATH}{{sha256}}",
             operation_id="artifact_head_by_sha256",
             handler=fetch,
             summary="Ask for an artifact's size without its bytes.",
@@ -109,18 +112,24 @@ def depot_app(
     compressor: Compressor | None = None,
     budget: Budget | None = None,
     arrivals: Arrivals | None = None,
+    hot: HotArtifacts | None = None,
 ) -> web.Application:
     """Make the app that serves the artifacts of `store`; it closes `pump` and `compressor`.
 
     Without a compressor, clients that ask for zstd get the bytes themselves; with `arrivals`, they
-    get what is still being received. All answers together keep within `budget`.
+    get what is still being received. All answers together keep within `budget`. What is in `hot` is
+    answered on the fast path; without it there is none.
     """
     limits, pump, budget = limits or HttpLimits(), pump or Pump(), budget or Budget()
-    responder = ArtifactResponder(store, pump, limits.pace, compressor, budget)
+    responder = ArtifactResponder(store, pump, limits.pace, compressor, budget, hot)
     arriving = (
         None if arrivals is None else ArrivingResponder(arrivals, store, pump, limits, budget)
     )
     app = make_app(depot_endpoints(responder, arriving), api=DEPOT_API, limits=limits)
+    if hot is not None:
+        encoded_from_bytes = None if compressor is None else compressor.min_size_bytes
+        plain = PlainRequests(DEPOT_API.check, encoded_from_bytes)
+        app[FAST_PATH] = FastPath(hot, store.holdings(), plain, app[ACTIVITY], budget)
 
     async def close_threads(_: web.Application) -> None:
         pump.close()

@@ -10,6 +10,8 @@ Rules kept here:
 - What cannot be parsed gets the common error body too; so does a request of another version of HTTP
   that can, in HTTP/1.1.
 - An answer that the client does not take holds its connection for the idle timeout at most.
+- A request that arrives whole, on a connection where nothing else is under way, is first shown to
+  the fast path. What that does not answer is parsed as if it had never seen it.
 
 `aiohttp.web` has no public hook for any of these, so this module knows a few of `RequestHandler`'s
 own attributes; tests hold each of them.
@@ -36,6 +38,8 @@ from depot.errors import (
     TooManyConnections,
 )
 from depot.http.door import Door, affordable_connections
+from depot.http.fast_path import FastPath
+from depot.http.leftover import watch_leftover
 from depot.http.limits import HttpLimits
 from depot.http.problems import problem_response
 from depot.http.refusals import Refusals
@@ -49,7 +53,9 @@ _HEAD_END: Final = b"\r\n\r\n"
 class DepotServer(web.Server):
     """Makes a `DepotConnection` for each connection that is accepted."""
 
-    def __init__(self, inner: web.Server, limits: HttpLimits) -> None:
+    def __init__(
+        self, inner: web.Server, limits: HttpLimits, fast_path: FastPath | None = None
+    ) -> None:
         super().__init__(
             inner.request_handler,
             request_factory=_in_our_version(inner.request_factory),
@@ -62,6 +68,7 @@ class DepotServer(web.Server):
         self.limits = limits
         self.door = Door(affordable_connections(limits), limits.max_connections_per_client)
         self.refusals = Refusals(limits)
+        self.fast_path = fast_path
 
     def __call__(self) -> RequestHandler:
         """Make the protocol of one connection."""
@@ -76,6 +83,7 @@ class DepotConnection(RequestHandler):
         "_client",
         "_content",
         "_content_bytes",
+        "_fast_path",
         "_head_timer",
         "_heard",
         "_limits",
@@ -88,6 +96,7 @@ class DepotConnection(RequestHandler):
         super().__init__(server, **options)
         self._server = server
         self._limits = server.limits
+        self._fast_path = server.fast_path
         self._client: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._heard = False
@@ -121,8 +130,10 @@ class DepotConnection(RequestHandler):
             self._count_out()
 
     def data_received(self, data: bytes) -> None:
-        """Parse `data`, and watch how long a head takes."""
+        """Answer `data` at once or parse it, and watch how long a head takes."""
         waiting = self._waits_for_request()
+        if waiting and self._fast_path is not None and self._answer_at_once(self._fast_path, data):
+            return
         super().data_received(data)
         if self._messages:
             self._note_newest(*self._messages[-1])
@@ -132,6 +143,33 @@ class DepotConnection(RequestHandler):
         elif data:
             self._heard = True
             self._expect_head()
+
+    def _answer_at_once(self, fast_path: FastPath, data: bytes) -> bool:
+        transport = self.transport
+        if transport is None or not self._is_clean() or transport.get_write_buffer_size():
+            return False
+        answer = fast_path.answer(data)
+        if answer is None:
+            return False
+        self._head_complete()
+        self._begin_idle_time()
+        transport.write(answer)
+        if transport.get_write_buffer_size():
+            watch_leftover(transport, self._limits.pace)
+        return True
+
+    def _is_clean(self) -> bool:
+        """Tell whether the parser, which waits for a request, has no part of one."""
+        if self._content is None:
+            return not self._tail
+        return self._content is EMPTY_PAYLOAD and self._tail == _HEAD_END and not self._upgraded
+
+    def _begin_idle_time(self) -> None:
+        self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_s
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio wants it, aiohttp's is mute
         """Let a client that has sent all it will send still hear its answers.

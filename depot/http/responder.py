@@ -37,6 +37,8 @@ from depot.http.conditional import (
     plan_choice,
     zstd_entity_tag,
 )
+from depot.http.fast_path import GoodCopies
+from depot.http.hot_artifacts import HotArtifacts
 from depot.http.negotiation import Wish, zstd_wish
 from depot.http.openapi import OCTETS
 from depot.http.outlet import Outlet, outlet
@@ -63,6 +65,9 @@ class ArtifactReader(Protocol):
 
     def read_failed(self, opened: OpenArtifact, error: OSError, /) -> None:
         """Note that a copy could not be read."""
+
+    def holdings(self) -> GoodCopies:
+        """What can be said at once of the copies that are good."""
 
 
 def repr_digest(artifact: ArtifactHash) -> str:
@@ -144,6 +149,7 @@ class ArtifactResponder:
     Args:
         compressor: None: nothing is compressed.
         budget: what all answers together may send; None: no limit.
+        hot: where small artifacts that were sent whole are kept; None: nowhere.
     """
 
     def __init__(
@@ -153,12 +159,14 @@ class ArtifactResponder:
         pace: Pace,
         compressor: Compressor | None = None,
         budget: Budget | None = None,
+        hot: HotArtifacts | None = None,
     ) -> None:
         self._store = store
         self._pump = pump
         self._pace = pace
         self._compressor = compressor
         self._budget = budget or Budget()
+        self._hot = hot
 
     async def respond(self, request: web.Request, artifact: ArtifactHash) -> web.StreamResponse:
         """Answer a GET or HEAD.
@@ -203,6 +211,8 @@ class ArtifactResponder:
             return web.StreamResponse(status=plan.status, headers=headers)
         if plan.length_bytes <= IN_MEMORY_BYTES:
             content = await self._read(copies, plan.start, plan.length_bytes)
+            if self._hot is not None and plan.status == 200:
+                self._hot.keep(sha256, headers, content)
             await self._budget.pay(len(content))
             return web.Response(status=plan.status, headers=headers, body=content)
         response = web.StreamResponse(status=plan.status, headers=headers)

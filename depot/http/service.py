@@ -15,6 +15,7 @@ from aiohttp import web
 from yarl import URL
 
 from depot.http.activity import Activity
+from depot.http.fast_path import FAST_PATH
 from depot.http.limits import HttpLimits
 from depot.http.middleware import add_request_id, defer_continue, front, unknown_path
 from depot.http.openapi import Endpoint, openapi_document
@@ -85,6 +86,7 @@ class HttpService:
         self.url = ""
         self._limits = limits
         self._activity = app[ACTIVITY]
+        self._fast_path = app.get(FAST_PATH)
         # The runner starts and cleans up the app; it never listens itself.
         self._runner = web.AppRunner(app)
         self._server: DepotServer | None = None
@@ -99,7 +101,7 @@ class HttpService:
         """Listen on `host` and `port` (0 picks a free one); raises OSError when that is taken."""
         await self._runner.setup()
         assert self._runner.server is not None
-        self._server = DepotServer(self._runner.server, self._limits)
+        self._server = DepotServer(self._runner.server, self._limits, self._fast_path)
         try:
             self._listener = await asyncio.get_running_loop().create_server(
                 self._server, host.strip("[]"), port, backlog=BACKLOG

@@ -25,6 +25,13 @@ class Answer:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def code(self) -> str:
+        """`503 NoDataset`, or the status alone when it is a success."""
+        return (
+            f"{self.status} {self.json()['error_code']}" if self.status >= 400 else str(self.status)
+        )
+
 
 class RawClient:
     """One TCP connection."""

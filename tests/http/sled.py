@@ -180,6 +180,7 @@ class Sled:
     events: EventLog
     duties: Duties
     node: NodeSampler
+    metrics: Metrics
     secret: str
     """What no error message may contain: where the datasets are."""
 
@@ -258,7 +259,7 @@ async def agent_api(
             limits=limits,
         )
         async with serve(app, limits) as service, aiohttp.ClientSession() as session:
-            yield Sled(service.url, session, events, duties, node, str(tmp_path))
+            yield Sled(service.url, session, events, duties, node, metrics, str(tmp_path))
             events.stop_waiting()
     node.close()
 

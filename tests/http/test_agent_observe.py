@@ -12,6 +12,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.copies.record import CopyRecord
 from depot import ArtifactHash, Generation
+from depot.http.depot_api import depot_app, depot_endpoints
+from depot.http.fast_path import FAST_PATH
+from depot.http.hot_artifacts import HotArtifacts
+from depot.http.pump import Pump
+from depot.http.responder import ArtifactResponder
+from depot.sources import Pace
+from tests.fakes import FakeStore
+from tests.http.raw import RawClient
+from tests.http.servers import serve
 from tests.http.sled import (
     FakeCopies,
     Sled,
@@ -42,6 +51,13 @@ def copies() -> FakeCopies:
 async def sled(root: Path, copies: FakeCopies) -> AsyncIterator[Sled]:
     async with sled_with_store(root, copies=copies) as sled:
         yield sled
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FakeStore:
+    root = tmp_path / "depot"
+    root.mkdir()
+    return FakeStore(root)
 
 
 # ---- status
@@ -228,6 +244,33 @@ async def test_requests_are_counted_by_operation_and_status(sled: Sled) -> None:
     assert count("other", "GET", 404) == 1
     assert count("artifact_get", "GET", 404) == 1
     assert not [name for name in figures if str(NAME) in name], "a path became a label"
+
+
+async def test_what_the_depot_answers_at_once_is_counted_like_everything_else(
+    sled: Sled, store: FakeStore
+) -> None:
+    small = get_line(await store.add(CONTENT))
+    apps = {"fast": depot_app(store, hot=HotArtifacts()), "plain": depot_app(store)}
+    for name, app in apps.items():
+        sled.metrics.watch(app, name, depot_endpoints(ArtifactResponder(store, Pump(), Pace())))
+        async with serve(app) as service, RawClient.connect(service.url) as client:
+            for line, *headers in ([small], [small], [small, "Range: bytes=1-2"], [small]):
+                await client.send(line, *headers)
+                assert (await client.answer()).status in (200, 206)
+    assert apps["fast"][FAST_PATH].answers == 2
+    figures = await scrape(sled)
+    assert _of_server(figures, "fast") == _of_server(figures, "plain")
+
+
+def get_line(artifact: ArtifactHash) -> str:
+    return f"GET /artifact/sha256/{artifact} HTTP/1.1"
+
+
+def _of_server(figures: dict[str, float], server: str) -> dict[str, float]:
+    label = f'server="{server}"'
+    found = {key.replace(label, ""): figures[key] for key in figures if label in key}
+    assert found
+    return found
 
 
 async def test_body_bytes_are_counted_by_operation(sled: Sled) -> None:

@@ -16,6 +16,7 @@ import pytest
 from depot.artifact import ArtifactHash
 from depot.budget import Budget
 from depot.http.depot_api import depot_app
+from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.service import HttpService
@@ -28,9 +29,10 @@ LARGE = random.Random(1).randbytes(8 * MIB + 12345)
 SMALL = b"a small artifact"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FakeStore]:
+@pytest.fixture(params=["fast path", "plain path"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeStore]:
     store = FakeStore(tmp_path)
+    store.hot = HotArtifacts() if request.param == "fast path" else None
     yield store
     assert store.open_descriptors() == 0, "a file was left open"
 
@@ -43,7 +45,7 @@ async def depot(
     limits: HttpLimits | None = None,
     budget: Budget | None = None,
 ) -> AsyncIterator[HttpService]:
-    app = depot_app(store, limits=limits, pump=pump, budget=budget)
+    app = depot_app(store, limits=limits, pump=pump, budget=budget, hot=store.hot)
     async with serve(app, limits) as service:
         yield service
 

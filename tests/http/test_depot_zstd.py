@@ -19,6 +19,7 @@ import zstandard
 from depot.artifact import ArtifactHash
 from depot.http.compressing import MAX_PLACES, Compressor
 from depot.http.depot_api import depot_app
+from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.service import HttpService
@@ -35,9 +36,10 @@ ONLY_ZSTD = "zstd, identity;q=0"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FakeStore]:
+@pytest.fixture(params=["fast path", "plain path"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeStore]:
     store = FakeStore(tmp_path)
+    store.hot = HotArtifacts() if request.param == "fast path" else None
     yield store
     assert store.open_descriptors() == 0, "a file was left open"
 
@@ -50,7 +52,8 @@ async def depot(
     limits: HttpLimits | None = None,
     places: int | None = None,
 ) -> AsyncIterator[HttpService]:
-    app = depot_app(store, limits=limits, pump=pump, compressor=Compressor(places=places))
+    compressor = Compressor(places=places)
+    app = depot_app(store, limits=limits, pump=pump, compressor=compressor, hot=store.hot)
     async with serve(app, limits) as service:
         yield service
 

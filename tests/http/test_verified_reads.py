@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from depot.http.depot_api import depot_app
+from depot.http.hot_artifacts import HotArtifacts
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore
 from tests.http.raw import Answer, RawClient
@@ -92,7 +93,7 @@ async def depot(
         await store.put_config(config(1, *contents))
         for content in contents:
             await put(store, content)
-        async with serve(depot_app(store)) as service:
+        async with serve(depot_app(store, hot=HotArtifacts())) as service:
             yield store, service.url
 
 

@@ -15,6 +15,7 @@ from agent.assembly import (
     EventRelay,
     compressor,
     copy_options,
+    hot_artifacts,
     http_limits,
     peer_limits,
     store_options,
@@ -186,6 +187,16 @@ def test_the_depot_compresses_as_the_settings_say() -> None:
     with made.place() as first, made.place() as second:
         assert (first, second) == (True, False)
     made.close()
+
+
+def test_small_artifacts_are_kept_as_the_settings_say() -> None:
+    content = b"a small artifact"
+    for depot, kept in (({}, True), ({"hot_cache": "0"}, False), ({"hot_cache": 1000}, False)):
+        hot = hot_artifacts(settings(depot=depot))
+        assert hot is not None
+        hot.keep(ArtifactHash.of(content), {}, content)
+        assert bool(hot.used_bytes) is kept
+    assert hot_artifacts(settings(depot={"fast_path": False})) is None
 
 
 def test_events_from_before_the_log_is_open_are_kept_in_order() -> None:

@@ -25,6 +25,8 @@ WRONG = {
     "depot.max_bytes_per_s": ('"fast"', "expected a size"),
     "depot.relay": ("1", "expected true or false, found 1"),
     "depot.send": ('"mail"', "expected 'auto', 'copy', 'splice' or 'pipe', found"),
+    "depot.fast_path": ("1", "expected true or false, found 1"),
+    "depot.hot_cache": ('"many"', 'expected a size such as "20GiB"'),
     "datasets": ("7", "expected an array, found 7"),
     "storage.quota": ('"20 gigs"', 'expected a size such as "20GiB", found "20 gigs"'),
     "storage.max_artifact_size": ("true", "expected a size"),
