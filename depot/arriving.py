@@ -2,9 +2,11 @@
 
 Rules kept here:
 - What may leave is in the file of the dataset that it is read from, and in the hash of its block:
-  whoever reads it back can be made to see that it is what was received.
-- Nothing of the block in which an answer ends may leave before the whole hash is known to be the
-  artifact's, so that no answer that completes has a wrong byte in it (B2).
+  whoever reads it back can be made to see that it is what was received. What came just now may
+  leave from memory (`arriving_tail`).
+- Nothing of the block in which an answer ends may leave from a file, and nothing of the piece in
+  which it ends from memory, before the whole hash is known to be the artifact's: so no answer that
+  completes has a wrong byte in it (B2).
 - Only what is in the config of the moment is offered. A write that fails, is refused at its commit
   or is no longer wanted takes its readers with it.
 - The writer never waits for a reader.
@@ -23,6 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from depot.arriving_tail import MAX_TAILS, PIECE_BYTES, Tail
 from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests, block_count
 from depot.blocks import BLOCK_SIZE_BYTES
@@ -34,6 +37,8 @@ from depot.verified_read import VerifiedRead
 
 MAX_DEPTH: Final = 1000
 """What is said of a relay that does not say how deep it is; nothing deeper is offered."""
+MAX_TAIL_READERS: Final = 8
+"""More readers of one arrival than this are served from the files, by threads."""
 
 
 class Arrival:
@@ -42,6 +47,7 @@ class Arrival:
     Args:
         names: by mirror, what its file is called until it is committed.
         depth: how many relays the bytes have come through, with this one.
+        tail: the last bytes, in memory; None: they are read from the files alone.
 
     Attributes:
         readers: how many answers are sent from it now.
@@ -50,7 +56,12 @@ class Arrival:
     """
 
     def __init__(
-        self, sha256: ArtifactHash, size_bytes: int, names: Mapping[int, str], depth: int
+        self,
+        sha256: ArtifactHash,
+        size_bytes: int,
+        names: Mapping[int, str],
+        depth: int,
+        tail: Tail | None,
     ) -> None:
         self.sha256 = sha256
         self.size_bytes = size_bytes
@@ -64,9 +75,15 @@ class Arrival:
         self._written: dict[int, int] = dict.fromkeys(names, 0)
         self._digests: list[bytes] = []
         self._chained = False
+        self._tail = tail
         self._changed = asyncio.Event()
 
     # In threads of the ingest
+
+    def received(self, block: memoryview, start: int, filled: int) -> None:
+        """See `ingest.Observer`."""
+        if self._tail and self._tail.fill(block, start, filled, keep=self.readers > 0):
+            self._tell()
 
     def hashed_block(self, digest: bytes, *, chained: bool) -> None:
         """See `ingest.Observer`."""
@@ -100,6 +117,14 @@ class Arrival:
         if not self._verified:
             end = (end - 1) // BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES
         return min(there_bytes, end)
+
+    def in_memory(self, offset: int, end: int) -> memoryview:
+        """The next bytes of an answer that ends before byte `end`, if they came just now."""
+        if self._tail is None or self.readers > MAX_TAIL_READERS:
+            return memoryview(b"")
+        if not self._verified:
+            end = (end - 1) // PIECE_BYTES * PIECE_BYTES
+        return self._tail.read(offset, end)
 
     def furthest(self, end: int, exclude: Collection[int] = ()) -> int | None:
         """The dataset that has the most of such an answer; None when all are excluded."""
@@ -180,6 +205,7 @@ class Arrivals:
         self._is_wanted = is_wanted
         self._verify_reads = verify_reads
         self._offered = offered
+        self._tails = 0
         self._running: dict[ArtifactHash, list[Arrival]] = {}
 
     def status(self) -> RelayStatus:
@@ -207,12 +233,15 @@ class Arrivals:
         if not offered or size_bytes is None or size_bytes <= BLOCK_SIZE_BYTES:
             yield None
             return
-        arrival = Arrival(artifact, size_bytes, names, depth)
+        tail = Tail(size_bytes) if self._tails < MAX_TAILS else None
+        arrival = Arrival(artifact, size_bytes, names, depth, tail)
         self._running.setdefault(artifact, []).append(arrival)
+        self._tails += tail is not None
         try:
             yield arrival
         finally:
             arrival.end(landed=False)
+            self._tails -= tail is not None
             self._running[artifact].remove(arrival)
             if not self._running[artifact]:
                 del self._running[artifact]

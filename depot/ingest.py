@@ -39,6 +39,9 @@ for it. Raises to refuse the stream."""
 class Observer(Protocol):
     """Is told how far a stream is, in threads of the ingest."""
 
+    def received(self, block: memoryview, start: int, filled: int) -> None:
+        """So much is there of the block of the stream that begins at `start`."""
+
     def hashed_block(self, digest: bytes, *, chained: bool) -> None:
         """One more block of the stream has this digest; not told when there is only one."""
 
@@ -141,7 +144,8 @@ class Ingestor:
         size_bytes = None
         try:
             check = _drop_full(writers, admit)
-            size_bytes = self._pump(source, ring, hashers, list(writers.values()), lag, check)
+            alive = list(writers.values())
+            size_bytes = self._pump(source, ring, hashers, alive, lag, check, observer)
         except BaseException:
             for consumer in consumers:
                 consumer.cancelled = True
@@ -177,11 +181,12 @@ class Ingestor:
         writers: Sequence[Writer],
         lag: Lag,
         admit: Callable[[int], None],
+        observer: Observer | None,
     ) -> int:
         size_bytes = 0
         while True:
             block = self._free_block(ring, [*hashers, *writers], lag)
-            block.filled = fill(source, block.view)
+            block.filled = fill(source, block.view, _received(observer, block, size_bytes))
             if not block.filled:
                 return size_bytes
             size_bytes += block.filled
@@ -212,6 +217,10 @@ class Ingestor:
         return True
 
 
+def _received(observer: Observer | None, block: Block, start: int) -> Callable[[int], None]:
+    return _nobody_asks if observer is None else partial(observer.received, block.view, start)
+
+
 def _told(observer: Observer | None) -> Told:
     return _nobody_is_told if observer is None else observer.hashed_block
 
@@ -224,7 +233,7 @@ def _written_on(index: int, observer: Observer | None) -> Written:
     return _nobody_asks if observer is None else partial(observer.written, index)
 
 
-def _nobody_asks(_written_bytes: int) -> None:
+def _nobody_asks(_size_bytes: int) -> None:
     """Nobody observes the stream."""
 
 
@@ -236,9 +245,10 @@ def _drop_full(writers: Mapping[int, Writer], admit: Admit) -> Callable[[int], N
     return check
 
 
-def fill(source: Source, buffer: memoryview) -> int:
-    """Read until the buffer is full or the source ends; the number of bytes."""
+def fill(source: Source, buffer: memoryview, received: Callable[[int], None] = _nobody_asks) -> int:
+    """Read until the buffer is full or the source ends; the number of bytes, told as it grows."""
     filled = 0
     while filled < len(buffer) and (count := source.readinto(buffer[filled:])):
         filled += count
+        received(filled)
     return filled

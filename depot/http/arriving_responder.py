@@ -6,6 +6,8 @@ Rules kept here:
   that byte from any other depot; nobody may keep it in a cache, because nobody has verified it.
 - What is withheld until the whole hash is right is said in `depot.arriving`. An answer that cannot
   be ended is cut short of Content-Length, never ended cleanly (B2).
+- What came just now is sent from memory, without a thread: at most a piece at a time, and the
+  socket takes it or the reader waits.
 - A reader waits on the event loop, for as long as the client is there and the sender keeps its
   pace; readers never take more than half of the server's connections (S1).
 - A dataset that fails is left for the other one at the exact byte (B4).
@@ -27,7 +29,7 @@ from depot.errors import BodyTimeout, NotFound, TooManyConnections
 from depot.http.conditional import Plan, entity_tag, plan_answer
 from depot.http.limits import HttpLimits
 from depot.http.outlet import Outlet, outlet
-from depot.http.pump import Pump
+from depot.http.pump import Pump, Sent
 from depot.http.relay_headers import arriving_headers
 from depot.http.responder import ArtifactReader, conditions_of, headers_of, refuse
 from depot.reading import OpenArtifact
@@ -98,7 +100,11 @@ class ArrivingResponder:
         while offset < end:
             part = await self._await_part(request, copies, offset, end)
             step_end = offset + await self._budget.grant(part.end - offset)
-            sent = await self._pump.send(out, part.opened, offset, step_end)
+            if isinstance(part.source, memoryview):
+                await _send_now(out, part.source[: step_end - offset])
+                sent = Sent(step_end)
+            else:
+                sent = await self._pump.send(out, part.source, offset, step_end)
             self._arrivals.relayed_bytes += sent.offset - offset
             offset = sent.offset
             if sent.error is not None:
@@ -117,7 +123,7 @@ class ArrivingResponder:
         """
         look_s = min(LOOK_EVERY_S, self._pace.idle_timeout_s)
         waited_s = 0.0
-        while (part := await copies.open_part(offset, end)) is None:
+        while (part := await copies.next_part(offset, end)) is None:
             if waited_s >= self._pace.idle_timeout_s:
                 raise BodyTimeout(f"nothing has arrived for {waited_s:.0f} s")
             # Of one that has only hung up, the next bytes tell: it may still be listening.
@@ -129,10 +135,26 @@ class ArrivingResponder:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What can be sent now: up to byte `end`."""
+    """What can be sent now, up to byte `end`: from a file or from memory."""
 
-    opened: OpenArtifact
     end: int
+    source: OpenArtifact | memoryview
+
+
+async def _send_now(out: Outlet, content: memoryview) -> None:
+    """Send bytes that are in memory, as the client takes them.
+
+    Raises:
+        ConnectionResetError: the client is gone.
+        BodyTimeout: the client is too slow.
+    """
+    while content:
+        try:
+            content = content[out.socket.send(content) :]
+        except BlockingIOError:
+            await out.writable()
+        except OSError as error:
+            raise ConnectionResetError("the client is gone") from error
 
 
 class _Copies:
@@ -152,23 +174,28 @@ class _Copies:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    async def open_part(self, offset: int, end: int) -> _Part | None:
-        """Open the file that has more after `offset`; None when none has yet.
+    async def next_part(self, offset: int, end: int) -> _Part | None:
+        """Find what there is after `offset`; None when there is nothing yet.
 
         Raises:
-            NotFound, NoDataset: none will.
+            NotFound, NoDataset: there never will be.
         """
+        if not self._arrivals.may_go_on(self.arrival):
+            raise NotFound(f"{self.arrival.sha256} did not arrive")
+        if content := self.arrival.in_memory(offset, end):
+            return _Part(offset + len(content), content)
+        return await self._open_part(offset, end)
+
+    async def _open_part(self, offset: int, end: int) -> _Part | None:
         arrival = self.arrival
-        if not self._arrivals.may_go_on(arrival):
-            raise NotFound(f"{arrival.sha256} did not arrive")
         index = arrival.furthest(end, self._failed) if not self._stored else None
         limit = 0 if index is None else arrival.limit(index, end)
         if arrival.landed and limit < end:
-            return _Part(await self._open_stored(), end)
+            return _Part(end, await self._open_stored())
         if index is None or limit <= offset:
             return None
         opened = await self._open_staged(index)
-        return None if opened is None else _Part(opened, limit)
+        return None if opened is None else _Part(limit, opened)
 
     def failed(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
         """Go on without the file that is open."""

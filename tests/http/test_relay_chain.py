@@ -17,6 +17,7 @@ import aiohttp
 
 from agent.copies.lineup import RetryPolicy
 from agent.copies.peers import PeerLimits
+from depot.arriving_tail import PIECE_BYTES
 from depot.http.depot_api import depot_app
 from tests.copying import ARTIFACT, CONTENT, IMPATIENT, OTHER, PATIENT, Sled, move_on, sled_at
 from tests.http.servers import serve
@@ -122,6 +123,28 @@ async def head_depth(url: str) -> str:
     ):
         assert response.headers["Depot-Arriving"] == "1"
         return response.headers["Depot-Arriving-Depth"]
+
+
+async def test_a_piece_is_passed_on_before_its_block_is_whole(tmp_path: Path) -> None:
+    go_on, end = asyncio.Event(), asyncio.Event()
+
+    async def in_parts(request: Request, connection: Connection) -> None:
+        await part_head(request, connection, len(CONTENT))
+        await connection.send(CONTENT[:1000])
+        await go_on.wait()
+        await connection.send(CONTENT[1000 : 3 * PIECE_BYTES - 1])
+        await end.wait()
+        await connection.send(CONTENT[3 * PIECE_BYTES - 1 :])
+
+    async with LyingPeer([in_parts]) as origin, nodes(tmp_path, 2) as (relay, node):
+        relayed = await relay.sled.start(origin.url)
+        copy_id = await node.sled.start(relay.url)
+        await eventually(lambda: relay.sled.store.arrivals.readers == 1)
+        go_on.set()
+        await eventually(lambda: node.bytes_done() == 2 * PIECE_BYTES)
+        end.set()
+        await relay.ends(relayed)
+        await node.ends(copy_id)
 
 
 async def test_a_relay_passes_on_to_several(tmp_path: Path) -> None:
