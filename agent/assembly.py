@@ -207,6 +207,7 @@ def store_options(settings: Settings) -> StoreOptions:
         reconcile_interval_s=storage.reconcile_interval_s,
         device_timeout_s=storage.device_timeout_s,
         mirror_lag_s=storage.mirror_lag_s,
+        group_commit=storage.group_commit,
         device_workers=DeviceWorkers(storage.device_workers),
         verify_reads=VerifyReads(storage.verify_reads),
         direct_io=storage.direct_io == "auto",

@@ -25,8 +25,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -86,6 +86,7 @@ class Dataset:
         self.disk = disk
         self.device_id = os.fstat(root_fd).st_dev
         self.checksums_data = disk.checksums_data(path)
+        self.syncs_whole = disk.syncs_whole(path)
         self.verifications = Verifications()
         self.durability = Durability()
         self._root = root_fd
@@ -248,16 +249,30 @@ class Dataset:
         with self.durability.syncing(names=False):
             small_files.sync_file(fd, self.disk)
 
-    def commit(self, staged: str, artifact: ArtifactHash) -> None:
-        """Give a staged, synced file its name, durably; replaces what stands there.
+    def sync_whole(self, root: int) -> None:
+        """Make every staged file durable that was written since `root` was opened.
 
         Raises:
-            SyncFailed: the name is not durable. It is taken back, and not counted until it is.
+            SyncFailed: any of them may be worthless; never try again.
         """
-        self.check_identity()
+        with self.durability.syncing(names=False):
+            small_files.sync_whole(root, self.disk)
+
+    @contextmanager
+    def naming(self, artifacts: Collection[ArtifactHash]) -> Iterator[set[ArtifactHash]]:
+        """Staged, synced files get these names within the block, durably at its end.
+
+        Yields those that have no file yet: whoever renames one takes it out.
+
+        Raises:
+            SyncFailed: no name is durable. All are taken back, and not counted until they are.
+        """
         try:
-            with self.durability.naming(artifact), self.durability.syncing(names=True):
-                self.disk.rename(staged, str(artifact), dir_fd=self._root)
+            with (
+                self.durability.naming(artifacts) as unnamed,
+                self.durability.syncing(names=True),
+            ):
+                yield unnamed
                 small_files.sync_names(self._root, self.disk)
         except SyncFailed:
             with suppress(OSError):

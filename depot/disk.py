@@ -53,6 +53,15 @@ class Disk:
         # it fails to look at it. A shutdown is for good: what is well now was well at the fsync.
         os.fstat(fd)
 
+    def sync_whole(self, fd: int) -> None:
+        """Make everything on the filesystem of an open directory durable."""
+        filesystem.sync_whole(fd)
+        os.fstat(fd)  # as after a directory's fsync
+
+    def dirty_bytes(self) -> int:
+        """How much waits to be written back, on all disks together."""
+        return filesystem.dirty_bytes()
+
     def fallocate(self, fd: int, size_bytes: int) -> None:
         """Take room for a file's first `size_bytes`."""
         os.posix_fallocate(fd, 0, size_bytes)
@@ -93,6 +102,10 @@ class Disk:
     def checksums_data(self, path: Path) -> bool:
         """Tell whether what is read there was checked by the filesystem."""
         return filesystem.checksums_data(path)
+
+    def syncs_whole(self, path: Path) -> bool:
+        """Tell whether `sync_whole` carries out what it says there, and reports what failed."""
+        return filesystem.syncs_whole(path)
 
 
 SYSTEM: Final = Disk()

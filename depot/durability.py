@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from depot.artifact import ArtifactHash
@@ -59,25 +59,29 @@ class Durability:
         return self._documents.get(name) == hashlib.sha256(content).digest()
 
     @contextmanager
-    def naming(self, artifact: ArtifactHash) -> Iterator[None]:
-        """An artifact's file gets its name within the block, and is not certain before its end."""
+    def naming(self, artifacts: Collection[ArtifactHash]) -> Iterator[set[ArtifactHash]]:
+        """Artifacts' files get their names within the block, and are not certain before its end.
+
+        Yields those that have none yet, for the block to take out what it has named.
+        """
         mine = object()
+        unnamed = set(artifacts)
         with self._lock:
-            doubted = artifact in self._disowned
-            self._disowned.discard(artifact)
-            self._naming[artifact] = mine
+            doubted = self._disowned & unnamed
+            self._disowned -= doubted
+            self._naming.update(dict.fromkeys(artifacts, mine))
+        uncertain = doubted
         try:
-            yield
-        except OSError as error:
-            with self._lock:  # unless a later writer has the name by now
-                if self._naming.get(artifact) is mine and (
-                    doubted or isinstance(error, SyncFailed)
-                ):
-                    self._disowned.add(artifact)
+            yield unnamed
+            uncertain = doubted & unnamed
+        except SyncFailed:
+            uncertain = doubted | (set(artifacts) - unnamed)
             raise
         finally:
-            with self._lock:
-                if self._naming.get(artifact) is mine:
+            with self._lock:  # unless a later writer has the name by now
+                ours = {a for a in artifacts if self._naming.get(a) is mine}
+                self._disowned |= ours & uncertain
+                for artifact in ours:
                     del self._naming[artifact]
 
     def is_certain(self, artifact: ArtifactHash) -> bool:

@@ -1,12 +1,20 @@
-"""What the filesystem under a dataset promises about its data."""
+"""What the filesystem under a dataset promises about its data, and a call that Python lacks."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psutil
+
+_SYNCED_WHOLE: Final = frozenset({"btrfs", "ext4", "xfs"})
+_REPORTS_SYNCFS_SINCE: Final = (5, 17)
+_DIRTY: Final = re.compile(rb"^(?:Dirty|Writeback): +(\d+) kB$", re.MULTILINE)
 
 
 class Mount(NamedTuple):
@@ -19,12 +27,42 @@ class Mount(NamedTuple):
 
 def checksums_data(path: Path) -> bool:
     """Tell whether the filesystem at `path` checks its data when it is read."""
-    mounts = [
-        Mount(Path(p.mountpoint), p.fstype, frozenset(p.opts.split(",")))
-        for p in psutil.disk_partitions(all=True)
-    ]
-    mount = mount_of(path.resolve(), mounts)
+    mount = _mount_at(path)
     return mount is not None and verifies(mount)
+
+
+def syncs_whole(path: Path) -> bool:
+    """Tell whether `sync_whole` makes the files at `path` durable, or says that it did not."""
+    mount = _mount_at(path)
+    return mount is not None and reports_syncfs(mount.kind, os.uname().release)
+
+
+def reports_syncfs(kind: str, release: str) -> bool:
+    """Tell whether a kernel's `syncfs` reports every failure of such a filesystem.
+
+    Since Linux 5.8 it reports data that could not be written back, since 5.17 also what the
+    filesystem itself says. One that passes its calls on may sync nothing and say nothing.
+    """
+    version = re.match(r"(\d+)\.(\d+)", release)
+    found = tuple(map(int, version.groups())) if version else (0, 0)
+    return kind in _SYNCED_WHOLE and found >= _REPORTS_SYNCFS_SINCE
+
+
+def sync_whole(fd: int) -> None:
+    """Make everything durable that is on the filesystem of an open file.
+
+    Raises:
+        OSError: something was not, since `fd` was opened or since this was last told.
+    """
+    if _libc().syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def dirty_bytes() -> int:
+    """How much waits to be written back, on all disks together."""
+    with open("/proc/meminfo", "rb", buffering=0) as file:
+        return sum(int(kib) for kib in _DIRTY.findall(file.read())) << 10
 
 
 def mount_of(path: Path, mounts: Iterable[Mount]) -> Mount | None:
@@ -38,3 +76,16 @@ def verifies(mount: Mount) -> bool:
     if mount.kind == "btrfs":
         return not mount.options & {"nodatasum", "nodatacow"}
     return mount.kind == "zfs"
+
+
+def _mount_at(path: Path) -> Mount | None:
+    mounts = [
+        Mount(Path(p.mountpoint), p.fstype, frozenset(p.opts.split(",")))
+        for p in psutil.disk_partitions(all=True)
+    ]
+    return mount_of(path.resolve(), mounts)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -118,6 +118,10 @@ class Ingestor:
         """Begin reading `source`; the future has the outcome or what the source raised."""
         return self._threads.submit(self._ingest, source, targets, length_bytes, admit, observer)
 
+    def read_whole(self, source: Source, length_bytes: int) -> Future[bytes]:
+        """Begin reading a short body of that length into memory; one byte more is too long."""
+        return self._threads.submit(_read_whole, source, length_bytes)
+
     def close(self) -> None:
         """Let idle threads end."""
         self._threads.close()
@@ -243,6 +247,12 @@ def _drop_full(writers: Mapping[int, Writer], admit: Admit) -> Callable[[int], N
             writers[index].fail(OSError(errno.ENOSPC, "no room within the quota"))
 
     return check
+
+
+def _read_whole(source: Source, length_bytes: int) -> bytes:
+    content = bytearray(length_bytes + 1)
+    filled_bytes = fill(source, memoryview(content))
+    return bytes(content[:filled_bytes])
 
 
 def fill(source: Source, buffer: memoryview, received: Callable[[int], None] = _nobody_asks) -> int:

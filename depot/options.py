@@ -21,6 +21,7 @@ class StoreOptions:
         device_timeout_s: a device call that takes longer makes its dataset suspect.
         mirror_lag_s: how long, in all, one write may wait for one dataset alone; one that is
             further behind is dropped from the write.
+        group_commit: make short bodies durable together, as many at once as there are.
         watch_interval_s: how often each dataset is looked at.
         verify_reads: whether the depot checks bytes before they leave.
         scrub_interval_s: within which every copy is verified in the background.
@@ -48,6 +49,7 @@ class StoreOptions:
     reconcile_interval_s: float = 300.0
     device_timeout_s: float = 30.0
     mirror_lag_s: float = 5.0
+    group_commit: bool = True
     watch_interval_s: float = 5.0
     verify_reads: VerifyReads = VerifyReads.AUTO
     scrub_interval_s: float = 86400.0

@@ -186,6 +186,8 @@ class Parts:
                 max_artifact_size_bytes=options.max_artifact_size_bytes,
                 min_copies=options.min_copies,
                 max_concurrent_puts=options.max_concurrent_puts,
+                group_commit=options.group_commit,
+                mirror_lag_s=options.mirror_lag_s,
             ),
             self.emit,
             on_shortfall=self.wanted.heal.set,

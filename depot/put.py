@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from depot import fencing, quarantine_files
+from depot import fencing
+from depot.arriving import Arrival
 from depot.artifact import ArtifactHash, Generation
 from depot.dataset import Dataset
 from depot.errors import (
@@ -32,6 +33,7 @@ from depot.errors import (
 from depot.ingest import Ingested, Observer, StagedCopy
 from depot.lanes import Target
 from depot.mirror import Copy, Mirror, record_all
+from depot.publishing import Entry, Published
 from depot.quarantine import Reason
 from depot.quota import Reservation
 from depot.reader import keep_digests
@@ -41,6 +43,10 @@ from depot.worker import describe_error, full_disk
 
 if TYPE_CHECKING:
     from depot.put_desk import PutDesk
+
+
+WHOLE_BYTES: Final = 64 << 10
+"""A body up to this is in memory before it is written, together with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ class Put:
         self._targets = _Targets()
         self._healthy = desk.mirrors.healthy()
         self._good: list[Mirror] = []
+        self._commit_errors: list[OSError | DatasetUnusable] = []
 
     async def look_for_copies(self) -> None:
         """Verify the copies that are there; with one on every healthy dataset the put is held.
@@ -149,10 +156,28 @@ class Put:
         for reservation in self._targets.reservations.values():
             reservation.release()
 
+    @property
+    def wants_whole(self) -> bool:
+        """It is short enough to be handed over at once, with `store`."""
+        length_bytes, limits = self._length_bytes, self._desk.limits
+        return limits.group_commit and length_bytes is not None and length_bytes <= WHOLE_BYTES
+
+    async def store(self, content: bytes) -> Stored:
+        """Store a body that was read whole.
+
+        Raises:
+            as `receive`.
+        """
+        targets = self._choose_targets()
+        staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
+        digest = ArtifactHash.of(content)
+        return await self._land(Ingested(digest, len(content), b"", staged, {}), content)
+
     async def receive(self, source: Source, *, depth: int = 1) -> Stored:
         """Read the stream and store it on every mirror that can take it.
 
-        While it runs it can be read from `PutDesk.arrivals`, as a relay of that depth.
+        While it runs it can be read from `PutDesk.arrivals`, as a relay of that depth, unless it is
+        short.
 
         Raises:
             HashMismatch, LengthMismatch, BodyTimeout, TooLarge, QuotaExceeded, Io, TooFewCopies,
@@ -160,22 +185,13 @@ class Put:
                 TooFewCopies what was written stays.
             OSError: the source's connection was lost.
         """
+        if self.wants_whole:
+            return await self.store(await self._read_whole(source))
         targets = self._choose_targets()
         names = {index: target.name for index, target in targets.items()}
         offered = self._desk.arrivals.arriving(self._artifact, self._length_bytes, names, depth)
         with offered as arrival:
-            ingested = await self._ingest(source, targets, arrival)
-            self._note_failures(ingested.failures)
-            landed: set[int] = set()
-            try:
-                self._check_content(ingested)
-                landed = await self._commit(ingested)
-                if arrival is not None and landed:
-                    arrival.end(landed=True)
-            finally:
-                left = [file for index, file in ingested.staged.items() if index not in landed]
-                await asyncio.gather(*(self._discard(file) for file in left))
-            return self._outcome(ingested, landed)
+            return await self._land(await self._ingest(source, targets, arrival), arrival=arrival)
 
     def _lacking(self) -> list[Mirror]:
         return [m for m in self._healthy if m.healthy and m not in self._good]
@@ -220,6 +236,30 @@ class Put:
             raise
         return outcome.result()
 
+    async def _read_whole(self, source: Source) -> bytes:
+        assert self._length_bytes is not None
+        reading = self._desk.ingestor.read_whole(source, self._length_bytes)
+        try:
+            return await asyncio.wrap_future(reading)
+        except asyncio.CancelledError:
+            source.abort()  # the thread ends by itself, and has written nothing
+            raise
+
+    async def _land(
+        self, ingested: Ingested, content: bytes = b"", *, arrival: Arrival | None = None
+    ) -> Stored:
+        self._note_failures(ingested.failures)
+        landed: set[int] = set()
+        try:
+            self._check_content(ingested)
+            landed = await self._commit(ingested, content)
+            if arrival is not None and landed:
+                arrival.end(landed=True)
+        finally:
+            left = [file for index, file in ingested.staged.items() if index not in landed]
+            await self._discard_all([file for file in left if file.name])
+        return self._outcome(ingested, landed)
+
     def _admit(self, size_bytes: int) -> Collection[int]:
         # Runs in the filler's thread; reservations and quotas are made for that.
         if self._length_bytes is not None:
@@ -246,13 +286,10 @@ class Put:
         if ingested.digest != self._artifact:
             raise HashMismatch(self._artifact, ingested.digest)
 
-    async def _commit(self, ingested: Ingested) -> set[int]:
+    async def _commit(self, ingested: Ingested, content: bytes) -> set[int]:
         async with self._desk.commits.hold(self._artifact):
             self._check_fence()
-            named = await asyncio.gather(
-                *(self._name(index, file) for index, file in ingested.staged.items())
-            )
-            landed = {index for index in named if index is not None}
+            landed = await self._publish(ingested.staged, content)
             copy = Copy(ingested.size_bytes, verified_at_s=time.time())
             try:
                 self._check_fence()
@@ -274,29 +311,33 @@ class Put:
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)
 
-    async def _name(self, index: int, file: StagedCopy) -> int | None:
-        mirror = self._desk.mirrors.all[index]
-        try:
-            if mirror.dataset is not file.dataset:
-                raise DatasetUnusable(f"{mirror.path} went away and came back during the write")
-            await self._commit_file(mirror, file)
-        except (OSError, DatasetUnusable) as error:
-            # A directory under the artifact's name says nothing about the rest of the dataset.
-            if not isinstance(error, IsADirectoryError):
-                mirror.failed(error, file.dataset)
-            self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
-            return None
-        return index
+    async def _publish(self, staged: Mapping[int, StagedCopy], content: bytes) -> set[int]:
+        entries = {
+            index: (file.dataset, self._entry(index, file.name, content))
+            for index, file in staged.items()
+        }
+        outcomes = await self._desk.group_commit.publish(entries)
+        landed: set[int] = set()
+        for index, outcome in outcomes.items():
+            if isinstance(outcome, Published):
+                self._note_aside(index, entries[index][1].aside, outcome.aside_bytes)
+                landed.add(index)
+            else:
+                self._commit_errors.append(outcome)
+                self._targets.failures.append(f"dataset {index + 1}: {_reason(outcome)}")
+        return landed
 
-    async def _commit_file(self, mirror: Mirror, file: StagedCopy) -> None:
-        copy = mirror.good_copy(self._artifact)
+    def _entry(self, index: int, staged: str, content: bytes) -> Entry:
+        copy = self._desk.mirrors.all[index].good_copy(self._artifact)
         if copy and copy.verified_at_s is not None:
-            await mirror.read(Dataset.commit, file.name, self._artifact)
-            return
+            return Entry(self._artifact, staged, content, aside=None)
         # Whatever stands there is not known to be good: it is set aside, not overwritten (B6).
         aside = self._desk.quarantine.new_name(self._artifact, Reason.REPLACED)
-        size_bytes = await mirror.read(quarantine_files.replace, file.name, self._artifact, aside)
-        if size_bytes is not None:
+        return Entry(self._artifact, staged, content, aside)
+
+    def _note_aside(self, index: int, aside: str | None, size_bytes: int | None) -> None:
+        if aside is not None and size_bytes is not None:
+            mirror = self._desk.mirrors.all[index]
             mirror.record(self._artifact, None)
             self._desk.quarantine.note(mirror, aside, size_bytes)
 
@@ -310,6 +351,10 @@ class Put:
                 continue
             with suppress(OSError, DatasetUnusable):  # not recorded: the reconciler finds the file
                 await mirror.call(Dataset.unlink, self._artifact)
+
+    async def _discard_all(self, files: Collection[StagedCopy]) -> None:
+        if files:
+            await asyncio.gather(*map(self._discard, files))
 
     async def _discard(self, file: StagedCopy) -> None:
         for mirror in self._desk.mirrors.readable():
@@ -356,7 +401,7 @@ class Put:
             )
 
     def _no_copy(self, ingested: Ingested) -> QuotaExceeded | Io:
-        errors = list(ingested.failures.values())
+        errors = [*ingested.failures.values(), *self._commit_errors]
         if errors and all(isinstance(e, OSError) and full_disk(e) for e in errors):
             return QuotaExceeded("every dataset ran full during the write")
         return Io(f"no dataset could store it: {'; '.join(self._targets.failures)}")

@@ -14,6 +14,7 @@ from depot import fencing
 from depot.arriving import Arrivals
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import TooManyPuts
+from depot.group_commit import GroupCommit
 from depot.ingest import Ingestor
 from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
@@ -25,11 +26,18 @@ from depot.state import StateStore, Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutLimits:
-    """Bounds of writes; sizes in bytes."""
+    """Bounds of writes; sizes in bytes.
+
+    Attributes:
+        group_commit: short bodies are made durable together; see `depot.group_commit`.
+        mirror_lag_s: how long one commit may wait for one dataset alone.
+    """
 
     max_artifact_size_bytes: int
     min_copies: int
     max_concurrent_puts: int
+    group_commit: bool
+    mirror_lag_s: float
 
 
 class PutDesk:
@@ -39,6 +47,7 @@ class PutDesk:
         running: writes that count towards the limit.
         writers: how many writers each artifact has now; those that have none are not in it.
         commits: held for each artifact while its files get or lose their names.
+        group_commit: gives files their names on the mirrors.
         arrivals: what is being received and may be read.
         on_shortfall: called when a write has landed on fewer datasets than there are.
     """
@@ -69,6 +78,9 @@ class PutDesk:
         self.limits = limits
         self.emit = on_event
         self.arrivals = arrivals
+        self.group_commit = GroupCommit(
+            mirrors.all, together=limits.group_commit, lag_s=limits.mirror_lag_s
+        )
 
     @asynccontextmanager
     async def begin(

@@ -25,6 +25,11 @@ def set_aside(dataset: Dataset, artifact: ArtifactHash, name: str) -> int | None
     Returns its size in bytes; None when nothing stands there.
     """
     dataset.check_identity()
+    return move_aside(dataset, artifact, name)
+
+
+def move_aside(dataset: Dataset, artifact: ArtifactHash, name: str) -> int | None:
+    """Do what `set_aside` does, where the path has been looked at."""
     size_bytes = dataset.artifact_size(artifact)
     if size_bytes is None:
         return None
@@ -34,16 +39,6 @@ def set_aside(dataset: Dataset, artifact: ArtifactHash, name: str) -> int | None
     with dataset.durability.syncing(names=False):
         small_files.sync_directory(dataset.root, QUARANTINE, dataset.disk)
     _sync_names(dataset)
-    return size_bytes
-
-
-def replace(dataset: Dataset, staged: str, artifact: ArtifactHash, aside: str) -> int | None:
-    """Commit a staged file; what stands under its name goes into the quarantine first, as `aside`.
-
-    Returns the size in bytes of what stood there; None when nothing did.
-    """
-    size_bytes = set_aside(dataset, artifact, aside)
-    dataset.commit(staged, artifact)
     return size_bytes
 
 

@@ -111,6 +111,18 @@ def sync_file(fd: int, disk: Disk = SYSTEM) -> None:
         raise SyncFailed(error.errno, error.strerror) from error
 
 
+def sync_whole(fd: int, disk: Disk = SYSTEM) -> None:
+    """Make everything durable that is on the filesystem of an open directory.
+
+    Raises:
+        SyncFailed: it is not, or something else is not.
+    """
+    try:
+        disk.sync_whole(fd)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from error
+
+
 def sync_directory(root_fd: int, name: str, disk: Disk = SYSTEM) -> None:
     """Make the names in a directory durable.
 

@@ -25,6 +25,7 @@ from depot.http.requests import (
     body_blocks,
     expects_continue,
     query_generation,
+    read_body,
     send_continue,
 )
 from depot.put import Stored
@@ -98,6 +99,9 @@ class ArtifactApi:
 
 async def receive(put: RunningPut, request: web.Request) -> Stored:
     """Ask for the body and store it."""
+    if put.wants_whole:
+        await send_continue(request)
+        return await put.store(await read_body(request))
     async with request_body(request, request.app[LIMITS]) as source:
         await send_continue(request)
         return await put.receive(source)

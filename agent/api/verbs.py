@@ -22,6 +22,13 @@ class RunningPut(Protocol):
 
     held: Stored | None
 
+    @property
+    def wants_whole(self) -> bool:
+        """Its body is short: `store` takes it at once."""
+
+    async def store(self, content: bytes) -> Stored:
+        """Take a short body."""
+
     async def receive(self, source: Source) -> Stored:
         """Take the bytes in."""
 

@@ -128,6 +128,7 @@ class StorageTable(_Table):
     reconcile_interval_s: Interval = Field(default=300.0, alias="reconcile_interval")
     device_timeout_s: Interval = Field(default=30.0, alias="device_timeout")
     mirror_lag_s: Interval = Field(default=5.0, alias="mirror_lag")
+    group_commit: bool = True
     device_workers: Literal["process", "thread"] = "process"
     verify_reads: Literal["auto", "always", "never"] = "auto"
     direct_io: Literal["auto", "never"] = "auto"

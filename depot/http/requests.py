@@ -133,6 +133,16 @@ def _check_size(size_bytes: int, limits: HttpLimits) -> None:
         )
 
 
+async def read_body(request: web.Request) -> bytes:
+    """Read a body whose length is announced, and known to be short.
+
+    Raises:
+        as `body_blocks`.
+    """
+    async with aclosing(body_blocks(request)) as blocks:
+        return b"".join([block async for block in blocks])
+
+
 async def body_blocks(request: web.Request) -> AsyncGenerator[bytes]:
     """Give the body as it arrives.
 

@@ -76,6 +76,7 @@ class RefusingStore:
         self.error = error
         self.in_body = in_body
         self.held: Stored | None = None
+        self.wants_whole = False
 
     def _refuse(self) -> NoReturn:
         raise self.error
@@ -106,6 +107,9 @@ class RefusingStore:
         if not self.in_body:
             self._refuse()
         yield self
+
+    async def store(self, content: bytes) -> Stored:
+        self._refuse()
 
     async def receive(self, source: Source) -> Stored:
         self._refuse()

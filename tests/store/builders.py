@@ -115,6 +115,7 @@ class Node:
         events: what the store said, as (kind, fields).
         workers: what the calls on a dataset run in.
         chained_digests: of which kind the block digests are that a put takes.
+        group_commit: short puts are made durable together.
     """
 
     root: Path
@@ -123,6 +124,7 @@ class Node:
     events: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
     workers: DeviceWorkers = DeviceWorkers.THREAD
     chained_digests: bool = True
+    group_commit: bool = True
 
     @classmethod
     def make(cls, root: Path) -> Node:
@@ -150,6 +152,7 @@ class Node:
         defaults: dict[str, Any] = {
             "device_workers": self.workers,
             "chained_digests": self.chained_digests,
+            "group_commit": self.group_commit,
         }
         opening = ArtifactStore.open(
             list(paths or self.paths),

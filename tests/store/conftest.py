@@ -22,6 +22,8 @@ BOTH_WAYS: Final = frozenset(
     }
 )
 """Modules whose rules must hold whatever works on a dataset, as far as no fault is planted."""
+ALSO_ALONE: Final = frozenset({"test_doubt", "test_ingest", "test_put", "test_quota"})
+"""Modules whose rules must hold also when no put is made durable together with others."""
 
 BOTH_DIGESTS: Final = frozenset({"test_arriving", "test_heal", "test_verified_reads"})
 """Modules whose rules must hold whatever kind of block digests a put takes."""
@@ -30,8 +32,13 @@ BOTH_DIGESTS: Final = frozenset({"test_arriving", "test_heal", "test_verified_re
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what must hold both ways both ways."""
     module = metafunc.module.__name__.rpartition(".")[2]
-    if "node" in metafunc.fixturenames and module in BOTH_WAYS:
-        metafunc.parametrize("node", list(DeviceWorkers), ids=str, indirect=True)
+    if "node" in metafunc.fixturenames:
+        workers = list(DeviceWorkers) if module in BOTH_WAYS else [DeviceWorkers.THREAD]
+        ways = {str(worker): (worker, True) for worker in workers}
+        if module in ALSO_ALONE:
+            ways["alone"] = (DeviceWorkers.THREAD, False)
+        if len(ways) > 1:
+            metafunc.parametrize("node", ways.values(), ids=ways, indirect=True)
     if "chained_digests" in metafunc.fixturenames and module in BOTH_DIGESTS:
         kinds = {"chained": True, "separate": False}
         metafunc.parametrize("chained_digests", kinds.values(), ids=kinds.keys(), indirect=True)
@@ -48,5 +55,5 @@ def node(tmp_path: Path, request: pytest.FixtureRequest, chained_digests: bool) 
     """A node whose datasets are worked on by threads, or by what the test's module asks for."""
     made = Node.make(tmp_path)
     made.chained_digests = chained_digests
-    made.workers = getattr(request, "param", DeviceWorkers.THREAD)
+    made.workers, made.group_commit = getattr(request, "param", (DeviceWorkers.THREAD, True))
     return made

@@ -75,11 +75,17 @@ class FaultyDisk(Disk):
     Calls are named after the methods of `Disk`; `create` is an `open` that may create or write, and
     `any` is each of them.
     A rule with a `name` strikes only where the file's name contains it.
+
+    Attributes:
+        whole: `sync_whole` can be relied on, if the filesystem is one of those.
+        dirty: bytes that seem to wait to be written back.
     """
 
     def __init__(self) -> None:
         self._rules: list[Rule] = []
         self._garbled = False
+        self.whole = True
+        self.dirty = 0
         self.calls: list[tuple[str, str]] = []
 
     def fail(
@@ -175,6 +181,16 @@ class FaultyDisk(Disk):
     def fsync_directory(self, fd: int) -> None:
         with self._meeting("fsync_directory", _name(fd)):
             super().fsync_directory(fd)
+
+    def sync_whole(self, fd: int) -> None:
+        with self._meeting("sync_whole"):
+            super().sync_whole(fd)
+
+    def syncs_whole(self, path: Path) -> bool:
+        return self.whole and super().syncs_whole(path)
+
+    def dirty_bytes(self) -> int:
+        return self.dirty
 
     def fallocate(self, fd: int, size_bytes: int) -> None:
         with self._meeting("fallocate", _name(fd)):

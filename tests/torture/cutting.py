@@ -71,6 +71,10 @@ class CuttingDisk(Disk):
         with self._point.call():
             super().fsync_directory(fd)
 
+    def sync_whole(self, fd: int) -> None:
+        with self._point.call():
+            super().sync_whole(fd)
+
     def fallocate(self, fd: int, size_bytes: int) -> None:
         with self._point.call():
             super().fallocate(fd, size_bytes)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from depot.filesystem import Mount, mount_of, verifies
+from depot.filesystem import (
+    Mount,
+    dirty_bytes,
+    mount_of,
+    reports_syncfs,
+    sync_whole,
+    verifies,
+)
 
 
 def mount(point: str, kind: str, *options: str) -> Mount:
@@ -43,3 +51,38 @@ def test_the_innermost_and_last_mount_holds_a_path() -> None:
     assert found.kind == "xfs"
     assert mount_of(Path("/m2/ab"), mounts) == mounts[3]
     assert mount_of(Path("/x"), []) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "release", "trusted"),
+    [
+        ("ext4", "6.1.0-13-amd64", True),
+        ("xfs", "5.17.0", True),
+        ("btrfs", "6.18.44", True),
+        ("ext4", "5.16.20", False),
+        ("ext4", "4.19", False),
+        ("ext4", "unknown", False),
+        ("fuse.sshfs", "6.1.0", False),
+        ("overlay", "6.1.0", False),
+        ("nfs4", "6.1.0", False),
+    ],
+)
+def test_b3_one_sync_for_all_is_trusted_where_its_failure_is_reported(
+    kind: str, release: str, trusted: bool
+) -> None:
+    assert reports_syncfs(kind, release) is trusted
+
+
+def test_one_sync_for_all_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    sync_whole(fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync_whole(fd)
+
+
+def test_what_waits_to_be_written_back_is_counted(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.write(bytes(4 << 20))
+        assert dirty_bytes() > 0
+        file.truncate(0)

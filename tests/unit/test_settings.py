@@ -37,6 +37,7 @@ WRONG = {
     "storage.reconcile_interval": ('"0s"', 'expected more than no time, found "0s"'),
     "storage.device_timeout": ('"1 h"', "expected a duration"),
     "storage.mirror_lag": ('"0s"', 'expected more than no time, found "0s"'),
+    "storage.group_commit": ('"on"', 'expected true or false, found "on"'),
     "storage.device_workers": ('"fibre"', "expected 'process' or 'thread', found"),
     "storage.direct_io": ('"always"', "expected 'auto' or 'never', found"),
     "storage.block_digests": ('"none"', "expected 'chained' or 'separate', found"),

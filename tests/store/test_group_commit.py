@@ -1,0 +1,326 @@
+"""Short puts that are made durable together: each keeps every rule that it keeps alone."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from depot.artifact import Generation
+from depot.errors import ArtifactGeneration, HashMismatch, QuotaExceeded
+from depot.put import WHOLE_BYTES, Stored
+from depot.store import ArtifactStore
+from tests.store.builders import (
+    ONE,
+    A,
+    B,
+    BytesSource,
+    Node,
+    config,
+    copies,
+    hash_of,
+    off_loop,
+    put,
+    read_back,
+    reserved_bytes,
+    states,
+)
+from tests.store.faulty import Hang
+
+_TURNS = 50
+"""More turns of the event loop than a put takes until it waits for its batch."""
+MANY = [b"short artifact %d" % number for number in range(6)]
+
+
+class Batch:
+    """Puts of `MANY` that wait together behind one of `ONE`, which hangs on both datasets."""
+
+    def __init__(self, node: Node, store: ArtifactStore) -> None:
+        self.node = node
+        self.store = store
+        self.running: list[asyncio.Task[Stored]] = []
+        self._hangs: list[Hang] = []
+        self._first: asyncio.Task[Stored] | None = None
+
+    async def gather(self, contents: Sequence[bytes] = MANY) -> None:
+        """Begin them, and have them queued by the time this returns."""
+        self._hangs = [self.node.disk(index).hang("fsync", name="staging") for index in (A, B)]
+        self._first = asyncio.create_task(put(self.store, ONE))
+        for hang in self._hangs:
+            await off_loop(hang.wait_begun)
+        self.running = [
+            asyncio.create_task(store_whole(self.store, content)) for content in contents
+        ]
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        for index in (A, B):
+            self.node.disk(index).calls.clear()
+
+    async def let_go(self) -> list[Stored | BaseException]:
+        """Let the first one end; how the others end."""
+        for hang in self._hangs:
+            hang.let_go()
+        assert self._first is not None
+        await self._first
+        return await asyncio.gather(*self.running, return_exceptions=True)
+
+    async def run(self) -> list[Stored | BaseException]:
+        await self.gather()
+        return await self.let_go()
+
+
+async def store_whole(store: ArtifactStore, content: bytes) -> Stored:
+    """Put what is in memory: no thread comes between this and the batch."""
+    async with store.begin_put(hash_of(content), Generation(1), len(content)) as admitted:
+        return admitted.held or await admitted.store(content)
+
+
+def calls(node: Node, index: int) -> Counter[str]:
+    return Counter(call for call, _ in node.disk(index).calls)
+
+
+def number_of_copies(outcomes: Sequence[Stored | BaseException]) -> list[int | str]:
+    """The copies of each put, or the name of its error."""
+    return [o.copies if isinstance(o, Stored) else type(o).__name__ for o in outcomes]
+
+
+async def test_what_waits_is_made_durable_together(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        assert number_of_copies(await Batch(node, store).run()) == [2] * len(MANY)
+        for index in (A, B):
+            made = calls(node, index)
+            # Of those, one directory sync is of the put that came alone before them.
+            assert (made["sync_whole"], made["fsync"], made["fsync_directory"]) == (1, 0, 2)
+            assert await node.names(index) == {str(hash_of(c)) for c in (ONE, *MANY)}
+        for content in MANY:
+            assert await read_back(store, content) == content
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
+
+
+@pytest.mark.parametrize("why", ["filesystem", "dirty"])
+async def test_each_is_synced_by_itself_where_one_sync_for_all_is_no_good(
+    node: Node, why: str
+) -> None:
+    for index in (A, B):
+        node.disk(index).whole = why != "filesystem"
+        node.disk(index).dirty = (1 << 40) * (why == "dirty")
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        assert number_of_copies(await Batch(node, store).run()) == [2] * len(MANY)
+        for index in (A, B):
+            made = calls(node, index)
+            assert (made["sync_whole"], made["fsync"]) == (0, len(MANY))
+            assert made["fsync_directory"] == 2
+
+
+async def test_nothing_is_made_durable_together_when_it_is_switched_off(node: Node) -> None:
+    async with node.open(group_commit=False) as store:
+        await store.put_config(config(1, *MANY))
+        stored = await asyncio.gather(*(put(store, content) for content in MANY))
+        assert number_of_copies(stored) == [2] * len(MANY)
+        assert "sync_whole" not in calls(node, A)
+
+
+async def test_a_longer_body_or_one_of_unknown_length_is_not_read_whole(node: Node) -> None:
+    longest = bytes(WHOLE_BYTES)
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, longest, longest + b"1"))
+        for content, length, whole in (
+            (ONE, None, False),
+            (longest, len(longest), True),
+            (longest + b"1", len(longest) + 1, False),
+        ):
+            async with store.begin_put(hash_of(content), Generation(1), length) as admitted:
+                assert admitted.wants_whole is whole
+                assert (await admitted.receive(BytesSource(content))).copies == 2
+
+
+# Durable before the answer
+
+
+@pytest.mark.parametrize("call", ["sync_whole", "fsync_directory"])
+async def test_b3_no_put_of_a_batch_is_answered_before_all_of_it_is_durable(
+    node: Node, call: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        # The next directory sync is that of the put before them.
+        nth = 2 if call == "fsync_directory" else 1
+        hangs = [node.disk(index).hang(call, nth=nth) for index in (A, B)]
+        ending = asyncio.create_task(batch.let_go())
+        for hang in hangs:
+            await off_loop(hang.wait_begun)
+        assert not any(task.done() for task in batch.running)
+        assert copies(store) == {hash_of(ONE): 2}
+        for hang in hangs:
+            hang.let_go()
+        assert number_of_copies(await ending) == [2] * len(MANY)
+
+
+@pytest.mark.parametrize("call", ["sync_whole", "fsync_directory"])
+async def test_b3_a_batch_whose_sync_failed_is_not_there_and_the_dataset_is_in_doubt(
+    node: Node, call: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        node.disk(B).fail(call, errno.EIO, nth=2 if call == "fsync_directory" else 1, times=1)
+        assert number_of_copies(await batch.let_go()) == [1] * len(MANY)
+        assert states(store) == ["healthy", "suspect"]
+        assert await node.names(B) == {str(hash_of(ONE))}
+        assert set(copies(store).values()) == {1}, "in doubt"
+        assert await node.leftovers() == []
+        await store.check_datasets()
+        await store.remirror()
+        assert set(copies(store).values()) == {2}
+
+
+# One bad one
+
+
+async def test_g5_the_fence_is_asked_for_each_of_a_batch(node: Node) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        await store.put_config(config(2, ONE, *MANY[1:]))
+        outcomes = await batch.let_go()
+        assert isinstance(outcomes[0], ArtifactGeneration)
+        assert number_of_copies(outcomes[1:]) == [2] * len(MANY[1:])
+        for index in (A, B):
+            assert await node.names(index) == {str(hash_of(c)) for c in (ONE, *MANY[1:])}
+
+
+async def test_what_finds_no_room_fails_alone(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        for index in (A, B):
+            node.disk(index).fail("write", errno.ENOSPC, nth=3, times=1)
+        outcomes = await batch.let_go()
+        assert isinstance(outcomes[2], QuotaExceeded)
+        assert number_of_copies(outcomes[:2] + outcomes[3:]) == [2] * (len(MANY) - 1)
+        assert states(store) == ["healthy", "healthy"]
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
+
+
+async def test_b4_what_one_dataset_cannot_write_is_on_the_other(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        node.disk(A).fail("create", errno.EIO, nth=2, times=1, name="staging")
+        outcomes = await batch.let_go()
+        assert number_of_copies(outcomes) == [2, 1, 2, 2, 2, 2]
+        assert states(store) == ["suspect", "healthy"]
+
+
+async def test_b6_what_stands_under_a_name_costs_the_others_nothing(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        await off_loop(node.file(A, MANY[1]).mkdir)
+        await node.write_file(B, str(hash_of(MANY[2])), b"not those bytes")
+        assert number_of_copies(await batch.let_go()) == [2, 1, 2, 2, 2, 2]
+        assert states(store) == ["healthy", "healthy"]
+        assert await node.read(B, MANY[2]) == MANY[2]
+        aside = [(found.index, found.file.artifact) for found in store.quarantined()]
+        assert aside == [(B, hash_of(MANY[2]))]
+
+
+async def test_a_wrong_body_is_refused_and_never_written(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, *MANY))
+        wrong = BytesSource(MANY[0][::-1])
+        outcomes = await asyncio.gather(
+            put(store, MANY[0], source=wrong),
+            *(put(store, content) for content in MANY[1:]),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[0], HashMismatch)
+        assert number_of_copies(outcomes[1:]) == [2] * len(MANY[1:])
+        assert await node.read(A, MANY[0]) is None
+
+
+async def test_writers_of_one_artifact_land_one_after_the_other(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather([*MANY, *MANY])
+        assert number_of_copies(await batch.let_go()) == [2] * 2 * len(MANY)
+    assert await node.leftovers() == []
+
+
+# Slow, gone, given up
+
+
+async def test_b4_a_dataset_that_hangs_in_a_batch_is_dropped_from_it(node: Node) -> None:
+    async with node.open(mirror_lag_s=0.1) as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        hang = node.disk(A).hang("sync_whole")
+        ending = asyncio.create_task(batch.let_go())
+        assert number_of_copies(await ending) == [1] * len(MANY)
+        assert states(store) == ["suspect", "healthy"]
+        assert await node.names(A) == {str(hash_of(ONE))}
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+        await store.check_datasets()
+        await store.reconcile()
+        await store.remirror()
+        assert set(copies(store).values()) == {2}
+    assert await node.leftovers() == []
+
+
+async def test_b4_a_dataset_that_hangs_for_good_fails_those_that_wait_behind_it(
+    node: Node,
+) -> None:
+    async with node.open(device_timeout_s=0.2, mirror_lag_s=60.0) as store:
+        await store.put_config(config(1, ONE, *MANY))
+        hang = node.disk(A).hang("fsync", name="staging")
+        first = asyncio.create_task(put(store, ONE))
+        await off_loop(hang.wait_begun)
+        others = [asyncio.create_task(store_whole(store, content)) for content in MANY]
+        assert number_of_copies(await asyncio.gather(first, *others)) == [1] * (1 + len(MANY))
+        hang.let_go()
+
+
+async def test_a_dataset_that_comes_back_gets_nothing_that_was_meant_for_the_one_before(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        await node.take_away(A)
+        await store.check_datasets()
+        await node.bring_back(A)
+        await store.check_datasets()
+        outcomes = await batch.let_go()
+        assert number_of_copies(outcomes) == [1] * len(MANY)
+
+
+async def test_a_put_that_was_cancelled_while_it_waited_is_not_written(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        batch.running[0].cancel()
+        outcomes = await batch.let_go()
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert number_of_copies(outcomes[1:]) == [2] * len(MANY[1:])
+        assert await node.read(A, MANY[0]) is None
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
