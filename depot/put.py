@@ -171,7 +171,7 @@ class Put:
         targets = self._choose_targets()
         staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
         digest = ArtifactHash.of(content)
-        return await self._land(Ingested(digest, len(content), b"", staged, {}), content)
+        return await self._land(Ingested(digest, len(content), None, staged, {}), content)
 
     async def receive(self, source: Source, *, depth: int = 1) -> Stored:
         """Read the stream and store it on every mirror that can take it.
