@@ -203,7 +203,11 @@ class DepotConnection(RequestHandler):
         self, request: web.BaseRequest, *options: Any
     ) -> tuple[web.StreamResponse, bool]:
         try:
-            return await super()._handle_request(request, *options)
+            response, reset = await super()._handle_request(request, *options)
+            if isinstance(response, web.Response):
+                # aiohttp keeps the last answer until the next request, which may be hours.
+                response.body = None
+            return response, reset
         finally:
             self._close_when_answered()
             if not self._messages and self._next_has_begun():

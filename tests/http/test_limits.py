@@ -746,3 +746,23 @@ async def test_what_does_not_finish_in_the_drain_time_is_cancelled(handlers: Han
         await service.stop(0.01)
         assert handlers.cancelled.is_set()
         assert await client.rest() == b""
+
+
+async def test_s1_an_idle_connection_does_not_keep_its_last_answer() -> None:
+    dropped = asyncio.Event()
+
+    class Content(bytes):
+        def __del__(self) -> None:
+            dropped.set()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=Content(b"x" * 50_000))
+
+    endpoint = Endpoint(
+        method="GET", path="/once", operation_id="once", handler=answer, summary="test"
+    )
+    async with serve_endpoints([endpoint]) as service, RawClient.connect(service.url) as client:
+        await client.send("GET /once HTTP/1.1")
+        assert (await client.answer()).body == b"x" * 50_000
+        async with asyncio.timeout(30):
+            await dropped.wait()
