@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from depot.device.host import DeviceWorkers
 from depot.http.depot_api import depot_app
 from depot.http.hot_artifacts import HotArtifacts
 from depot.reader import VerifyReads
@@ -132,9 +133,11 @@ def artifact_reads(node: Node) -> list[tuple[str, str]]:
     return [call for call in called if "read" in call[0] and str(hash_of(LARGE)) in call[1]]
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node.make(tmp_path)
+@pytest.fixture(params=list(DeviceWorkers), ids=str)
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Node:
+    made = Node.make(tmp_path)
+    made.workers = request.param
+    return made
 
 
 @pytest.mark.parametrize("verify_reads", ["always", "auto"])
