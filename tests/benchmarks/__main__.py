@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ MEMORY_TARGET: Final = at_most(100, MEBIBYTES)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write what was asked for; a missed target is no failure."""
     options = _parser().parse_args(arguments)
+    # Agents, namespaces and files go on every way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     progress, output = Console(stderr=True), Console()
     if not output.is_terminal:
         output.width = WIDTH
