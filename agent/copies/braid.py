@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import mmap
 import threading
 import time
@@ -25,6 +26,7 @@ from agent.copies.part_feed import NoPart, PartFeed
 from agent.copies.parts import Part, PartPlan
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
+from agent.copies.testimony import MAX_SPANS, Span
 from depot.errors import BodyTimeout, LengthMismatch
 from depot.worker import DaemonThreads, waiting_for
 
@@ -77,6 +79,7 @@ class _Lane:
     gave_bytes: int = 0
     at_byte: int = 0
     waited_s: float = 0.0
+    said: Any = field(default_factory=hashlib.sha256)
 
     def drop(self, why: str) -> None:
         """End it soon; called with the condition held."""
@@ -92,6 +95,9 @@ class Braid:
 
     Args:
         room: has been asked for `first_buffers(...)` buffers; `close` gives all of them back.
+
+    Attributes:
+        spans: who gave what.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class Braid:
         self._changed = threading.Condition()
         self._lanes: list[_Lane] = []
         self._aborted = False
+        self.spans: list[Span] = []
         for source in sources:
             self._begin(source)
 
@@ -256,11 +263,13 @@ class Braid:
         finally:
             with self._changed:
                 lane.at_byte = part.start + part.filled
+                self._remember(lane, part)
                 self._plan.give_up(part)
                 self._changed.notify_all()
 
     def _open(self, lane: _Lane, part: Part) -> None:
         begun_s = self._clock()
+        lane.said = hashlib.sha256()
         before, lane.body = lane.body, None
         span = (part.start, part.end)
         step = self._feed.open(lane.source, span, self._total_bytes, before)
@@ -276,16 +285,25 @@ class Braid:
         assert body is not None
         assert body.meter is not None
         waited_s = body.meter.waited_s
-        count = body.content.readinto(self._buffers[part.buffer][part.filled : end])
+        view = self._buffers[part.buffer][part.filled : end]
+        count = body.content.readinto(view)
         if count == 0:
             raise LengthMismatch(end, part.filled)
+        said = lane.said.copy()
+        said.update(view[:count])  # afterwards the buffer may be somebody else's
         with self._changed:
             lane.waited_s += body.meter.waited_s - waited_s
             if self._plan.filled(part, count, self._clock()):
                 lane.gave_bytes += count
+                lane.said = said
             # The reader waits for nothing else, and who waits for room waits for the reader.
             if self._plan.head is part:
                 self._changed.notify_all()
+
+    def _remember(self, lane: _Lane, part: Part) -> None:
+        if part.filled and len(self.spans) < MAX_SPANS:
+            digest = lane.said.digest()
+            self.spans.append(Span(part.start, part.start + part.filled, lane.source, digest))
 
     def _on_loop(self, lane: _Lane, step: Coroutine[Any, Any, T]) -> T:
         """Run `step` on the event loop and wait for it here; dropping the lane ends the wait."""

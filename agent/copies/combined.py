@@ -18,6 +18,7 @@ from agent.copies.failover import FailoverSource
 from agent.copies.lineup import Lineup
 from agent.copies.part_feed import PartFeed
 from agent.copies.source_url import SourceUrl
+from agent.copies.testimony import MAX_SPANS, Account, Hearing
 from agent.copies.widening import Reading, Widening, WideningPolicy
 
 
@@ -31,6 +32,7 @@ class CombinedSource:
         feed: PartFeed,
         room: BraidRoom,
         policy: WideningPolicy,
+        hearing: Hearing | None = None,
     ) -> None:
         self._single = single
         self._lineup = lineup
@@ -41,6 +43,7 @@ class CombinedSource:
         self._old: list[Braid] = []
         self._waited_s = 0.0
         self._aborted = False
+        self._hearing = hearing
         # Made with the first read: what the ingest does before is not the source's time.
         self._widening: Widening | None = None
         self._policy = policy
@@ -65,6 +68,15 @@ class CombinedSource:
         sources = braid.sources if braid else ()
         return sources[0] if sources else self._single.body.url
 
+    def testimony(self) -> Account:
+        """Who gave which bytes."""
+        braids = [*self._old, *([self._braid] if self._braid else [])]
+        spans = [span for braid in braids for span in braid.spans]
+        others = frozenset(self._single.givers)
+        if any(len(braid.spans) >= MAX_SPANS for braid in braids):  # some were not remembered
+            others |= {span.source for span in spans}
+        return Account(spans, others)
+
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Source`.
 
@@ -72,6 +84,12 @@ class CombinedSource:
             DepotError: no source is left to go on with.
             ConnectionAbortedError: `abort` was called.
         """
+        count = self._read(buffer)
+        if self._hearing is not None:
+            self._hearing.hear(buffer[:count])
+        return count
+
+    def _read(self, buffer: memoryview) -> int:
         self._consider()
         while self._braid is not None:
             if count := self._braid.readinto(buffer):

@@ -31,6 +31,8 @@ class FailoverSource:
         self.total_bytes = first.answer.total_bytes
         self.body = first
         """The body that is read now, or was read last."""
+        self.givers: set[SourceUrl] = set()
+        """Those whose bytes were handed on."""
         self._body_at_byte = first.answer.starts_at_bytes
         self._feed = feed
         self._loop = asyncio.get_running_loop()
@@ -55,6 +57,8 @@ class FailoverSource:
             else:
                 self._ended = count == 0
                 self.position_bytes += count
+                if count:
+                    self.givers.add(self.body.url)
                 return count
         if self._aborted:
             raise ConnectionAbortedError("the copy was given up")

@@ -23,6 +23,7 @@ from agent.copies.part_feed import PartFeed
 from agent.copies.peers import PeerBody
 from agent.copies.record import CopyRecord
 from agent.copies.source_url import SourceUrl
+from agent.copies.testimony import Account, Hearing
 from agent.copies.widening import WideningPolicy
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
@@ -103,8 +104,18 @@ class CopyJob:
         self._part_feed = PartFeed(fetcher, self._lineup, share)
         self._widening = widening
         self._room = room
+        self._testimony: Account | None = None
         self._progress: CombinedSource | None = None
         self._reading: CombinedSource | None = None
+
+    @property
+    def liars(self) -> tuple[SourceUrl, ...]:
+        """Sources of which it is known that they gave wrong bytes."""
+        return self._lineup.liars
+
+    def distrust(self, sources: Iterable[SourceUrl]) -> None:
+        """Ask these last, those that were added before."""
+        self._lineup.distrust(sources)
 
     def add_sources(self, sources: Iterable[SourceUrl]) -> None:
         """Fall back to these too, after those that were named before."""
@@ -163,6 +174,7 @@ class CopyJob:
                 self._accept()
                 return put.held or await self._receive(put, single)
         except HashMismatch as error:
+            self._testimony = self._testimony or self._said()
             self._lineup.wrong_bytes(single.body.url, error)
         except _SIZE_REFUSED as error:
             # Another source may announce less; if none does, this is what the copy fails with.
@@ -172,13 +184,22 @@ class CopyJob:
         return None
 
     async def _receive(self, put: AdmittedPut, single: FailoverSource) -> Stored:
-        source = CombinedSource(single, self._lineup, self._part_feed, self._room, self._widening)
+        hearing = Hearing(self._testimony) if self._testimony else None
+        source = CombinedSource(
+            single, self._lineup, self._part_feed, self._room, self._widening, hearing
+        )
         self._progress = self._reading = source
         try:
-            return await put.receive(source, depth=self._feed.depth)
+            stored = await put.receive(source, depth=self._feed.depth)
         finally:
             self._reading = None
             await source.close()
+        if hearing is not None:
+            self._lineup.convict(hearing.guilty())
+        return stored
+
+    def _said(self) -> Account | None:
+        return self._progress.testimony() if self._progress else None
 
     def _current_generation(self) -> Generation:
         # Before it is accepted the request's own generation counts, as for a PUT.

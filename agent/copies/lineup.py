@@ -71,6 +71,7 @@ class _Standing:
     outrun: int = 0
     arriving: bool = False
     gives_parts: bool = True
+    distrusted: bool = False
     last_error: DepotError | None = None
 
 
@@ -87,6 +88,7 @@ class Lineup:
     _contributors: set[SourceUrl] = field(default_factory=set)
     _broken_relays: set[SourceUrl] = field(default_factory=set)
     _mixture: str | None = None
+    _liars: dict[SourceUrl, None] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[SourceUrl, ...]:
@@ -98,6 +100,23 @@ class Lineup:
         for source in sources:
             if len(self._standings) < MAX_SOURCES:
                 self._standings.setdefault(source, _Standing())
+
+    @property
+    def liars(self) -> tuple[SourceUrl, ...]:
+        """Those of which it is known that they gave wrong bytes."""
+        return tuple(self._liars)
+
+    def distrust(self, sources: Iterable[SourceUrl]) -> None:
+        """Ask these after all others, and never for parts; unknown ones change nothing."""
+        for source in sources:
+            if source in self._standings:
+                self._standings[source].distrusted = True
+
+    def convict(self, sources: Iterable[SourceUrl]) -> None:
+        """Note that these gave wrong bytes to an attempt of several; a relay only passes on."""
+        for source in sources:
+            if not self._standings[source].arriving:
+                self._liars[source] = None
 
     def begin_attempt(self) -> bool:
         """Start over from the first byte; False when no source is worth another attempt."""
@@ -131,14 +150,23 @@ class Lineup:
             prefer: this one, if it may be asked at all.
         """
         eligible = [
-            (source != prefer, standing.tries, standing.outrun, source == self._last, index, source)
+            (
+                source != prefer,
+                standing.distrusted,
+                standing.tries,
+                standing.outrun,
+                source == self._last,
+                index,
+                source,
+            )
             for index, (source, standing) in enumerate(self._standings.items())
             if self._is_eligible(source, standing) and source not in but
             if standing.tries == 0 or not untried_only
         ]
         if not eligible:
             return None
-        _, tries, _, _, _, source = min(eligible)
+        source = min(eligible)[-1]
+        tries = self._standings[source].tries
         self._last = source
         return Choice(source, self.policy.delay_s(tries))
 
@@ -148,7 +176,8 @@ class Lineup:
         eligible = [
             (standing.outrun, index, source)
             for index, (source, standing) in enumerate(self._standings.items())
-            if self._is_eligible(source, standing) and standing.gives_parts
+            if self._is_eligible(source, standing)
+            if standing.gives_parts and not standing.distrusted
             if standing.tries == 0 and not standing.arriving and source.host not in hosts
         ]
         return min(eligible)[-1] if eligible else None
@@ -226,6 +255,7 @@ class Lineup:
             standing = self._standings[source]
             standing.last_error = DepotCopy(f"it sent other bytes, which hash to {error.actual}")
             standing.spent = True
+            self._liars[source] = None
         else:
             names = " and ".join(str(url) for url in self.sources if url in self._contributors)
             self._mixture = f"what {names} gave together hashes to {error.actual}"

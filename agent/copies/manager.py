@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -49,6 +49,8 @@ __all__ = ["CopyManager", "CopyOptions", "CopyRecord", "CopyState"]
 
 EventSink = Callable[[str, Mapping[str, object]], None]
 _SUPERSEDED = (ArtifactGeneration, NotInConfig, NoConfig)
+MAX_LIARS: Final = 256
+"""Sources that are remembered for having sent wrong bytes; they are asked last."""
 _STOPPING = "the sled agent is stopping"
 _log = structlog.get_logger(__name__)
 
@@ -134,6 +136,8 @@ class CopyManager:
         self._room = BraidRoom(part_bytes=options.part_bytes)
         self._book = CopyBook(store.state, options.max_finished)
         self._running: dict[str, _Running] = {}
+        # Until the agent ends, and bounded: a source may have been repaired.
+        self._liars: dict[SourceUrl, None] = {}
         self._group: asyncio.TaskGroup | None = None
         self._draining = False
         self._stopped = asyncio.Event()
@@ -179,6 +183,7 @@ class CopyManager:
         running = self._find(sha256) or self._begin(sha256, generation)
         running.job.share.healing &= healing
         running.job.add_sources(sources)
+        running.job.distrust(self._liars.keys() & set(sources))
         await running.job.settled.wait()
         if running.refusal is not None:
             raise running.refusal
@@ -310,8 +315,12 @@ class CopyManager:
             "copies": stored.copies,
             "datasets": stored.datasets,
         }
+        if liars := running.job.liars:
+            fields["wrong_bytes_from"] = [str(source) for source in liars]
         if served_by := running.job.served_by:
             fields["served_by"] = str(served_by)
+            if served_by not in running.job.liars:
+                self._liars.pop(served_by, None)
         self._on_event("copied", fields)
         _log.info("copy succeeded", **fields)
 
@@ -327,6 +336,11 @@ class CopyManager:
         _log.warning("copy failed", **fields)
 
     def _end(self, running: _Running, record: CopyRecord) -> None:
+        for source in running.job.liars:
+            _log.warning("source sent wrong bytes", peer=str(source), sha256=str(record.sha256))
+            self._liars[source] = None
+            if len(self._liars) > MAX_LIARS:
+                del self._liars[next(iter(self._liars))]
         del self._running[record.copy_id]
         self._book.finish(replace(record, finished_at=self._clock()))
         running.job.settled.set()

@@ -13,7 +13,8 @@ import pytest
 
 from agent.copies.manager import CopyOptions
 from agent.copies.widening import WideningPolicy
-from tests.copying import CONTENT, WRONG, Sled, sled_at
+from depot.artifact import ArtifactHash
+from tests.copying import ARTIFACT, CONTENT, WRONG, Sled, sled_at
 from tests.lying_peer import (
     Answer,
     Connection,
@@ -234,6 +235,34 @@ async def test_b2_a_liar_among_several_is_found_and_put_aside_with_the_reason(
         # Together nobody can tell which; alone, each of them is convicted.
         sled.assert_failed(record, *(f"{peer.url}: it sent other bytes" for peer in peers))
         await sled.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_b2_who_lied_among_several_is_known_once_the_artifact_is_here(
+    tmp_path: Path, place: int
+) -> None:
+    scripts = [honest(CONTENT), honest(CONTENT)]
+    scripts.insert(place, lying_about_parts(CONTENT))
+    async with machines(*scripts) as peers, sled_at(tmp_path, bounds=SEVERAL) as sled:
+        await copy(sled, peers)
+        kind, fields = sled.events[-1]
+        assert kind == "copied"
+        assert fields["wrong_bytes_from"] == [peers[place].url]
+
+
+async def test_a_liar_is_asked_last_from_then_on(tmp_path: Path) -> None:
+    other = CONTENT[::-1]
+    wanted = (ARTIFACT, ArtifactHash.of(other))
+    async with (
+        machines(lying_about_parts(CONTENT), honest(CONTENT), honest(CONTENT)) as peers,
+        LyingPeer([honest(other)], host="127.0.0.2") as good,
+        sled_at(tmp_path, bounds=SEVERAL, wanted=wanted) as sled,
+    ):
+        await copy(sled, peers)
+        asked = len(peers[0].requests)
+        record = await sled.outcome(await sled.start(peers[0].url, good.url, sha256=wanted[1]))
+        assert record.state == "succeeded"
+        assert len(peers[0].requests) == asked
 
 
 async def test_a_source_that_is_silent_alone_is_left_for_another(tmp_path: Path) -> None:

@@ -252,3 +252,46 @@ def test_a_relay_that_lost_what_it_was_receiving_is_asked_again() -> None:
         assert chosen(made) == A
         made.refused(A, refusal(), at_byte=0)
     assert chosen(made) is None
+
+
+def test_one_that_is_distrusted_is_asked_after_all_others_and_never_for_parts() -> None:
+    made = lineup(A, B)
+    made.distrust([A, C])
+    assert made.another(but=[]) == B
+    assert made.another(but=[B]) is None
+    assert chosen(made) == B
+    made.refused(B, refusal(), at_byte=0)
+    assert chosen(made) == A
+
+
+def test_another_is_of_another_host_in_no_trouble_and_no_relay() -> None:
+    same_host = SourceUrl.parse("http://a:1")
+    made = lineup(A, same_host, B, C)
+    assert made.another(but=[A]) == B
+    made.answered(B, arriving=True)
+    assert made.another(but=[A]) == C
+    made.gives_no_parts(C)
+    assert made.another(but=[A]) is None
+    breaks(made, A, gave_bytes=1000)
+    assert made.another(but=[B]) == same_host
+
+
+def test_who_gave_wrong_bytes_is_told_once_it_is_known() -> None:
+    made = lineup(A, B, C)
+    made.contributed(A)
+    made.wrong_bytes(B, WRONG)
+    assert not made.liars
+    assert made.begin_attempt()
+    made.answered(C, arriving=True)
+    made.convict([B, C])
+    assert made.liars == (B,)
+
+
+def test_a_source_is_left_only_for_one_that_has_done_no_worse() -> None:
+    made = lineup(A, B)
+    assert made.has_better_than(A)
+    breaks(made, A)
+    assert not made.has_better_than(B)
+    assert made.has_better_than(A)
+    made.refused(B, refusal(), at_byte=0)
+    assert not made.has_better_than(A)
