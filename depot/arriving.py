@@ -41,6 +41,10 @@ MAX_TAIL_READERS: Final = 8
 """More readers of one arrival than this are served from the files, by threads."""
 
 
+def _leave_alone() -> None:
+    """Let a reader find out by itself."""
+
+
 class Arrival:
     """One artifact that is being received. An `ingest.Observer`.
 
@@ -76,6 +80,7 @@ class Arrival:
         self._digests: list[bytes] = []
         self._chained = False
         self._tail = tail
+        self._cuts: list[Callable[[], None]] = []
         self._changed = asyncio.Event()
 
     # In threads of the ingest
@@ -109,6 +114,8 @@ class Arrival:
         if not self.landed and not self.over:
             self.landed, self.over = landed, not landed
             self._tell()
+            for cut in self._cuts if self.over else ():
+                cut()
 
     def limit(self, index: int, end: int) -> int:
         """How far an answer that ends before byte `end` may be sent now from that dataset."""
@@ -147,12 +154,17 @@ class Arrival:
             return False
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Count a reader for a block; only then is `changes` told."""
+    def reading(self, cut: Callable[[], None] = _leave_alone) -> Iterator[None]:
+        """Count a reader for a block; only then is `changes` told.
+
+        Whatever it is at, `cut` ends it when there is no use in going on.
+        """
         self.readers += 1
+        self._cuts.append(cut)
         try:
             yield
         finally:
+            self._cuts.remove(cut)
             self.readers -= 1
 
     def _tell(self) -> None:

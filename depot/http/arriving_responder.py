@@ -16,6 +16,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -89,11 +90,17 @@ class ArrivingResponder:
     ) -> None:
         if self._arrivals.readers >= self._most_readers:
             raise TooManyConnections(f"{self._most_readers} clients wait for what arrives here")
-        with arrival.reading():
-            await response.prepare(request)
-            async with outlet(request, self._pace) as out:
-                with _Copies(self._arrivals, self._store, arrival) as copies:
-                    await self._send(request, out, copies, plan)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as until_cut:
+                # Or a client that takes nothing would keep the file of a write that has failed.
+                with arrival.reading(lambda: until_cut.reschedule(loop.time())):
+                    await response.prepare(request)
+                    async with outlet(request, self._pace) as out:
+                        with _Copies(self._arrivals, self._store, arrival) as copies:
+                            await self._send(request, out, copies, plan)
+        except TimeoutError as error:
+            raise NotFound(f"{arrival.sha256} did not arrive") from error
 
     async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
         offset, end = plan.start, plan.start + plan.length_bytes

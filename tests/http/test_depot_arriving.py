@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ from tests.store.faulty import WAIT_S
 CONTENT = random.Random(11).randbytes(5 * MIB + 4321)
 SIZE = len(CONTENT)
 ARTIFACT = hash_of(CONTENT)
+LONG = CONTENT * 4
+"""More than what the sockets between two processes take."""
 LAST_BLOCK = 5 * MIB
 WRONG = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
 
@@ -46,7 +49,7 @@ async def depot(
 ) -> AsyncIterator[tuple[ArtifactStore, str]]:
     """A store that wants the content, and its depot."""
     async with node.open(**options) as store:
-        await store.put_config(config(1, CONTENT))
+        await store.put_config(config(1, CONTENT, LONG))
         app = depot_app(store, limits=limits, arrivals=store.arrivals, compressor=Compressor())
         async with serve(app, limits) as service:
             yield store, service.url
@@ -264,6 +267,26 @@ async def test_a_reader_that_takes_nothing_does_not_hold_up_the_put(node: Node) 
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         await client.head()
         assert await client.reader.readexactly(SIZE) == CONTENT
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_when_the_put_fails(node: Node) -> None:
+    there = LONG[: 20 * MIB]
+    source = GatedSource(there, before_bytes=len(there), error=ConnectionResetError())
+    async with (
+        depot(node) as (store, url),
+        putting(store, LONG, source) as running,
+        RawClient.connect(url) as client,
+    ):
+        sock = client.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        await ask(client, artifact=hash_of(LONG))
+        arrival = found(store, LONG)
+        assert await client.reader.readexactly(1) == LONG[:1]
+        source.open_gate()
+        with pytest.raises(ConnectionResetError):
+            await running
+        await eventually(lambda: not arrival.readers)
+        assert await node.leftovers() == []
 
 
 async def test_b4_a_dataset_that_gives_other_bytes_back_is_left_for_the_other(node: Node) -> None:
