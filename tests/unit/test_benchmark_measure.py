@@ -23,7 +23,6 @@ from tests.benchmarks.measure import (
     versus,
 )
 from tests.benchmarks.processes import Memory
-from tests.benchmarks.rows.fanout import source_of
 
 
 def runs(*seconds: float) -> list[Sample]:
@@ -125,8 +124,3 @@ def test_a_measurement_is_chosen_by_its_name_or_by_what_it_begins_with() -> None
 
 def test_memory_peaks_are_kept_apart_for_all_processes_and_the_main_one() -> None:
     assert Memory(10, 5).most(Memory(7, 6)) == Memory(10, 6)
-
-
-def test_nodes_form_a_chain_when_they_relay_and_else_a_tree() -> None:
-    assert [source_of(index, relays=True) for index in range(1, 8)] == [0, 1, 2, 3, 4, 5, 6]
-    assert [source_of(index, relays=False) for index in range(1, 8)] == [0, 0, 1, 1, 2, 2, 3]

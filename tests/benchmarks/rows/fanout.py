@@ -1,8 +1,6 @@
 """One artifact to many nodes behind slow links: how close to the time of one transfer?
 
-Who copies from whom is the benchmark's choice. Agents that relay form a chain: each copies from the
-one before while that is still receiving. Agents that do not form a tree, and each waits until the
-one above has the artifact whole.
+The nodes form a chain: each copies from the one before while that is still receiving.
 """
 
 from __future__ import annotations
@@ -13,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from agent.config.keys import KEYS
 from tests.benchmarks import clients, programs
 from tests.benchmarks.body import Body
 from tests.benchmarks.measure import MIB, SECONDS, Row, Sample, Side, Target, alone, at_most
@@ -27,7 +25,6 @@ from tests.benchmarks.raw import settle
 from tests.benchmarks.rig import Rig
 from tests.system.agents import RunningAgent
 
-RELAYS: Final = any(key.name == "depot.relay" for key in KEYS)
 AGENT_PORT: Final = 12345
 DEPOT_PORT: Final = 12348
 # A question is an answer on a link that is meant for the artifact.
@@ -42,16 +39,10 @@ def fan_out(nodes: int, mbit_per_s: int, target: float | None = None) -> Callabl
     return partial(_fan_out, nodes=nodes, mbit_per_s=mbit_per_s, target=bound)
 
 
-def source_of(index: int, *, relays: bool) -> int:
-    """The node that a node copies from; 0 has the artifact."""
-    return index - 1 if relays else (index - 1) // 2
-
-
 def _fan_out(rig: Rig, *, nodes: int, mbit_per_s: int, target: Target | None) -> list[Row]:
     key, nodes = f"fanout-{nodes}", min(nodes, rig.scale.max_nodes)
     size = f"{rig.scale.fan_out_bytes // MIB} MiB"
-    shape = "a chain" if RELAYS else "a tree"
-    work = f"{size} to {nodes} nodes behind {mbit_per_s} Mbit/s each, {shape}"
+    work = f"{size} to {nodes} nodes behind {mbit_per_s} Mbit/s each, in a chain"
     link = f"limit: {size} with curl, once over one link of {mbit_per_s} Mbit/s"
     ideal_s = rig.scale.fan_out_bytes * 8 / (mbit_per_s * 1e6)
     try:
@@ -134,11 +125,7 @@ def _round(fleet: Sequence[Node], body: Body) -> Sample:
     settle()
     with cpu_of(*(node.pid for node in receivers)) as cpu:
         began_s = time.time()
-        ids = [
-            _begin(node, body.sha256, fleet[source_of(index, relays=RELAYS)])
-            for index, node in enumerate(fleet)
-            if index
-        ]
+        ids = [_begin(node, body.sha256, source) for source, node in pairwise(fleet)]
         finished_s = [_finished_s(node, each) for node, each in zip(receivers, ids, strict=True)]
     size_mib = body.size_bytes / MIB * len(receivers)
     return Sample(size_mib, max(finished_s) - began_s, cpu.seconds)

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from agent.config.keys import KEYS
 from tests.benchmarks import clients, load, peers
 from tests.benchmarks.body import Body
 from tests.benchmarks.measure import KIB, REQUESTS_PER_S, Row, Sample, Target, versus
@@ -25,7 +24,6 @@ PUT_BYTES: Final = KIB
 PUT_CONNECTIONS: Final = 64
 FILES: Final = Target(0.7)
 CACHED: Final = Target(0.9)
-_HOT_CACHE: Final = "depot.hot_cache"
 
 
 def get(connections: int, *, cached: bool) -> Callable[[Rig], list[Row]]:
@@ -34,9 +32,7 @@ def get(connections: int, *, cached: bool) -> Callable[[Rig], list[Row]]:
 
 
 def _get(rig: Rig, *, connections: int, cached: bool) -> list[Row]:
-    known = any(key.name == _HOT_CACHE for key in KEYS)
-    settings = {_HOT_CACHE: "0"} if known and not cached else {}
-    node = rig.node("small-cached" if cached else "small", settings)
+    node = rig.node("small-cached") if cached else rig.node("small", {"depot.hot_cache": "0"})
     body = Body(rig.directory / f"small-{connections}", SMALL_BYTES)
     node.want(body.sha256)
     node.put(body)
