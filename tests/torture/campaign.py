@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -17,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 SEED_BITS: Final = 40
 ENOUGH_VIOLATIONS: Final = 20
@@ -212,7 +216,14 @@ def images_dir() -> Path | None:
 def _violation(campaign: str, seed: int, error: Exception) -> Violation:
     said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-    return Violation(campaign, seed, f"{said or 'assertion failed'}{notes}")
+    return Violation(campaign, seed, f"{said or 'assertion failed'}{notes}\n  {_room()}")
+
+
+def _room() -> str:
+    """What disk images in memory depend on: without it, a disk fails by itself."""
+    free = shutil.disk_usage(images_dir() or tempfile.gettempdir()).free
+    available = psutil.virtual_memory().available
+    return f"free then: {available >> 20:,} MiB of memory, {free >> 20:,} MiB for disk images"
 
 
 class _Leaks:
