@@ -42,9 +42,15 @@ class Block:
 
 
 class Ring:
-    """A fixed number of blocks in turn."""
+    """A fixed number of blocks in turn.
+
+    Attributes:
+        most_held: how many one consumer may be busy with at once; should it hang with them, the
+            others go on with the rest.
+    """
 
     def __init__(self, blocks: list[Block]) -> None:
+        self.most_held = max(1, len(blocks) // 2)
         self._free: SimpleQueue[Block] = SimpleQueue()
         self._lock = threading.Lock()
         for block in blocks:

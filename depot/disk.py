@@ -8,7 +8,7 @@ calls block and raise OSError.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,10 @@ class Disk:
     def write(self, fd: int, content: memoryview) -> int:
         """Append some of `content`; the number of bytes."""
         return os.write(fd, content)
+
+    def write_several(self, fd: int, contents: Sequence[memoryview]) -> int:
+        """Append some of `contents`, one after the other; the number of bytes."""
+        return os.writev(fd, contents)
 
     def fsync(self, fd: int) -> None:
         """Make a file durable."""

@@ -98,30 +98,38 @@ class _Line:
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
         self._blocks: SimpleQueue[Block | None] = SimpleQueue()
-        self._taken: Block | None = None
+        self._taken: deque[Block] = deque()
         self._ended = False
 
     @property
     def waiting_blocks(self) -> int:
-        return self._blocks.qsize() + (self._taken is not None)
+        return self._blocks.qsize() + len(self._taken)
 
     def put(self, block: Block | None) -> None:
         self._blocks.put(block)
 
     def take(self) -> Block | None:
-        self._taken = self._blocks.get()
-        self._ended = self._taken is None
-        return self._taken
+        """Wait for the next block; None at the end."""
+        return None if self._ended else self._took(self._blocks.get())
 
-    def release(self) -> None:
-        block, self._taken = self._taken, None
-        if block is not None:
-            self._ring.release(block)
+    def more(self) -> Block | None:
+        """Take the next block if it is there, and this consumer may be busy with one more."""
+        if self._ended or len(self._taken) >= self._ring.most_held:
+            return None
+        with suppress(Empty):
+            return self._took(self._blocks.get_nowait())
+        return None
+
+    def release(self) -> int:
+        """Let go of the block that was taken first; its size in bytes."""
+        block = self._taken.popleft()
+        size_bytes = block.filled
+        self._ring.release(block)
+        return size_bytes
 
     def drain(self) -> None:
-        """Let go of what still comes, until the end."""
-        self.release()
-        while not self._ended and self.take() is not None:
+        """Let go of what was taken and what still comes, until the end."""
+        while self._taken or self.take() is not None:
             self.release()
 
     def clear(self) -> None:
@@ -130,6 +138,13 @@ class _Line:
             while block := self._blocks.get_nowait():
                 self._ring.release(block)
         self._blocks.put(None)
+
+    def _took(self, block: Block | None) -> Block | None:
+        if block is None:
+            self._ended = True
+        else:
+            self._taken.append(block)
+        return block
 
 
 class Hasher:
@@ -176,7 +191,7 @@ class LocalWriter:
         self._target = target
         self._direct = direct
         self._on_written = on_written
-        self._written_bytes = self._taken_bytes = 0
+        self._written_bytes = 0
         self._line = _Line(ring)
         self.put = self._line.put
 
@@ -204,15 +219,17 @@ class LocalWriter:
         block = self._line.take()
         if self.cancelled or self.error:
             raise staging.GivenUp
-        if block is None:
-            return None
-        self._taken_bytes = block.filled
-        return block.content
+        return None if block is None else block.content
 
-    def release(self) -> None:
+    def more(self) -> memoryview | None:
+        """Take the next content if it is there."""
+        block = self._line.more()
+        return None if block is None else block.content
+
+    def release(self, count: int) -> None:
         """Let go of what is written; `staging.write_staged` says when."""
-        self._line.release()
-        self._written_bytes += self._taken_bytes
+        for _ in range(count):
+            self._written_bytes += self._line.release()
         self._on_written(self._written_bytes)
 
     def run(self) -> None:
@@ -302,11 +319,12 @@ class RemoteWriter:
     def run(self) -> None:
         """Look after the worker until it is done or given up."""
         written_bytes = 0
-        while staging.wait_released(self._channel):
-            with self._lock:
-                block = self._held.popleft()
-            written_bytes += block.filled
-            self._ring.release(block)
+        while count := staging.wait_released(self._channel):
+            for _ in range(count):
+                with self._lock:
+                    block = self._held.popleft()
+                written_bytes += block.filled
+                self._ring.release(block)
             self._on_written(written_bytes)
         with self._lock:
             self._over = True

@@ -12,6 +12,8 @@ import fcntl
 import os
 import socket
 import struct
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -21,6 +23,9 @@ from depot.errors import DatasetUnusable
 
 ALIGNMENT_BYTES: Final = 4096
 SYNC_EVERY_BYTES: Final = 64 << 20
+MOST_AT_ONCE: Final = 4
+"""Blocks in one call, so that the device has the next while one is acknowledged: half a ring."""
+QUICK_S: Final = 0.5
 
 
 class GivenUp(Exception):
@@ -28,7 +33,7 @@ class GivenUp(Exception):
 
 
 class Blocks(Protocol):
-    """What is to be written."""
+    """What is to be written, in order."""
 
     def take(self) -> memoryview | None:
         """Wait for the next content; None at the end.
@@ -37,8 +42,11 @@ class Blocks(Protocol):
             GivenUp: the file is not wanted any more.
         """
 
-    def release(self) -> None:
-        """Let go of the content that was taken."""
+    def more(self) -> memoryview | None:
+        """Take the next content if it is there already."""
+
+    def release(self, count: int) -> None:
+        """Let go of the contents that were taken first."""
 
 
 class StagedFile:
@@ -58,13 +66,11 @@ class StagedFile:
         if self._direct:
             self._set_direct(True)
 
-    def write(self, content: memoryview) -> None:
-        """Append; only the last block may be shorter than the others."""
-        self._flush_in_steps(len(content))
-        while content:
-            if self._direct and len(content) % ALIGNMENT_BYTES:
-                self._set_direct(False)
-            content = content[self._write_some(content) :]
+    def write(self, contents: Sequence[memoryview]) -> None:
+        """Append blocks; only the last of all may be shorter than the others."""
+        self._flush_in_steps(sum(map(len, contents)))
+        for content in self._write_at_once(contents):
+            self._write_alone(content)
 
     def finish(self) -> None:
         """Make the contents durable. After a failed fsync the file is worthless: no second try."""
@@ -82,6 +88,29 @@ class StagedFile:
             self._fd = -1
         if self.name:
             self._dataset.discard(self.name)
+
+    def _write_at_once(self, contents: Sequence[memoryview]) -> Sequence[memoryview]:
+        """Write whole blocks in one call; what is left to be written."""
+        whole = contents[:-1] if len(contents[-1]) % ALIGNMENT_BYTES else contents
+        if len(whole) < 2:
+            return contents
+        try:
+            written = self._dataset.disk.write_several(self._fd, whole)
+        except OSError as error:
+            if not (self._direct and error.errno == errno.EINVAL):
+                raise
+            return contents  # one by one it turns out whether that is the flag's fault
+        left = []
+        for content in contents:
+            left.append(content[written:])
+            written = max(0, written - len(content))
+        return left
+
+    def _write_alone(self, content: memoryview) -> None:
+        while content:
+            if self._direct and len(content) % ALIGNMENT_BYTES:
+                self._set_direct(False)
+            content = content[self._write_some(content) :]
 
     def _write_some(self, content: memoryview) -> int:
         try:
@@ -111,7 +140,14 @@ class StagedFile:
             self._unsynced_bytes = 0
 
 
-def write_staged(dataset: Dataset, blocks: Blocks, name: str, *, direct: bool) -> str:
+def write_staged(
+    dataset: Dataset,
+    blocks: Blocks,
+    name: str,
+    *,
+    direct: bool,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
     """Write a synced file called `name` until `Dataset.commit`; empty when it was given up.
 
     If `direct`, past the page cache where the filesystem takes that.
@@ -122,9 +158,13 @@ def write_staged(dataset: Dataset, blocks: Blocks, name: str, *, direct: bool) -
     file = StagedFile(dataset, name, direct=direct)
     try:
         file.begin()
-        while (content := blocks.take()) is not None:
-            file.write(content)
-            blocks.release()
+        at_once = 1
+        while contents := _take_some(blocks, at_once):
+            began_s = clock()
+            file.write(contents)
+            # A slow device gives back block after block, or it would be taken for one that hangs.
+            at_once = MOST_AT_ONCE if clock() - began_s < QUICK_S else 1
+            blocks.release(len(contents))
         file.finish()
     except (GivenUp, OSError, DatasetUnusable) as error:
         with suppress(OSError):
@@ -135,11 +175,19 @@ def write_staged(dataset: Dataset, blocks: Blocks, name: str, *, direct: bool) -
     return file.name
 
 
-# Between processes: numbers of blocks one way, an acknowledgement of each the other way.
+def _take_some(blocks: Blocks, most: int) -> list[memoryview]:
+    """Wait for the next content, and take what else is there; empty at the end."""
+    content, contents = blocks.take(), []
+    while content is not None:
+        contents.append(content)
+        content = blocks.more() if len(contents) < most else None
+    return contents
+
+
+# Between processes: numbers of blocks one way, how many more are written the other way.
 
 _ORDER: Final = struct.Struct(">iI")
 _END: Final = -1
-_ACKNOWLEDGED: Final = b"\0"
 
 
 def send_block(channel: socket.socket, number: int, filled_bytes: int) -> None:
@@ -152,12 +200,12 @@ def send_end(channel: socket.socket) -> None:
     channel.send(_ORDER.pack(_END, 0))
 
 
-def wait_released(channel: socket.socket) -> bool:
-    """Wait until the oldest block that was sent is free; False when nothing more comes."""
+def wait_released(channel: socket.socket) -> int:
+    """Wait until the oldest blocks that were sent are free; how many, 0 when nothing more comes."""
     try:
-        return bool(channel.recv(len(_ACKNOWLEDGED)))
+        return sum(channel.recv(1))
     except OSError:
-        return False
+        return 0
 
 
 class _SharedBlocks:
@@ -165,20 +213,33 @@ class _SharedBlocks:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._ended = False
 
     def take(self) -> memoryview | None:
+        return None if self._ended else self._receive(0)
+
+    def more(self) -> memoryview | None:
         try:
-            order = self._channel.recv(_ORDER.size)
+            return None if self._ended else self._receive(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def release(self, count: int) -> None:
+        with suppress(OSError):  # `take` finds out
+            self._channel.send(bytes([count]))
+
+    def _receive(self, flags: int) -> memoryview | None:
+        try:
+            order = self._channel.recv(_ORDER.size, flags)
+        except BlockingIOError:
+            raise
         except OSError:
             order = b""
         if not order:
             raise GivenUp
         number, filled_bytes = _ORDER.unpack(order)
-        return None if number == _END else shared_block(number)[:filled_bytes]
-
-    def release(self) -> None:
-        with suppress(OSError):  # `take` finds out
-            self._channel.send(_ACKNOWLEDGED)
+        self._ended = number == _END
+        return None if self._ended else shared_block(number)[:filled_bytes]
 
 
 def write_shared(dataset: Dataset, channel_fd: int, name: str, direct: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,9 @@ class FaultyDisk(Disk):
             if self._garbled:
                 buffer[:count] = bytes(count)
             return count
+
+    def write_several(self, fd: int, contents: Sequence[memoryview]) -> int:
+        return self.write(fd, contents[0])  # short, so that every block meets its rule
 
     def write(self, fd: int, content: memoryview) -> int:
         with self._meeting("write", _name(fd)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from depot.disk import Disk
@@ -62,6 +62,10 @@ class CuttingDisk(Disk):
     def write(self, fd: int, content: memoryview) -> int:
         with self._point.call():
             return super().write(fd, content)
+
+    def write_several(self, fd: int, contents: Sequence[memoryview]) -> int:
+        with self._point.call():
+            return super().write_several(fd, contents)
 
     def fsync(self, fd: int) -> None:
         with self._point.call():

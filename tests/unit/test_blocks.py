@@ -56,6 +56,13 @@ def test_a_ring_fits_its_body_and_always_has_two_blocks(
     assert len(BlockPool().lend(length_bytes)[1]) == blocks
 
 
+@pytest.mark.parametrize(("blocks", "most_held"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4)])
+def test_a_consumer_that_hangs_with_all_it_may_hold_leaves_blocks_to_the_others(
+    blocks: int, most_held: int
+) -> None:
+    assert Ring([Block() for _ in range(blocks)]).most_held == most_held
+
+
 def test_memory_is_bounded_by_the_number_of_streams() -> None:
     # S1: only the first few rings are generous.
     pool = BlockPool(generous_rings=2)
