@@ -2,8 +2,9 @@
 
 Rules kept here:
 - Whoever wants to move bytes claims a step first and waits for its time. Claims are served in the
-  order in which they are made, and nobody has more than one under way: so bodies that always have
-  more to move get equal parts, and what one of them cannot use goes to the others.
+  order in which they are made, and no body has more than one under way: so bodies that always have
+  more to move get equal parts, and what one of them cannot use goes to the others. Several bodies
+  that are one to everybody else (parts of one artifact) claim smaller steps, and get one part.
 - A step is a twentieth of a second's worth, less while many wait, so that each moves now and then.
 - Time that passed unused is made up for by one step at most: a limit is also one on short bursts.
 
@@ -54,14 +55,19 @@ class Budget:
         """Whether there is any use in claiming."""
         return self.max_bytes_per_s > 0
 
-    def claim(self, most_bytes: int) -> Claim:
-        """Reserve the next step: at most `most_bytes`, at least one byte."""
+    def claim(self, most_bytes: int, bodies: int = 1) -> Claim:
+        """Reserve the next step.
+
+        Args:
+            most_bytes: what is wanted; it may be less, and at least one byte.
+            bodies: how many are to get the part of one, together.
+        """
         if not self.limited:
             return Claim(most_bytes, 0.0)
         with self._lock:
             now_s = self._clock()
             queue_s = self._free_at_s - now_s
-            size_bytes = min(most_bytes, self._step(queue_s))
+            size_bytes = min(most_bytes, max(1, self._step(queue_s) // bodies))
             at_s = max(self._free_at_s, now_s - STEP_S)
             self._free_at_s = at_s + size_bytes / self.max_bytes_per_s
             return Claim(size_bytes, max(0.0, at_s - now_s))

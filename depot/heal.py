@@ -405,7 +405,7 @@ class Healer:
 
     async def _receive(self, put: Put, source: Source, size_bytes: int) -> Stored:
         """Store what `source` gives, no faster than healing may be."""
-        with closing(LimitedSource(source, lambda: (self._budget,), size_bytes)) as limited:
+        with closing(LimitedSource(source, lambda: [(self._budget, 1)], size_bytes)) as limited:
             return await put.receive(limited)
 
     def _is_known_in_vain(self, artifact: ArtifactHash, remains: Iterable[Remains]) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from depot.budget import Budget
 from depot.sources import Source
 
-Budgets = Callable[[], Sequence[Budget]]
-"""Asked before each step: what a body counts as may change while it is read."""
+Budgets = Callable[[], Sequence[tuple[Budget, int]]]
+"""The budgets, and how many bodies share the part of one in each. Asked before each step: what a
+body counts as may change while it is read."""
 
 
 class LimitedSource:
@@ -36,11 +37,12 @@ class LimitedSource:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `Source`."""
-        limited = [budget for budget in self._budgets() if budget.limited]
+        limited = {budget: bodies for budget, bodies in self._budgets() if budget.limited}
         if not limited and not self._credits:
             return self._read(buffer)
         self._drop_all_but(limited)
-        allowed_bytes = min((self._credit(b, len(buffer)) for b in limited), default=len(buffer))
+        credits = [self._credit(budget, n, len(buffer)) for budget, n in limited.items()]
+        allowed_bytes = min(credits, default=len(buffer))
         if self._stopped.is_set():
             raise ConnectionAbortedError("the transfer was given up")
         count = self._read(buffer[:allowed_bytes])
@@ -68,16 +70,16 @@ class LimitedSource:
             self.waiting_since_s = None
             self.waited_s += time.monotonic() - begun_s
 
-    def _credit(self, budget: Budget, most_bytes: int) -> int:
+    def _credit(self, budget: Budget, bodies: int, most_bytes: int) -> int:
         """What may be read now, once it is time; a step is often more than one read takes."""
         if credit_bytes := self._credits.get(budget, 0):
             return credit_bytes
         wanted_bytes = most_bytes if self._left_bytes is None else max(1, self._left_bytes)
-        claim = budget.claim(wanted_bytes)
+        claim = budget.claim(wanted_bytes, bodies)
         self._credits[budget] = claim.size_bytes
         self._stopped.wait(claim.wait_s)
         return claim.size_bytes
 
-    def _drop_all_but(self, kept: Sequence[Budget]) -> None:
+    def _drop_all_but(self, kept: Collection[Budget]) -> None:
         for budget in self._credits.keys() - frozenset(kept):
             budget.give_back(self._credits.pop(budget))

@@ -194,11 +194,17 @@ class Braid:
                 lane.drop("the copy was given up")
             self._changed.notify_all()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return all(lane.running.done() for lane in self._lanes)
+
     async def close(self) -> None:
-        """Wait until nothing of it runs any more, then let go of all it has."""
+        """Wait until nothing of it runs any more, then let go of all it has; idempotent."""
         self.abort()
         await asyncio.wait([waiting_for(lane.running) for lane in self._lanes])
-        self._room.give_back(len(self._buffers))
+        buffers, self._buffers = self._buffers, []
+        self._room.give_back(len(buffers))
 
     # The lanes
 

@@ -44,18 +44,20 @@ class CopyShare:
 
     Attributes:
         healing: whether only healing waits for it.
+        bodies: how many bodies are read for it now; they have one part together.
     """
 
     def __init__(self, budgets: CopyBudgets, *, healing: bool) -> None:
         self.healing = healing
+        self.bodies = 1
         self._budgets = budgets
 
     def of(self, source: SourceUrl) -> Budgets:
         """What the bytes from `source` count in; the budget that all share comes last."""
         of_host = self._budgets.of_host(source)
 
-        def now() -> Sequence[Budget]:
+        def now() -> Sequence[tuple[Budget, int]]:
             everybody = self._budgets.healing if self.healing else self._budgets.asked
-            return (of_host, everybody)
+            return ((of_host, 1), (everybody, self.bodies))
 
         return now

@@ -18,7 +18,7 @@ from agent.copies.failover import FailoverSource
 from agent.copies.lineup import Lineup
 from agent.copies.part_feed import PartFeed
 from agent.copies.source_url import SourceUrl
-from agent.copies.testimony import MAX_SPANS, Account, Hearing
+from agent.copies.testimony import MAX_SPANS, Account, Hearing, Span
 from agent.copies.widening import Reading, Widening, WideningPolicy
 
 
@@ -41,6 +41,7 @@ class CombinedSource:
         self._loop = asyncio.get_running_loop()
         self._braid: Braid | None = None
         self._old: list[Braid] = []
+        self._spans: list[Span] = []
         self._waited_s = 0.0
         self._aborted = False
         self._hearing = hearing
@@ -71,9 +72,9 @@ class CombinedSource:
     def testimony(self) -> Account:
         """Who gave which bytes."""
         braids = [*self._old, *([self._braid] if self._braid else [])]
-        spans = [span for braid in braids for span in braid.spans]
+        spans = [*self._spans, *(span for braid in braids for span in braid.spans)]
         others = frozenset(self._single.givers)
-        if any(len(braid.spans) >= MAX_SPANS for braid in braids):  # some were not remembered
+        if len(spans) >= MAX_SPANS:  # some were not remembered
             others |= {span.source for span in spans}
         return Account(spans, others)
 
@@ -116,6 +117,7 @@ class CombinedSource:
     # How many
 
     def _consider(self) -> None:
+        self._tidy()
         reading = self._reading()
         # A relay gives what it gets. Who joins its own sources takes from the chain behind them.
         if reading is None or (self._braid is None and self._single.body.answer.depth):
@@ -174,6 +176,13 @@ class CombinedSource:
         self._widening.lost(1)
         if self.position_bytes != self.total_bytes:
             self._single.go_on(prefer=braid.best)
+
+    def _tidy(self) -> None:
+        """Let go of the buffers of a braid that is over, which others may have a use for."""
+        for braid in [each for each in self._old if each.quiet]:
+            self._single.on_loop(braid.close())
+            self._old.remove(braid)
+            self._spans += braid.spans
 
     def _look_for_silence(self) -> None:
         body = self._single.body

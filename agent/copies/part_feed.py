@@ -64,6 +64,7 @@ class PartFeed:
             body.limit(self._share.of(source))
             self._lineup.contributed(source)  # before anyone can read a byte of it
             self._open.add(body)
+            self._share.bodies = len(self._open)
             return body
         await body.close()
         raise NoPart
@@ -71,6 +72,7 @@ class PartFeed:
     async def close(self, body: PeerBody) -> None:
         """Close a body that nobody reads any more; idempotent."""
         self._open.discard(body)
+        self._share.bodies = max(1, len(self._open))
         await body.close()
 
     async def broke(self, source: SourceUrl, why: str, at_byte: int, gave_bytes: int) -> None:

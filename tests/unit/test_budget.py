@@ -34,6 +34,7 @@ class Body:
     moved_bytes: int = field(default=0, compare=False)
     size_bytes: float = field(default=math.inf, compare=False)
     slow_s: float = field(default=0.0, compare=False)
+    bodies: int = field(default=1, compare=False)
 
 
 def run(clock: Clock, budget: Budget, bodies: list[Body], until_s: float) -> None:
@@ -47,7 +48,8 @@ def run(clock: Clock, budget: Budget, bodies: list[Body], until_s: float) -> Non
         if body.moved_bytes >= body.size_bytes:
             body.ready_s = math.inf
         else:
-            claim = budget.claim(int(min(body.size_bytes - body.moved_bytes, 1 << 40)))
+            most_bytes = int(min(body.size_bytes - body.moved_bytes, 1 << 40))
+            claim = budget.claim(most_bytes, body.bodies)
             body.granted_bytes = claim.size_bytes
             body.ready_s = clock.now_s + claim.wait_s + body.slow_s
         heapq.heappush(bodies, body)
@@ -75,6 +77,14 @@ def test_bodies_that_want_more_get_equal_parts(count: int) -> None:
     run(clock, budget, moving, 1060.0)
     parts = [body.moved_bytes - before[body.name] for body in moving]
     assert min(parts) >= 0.9 * max(parts)
+
+
+def test_several_bodies_of_one_copy_get_the_part_of_one() -> None:
+    clock = Clock()
+    alone, *parts = [Body(1000.0, 0), *(Body(1000.0, name, bodies=3) for name in (1, 2, 3))]
+    run(clock, Budget(10 * MIB, clock), [alone, *parts], 1030.0)
+    together = sum(part.moved_bytes for part in parts)
+    assert together == pytest.approx(alone.moved_bytes, rel=0.1)
 
 
 def test_a_body_that_comes_later_gets_its_part_from_then_on() -> None:
