@@ -72,7 +72,9 @@ class VerifiedRead:
             filled += count
         if ahead_bytes:
             # Whoever takes whole blocks goes on: the disk works while this one is hashed and sent.
+            # Only what the reads before have not asked for: to ask again takes time as well.
             with suppress(OSError):
-                os.posix_fadvise(fd, start + filled, ahead_bytes, os.POSIX_FADV_WILLNEED)
+                last = start + filled + ahead_bytes - BLOCK_SIZE_BYTES
+                os.posix_fadvise(fd, last, BLOCK_SIZE_BYTES, os.POSIX_FADV_WILLNEED)
         if not self._digests.matches(start, block):
             raise OSError(errno.EIO, f"the block at byte {start} does not match its digest")

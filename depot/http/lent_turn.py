@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from depot.http.carrier import ReadInto
+from depot.http.paired_turn import PairedTurn
 from depot.http.permit import PassedPermit
 from depot.http.turn import Outcome, Turn
 from depot.verified_read import VerifiedRead
@@ -45,6 +46,8 @@ def take_lent_turn(
         held.callback(os.close, own_fd)
         turn = Turn(own_fd, sock, start, end, read, permit=PassedPermit(outlet, inlet))
         turn.patient = patient
-        turn.ahead = isinstance(read, VerifiedRead)
-        outcome = turn.run()
+        if patient and isinstance(read, VerifiedRead):
+            outcome = PairedTurn(turn, own_fd, read, end).run()
+        else:
+            outcome = turn.run()
         return Done(turn.offset, outcome)

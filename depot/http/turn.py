@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from depot.blocks import BLOCK_SIZE_BYTES
-from depot.http.ahead import open_ahead_carrier
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
 
@@ -41,12 +40,13 @@ def read_part(fd: int, start: int, length_bytes: int, read: ReadInto) -> bytes:
         while done_bytes < length_bytes:
             count = read(fd, buffer[done_bytes:], start + done_bytes)
             if count == 0:
-                raise _too_short(start + done_bytes, start + length_bytes)
+                raise too_short(start + done_bytes, start + length_bytes)
             done_bytes += count
     return bytes(content)
 
 
-def _too_short(found_bytes: int, expected_bytes: int) -> OSError:
+def too_short(found_bytes: int, expected_bytes: int) -> OSError:
+    """Make the error of a file that ends too early."""
     return OSError(
         errno.EIO, f"the file ends at {found_bytes}, expected at least {expected_bytes} bytes"
     )
@@ -81,8 +81,6 @@ class Turn:
 
     Attributes:
         patient: whether to wait a moment for a client that takes no more.
-        ahead: whether to read the next block, with `read`, while one is sent. It pays when reading
-            takes long; a read that hangs then shows in how long the turn takes, and only there.
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
         reading_since_s: monotonic time at which the running read began, None outside one.
     """
@@ -107,24 +105,21 @@ class Turn:
         self._permit = permit or self._gate
         self._feeder = feeder
         self.patient = True
-        self.ahead = False
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
-        turn_end = _turn_end(self.offset, self._end)
+        end = turn_end(self.offset, self._end)
         until_s = time.monotonic() + TURN_S
-        with self._open_carrier(turn_end) as carrier:
-            while self.offset < turn_end and time.monotonic() < until_s:
-                if outcome := self._carry(carrier, turn_end - self.offset):
+        with self._open_carrier(end) as carrier:
+            while self.offset < end and time.monotonic() < until_s:
+                if outcome := self._carry(carrier, end - self.offset):
                     return outcome
         return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
 
-    def _open_carrier(self, turn_end: int) -> AbstractContextManager[Carrier]:
+    def _open_carrier(self, end: int) -> AbstractContextManager[Carrier]:
         if self._feeder is None:
-            if self._read is not None and self.ahead and self.patient:
-                return open_ahead_carrier(self._read, turn_end)
             return open_carrier(self._read)
-        return self._feeder(self.offset, turn_end, self._read, lambda: self._gate.shut)
+        return self._feeder(self.offset, end, self._read, lambda: self._gate.shut)
 
     def abandon(self) -> None:
         """Send nothing more; for a turn that has its own gate."""
@@ -136,6 +131,10 @@ class Turn:
             loaded_bytes = self._load(carrier, most_bytes)
         except OSError as error:
             return Outcome(State.READ_FAILED, error)
+        return self.send_loaded(carrier, loaded_bytes)
+
+    def send_loaded(self, carrier: Carrier, loaded_bytes: int) -> Outcome | None:
+        """Send what was loaded from `offset` on; the outcome of the turn if that ends it."""
         try:
             state = self._send(carrier, loaded_bytes)
         except OSError as error:
@@ -149,7 +148,7 @@ class Turn:
         finally:
             self.reading_since_s = None
         if count == 0:
-            raise _too_short(self.offset, self._end)
+            raise too_short(self.offset, self._end)
         return count
 
     def _send(self, carrier: Carrier, left_bytes: int) -> State | None:
@@ -172,7 +171,8 @@ class Turn:
         return bool(poll.poll(FULL_WAIT_S * 1000))
 
 
-def _turn_end(offset: int, end: int) -> int:
+def turn_end(offset: int, end: int) -> int:
+    """Where a turn ends that begins at `offset`, if nothing ends it before."""
     # At the end of a block where there is one: half of one would be read and checked twice.
     last = offset + TURN_BYTES
     return min(end, last - last % BLOCK_SIZE_BYTES)
