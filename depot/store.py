@@ -227,7 +227,7 @@ class ArtifactStore:
 
     def holdings(self) -> Holdings:
         """What can be said at once of the copies that are good."""
-        return Holdings(self._mirrors, self.state)
+        return Holdings(self._mirrors, self.state, self._parts.foreground)
 
     # Pins
 

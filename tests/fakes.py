@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,8 @@ class FakeStore:
     Attributes:
         failures: what `read_failed` was told, as (dataset, error).
         hot: for the depot app in front of it; None: without a fast path.
+        reads: how often some were read together.
+        reads_together: set when small artifacts can be read together; None: they cannot be.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,6 +36,8 @@ class FakeStore:
         self._removed: set[tuple[ArtifactHash, int]] = set()
         self._asked = 0
         self.hot: HotArtifacts | None = None
+        self.reads_together: asyncio.Event | None = None
+        self.reads = 0
 
     async def add(
         self, content: bytes, *, truncated: Mapping[int, int] | None = None
@@ -82,9 +86,19 @@ class FakeStore:
         self._asked += 1
         return self._asked
 
-    def has(self, artifact: ArtifactHash, size_bytes: int) -> bool:
+    def size_of(self, artifact: ArtifactHash) -> int | None:
         there = any((artifact, mirror) not in self._removed for mirror in range(len(self.mirrors)))
-        return there and not self.gone and self._sizes.get(artifact) == size_bytes
+        return self._sizes.get(artifact) if there and not self.gone else None
+
+    async def read(
+        self, artifacts: Sequence[ArtifactHash], most_bytes: int
+    ) -> Sequence[bytes | None]:
+        paths = [self.mirrors[0] / str(artifact) for artifact in artifacts]
+        if self.reads_together is None:
+            return [None] * len(paths)
+        self.reads += 1
+        await self.reads_together.wait()
+        return [await asyncio.to_thread(path.read_bytes) for path in paths]
 
     def open_descriptors(self) -> int:
         return sum(opened.fd >= 0 for opened in self.opened)

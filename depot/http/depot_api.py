@@ -129,9 +129,13 @@ def depot_app(
     if hot is not None:
         encoded_from_bytes = None if compressor is None else compressor.min_size_bytes
         plain = PlainRequests(DEPOT_API.check, encoded_from_bytes)
-        app[FAST_PATH] = FastPath(hot, store.holdings(), plain, app[ACTIVITY], budget)
+        headers = responder.headers_of_whole
+        fast_path = FastPath(hot, store.holdings(), plain, app[ACTIVITY], headers, budget)
+        app[FAST_PATH] = fast_path
 
     async def close_threads(_: web.Application) -> None:
+        if hot is not None:
+            await app[FAST_PATH].close()
         pump.close()
         if compressor is not None:
             compressor.close()

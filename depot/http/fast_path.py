@@ -1,17 +1,20 @@
-"""Answers to plain requests for small artifacts, made from the bytes of the request alone.
+"""Answers to plain requests for small artifacts, past the HTTP library.
 
 Rules kept here:
 - What is answered here would have been answered by the plain path, at this moment, with the same
   status, headers and body; but for the date and the request's id, byte for byte. Whatever is not
   certain is not answered: the plain path gets the request as it came.
-- Nothing waits and no device is touched.
+- What is in memory is answered at once. What is not is read together with what others ask for at
+  the same time, and hashed (B2); a read that does not work out is left to the plain path as well.
 - What the plain path counts is counted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from typing import Final, Protocol
 
@@ -20,15 +23,17 @@ from aiohttp import web
 from depot.artifact import ArtifactHash
 from depot.budget import Budget
 from depot.http.activity import Activity
-from depot.http.hot_artifacts import HotArtifacts
+from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts
 from depot.http.middleware import SERVER_NAME
 from depot.http.plain_requests import MAX_HEAD_BYTES, PlainRequests
 from depot.http.problems import REQUEST_ID_HEADER
+from depot.http.shared_reads import SharedReads
 
 PATH: Final = "/artifact/sha256/"
 _LINE: Final = f"GET {PATH}".encode()
 _NAME_START: Final = len(_LINE)
 _NAME_END: Final = _NAME_START + 64
+_NAME: Final = re.compile(rb"[0-9a-f]{64}")
 _ID_CHARACTERS: Final = 32
 _IDS_AT_ONCE: Final = 256
 
@@ -38,16 +43,22 @@ class GoodCopies(Protocol):
 
     @property
     def revision(self) -> int:
-        """As long as this stays the same, so does every answer of `has`."""
+        """As long as this stays the same, so does every answer of `size_of`."""
 
-    def has(self, artifact: ArtifactHash, size_bytes: int, /) -> bool:
-        """Tell whether there is a good copy, and every good copy has this size."""
+    def size_of(self, artifact: ArtifactHash, /) -> int | None:
+        """The size of every good copy; None when there is none, or they differ."""
+
+    async def read(
+        self, artifacts: Sequence[ArtifactHash], most_bytes: int, /
+    ) -> Sequence[bytes | None]:
+        """Read artifacts whole and unchecked; None for each that cannot be read like this."""
 
 
 class FastPath:
     """The answers of one server.
 
     Args:
+        headers: of an answer with all of an artifact of some size.
         budget: what all answers together may send; None: no limit.
 
     Attributes:
@@ -61,6 +72,7 @@ class FastPath:
         copies: GoodCopies,
         plain: PlainRequests,
         activity: Activity,
+        headers: Callable[[ArtifactHash, int], Mapping[str, str]],
         budget: Budget | None = None,
     ) -> None:
         self.answers = 0
@@ -69,12 +81,14 @@ class FastPath:
         self._copies = copies
         self._plain = plain
         self._activity = activity
+        self._headers = headers
         self._budget = budget or Budget()
+        self._reads = SharedReads(self._load, activity)
         self._dates = _DateLines()
         self._ids = _RequestIds()
 
     def answer(self, request: bytes) -> bytes | None:
-        """The answer to what a client has sent, if that is one plain request; None: not here."""
+        """The answer to what a client has sent, if that is one plain request; None: not at once."""
         if not request.startswith(_LINE) or len(request) > MAX_HEAD_BYTES:
             return None
         hot = self._hot.find(request[_NAME_START:_NAME_END])
@@ -82,9 +96,32 @@ class FastPath:
             return None
         if self._plain.most_bytes(request[_NAME_END:]) < len(hot.content):
             return None
+        return self.answer_with(hot)
+
+    def fetch(self, request: bytes, tell: Callable[[HotArtifact | None], None]) -> bool:
+        """Begin to read what a plain request is for; False: it is for the plain path.
+
+        `tell` is called later, with what is to be answered, or None: for the plain path after all.
+        """
+        if not request.startswith(_LINE) or len(request) > MAX_HEAD_BYTES:
+            return False
+        name = request[_NAME_START:_NAME_END]
+        most_bytes = min(self._plain.most_bytes(request[_NAME_END:]), SMALL_BYTES)
+        if self._budget.limited:
+            return False  # it would be read, and then read again when its turn has come
+        if self._activity.draining or not _NAME.fullmatch(name) or most_bytes < 0:
+            return False
+        artifact = ArtifactHash(bytes.fromhex(name.decode()))
+        size_bytes = self._copies.size_of(artifact)
+        if size_bytes is None or size_bytes > most_bytes:
+            return False
+        return self._reads.ask(artifact, size_bytes, tell)
+
+    def answer_with(self, hot: HotArtifact) -> bytes | None:
+        """The answer that an artifact is for, if it may be given now."""
         revision = self._copies.revision
         if hot.found_at != revision:
-            if not self._copies.has(hot.artifact, len(hot.content)):
+            if self._copies.size_of(hot.artifact) != len(hot.content):
                 self._hot.drop(hot.artifact)
                 return None
             hot.found_at = revision
@@ -93,6 +130,19 @@ class FastPath:
         self.answers += 1
         self.body_bytes += len(hot.content)
         return b"".join((hot.head, self._dates.now(), self._ids.next(), b"\r\n\r\n", hot.content))
+
+    async def close(self) -> None:
+        """End what is being read."""
+        await self._reads.close()
+
+    async def _load(self, artifacts: Sequence[ArtifactHash]) -> Sequence[HotArtifact | None]:
+        contents = await self._copies.read(artifacts, SMALL_BYTES)
+        return [
+            None
+            if content is None
+            else self._hot.keep(artifact, self._headers(artifact, len(content)), content)
+            for artifact, content in zip(artifacts, contents, strict=True)
+        ]
 
 
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)

@@ -53,18 +53,21 @@ class HotArtifacts:
         """What of the budget is taken."""
         return self._used_bytes
 
-    def keep(self, artifact: ArtifactHash, headers: Mapping[str, str], content: bytes) -> None:
-        """Take an artifact in, if it is small and `content` hashes to its name."""
+    def keep(
+        self, artifact: ArtifactHash, headers: Mapping[str, str], content: bytes
+    ) -> HotArtifact | None:
+        """Take an artifact in as far as there is room; None when it is not small, or another."""
+        if len(content) > SMALL_BYTES or ArtifactHash.of(content) != artifact:
+            return None
+        taken = HotArtifact(artifact, _head(headers), content)
         size_bytes = len(content) + _ENTRY_BYTES
-        if len(content) > SMALL_BYTES or size_bytes > self._budget_bytes:
-            return
-        if ArtifactHash.of(content) != artifact:
-            return
-        self.drop(artifact)
-        self._kept[_name(artifact)] = HotArtifact(artifact, _head(headers), content)
-        self._used_bytes += size_bytes
+        if size_bytes <= self._budget_bytes:
+            self.drop(artifact)
+            self._kept[_name(artifact)] = taken
+            self._used_bytes += size_bytes
         while self._used_bytes > self._budget_bytes:
             self.drop(next(iter(self._kept.values())).artifact)
+        return taken
 
     def find(self, name: bytes) -> HotArtifact | None:
         """The artifact of that name, which is thereby the last one asked for."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
@@ -39,6 +40,7 @@ from depot.errors import (
 )
 from depot.http.door import Door, affordable_connections
 from depot.http.fast_path import FastPath
+from depot.http.hot_artifacts import HotArtifact
 from depot.http.leftover import watch_leftover
 from depot.http.limits import HttpLimits
 from depot.http.problems import problem_response
@@ -90,6 +92,8 @@ class DepotConnection(RequestHandler):
         "_running",
         "_server",
         "_tail",
+        "_ticket",
+        "_withheld",
     )
 
     def __init__(self, server: DepotServer, **options: Any) -> None:
@@ -105,8 +109,11 @@ class DepotConnection(RequestHandler):
         # The newest request's, and the length it announces.
         self._content: StreamReader | None = None
         self._content_bytes: int | None = None
-        # The last bytes that were received.
+        # The last bytes that were parsed.
         self._tail = b""
+        # A whole request that the fast path has, and what it is to name when it tells of it.
+        self._withheld = b""
+        self._ticket: object | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the client in, or hand the connection over to be refused."""
@@ -124,16 +131,23 @@ class DepotConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count the client out, unless its request still runs."""
+        self._take_back()
         self._head_complete()
         super().connection_lost(exc)
         if not self._running:
             self._count_out()
 
     def data_received(self, data: bytes) -> None:
-        """Answer `data` at once or parse it, and watch how long a head takes."""
-        waiting = self._waits_for_request()
-        if waiting and self._fast_path is not None and self._answer_at_once(self._fast_path, data):
+        """Take `data` past the HTTP library if that is possible, or parse it."""
+        if self._withheld:
+            data = self._take_back() + data
+        elif self._fast_path is not None and self._takes_fast_path(self._fast_path, data):
             return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse `data`, and watch how long a head takes."""
+        waiting = self._waits_for_request()
         super().data_received(data)
         if self._messages:
             self._note_newest(*self._messages[-1])
@@ -144,19 +158,43 @@ class DepotConnection(RequestHandler):
             self._heard = True
             self._expect_head()
 
-    def _answer_at_once(self, fast_path: FastPath, data: bytes) -> bool:
+    def _takes_fast_path(self, fast_path: FastPath, data: bytes) -> bool:
         transport = self.transport
-        if transport is None or not self._is_clean() or transport.get_write_buffer_size():
+        if transport is None or not self._waits_for_request() or not self._is_clean():
             return False
-        answer = fast_path.answer(data)
+        if transport.get_write_buffer_size():
+            return False
+        if (answer := fast_path.answer(data)) is not None:
+            self._send(transport, answer)
+            return True
+        ticket = object()
+        if not fast_path.fetch(data, partial(self._fetched, fast_path, ticket)):
+            return False
+        self._head_complete()
+        self._withheld, self._ticket = data, ticket
+        return True
+
+    def _fetched(self, fast_path: FastPath, ticket: object, hot: HotArtifact | None) -> None:
+        """Answer what was withheld, or parse it."""
+        if ticket is not self._ticket or self.transport is None:
+            return  # it was parsed already, or nobody waits for it
+        data = self._take_back()
+        answer = None if hot is None else fast_path.answer_with(hot)
         if answer is None:
-            return False
+            self._parse(data)
+        else:
+            self._send(self.transport, answer)
+
+    def _take_back(self) -> bytes:
+        data, self._withheld, self._ticket = self._withheld, b"", None
+        return data
+
+    def _send(self, transport: asyncio.Transport, answer: bytes) -> None:
         self._head_complete()
         self._begin_idle_time()
         transport.write(answer)
         if transport.get_write_buffer_size():
             watch_leftover(transport, self._limits.pace)
-        return True
 
     def _is_clean(self) -> bool:
         """Tell whether the parser, which waits for a request, has no part of one."""
@@ -176,6 +214,8 @@ class DepotConnection(RequestHandler):
 
         A body that has not ended by now ended early: it is no whole one, even if it reads like it.
         """
+        if self._withheld:
+            self._parse(self._take_back())
         content = self._content
         if content is None or self._waits_for_request():
             return False
@@ -294,7 +334,7 @@ class DepotConnection(RequestHandler):
         self._server.refusals.send(transport, error)
 
     def _process_keepalive(self) -> None:
-        if self._heard:
+        if self._heard or self._withheld:
             # A head that has begun is on the header timeout; its answer begins a new idle time.
             self._keepalive_handle = None
             return

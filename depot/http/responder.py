@@ -185,6 +185,10 @@ class ArtifactResponder:
         with _Copies(self._store, opened) as copies:
             return await self._respond(request, copies, self._choose(request, copies))
 
+    def headers_of_whole(self, artifact: ArtifactHash, size_bytes: int) -> dict[str, str]:
+        """The headers of an answer with all of an artifact in the identity coding."""
+        return self._vary(headers_of(artifact, Plan(200, 0, size_bytes), size_bytes))
+
     def _choose(self, request: web.Request, copies: _Copies) -> Choice:
         wish = Wish.IDENTITY
         # The stream's length is not known before its end, which HTTP/1.0 could not tell from a cut.
