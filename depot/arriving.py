@@ -259,9 +259,13 @@ class Arrivals:
                 del self._running[artifact]
 
     def find(self, artifact: ArtifactHash) -> Arrival | None:
-        """The arrival that is furthest; None when there is none or a good copy is held."""
+        """The arrival that is furthest; None when there is none, or a dataset knows better.
+
+        That is one with a good copy; and without any dataset, nothing is served.
+        """
         found = [each for each in self._running.get(artifact, ()) if self.may_go_on(each)]
-        if not found or any(m.good_copy(artifact) for m in self._mirrors.readable()):
+        readable = self._mirrors.readable()
+        if not (found and readable) or any(mirror.good_copy(artifact) for mirror in readable):
             return None
         return max(found, key=_progress)
 

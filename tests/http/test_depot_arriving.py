@@ -7,12 +7,14 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from depot.arriving import MAX_TAIL_READERS
+from depot.arriving_tail import MAX_TAILS
 from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import HashMismatch
@@ -357,6 +359,59 @@ async def test_a_reader_that_is_gone_is_forgotten_before_more_arrives(node: Node
             assert store.arrivals.readers == 1
             client.reset()
         await eventually(lambda: not store.arrivals.readers)
+
+
+async def test_more_readers_than_memory_serves_get_the_same_bytes(node: Node) -> None:
+    source = gated(MIB + 100)
+    async with (
+        AsyncExitStack() as clients,
+        depot(node) as (store, url),
+        putting(store, CONTENT, source) as running,
+    ):
+        readers = [
+            await clients.enter_async_context(RawClient.connect(url))
+            for _ in range(MAX_TAIL_READERS + 3)
+        ]
+        for reader in readers:
+            assert (await ask(reader))[0] == 200
+        source.open_gate()
+        got = await asyncio.gather(*(reader.reader.readexactly(SIZE) for reader in readers))
+        assert set(got) == {CONTENT}
+        await running
+
+
+async def test_more_arrivals_than_have_a_place_in_memory_are_relayed(node: Node) -> None:
+    contents = [bytes([number]) + CONTENT[: 3 * MIB] for number in range(MAX_TAILS + 2)]
+    async with (
+        node.open() as store,
+        serve(depot_app(store, arrivals=store.arrivals)) as service,
+        AsyncExitStack() as opened,
+    ):
+        await store.put_config(config(1, *contents))
+        sources = [gated(2 * MIB, content) for content in contents]
+        for source, content in zip(sources, contents, strict=True):
+            await opened.enter_async_context(putting(store, content, source))
+        readers = [
+            await opened.enter_async_context(RawClient.connect(service.url)) for _ in contents
+        ]
+        for reader, content in zip(readers, contents, strict=True):
+            assert (await ask(reader, artifact=hash_of(content)))[0] == 200
+        for source in sources:
+            source.open_gate()
+        for reader, content in zip(readers, contents, strict=True):
+            assert await reader.reader.readexactly(len(content)) == content
+
+
+async def test_without_a_dataset_nothing_is_relayed(node: Node) -> None:
+    async with (
+        depot(node) as (store, url),
+        putting(store, CONTENT, gated(3 * MIB)),
+        RawClient.connect(url) as client,
+    ):
+        for index in (A, B):
+            await node.take_away(index)
+        await store.check_datasets()
+        assert (await ask(client))[0] == 503
 
 
 async def test_nothing_is_relayed_where_that_is_switched_off(node: Node) -> None:
