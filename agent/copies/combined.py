@@ -126,12 +126,12 @@ class CombinedSource:
             self._widening = Widening(self._policy, reading)
         braid = self._braid
         running = 1 if braid is None else len(braid.sources)
-        wanted = self._widening.look(reading)
-        if wanted > running and not self._widen(braid):
-            self._widening.lost(running)
+        wanted = self._widening.look(reading) if self._feed.search is None else running + 1
+        if wanted > running:
+            self._widen(braid, running, reading)
         elif braid is not None and wanted < running:
             braid.leave_out_slowest()
-        if braid is not None and min(wanted, running) < 2:
+        if braid is not None and min(wanted, running) < 2 and self._feed.search is None:
             braid.drain()
 
     def _reading(self) -> Reading | None:
@@ -143,13 +143,21 @@ class CombinedSource:
             waited_s += self._braid.waited_s
         return Reading(time.monotonic(), position, waited_s, total - position)
 
-    def _widen(self, braid: Braid | None) -> bool:
-        """Read from one more source; False when there is none, or no room."""
-        now = (self._single.body.url,) if braid is None else braid.sources
-        source = self._single.on_loop(self._feed.another(now))
-        if source is None:
-            return False
-        return self._begin(source) if braid is None else braid.add(source)
+    def _widen(self, braid: Braid | None, running: int, reading: Reading) -> None:
+        """Look for one more source, and read from it as well once it is found."""
+        search = self._feed.search
+        if search is None:
+            now = (self._single.body.url,) if braid is None else braid.sources
+            total = reading.position_bytes + reading.left_bytes
+            self._single.on_loop(self._feed.begin_search(now, reading.position_bytes, total))
+        elif search.done():
+            self._feed.search = None
+            assert self._widening is not None
+            source = None if search.cancelled() else search.result()
+            if source and (self._begin(source) if braid is None else braid.add(source)):
+                self._widening.begun(running + 1, reading)
+            else:
+                self._widening.lost(running)
 
     def _begin(self, source: SourceUrl) -> bool:
         total, first = self.total_bytes, self._single.body.url

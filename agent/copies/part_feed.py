@@ -8,7 +8,9 @@ one source of a host is read from: a second stream from the same machine only ta
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from typing import Final
 
 from agent.copies.budgets import CopyShare
 from agent.copies.feed import Fetcher
@@ -17,23 +19,36 @@ from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
 from depot.errors import BadSource, DepotCopy, TooLarge
 
+SEARCH_TIMEOUT_S: Final = 2.0
+
 
 class NoPart(Exception):
     """The source does not give the part; the lineup knows why."""
 
 
 class PartFeed:
-    """The parts of one copy."""
+    """The parts of one copy.
+
+    Attributes:
+        search: the running, or last, search for one more source.
+    """
 
     def __init__(self, fetcher: Fetcher, lineup: Lineup, share: CopyShare) -> None:
+        self.search: asyncio.Task[SourceUrl | None] | None = None
         self._fetcher = fetcher
         self._lineup = lineup
         self._share = share
         self._open: set[PeerBody] = set()
 
-    async def another(self, but: Collection[SourceUrl]) -> SourceUrl | None:
-        """Choose one more source to read from, beside those that are read from now."""
-        return self._lineup.another(but)
+    async def begin_search(
+        self, but: Collection[SourceUrl], at_byte: int, total_bytes: int
+    ) -> None:
+        """Look for one more source to read from, beside those that are read from now.
+
+        What it finds has given one byte of the artifact as a part, so that nothing that goes well
+        is left for a source that is of no use.
+        """
+        self.search = asyncio.create_task(self._find(but, at_byte, total_bytes))
 
     async def open(
         self,
@@ -49,25 +64,12 @@ class PartFeed:
         """
         if instead_of is not None:
             await self.close(instead_of)
-        start, end = span
-        try:
-            body = await self._fetcher.open(source, self._lineup.sha256, start, end)
-        except (BadSource, DepotCopy, TooLarge) as error:
-            self._lineup.refused(source, error, start)
-            raise NoPart from error
-        answer = body.answer
-        if answer.total_bytes != total_bytes:
-            self._lineup.disagrees(source, f"it announces {answer.total_bytes} of {total_bytes}")
-        elif answer.depth or (answer.starts_at_bytes, answer.ends_at_bytes) != span:
-            self._lineup.gives_no_parts(source)
-        else:
-            body.limit(self._share.of(source))
-            self._lineup.contributed(source)  # before anyone can read a byte of it
-            self._open.add(body)
-            self._share.bodies = len(self._open)
-            return body
-        await body.close()
-        raise NoPart
+        body = await self._ask(source, span, total_bytes)
+        body.limit(self._share.of(source))
+        self._lineup.contributed(source)  # before anyone can read a byte of it
+        self._open.add(body)
+        self._share.bodies = len(self._open)
+        return body
 
     async def close(self, body: PeerBody) -> None:
         """Close a body that nobody reads any more; idempotent."""
@@ -80,6 +82,44 @@ class PartFeed:
         self._lineup.broke(source, why, at_byte=at_byte, gave_bytes=gave_bytes)
 
     async def close_all(self) -> None:
-        """Close what is open; nobody reads it."""
+        """Close what is open, which nobody reads any more, and end the search."""
+        if self.search is not None:
+            self.search.cancel()
+            await asyncio.gather(self.search, return_exceptions=True)
         for body in tuple(self._open):
             await self.close(body)
+
+    async def _find(
+        self, but: Collection[SourceUrl], at_byte: int, total_bytes: int
+    ) -> SourceUrl | None:
+        # Whoever gives no part is not chosen again, so this ends.
+        while (source := self._lineup.another(but)) is not None:
+            try:
+                async with asyncio.timeout(SEARCH_TIMEOUT_S):
+                    body = await self._ask(source, (at_byte, at_byte + 1), total_bytes)
+            except TimeoutError:
+                slow = DepotCopy(f"no part within {SEARCH_TIMEOUT_S:g} s", transient=True)
+                self._lineup.refused(source, slow, at_byte)
+            except NoPart:
+                continue
+            else:
+                await body.close()
+                return source
+        return None
+
+    async def _ask(self, source: SourceUrl, span: tuple[int, int], total_bytes: int) -> PeerBody:
+        """See `open`."""
+        try:
+            body = await self._fetcher.open(source, self._lineup.sha256, *span)
+        except (BadSource, DepotCopy, TooLarge) as error:
+            self._lineup.refused(source, error, span[0])
+            raise NoPart from error
+        answer = body.answer
+        if answer.total_bytes != total_bytes:
+            self._lineup.disagrees(source, f"it announces {answer.total_bytes} of {total_bytes}")
+        elif answer.depth or (answer.starts_at_bytes, answer.ends_at_bytes) != span:
+            self._lineup.gives_no_parts(source)
+        else:
+            return body
+        await body.close()
+        raise NoPart

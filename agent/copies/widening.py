@@ -93,6 +93,10 @@ class Widening:
             self._rate_before = None
         return self.sources
 
+    def begun(self, sources: int, reading: Reading) -> None:
+        """Note that as of now so many are read from."""
+        self.sources, self._mark = sources, reading
+
     def lost(self, sources: int) -> None:
         """Note that only `sources` are left, or that no other is to be had."""
         self.sources = max(1, sources)

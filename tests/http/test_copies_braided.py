@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ EAGER = WideningPolicy(
     silence_s=0.2,
 )
 SEVERAL = CopyOptions(widening=EAGER, part_bytes=64 << 10, hedge_after_s=60)
+PACED = replace(SEVERAL, max_bytes_per_s=2 << 20)
+"""Slow enough, a second in all, for every source to be found before the copy is over."""
 ONE = CopyOptions(widening=EAGER, part_bytes=64 << 10, max_sources=1)
 
 
@@ -93,6 +96,16 @@ def stalling_in_parts(content: bytes, after: int) -> Answer:
     return answer
 
 
+def arriving(content: bytes) -> Answer:
+    """A relay, which has all that it is asked for."""
+
+    async def answer(request: Request, connection: Connection) -> None:
+        await part_head(request, connection, len(content), "Depot-Arriving: 1")
+        await connection.send(request.part(content))
+
+    return answer
+
+
 # ---- what goes well
 
 
@@ -100,7 +113,7 @@ def stalling_in_parts(content: bytes, after: int) -> Answer:
 async def test_a_copy_reads_from_several_machines_at_once(tmp_path: Path, count: int) -> None:
     async with (
         machines(*[honest(CONTENT)] * count) as peers,
-        sled_at(tmp_path, bounds=SEVERAL) as sled,
+        sled_at(tmp_path, bounds=PACED) as sled,
     ):
         await copy(sled, peers)
         assert [parts_asked_of(peer) > 0 for peer in peers] == [True] * count
@@ -117,12 +130,27 @@ async def test_large_parts_are_read_past_the_http_library(tmp_path: Path) -> Non
         assert any(request.end for request in peers[1].requests)
 
 
+@pytest.mark.parametrize(
+    "useless", [no_ranges(CONTENT), fixed("404 Not Found"), arriving(CONTENT), hanging_up]
+)
+async def test_nothing_is_left_for_a_source_that_gives_no_parts(
+    tmp_path: Path, useless: Answer
+) -> None:
+    async with (
+        machines(honest(CONTENT), useless) as peers,
+        sled_at(tmp_path, bounds=PACED) as sled,
+    ):
+        await copy(sled, peers)
+        assert peers[0].offsets == [0]
+        assert peers[1].requests
+
+
 async def test_never_several_from_one_machine(tmp_path: Path) -> None:
     async with (
         LyingPeer([honest(CONTENT)]) as one,
         LyingPeer([honest(CONTENT)]) as same_machine,
         LyingPeer([honest(CONTENT)], host="127.0.0.2") as other,
-        sled_at(tmp_path, bounds=SEVERAL) as sled,
+        sled_at(tmp_path, bounds=PACED) as sled,
     ):
         await copy(sled, [one, same_machine, other])
         assert same_machine.connections == 0
@@ -243,7 +271,7 @@ async def test_b2_who_lied_among_several_is_known_once_the_artifact_is_here(
 ) -> None:
     scripts = [honest(CONTENT), honest(CONTENT)]
     scripts.insert(place, lying_about_parts(CONTENT))
-    async with machines(*scripts) as peers, sled_at(tmp_path, bounds=SEVERAL) as sled:
+    async with machines(*scripts) as peers, sled_at(tmp_path, bounds=PACED) as sled:
         await copy(sled, peers)
         kind, fields = sled.events[-1]
         assert kind == "copied"
@@ -256,7 +284,7 @@ async def test_a_liar_is_asked_last_from_then_on(tmp_path: Path) -> None:
     async with (
         machines(lying_about_parts(CONTENT), honest(CONTENT), honest(CONTENT)) as peers,
         LyingPeer([honest(other)], host="127.0.0.2") as good,
-        sled_at(tmp_path, bounds=SEVERAL, wanted=wanted) as sled,
+        sled_at(tmp_path, bounds=PACED, wanted=wanted) as sled,
     ):
         await copy(sled, peers)
         asked = len(peers[0].requests)
