@@ -139,9 +139,9 @@ class _Line:
         here = [waiting for waiting in batch if self._is_here(waiting)]
         if not here:
             return
-        dataset = here[0].dataset
+        dataset, entries = here[0].dataset, [waiting.entry for waiting in here]
         try:
-            outcomes = await self._mirror.read(publish, [waiting.entry for waiting in here])
+            outcomes = await self._mirror.read(publish, entries)
         except (OSError, DatasetUnusable) as error:
             self._mirror.failed(error, dataset)
             behind, self._queue = self._queue, deque()

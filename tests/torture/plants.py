@@ -63,6 +63,43 @@ PLANTS: Final = (
         _POWER,
     ),
     Plant(
+        "what is written together is not synced",
+        "depot/publishing.py",
+        "        self._dataset.sync_whole(self._root)\n",
+        "        pass\n",
+        _POWER,
+    ),
+    Plant(
+        "the directory is not synced where several artifacts got their names",
+        "depot/dataset.py",
+        "                small_files.sync_names(self._root, self.disk)\n",
+        "                if len(artifacts) == 1:\n"
+        "                    small_files.sync_names(self._root, self.disk)\n",
+        _POWER,
+    ),
+    Plant(
+        "puts are answered before their batch is durable",
+        "depot/group_commit.py",
+        "            outcomes = await self._mirror.read(publish, entries)\n",
+        "            self._mirror.begin(publish, dataset, entries)\n"
+        "            outcomes: list[Published | OSError] = [Published(None)] * len(here)\n",
+        _CRASH,
+    ),
+    Plant(
+        "the fence is not asked after a batch",
+        "depot/put.py",
+        "            try:\n                self._check_fence()\n            except DepotError:\n",
+        "            try:\n                pass\n            except DepotError:\n",
+        _MODEL,
+    ),
+    Plant(
+        "what failed in a batch is said to be there",
+        "depot/publishing.py",
+        "    return [item.failure or Published(item.aside_bytes) for item in items]\n",
+        "    return [Published(item.aside_bytes) for item in items]\n",
+        _FAULTS,
+    ),
+    Plant(
         "a document (ledger, pins, marker) is not synced",
         "depot/small_files.py",
         "            sync_file(fd, disk)\n",

@@ -38,6 +38,7 @@ from tests.torture.judge import QUOTA_BYTES, Places
 
 MOST_WANTED: Final = 8
 _LOOKS: Final = 4
+_MOST_AT_ONCE: Final = 5
 _ROT: Final = 0.08
 PIN_NAMES: Final = ("one", "two")
 # An answer that says for sure that nothing was changed.
@@ -243,7 +244,7 @@ class _Life:
     async def step(self) -> None:
         """One operation, or up to three at once; at most one of them changes config or pins."""
         changes: list[Step] = [self.config, self.config, self.pin, self.unpin]
-        others: list[Step] = [self.put_any, self.put_any, self.put_any, self.heal, self.reconcile]
+        others: list[Step] = [self.put_any, self.put_any, self.put_many, self.heal, self.reconcile]
         others += [self.read_any, self.check, self.scrub]
         if self.rng.random() < 0.02:
             changes = [self.reset]
@@ -298,7 +299,7 @@ class _Life:
             free = sorted(held - pinned)
             surplus = max(0, len(held) - MOST_WANTED + 2)
             keys -= set(self.rng.sample(free, min(len(free), surplus + self.rng.randint(0, 1))))
-            keys |= {self.new_key() for _ in range(self.rng.randint(1, 2))}
+            keys |= {self.new_key() for _ in range(self.rng.choice((1, 1, 2, 2, 4)))}
         self.learn(keys)
         begun = {"op": "config", "epoch": now.epoch, "generation": generation}
         begun |= {"keys": sorted(keys), "serial": self.history.serial}
@@ -313,10 +314,22 @@ class _Life:
         await self.telling(begun, self.store.reset(Generation(generation)))
 
     async def put_any(self) -> None:
+        await self.put(self.rng.choice(self.due() or sorted(self.history.wanted())))
+
+    async def put_many(self) -> None:
+        """Several artifacts at once, so that the short ones of them are made durable together."""
+        due = self.due() or sorted(self.history.wanted())
+        chosen = self.rng.sample(due, min(len(due), _MOST_AT_ONCE))
+        ended = await asyncio.gather(*map(self.put, chosen), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
+    def due(self) -> list[str]:
+        """What is wanted and not here, or not as it should be."""
         wanted = sorted(self.history.wanted())
-        due = [key for key in wanted if key not in self.history.copies]
-        due += sorted(self.history.rotten.keys() & set(wanted))
-        await self.put(self.rng.choice(due or wanted))
+        missing = [key for key in wanted if key not in self.history.copies]
+        return missing + sorted(self.history.rotten.keys() & set(wanted))
 
     async def put(self, key: str) -> None:
         """Store an artifact, of a known or, like some copies, of an unknown length."""
@@ -329,7 +342,10 @@ class _Life:
     async def send(self, key: str, generation: Generation, *, length_known: bool) -> Stored:
         content = content_of(key)
         length = len(content) if length_known else None
+        at_once = self.rng.random() < 0.7
         async with self.store.begin_put(hash_of(key), generation, length) as put:
+            if put.held is None and put.wants_whole and at_once:
+                return await put.store(content)
             return put.held or await put.receive(BytesSource(content))
 
     async def pin(self) -> None:
