@@ -50,6 +50,8 @@ from depot.store import ArtifactStore
 _WORRYING: Final = frozenset(
     {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}
 )
+# So many that each line would cost more than what it tells; the event log has them.
+_ROUTINE: Final = frozenset({"put"})
 # Copies write their own log lines, with more in them than their events have.
 _LOGGED_ELSEWHERE: Final = frozenset({"copied", "copy_failed", "duty_failed"})
 _log = structlog.get_logger("agent")
@@ -318,8 +320,12 @@ async def _listen(server: HttpService, address: Address, key: str) -> None:
 
 def _log_event(kind: str, fields: Mapping[str, object]) -> None:
     if kind not in _LOGGED_ELSEWHERE:
-        say = _log.warning if kind in _WORRYING else _log.info
-        say("event", kind=kind, **fields)
+        if kind in _WORRYING:
+            _log.warning("event", kind=kind, **fields)
+        elif kind in _ROUTINE:
+            _log.debug("event", kind=kind, **fields)
+        else:
+            _log.info("event", kind=kind, **fields)
 
 
 def _config_watcher(

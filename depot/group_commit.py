@@ -48,7 +48,7 @@ class GroupCommit:
         """
         begun = {i: self._lines[i].begin(entry, dataset) for i, (dataset, entry) in entries.items()}
         try:
-            await self._wait(begun.values())
+            await _Landing(begun.values(), self._lag_s).wait()
         finally:
             late = [i for i, outcome in begun.items() if not outcome.done()]
             for index in late:
@@ -58,18 +58,46 @@ class GroupCommit:
             self._mirrors[index].failed(too_slow, entries[index][0])
         return {i: too_slow if i in late else outcome.result() for i, outcome in begun.items()}
 
-    async def _wait(self, outcomes: Collection[asyncio.Future[Outcome]]) -> None:
-        waiting = set(outcomes)
-        left_s: float | None = None
-        while waiting:
-            done, waiting = await asyncio.wait(
-                waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                return
+
+class _Landing:
+    """Some outcomes, waited for until all are there or those that are not are too late."""
+
+    def __init__(self, outcomes: Collection[asyncio.Future[Outcome]], lag_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._lag_s = lag_s
+        self._left = len(outcomes)
+        for outcome in outcomes:
+            outcome.add_done_callback(self._has_come)
+
+    async def wait(self) -> None:
+        try:
+            if self._left:
+                await self._over
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _has_come(self, outcome: asyncio.Future[Outcome]) -> None:
+        self._left -= 1
+        if not self._left:
+            self._end()
+        elif self._timer is None and _has_landed(outcome):
             # Where it is on no other, nobody is slowed down.
-            if any(isinstance(outcome.result(), Published) for outcome in done):
-                left_s = self._lag_s
+            self._timer = self._loop.call_later(self._lag_s, self._end)
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+
+def _has_landed(outcome: asyncio.Future[Outcome]) -> bool:
+    return (
+        not outcome.cancelled()
+        and outcome.exception() is None
+        and isinstance(outcome.result(), Published)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ class Mirror:
         self.marker: Marker | None = None
         self.pardoned = False
         self.was_mount = False
+        self._condition = _UNKNOWN  # the row, which is asked for more often than anything else
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
@@ -169,7 +170,7 @@ class Mirror:
     @property
     def condition(self) -> Condition:
         """Everything about its state, as of one moment."""
-        return self._conditions.get(self.index, _UNKNOWN)
+        return self._condition
 
     @property
     def state(self) -> MirrorState:
@@ -421,6 +422,7 @@ class Mirror:
             self._dataset = None
         with self.store.transaction() as change:  # the end, not a loss: nobody is told
             change.put(self._conditions, self.index, Condition(last_error="closed"))
+        self._condition = Condition(last_error="closed")
         await self.host.close()
 
     def _worker_ended(self, error: DatasetUnusable) -> None:
@@ -447,6 +449,7 @@ class Mirror:
                 change.delete(self._spaces, self.index)
             if after != before:
                 change.put(self._conditions, self.index, after)
+        self._condition = after
         if before.state is not after.state:
             self._on_transition(self, before.state, after.state)
 

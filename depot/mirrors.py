@@ -93,12 +93,12 @@ class MirrorSet:
 
     def require_readable(self) -> None:
         """Raise NoDataset when none can be read."""
-        if not self.readable():
+        if not any(mirror.readable for mirror in self.all):
             raise NoDataset(f"no dataset can be read: {self._reasons()}")
 
     def require_healthy(self) -> None:
         """Raise NoDataset when none can be written."""
-        if not self.healthy():
+        if not any(mirror.healthy for mirror in self.all):
             raise NoDataset(f"no dataset can be written: {self._reasons()}")
 
     def share_a_device(self) -> bool:

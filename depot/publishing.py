@@ -12,23 +12,24 @@ what failed, and as long as not much else waits to be written back, which it wou
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from depot import quarantine_files, small_files
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, new_staged_name
 from depot.disk import SyncFailed
 
+MODE: Final = 0o444
 MOST_DIRTY_BYTES: Final = 128 << 20
 """What may wait to be written back, of whomever, when all of it is for the sake of a few files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An artifact that is to get its file.
+class Entry(NamedTuple):
+    """An artifact that is to get its file; crosses to another process by the hundred.
 
     Attributes:
         staged: a synced file that becomes it; empty: `content` is to be written first.
@@ -42,8 +43,7 @@ class Entry:
     aside: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """The artifact's file is there for good.
 
     Attributes:
@@ -189,9 +189,10 @@ class _Together:
 
 def _create(dataset: Dataset, name: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    return dataset.disk.open(name, flags, 0o444, dir_fd=dataset.root)
+    return dataset.disk.open(name, flags, MODE, dir_fd=dataset.root)
 
 
 def _fill(dataset: Dataset, fd: int, content: bytes) -> None:
     small_files.write_all(fd, memoryview(content), dataset.disk)
-    os.fchmod(fd, 0o444)  # whatever the umask
+    if stat.S_IMODE(os.fstat(fd).st_mode) != MODE:  # whatever the umask; not a change for nothing
+        os.fchmod(fd, MODE)

@@ -111,8 +111,11 @@ class Put:
         Raises:
             TooFewCopies: it would be held, but by fewer datasets than `min_copies`.
         """
-        verified = await asyncio.gather(*map(self._verify, self._healthy))
-        self._good = [m for m, good in zip(self._healthy, verified, strict=True) if good]
+        found = [mirror for mirror in self._healthy if self._artifact in mirror.artifacts]
+        if not found:
+            return
+        verified = await asyncio.gather(*map(self._verify, found))
+        self._good = [m for m, good in zip(found, verified, strict=True) if good]
         if self._good and len(self._good) == len(self._healthy):
             self.held = self._held()
 

@@ -55,6 +55,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SERVER_NAME: Final = "sled-depot"
 WHOLE_BYTES: Final = 256 << 10
+AT_ONCE_BYTES: Final = 16 << 10
 _STARTED: Final = web.RequestKey("started", bool)
 
 
@@ -196,12 +197,22 @@ async def _finish(request: web.Request, response: web.StreamResponse, *, drainin
 async def _send(request: web.Request, response: web.StreamResponse, limits: HttpLimits) -> None:
     _divide(response)
     try:
+        if _goes_at_once(response):
+            await response.prepare(request)
+            await response.write_eof()
+            return
         async with patience(request, limits.pace):
             await response.prepare(request)
             await response.write_eof()
     except TimeoutError as error:
         _abort(request)
         raise ConnectionResetError("the client does not take its answer") from error
+
+
+def _goes_at_once(response: web.StreamResponse) -> bool:
+    """Tell whether an answer is handed to the transport whole, without waiting for the client."""
+    body = response.body if isinstance(response, web.Response) else b""
+    return isinstance(body, bytes) and 0 < len(body) <= AT_ONCE_BYTES
 
 
 def _divide(response: web.StreamResponse) -> None:

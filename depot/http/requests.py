@@ -139,6 +139,8 @@ async def read_body(request: web.Request) -> bytes:
     Raises:
         as `body_blocks`.
     """
+    if request.content.is_eof() and request.content.exception() is None:
+        return request.content.read_nowait()  # it came with its head
     async with aclosing(body_blocks(request)) as blocks:
         return b"".join([block async for block in blocks])
 
