@@ -24,7 +24,7 @@ from depot.dataset import Dataset, new_staged_name
 from depot.disk import SyncFailed
 
 MODE: Final = 0o444
-MOST_DIRTY_BYTES: Final = 128 << 20
+MOST_DIRTY_BYTES: Final = 32 << 20
 """What may wait to be written back, of whomever, when all of it is for the sake of a few files."""
 
 

@@ -171,10 +171,7 @@ class Put:
         Raises:
             as `receive`.
         """
-        targets = self._choose_targets()
-        staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
-        digest = ArtifactHash.of(content)
-        return await self._land(Ingested(digest, len(content), None, staged, {}), content)
+        return await self._store(content, self._choose_targets())
 
     async def receive(self, source: Source, *, depth: int = 1) -> Stored:
         """Read the stream and store it on every mirror that can take it.
@@ -188,9 +185,9 @@ class Put:
                 TooFewCopies what was written stays.
             OSError: the source's connection was lost.
         """
-        if self.wants_whole:
-            return await self.store(await self._read_whole(source))
         targets = self._choose_targets()
+        if self.wants_whole:
+            return await self._store(await self._read_whole(source), targets)
         names = {index: target.name for index, target in targets.items()}
         offered = self._desk.arrivals.arriving(self._artifact, self._length_bytes, names, depth)
         with offered as arrival:
@@ -247,6 +244,11 @@ class Put:
         except asyncio.CancelledError:
             source.abort()  # the thread ends by itself, and has written nothing
             raise
+
+    async def _store(self, content: bytes, targets: Mapping[int, Target]) -> Stored:
+        staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
+        digest = ArtifactHash.of(content)
+        return await self._land(Ingested(digest, len(content), None, staged, {}), content)
 
     async def _land(
         self, ingested: Ingested, content: bytes = b"", *, arrival: Arrival | None = None
