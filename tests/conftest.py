@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
 from structlog.testing import capture_logs
 
 from depot.checked_state import VARIABLE
@@ -21,6 +22,10 @@ os.environ.setdefault(VARIABLE, "1")
 # Tests start hundreds of processes: where Python was told to keep no bytecode, each would compile
 # everything anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes says what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
