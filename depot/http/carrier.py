@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import sys
@@ -62,10 +63,13 @@ def open_carrier(read: ReadInto | None) -> Iterator[Carrier]:
 
 
 class _Buffers(threading.local):
-    """One block buffer for each thread, however many files it carries."""
+    """One block buffer for each thread, however many files it carries.
+
+    Mapped, so that its memory is given back when the thread ends.
+    """
 
     def __init__(self) -> None:
-        self.block = memoryview(bytearray(BLOCK_BYTES))
+        self.block = memoryview(mmap.mmap(-1, BLOCK_BYTES))
 
 
 _buffers = _Buffers()

@@ -59,7 +59,7 @@ class LentTurn:
         take_back_s: float = TAKE_BACK_S,
     ) -> None:
         self.offset = start
-        self.patient = True
+        self.patient = False
         self._file, self._host = remote
         self._outlet = outlet
         self._socket = outlet.socket

@@ -4,6 +4,8 @@ Rules kept here:
 - The transport has nothing buffered when the threads begin and writes nothing until they are done.
 - asyncio does not watch a transport's own descriptor for others, so a duplicate of it is used; it
   is closed on every path.
+- What waits in the kernel for a client that does not take it is bounded: without that it would be
+  read, checked and copied for hundreds of slow readers, a few MiB for each, before anybody else.
 - While the socket is full the event loop waits, not a thread, and only for a client that keeps the
   pace.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -23,6 +26,8 @@ from depot.http.patience import unsent_bytes
 from depot.sources import Pace, PaceMeter
 
 _PACE_CHECK_S: Final = 1.0
+_WAITING_BYTES: Final = 512 << 10
+"""In the kernel, and not on the way yet: enough for a fast client until it is sent more."""
 
 
 class Outlet:
@@ -78,6 +83,7 @@ async def outlet(request: web.Request, pace: Pace) -> AsyncIterator[Outlet]:
         raise ConnectionResetError("the client is gone")
     await _flush(request, transport, pace)
     sock = transport.get_extra_info("socket").dup()
+    limit_waiting(sock)
     out = Outlet(sock, pace)
     try:
         yield out
@@ -90,6 +96,13 @@ async def outlet(request: web.Request, pace: Pace) -> AsyncIterator[Outlet]:
             _end(request, out)
     finally:
         sock.close()
+
+
+def limit_waiting(sock: socket.socket) -> None:
+    """Have a socket call itself full before its buffer is."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # not TCP
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _WAITING_BYTES)
 
 
 def _end(request: web.Request, out: Outlet) -> None:

@@ -80,7 +80,8 @@ class Turn:
         permit: who may send; its own gate, if none is given.
 
     Attributes:
-        patient: whether to wait a moment for a client that takes no more.
+        patient: whether to wait a moment for a client that takes no more. Not for one that has not
+            shown yet that it is fast.
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
         reading_since_s: monotonic time at which the running read began, None outside one.
     """
@@ -104,7 +105,7 @@ class Turn:
         self._gate = Gate()
         self._permit = permit or self._gate
         self._feeder = feeder
-        self.patient = True
+        self.patient = False
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
