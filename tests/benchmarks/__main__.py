@@ -63,7 +63,9 @@ def _run(means: Rig, name: str, progress: Console) -> list[Row]:
         progress.print_exception()
         return [alone(name, name, (), MIB_PER_S, note=f"{FAILED}: {error!r}")]
     ours, theirs = means.peaks()
-    progress.print(f"{name}: {time.monotonic() - began_s:.0f} s")
+    # A run that is ended before its end has told something.
+    found = ", ".join(f"{row.key} {report.short(row)}" for row in rows)
+    progress.print(f"{found} (took {time.monotonic() - began_s:.0f} s)")
     return [
         replace(row, here=_with_peak(row.here, ours), there=_with_peak(row.there, theirs))
         for row in rows
@@ -103,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
         default=list(catalog.MEASUREMENTS),
         help=f"some, or what their names begin with: {','.join(catalog.MEASUREMENTS)}",
     )
-    parser.add_argument("--size", type=_positive, default=512, help="of the artifact, in MiB")
+    parser.add_argument(
+        "--size",
+        type=_positive,
+        default=scale.TARGET_BYTES // MIB,
+        help="of the large artifact, in MiB; with a smaller one, fewer small ones as well",
+    )
     parser.add_argument("--pairs", type=_positive, default=5, help="runs of each side")
     parser.add_argument(
         "--tiny", action="store_true", help="one run of everything, as small as shows that it works"

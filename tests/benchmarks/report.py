@@ -70,6 +70,13 @@ def facts_line(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
 
 
+def short(row: Row) -> str:
+    """What came of a row, in a few characters: its ratio, or its value."""
+    if row.ratio is not None:
+        return _spread(row.ratio)
+    return _value(row.here.spread, row.unit.name) or row.note
+
+
 def notes(rows: Sequence[Row]) -> list[str]:
     return [f"{row.work}: {row.note}" for row in rows if row.note]
 

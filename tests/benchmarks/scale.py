@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tests.benchmarks.measure import MIB
+
+TARGET_BYTES: Final = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +27,25 @@ class Scale:
 
     size_bytes: int
     rounds: int
-    small_puts: int = 10_000
+    small_puts: int
+    fan_out_bytes: int
+    artifacts: int
     load_s: int = 2
     max_nodes: int = 32
-    fan_out_bytes: int = 128 * MIB
     idle: int = 500
     slow: int = 200
-    artifacts: int = 100_000
 
 
 def full(size_bytes: int, rounds: int) -> Scale:
-    """As the targets have it, but for a large artifact that may be smaller."""
-    return Scale(size_bytes=size_bytes, rounds=rounds, fan_out_bytes=min(size_bytes, 128 * MIB))
+    """As the targets have it; with a smaller large artifact, fewer small ones as well."""
+    share = min(1.0, size_bytes / TARGET_BYTES)
+    return Scale(
+        size_bytes=size_bytes,
+        rounds=rounds,
+        small_puts=max(100, int(10_000 * share)),
+        fan_out_bytes=min(size_bytes, 128 * MIB),
+        artifacts=max(100, int(100_000 * share)),
+    )
 
 
 def tiny() -> Scale:
