@@ -150,6 +150,7 @@ async def sled_at(
             store, fetcher, bounds, on_event=sled.on_event, heal_budget=heal_budget
         )
         sled.owner = group.create_task(sled.copies.run())
+        await asyncio.sleep(0)  # which begins it
         try:
             yield sled
         finally:
