@@ -79,7 +79,14 @@ class _Lane:
     gave_bytes: int = 0
     at_byte: int = 0
     waited_s: float = 0.0
+    asking_since_s: float | None = None
     said: Any = field(default_factory=hashlib.sha256)
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long it has been waiting for an answer, or for a byte."""
+        if self.body is not None:
+            return self.body.silent_s
+        return 0.0 if self.asking_since_s is None else now_s - self.asking_since_s
 
     def drop(self, why: str) -> None:
         """End it soon; called with the condition held."""
@@ -161,6 +168,15 @@ class Braid:
             if len(alive) > 1:
                 min(alive, key=lambda lane: lane.gave_bytes).drop("")
             self._changed.notify_all()
+
+    def drop_silent(self, patience_s: float, may_drop: Callable[[SourceUrl], bool]) -> None:
+        """Drop the last source that is left, if it is silent: there is no other to rob it."""
+        with self._changed:
+            alive = [lane for lane in self._lanes if not lane.over and lane.dropped is None]
+            if len(alive) == 1 and may_drop(alive[0].source):
+                silent_s = alive[0].silent_s(self._clock())
+                if silent_s >= patience_s:
+                    alive[0].drop(f"it has been silent for {silent_s:.1f} s")
 
     def drain(self) -> None:
         """Hand out no more parts: the braid is over once what is under way has been read."""
@@ -274,14 +290,14 @@ class Braid:
                 self._changed.notify_all()
 
     def _open(self, lane: _Lane, part: Part) -> None:
-        begun_s = self._clock()
+        begun_s = lane.asking_since_s = self._clock()
         lane.said = hashlib.sha256()
         before, lane.body = lane.body, None
         span = (part.start, part.end)
         step = self._feed.open(lane.source, span, self._total_bytes, before)
         body = self._on_loop(lane, step)
         with self._changed:
-            lane.body = body
+            lane.body, lane.asking_since_s = body, None
             lane.waited_s += self._clock() - begun_s
             if lane.dropped is not None:
                 body.content.abort()

@@ -193,6 +193,8 @@ class CombinedSource:
             self._spans += braid.spans
 
     def _look_for_silence(self) -> None:
+        if (braid := self._braid) is not None:
+            braid.drop_silent(self._policy.silence_s, self._lineup.has_better_than)
         body = self._single.body
         # Of a chain of relays that all fall silent, the one next to the trouble turns away first.
         patience_s = self._policy.silence_s * (1 + body.answer.depth)

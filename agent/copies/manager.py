@@ -144,6 +144,7 @@ class CopyManager:
 
     async def run(self) -> None:
         """Own the copies until `stop` is done; cancelling it gives them up first."""
+        self._room = BraidRoom(part_bytes=self._options.part_bytes)
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:

@@ -46,6 +46,8 @@ EAGER = WideningPolicy(
 SEVERAL = CopyOptions(widening=EAGER, part_bytes=64 << 10, hedge_after_s=60)
 PACED = replace(SEVERAL, max_bytes_per_s=2 << 20)
 """Slow enough, a second in all, for every source to be found before the copy is over."""
+STUCK_S = 20
+"""Less than the patience for a peer: what takes longer has waited for a silent one."""
 ONE = CopyOptions(widening=EAGER, part_bytes=64 << 10, max_sources=1)
 
 
@@ -303,6 +305,21 @@ async def test_a_source_that_is_silent_alone_is_left_for_another(tmp_path: Path)
     ):
         await copy(sled, peers)
         assert peers[1].offsets == [300_000]
+
+
+@pytest.mark.parametrize("after", [0, 1000])
+async def test_the_last_of_several_that_falls_silent_is_left_as_well(
+    tmp_path: Path, after: int
+) -> None:
+    # The patience for a peer is 30 s here, and the third is not among the two at once.
+    dying = [honest(CONTENT), hanging_up]
+    bounds = replace(SEVERAL, max_sources=2)
+    async with (
+        machines(stalling_in_parts(CONTENT, after), dying, honest(CONTENT)) as peers,
+        sled_at(tmp_path, bounds=bounds) as sled,
+    ):
+        async with asyncio.timeout(STUCK_S):
+            await copy(sled, peers)
 
 
 async def test_a_source_that_is_silent_is_waited_for_when_there_is_no_better(
