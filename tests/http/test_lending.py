@@ -34,15 +34,20 @@ from depot.http.permit import PassedPermit
 from depot.http.pump import Pump
 from depot.http.turn import Outcome, State
 from depot.http.way import Way
+from depot.initialise import init_datasets
 from depot.reader import VerifyReads
 from depot.sources import Pace
 from tests.http.raw import RawClient
 from tests.http.servers import serve
-from tests.store.builders import MIB, A, Node, config, hash_of, off_loop, put
+from tests.store.builders import MIB, SLED, A, Node, config, hash_of, off_loop, put
+from tests.torture import fault_mount
+from tests.torture.fault_fs import Fault
+from tests.torture.fault_mount import FaultMount
 
 T = TypeVar("T")
 PACE: Final = Pace(idle_timeout_s=30, min_bytes_per_s=1)
 LARGE: Final = random.Random(8).randbytes(48 * MIB + 321)
+MEDIUM: Final = LARGE[: 12 * MIB + 77]
 FILE: Final = RemoteFile("epoch", 7)
 
 
@@ -325,3 +330,59 @@ async def test_s2_readers_that_take_nothing_hold_up_nobody(
         threads = await off_loop(lambda: psutil.Process(pid).num_threads())
         assert threads < 40
         assert (await stalled[7].reader.readexactly(1000)) == LARGE[:1000]
+
+
+# With a device that fails or hangs in the middle of a file
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[FaultMount]:
+    if (reason := fault_mount.unusable()) is not None:
+        pytest.skip(reason)
+    with fault_mount.fault_mount(tmp_path) as mounted:
+        yield mounted
+
+
+@pytest.mark.parametrize("way", [Way.COPY, Way.SPLICE])
+@checks
+@pytest.mark.parametrize("effect", ["error", "hang"])
+async def test_b4_a_read_fails_or_hangs_in_the_middle_of_a_body_and_the_other_goes_on(
+    tmp_path: Path, mount: FaultMount, way: Way, verify_reads: VerifyReads, effect: str
+) -> None:
+    node = await off_loop(on_mount, tmp_path, mount)
+    async with node.open(verify_reads=verify_reads, mirror_lag_s=60.0) as store:
+        await store.put_config(config(1, MEDIUM))
+        assert (await put(store, MEDIUM)).copies == 2
+        await off_loop(forget, node.paths[A] / str(hash_of(MEDIUM)))
+        # Reads of 128 KiB at most: some MiB are sent before, and some would be after.
+        under = f"/m2-a/{hash_of(MEDIUM)}"
+        fault = Fault(call="read", effect=effect, error=errno.EIO, nth=60, times=None, under=under)
+        await off_loop(mount.arm, fault)
+        pump = Pump(way=way, read_timeout_s=1.0)
+        async with (
+            serve(depot_app(store, pump=pump)) as service,
+            RawClient.connect(service.url) as client,
+        ):
+            await client.send(f"GET /artifact/sha256/{hash_of(MEDIUM)} HTTP/1.1")
+            assert (await client.answer()).body == MEDIUM
+            met = await off_loop(mount.lift)
+            assert met.struck, "or this shows nothing"
+            if effect == "hang":
+                # What hung may still have the connection: it was ended all the same.
+                assert await client.rest() == b""
+
+
+def on_mount(root: Path, mount: FaultMount) -> Node:
+    """A node whose first dataset is on the mount."""
+    paths = [mount.path / "m2-a", root / "m2-b"]
+    for path in paths:
+        path.mkdir()
+    init_datasets(paths, sled_id=SLED)
+    return Node(root, paths, {}, workers=DeviceWorkers.PROCESS)
+
+
+def forget(file: Path) -> None:
+    """Have a file read from its filesystem again."""
+    fd = os.open(file, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
