@@ -236,6 +236,11 @@ def http_limits(settings: Settings) -> HttpLimits:
     )
 
 
+def body_pump(settings: Settings) -> Pump:
+    """What sends large bodies."""
+    return Pump(read_timeout_s=settings.storage.device_timeout_s, way=Way(settings.depot.send))
+
+
 def compressor(settings: Settings) -> Compressor | None:
     """What compresses the depot's answers; None when it is switched off."""
     depot = settings.depot
@@ -289,7 +294,7 @@ def _servers(
     agent_api = agent_app(
         store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
     )
-    pump = Pump(read_timeout_s=settings.storage.device_timeout_s, way=Way(settings.depot.send))
+    pump = body_pump(settings)
     depot_api = depot_app(
         store,
         limits=limits,

@@ -59,6 +59,8 @@ class Pump:
         read_timeout_s: how long one read may take.
         read: reads a block into memory; a seam for what stands between a file and its readers.
             None: nothing does, and the bytes need not pass through memory.
+
+    Attributes:
         way: how large bodies leave.
     """
 
@@ -71,7 +73,7 @@ class Pump:
         way: Way = Way.AUTO,
     ) -> None:
         self._read = read
-        self._way = way
+        self.way = way
         self._threads_per_dataset = threads_per_dataset
         self._read_timeout_s = read_timeout_s
         self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
@@ -121,9 +123,9 @@ class Pump:
 
     def _turn(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Turn | LentTurn:
         read = opened.read or self._read
-        if self._way.copies(outlet.socket):
+        if self.way.copies(outlet.socket):
             read = read or read_into
-        if opened.remote is None or self._way is Way.PIPE:
+        if opened.remote is None or self.way is Way.PIPE:
             return Turn(opened.fd, outlet.socket, start, end, read, _feeder(opened))
         return LentTurn(
             opened.remote,

@@ -13,6 +13,7 @@ import pytest
 
 from agent.assembly import (
     EventRelay,
+    body_pump,
     compressor,
     copy_options,
     hot_artifacts,
@@ -29,6 +30,7 @@ from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
+from depot.http.way import Way
 from depot.options import StoreOptions
 from depot.reader import VerifyReads
 from depot.store_status import DatasetStatus, StoreStatus
@@ -174,6 +176,12 @@ def test_the_defaults_of_the_configuration_are_those_of_the_libraries() -> None:
     assert store_options(settings()) == library
     assert http_limits(settings()) == HttpLimits()
     assert copy_options(settings()) == CopyOptions()
+
+
+def test_large_bodies_leave_as_the_settings_say() -> None:
+    assert body_pump(settings()).way is Way.AUTO
+    for way in Way:
+        assert body_pump(settings(depot={"send": str(way)})).way is way
 
 
 def test_the_depot_compresses_as_the_settings_say() -> None:
