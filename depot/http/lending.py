@@ -6,6 +6,7 @@ Rules kept here:
   hangs never keeps the permit, and a worker that is killed keeps it until it is gone.
 - How far a turn got is what the worker says, or what the kernel has counted once nobody can send
   any more: the offset is exact, and another copy continues from it, byte for byte (B2).
+- Few turns are with a worker at once, so that those that wait need no descriptors (S1).
 - A permit that does not come back costs the connection: no client gets a wrong byte, and nobody
   waits for ever.
 """
@@ -37,6 +38,7 @@ class LentTurn:
     """Sends bytes `start` to `end` of a file of a worker process.
 
     Args:
+        places: of the turns that may be with the worker at once; the others wait here.
         timeout_s: how long one read may take, and how long a turn may wait to begin.
         check_s: how often to look whether it takes longer.
         take_back_s: how long a worker that was given up may keep the permit.
@@ -54,6 +56,7 @@ class LentTurn:
         end: int,
         read: ReadInto | None,
         *,
+        places: asyncio.Semaphore,
         timeout_s: float,
         check_s: float,
         take_back_s: float = TAKE_BACK_S,
@@ -65,6 +68,7 @@ class LentTurn:
         self._socket = outlet.socket
         self._end = end
         self._read = read
+        self._places = places
         self._timeout_s = timeout_s
         self._check_s = check_s
         self._take_back_s = take_back_s
@@ -76,6 +80,17 @@ class LentTurn:
         Raises:
             ConnectionResetError: the worker was lost with the connection.
         """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            return Outcome(State.ABANDONED)
+        try:
+            return await self._take()
+        finally:
+            self._places.release()
+
+    async def _take(self) -> Outcome:
         base_bytes = written_bytes(self._socket)
         lent = Lent()
         try:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from depot.device.host import Host, Lane
+from depot.device.host import FEEDS_AT_ONCE, Host, Lane
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
 from depot.http.carrier import ReadInto, read_into
@@ -33,6 +34,8 @@ from depot.worker import DaemonThreads, wait_within
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0
+_LENT_AT_ONCE: Final = 2 * FEEDS_AT_ONCE
+"""So that a thread of the worker that ends a turn has the next."""
 _FAST_BYTES: Final = 1 << 20
 """A client that takes less in a turn is not waited for in the next."""
 
@@ -78,6 +81,9 @@ class Pump:
         self._read_timeout_s = read_timeout_s
         self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
         self._by_dataset: dict[int, DaemonThreads] = {}
+        self._places = defaultdict[int, asyncio.Semaphore](
+            partial(asyncio.Semaphore, _LENT_AT_ONCE)
+        )
 
     async def read(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         """Read a part that fits into memory; raises OSError when it cannot be read whole."""
@@ -133,6 +139,7 @@ class Pump:
             start,
             end,
             read,
+            places=self._places[opened.dataset],
             timeout_s=self._read_timeout_s,
             check_s=self._check_s,
         )

@@ -103,6 +103,7 @@ class Connection:
         self.client = client
         self.outlet = Outlet(ours, PACE)
         self.worker = PlayedWorker()
+        self.places = asyncio.Semaphore(1)
 
     def turn(self, timeout_s: float = 30.0, take_back_s: float = 30.0) -> LentTurn:
         return LentTurn(
@@ -111,6 +112,7 @@ class Connection:
             1000,
             9000,
             None,
+            places=self.places,
             timeout_s=timeout_s,
             check_s=0.01,
             take_back_s=take_back_s,
@@ -215,6 +217,24 @@ async def test_a_turn_that_no_worker_begins_in_time_blames_nobody(connection: Co
     assert turn.offset == 1000
     assert connection.worker.answer.cancelled()
     connection.worker.drop()
+
+
+async def test_s1_a_turn_that_waits_for_its_place_holds_no_descriptor(
+    connection: Connection,
+) -> None:
+    first, second = connection.turn(), connection.turn(timeout_s=0.05)
+    taking, played = await began(connection, first)
+    before = len(await off_loop(os.listdir, "/proc/self/fd"))
+    waiting = [asyncio.create_task(connection.turn().take()) for _ in range(20)]
+    assert await second.take() == Outcome(State.ABANDONED)
+    assert len(await off_loop(os.listdir, "/proc/self/fd")) == before
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    played.die()
+    connection.worker.answer.set_result(Done(1500, Outcome(State.SOCKET_FULL)))
+    await taking
+    assert not connection.places.locked()
 
 
 async def test_a_cancelled_turn_sends_nothing_more(connection: Connection) -> None:
