@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import threading
@@ -32,7 +33,7 @@ from tests.store.builders import (
     states,
     threads_end,
 )
-from tests.store.faulty import WAIT_S
+from tests.store.faulty import WAIT_S, FaultyDisk
 
 RANDOM = os.urandom(3 * MIB + 17)
 PATIENT = Pace(idle_timeout_s=20.0, min_bytes_per_s=0.0)
@@ -211,6 +212,33 @@ async def test_a_stream_of_the_event_loop_fills_the_mirrors(node: Node) -> None:
             await asyncio.sleep(0)
         reader.feed_eof()
         assert (await running).copies == 2
+
+
+class FlagNotingDisk(FaultyDisk):
+    """Notes whether the data that is written goes past the page cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct: set[bool] = set()
+
+    def write(self, fd: int, content: memoryview) -> int:
+        if len(content) == BLOCK_SIZE_BYTES:
+            self.direct.add(bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT))
+        return super().write(fd, content)
+
+
+@pytest.mark.parametrize("direct_io", [True, False])
+@pytest.mark.parametrize("size_bytes", [5 * MIB, 5 * MIB + 77])
+async def test_the_setting_says_whether_large_artifacts_pass_the_page_cache(
+    node: Node, direct_io: bool, size_bytes: int
+) -> None:
+    disk = node.disks[node.paths[A]] = FlagNotingDisk()
+    content = os.urandom(size_bytes)
+    async with node.open(direct_io=direct_io) as store:
+        await store.put_config(config(1, content))
+        assert (await put(store, content)).copies == 2
+        assert await read_back(store, content) == content
+    assert disk.direct == {direct_io}
 
 
 async def test_the_source_is_read_no_faster_than_the_slowest_mirror_writes(node: Node) -> None:
