@@ -19,82 +19,21 @@ import mmap
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from agent.copies.lane import BraidRoom, Lane
 from agent.copies.part_feed import NoPart, PartFeed
 from agent.copies.parts import Part, PartPlan
-from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
 from agent.copies.testimony import MAX_SPANS, Span
 from depot.errors import BodyTimeout, LengthMismatch
-from depot.worker import DaemonThreads, waiting_for
+from depot.worker import waiting_for
 
 LOOK_EVERY_S: Final = 0.1
 """How often a lane that waits for room looks whether another has become slow."""
 SPARE_BUFFERS: Final = 2
 T = TypeVar("T")
 Broken = (BodyTimeout, LengthMismatch, OSError)
-
-
-class BraidRoom:
-    """What all braids of a sled share: their threads, and how many buffers there may be (S1)."""
-
-    def __init__(self, *, part_bytes: int = 2 << 20, buffers: int = 8) -> None:
-        self.part_bytes = part_bytes
-        self.threads = DaemonThreads("copy-lane", buffers)
-        self._free = buffers
-        self._lock = threading.Lock()
-
-    def take(self, buffers: int) -> bool:
-        """Reserve buffers; False when there are not so many."""
-        with self._lock:
-            if self._free < buffers:
-                return False
-            self._free -= buffers
-            return True
-
-    def give_back(self, buffers: int) -> None:
-        """Let others have them."""
-        with self._lock:
-            self._free += buffers
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self.threads.close()
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """One source of a braid, and the thread that reads it."""
-
-    number: int
-    source: SourceUrl
-    running: concurrent.futures.Future[None] = field(default_factory=concurrent.futures.Future)
-    body: PeerBody | None = None
-    pending: concurrent.futures.Future[Any] | None = None
-    dropped: str | None = None
-    over: bool = False
-    well: bool = True
-    gave_bytes: int = 0
-    at_byte: int = 0
-    waited_s: float = 0.0
-    asking_since_s: float | None = None
-    said: Any = field(default_factory=hashlib.sha256)
-
-    def silent_s(self, now_s: float) -> float:
-        """For how long it has been waiting for an answer, or for a byte."""
-        if self.body is not None:
-            return self.body.silent_s
-        return 0.0 if self.asking_since_s is None else now_s - self.asking_since_s
-
-    def drop(self, why: str) -> None:
-        """End it soon; called with the condition held."""
-        self.dropped = self.dropped or why
-        if self.body is not None:
-            self.body.content.abort()
-        if self.pending is not None:
-            self.pending.cancel()
 
 
 class Braid:
@@ -125,7 +64,7 @@ class Braid:
         self._plan = PartPlan(*span, part_bytes=room.part_bytes, buffers=count)
         self._buffers = [_buffer(room.part_bytes) for _ in range(count)]
         self._changed = threading.Condition()
-        self._lanes: list[_Lane] = []
+        self._lanes: list[Lane] = []
         self._aborted = False
         self.spans: list[Span] = []
         for source in sources:
@@ -225,12 +164,12 @@ class Braid:
     # The lanes
 
     def _begin(self, source: SourceUrl) -> None:
-        lane = _Lane(len(self._lanes), source)
+        lane = Lane(len(self._lanes), source)
         with self._changed:
             self._lanes.append(lane)
         lane.running = self._room.threads.submit(self._run, lane)
 
-    def _run(self, lane: _Lane) -> None:
+    def _run(self, lane: Lane) -> None:
         why = None
         try:
             while (part := self._next_part(lane)) is not None:
@@ -247,7 +186,7 @@ class Braid:
                 self._changed.notify_all()
             self._take_leave(lane, why)
 
-    def _take_leave(self, lane: _Lane, why: str | None) -> None:
+    def _take_leave(self, lane: Lane, why: str | None) -> None:
         """Say why the lane has ended, if anything was wrong, and let go of its connection."""
         if why and not self._aborted:
             step = self._feed.broke(lane.source, why, lane.at_byte, lane.gave_bytes)
@@ -255,7 +194,7 @@ class Braid:
         if lane.body is not None:
             asyncio.run_coroutine_threadsafe(self._feed.close(lane.body), self._loop).result()
 
-    def _next_part(self, lane: _Lane) -> Part | None:
+    def _next_part(self, lane: Lane) -> Part | None:
         """Wait for a part to read; None when there is none any more."""
         with self._changed:
             while lane.dropped is None:
@@ -271,7 +210,7 @@ class Braid:
                 self._changed.wait(LOOK_EVERY_S)
         return None
 
-    def _fetch(self, lane: _Lane, part: Part) -> None:
+    def _fetch(self, lane: Lane, part: Part) -> None:
         """Read one part.
 
         Raises:
@@ -289,7 +228,7 @@ class Braid:
                 self._plan.give_up(part)
                 self._changed.notify_all()
 
-    def _open(self, lane: _Lane, part: Part) -> None:
+    def _open(self, lane: Lane, part: Part) -> None:
         begun_s = lane.asking_since_s = self._clock()
         lane.said = hashlib.sha256()
         before, lane.body = lane.body, None
@@ -302,7 +241,7 @@ class Braid:
             if lane.dropped is not None:
                 body.content.abort()
 
-    def _receive(self, lane: _Lane, part: Part) -> None:
+    def _receive(self, lane: Lane, part: Part) -> None:
         body, end = lane.body, part.end - part.start
         assert body is not None
         assert body.meter is not None
@@ -322,12 +261,12 @@ class Braid:
             if self._plan.head is part:
                 self._changed.notify_all()
 
-    def _remember(self, lane: _Lane, part: Part) -> None:
+    def _remember(self, lane: Lane, part: Part) -> None:
         if part.filled and len(self.spans) < MAX_SPANS:
             digest = lane.said.digest()
             self.spans.append(Span(part.start, part.start + part.filled, lane.source, digest))
 
-    def _on_loop(self, lane: _Lane, step: Coroutine[Any, Any, T]) -> T:
+    def _on_loop(self, lane: Lane, step: Coroutine[Any, Any, T]) -> T:
         """Run `step` on the event loop and wait for it here; dropping the lane ends the wait."""
         pending = asyncio.run_coroutine_threadsafe(step, self._loop)
         with self._changed:

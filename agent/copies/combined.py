@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agent.copies.braid import Braid, BraidRoom, first_buffers
+from agent.copies.braid import Braid, first_buffers
 from agent.copies.failover import FailoverSource
+from agent.copies.lane import BraidRoom
 from agent.copies.lineup import Lineup
 from agent.copies.part_feed import PartFeed
 from agent.copies.source_url import SourceUrl

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from agent.copies.braid import BraidRoom
 from agent.copies.budgets import CopyShare
 from agent.copies.combined import CombinedSource
 from agent.copies.failover import FailoverSource
 from agent.copies.feed import Fetcher, Hedge, SourceFeed
+from agent.copies.lane import BraidRoom
 from agent.copies.lineup import Lineup, RetryPolicy
 from agent.copies.part_feed import PartFeed
 from agent.copies.peers import PeerBody

@@ -22,10 +22,10 @@ from typing import Final, Protocol
 
 import structlog
 
-from agent.copies.braid import BraidRoom
 from agent.copies.budgets import CopyBudgets, CopyShare
 from agent.copies.feed import Fetcher, Hedge
 from agent.copies.job import CopyJob, CopyStore
+from agent.copies.lane import BraidRoom
 from agent.copies.lineup import RetryPolicy
 from agent.copies.record import CopyBook, CopyRecord, CopyState
 from agent.copies.source_url import SourceUrl
