@@ -36,6 +36,7 @@ _NAME_END: Final = _NAME_START + 64
 _NAME: Final = re.compile(rb"[0-9a-f]{64}")
 _ID_CHARACTERS: Final = 32
 _IDS_AT_ONCE: Final = 256
+_NAMES_AT_ONCE: Final = 1024
 
 
 class GoodCopies(Protocol):
@@ -83,6 +84,7 @@ class FastPath:
         self._activity = activity
         self._headers = headers
         self._budget = budget or Budget()
+        self._small = _SmallOnes(copies)
         self._reads = SharedReads(self._load, activity)
         self._dates = _DateLines()
         self._ids = _RequestIds()
@@ -105,17 +107,15 @@ class FastPath:
         """
         if not request.startswith(_LINE) or len(request) > MAX_HEAD_BYTES:
             return False
-        name = request[_NAME_START:_NAME_END]
-        most_bytes = min(self._plain.most_bytes(request[_NAME_END:]), SMALL_BYTES)
+        most_bytes = self._plain.most_bytes(request[_NAME_END:])
         if self._budget.limited:
             return False  # it would be read, and then read again when its turn has come
-        if self._activity.draining or not _NAME.fullmatch(name) or most_bytes < 0:
+        if self._activity.draining or most_bytes < 0:
             return False
-        artifact = ArtifactHash(bytes.fromhex(name.decode()))
-        size_bytes = self._copies.size_of(artifact)
-        if size_bytes is None or size_bytes > most_bytes:
+        found = self._small.find(request[_NAME_START:_NAME_END])
+        if found is None or found[1] > most_bytes:
             return False
-        return self._reads.ask(artifact, size_bytes, tell)
+        return self._reads.ask(*found, tell)
 
     def answer_with(self, hot: HotArtifact) -> bytes | None:
         """The answer that an artifact is for, if it may be given now."""
@@ -146,6 +146,35 @@ class FastPath:
 
 
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)
+
+
+class _SmallOnes:
+    """The small artifacts that are there, by the names in requests; looked up once in a state."""
+
+    def __init__(self, copies: GoodCopies) -> None:
+        self._copies = copies
+        self._revision = -1
+        self._found: dict[bytes, tuple[ArtifactHash, int] | None] = {}
+
+    def find(self, name: bytes) -> tuple[ArtifactHash, int] | None:
+        """The artifact and its size; None when it is not small, not there, or nobody's name."""
+        revision = self._copies.revision
+        if revision != self._revision or len(self._found) >= _NAMES_AT_ONCE:
+            self._found.clear()
+            self._revision = revision
+        elif name in self._found:
+            return self._found[name]
+        found = self._found[name] = self._look_up(name)
+        return found
+
+    def _look_up(self, name: bytes) -> tuple[ArtifactHash, int] | None:
+        if not _NAME.fullmatch(name):
+            return None
+        artifact = ArtifactHash(bytes.fromhex(name.decode()))
+        size_bytes = self._copies.size_of(artifact)
+        if size_bytes is None or size_bytes > SMALL_BYTES:
+            return None
+        return artifact, size_bytes
 
 
 class _DateLines:
