@@ -131,7 +131,6 @@ class DepotConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count the client out, unless its request still runs."""
-        self._take_back()
         self._head_complete()
         super().connection_lost(exc)
         if not self._running:

@@ -20,7 +20,7 @@ from depot.reader import VerifyReads
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve
-from tests.http.test_fast_path import OTHER, SMALL, Depot, depot, get, request, round_trip
+from tests.http.test_fast_path import OTHER, SMALL, Depot, ask, depot, get, request, round_trip
 from tests.http.test_verified_reads import flip, hurt
 from tests.store.builders import A, B, Node, config, hash_of, off_loop, put
 
@@ -215,6 +215,14 @@ async def test_b4_a_worker_that_was_killed_leaves_the_request_to_the_plain_path(
             os.kill(pid, signal.SIGKILL)
             assert (await client.answer()).body == SMALL
         assert served.fast.answers == 0
+
+
+async def test_what_is_stored_after_somebody_asked_in_vain_is_found(node: Node) -> None:
+    async with node.open() as store, depot(store) as served, served.warm() as client:
+        await store.put_config(config(1, SMALL))
+        assert (await ask(client, SMALL)).code == "404 NotFound"
+        await put(store, SMALL)
+        assert await served.is_fast(client, SMALL)
 
 
 async def test_b4_what_only_the_second_dataset_has_is_read_there(node: Node) -> None:
