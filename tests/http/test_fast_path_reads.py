@@ -210,6 +210,7 @@ async def test_b4_a_worker_that_was_killed_leaves_the_request_to_the_plain_path(
             pid = store.status().datasets[A].worker_pid
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
+            await off_loop(os.waitid, os.P_PID, pid, os.WSTOPPED)  # which takes it a moment
             await client.send_bytes(request(SMALL))
             await round_trip(served)
             os.kill(pid, signal.SIGKILL)
