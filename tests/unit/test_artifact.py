@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash, Generation
+from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash, Generation, in_order
 from depot.errors import InvalidRequest
 
 digests = st.binary(min_size=32, max_size=32)
@@ -56,6 +58,26 @@ def test_no_text_makes_a_hash_that_is_not_64_hex_characters(text: str) -> None:
 def test_a_digest_of_another_length_is_no_hash(size_bytes: int) -> None:
     with pytest.raises(InvalidRequest):
         ArtifactHash(bytes(size_bytes))
+
+
+@given(st.lists(digests), st.binary(max_size=31))
+def test_hashes_one_after_the_other_are_cut_apart(many: list[bytes], left: bytes) -> None:
+    found = ArtifactHash.divide(b"".join(many) + left)
+    assert found == [ArtifactHash(digest) for digest in many]
+    assert all(type(artifact) is ArtifactHash for artifact in found)
+
+
+@given(st.lists(digests.map(ArtifactHash)))
+def test_artifacts_are_ordered_as_their_names_are(artifacts: list[ArtifactHash]) -> None:
+    assert list(in_order(artifacts)) == sorted(artifacts, key=str)
+
+
+@given(digests)
+def test_a_hash_comes_back_from_another_process_as_what_it_was(digest: bytes) -> None:
+    there = pickle.loads(pickle.dumps(ArtifactHash(digest), protocol=5))
+    assert type(there) is ArtifactHash
+    assert there == ArtifactHash(digest)
+    assert type(there.digest) is bytes
 
 
 def test_the_hash_of_some_content_is_its_sha256() -> None:
