@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, overload
 
-from rpds import HashTrieMap
+from depot.persistent import PersistentMap
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -119,7 +119,7 @@ class PlainSnapshot:
     """See `Snapshot`; the maps are by table name."""
 
     revision: int
-    contents: Mapping[str, HashTrieMap[Any, Any]]
+    contents: Mapping[str, PersistentMap[Any, Any]]
     revisions: Mapping[str, int]
 
     def rows(self, table: Table[K, V]) -> Mapping[K, V]:  # noqa: D102
@@ -130,7 +130,7 @@ class PlainSnapshot:
         return self.revisions.get(table.name, 0)
 
 
-_EMPTY: HashTrieMap[Any, Any] = HashTrieMap()
+_EMPTY: PersistentMap[Any, Any] = PersistentMap.of({})
 
 
 class PlainTransaction:
@@ -141,7 +141,7 @@ class PlainTransaction:
     """
 
     def __init__(self, base: PlainSnapshot) -> None:
-        self.changed: dict[str, HashTrieMap[Any, Any]] = {}
+        self.changed: dict[str, PersistentMap[Any, Any]] = {}
         self._base = base
 
     def put(self, table: Table[K, V], key: K, row: V) -> None:  # noqa: D102
@@ -153,9 +153,9 @@ class PlainTransaction:
             self.changed[table.name] = rows.discard(key)
 
     def replace(self, table: Table[K, V], rows: Mapping[K, V]) -> None:  # noqa: D102
-        self.changed[table.name] = HashTrieMap(rows)
+        self.changed[table.name] = PersistentMap.of(rows)
 
-    def _rows(self, table: Table[Any, Any]) -> HashTrieMap[Any, Any]:
+    def _rows(self, table: Table[Any, Any]) -> PersistentMap[Any, Any]:
         begun = self.changed.get(table.name)
         return self._base.contents.get(table.name, _EMPTY) if begun is None else begun
 
@@ -205,7 +205,7 @@ class PlainStore:
                 del self._waiting[waiting]
         return newest
 
-    def _commit(self, changed: Mapping[str, HashTrieMap[Any, Any]]) -> None:
+    def _commit(self, changed: Mapping[str, PersistentMap[Any, Any]]) -> None:
         if not changed:
             return
         before = self._latest
