@@ -61,7 +61,7 @@ class ArtifactHash(bytes):
         return cls(hashlib.sha256(content).digest())
 
     @classmethod
-    def divide(cls, digests: bytes) -> list[Self]:
+    def divide(cls, digests: bytes | bytearray) -> list[Self]:
         """Cut many hashes, one after the other, apart; what is left at the end is no hash."""
         make, size = super().__new__, _DIGEST_BYTES
         return [

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depot.artifact import ArtifactHash
-from depot.dataset import Dataset, FoundFile, Space
+from depot.dataset import Dataset, Space
 from depot.device.resident import RemoteFile, file_here, forget
 from depot.disk import Disk
+from depot.found_files import FoundFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Attachment:
     """
 
     dataset: Dataset
-    files: dict[ArtifactHash, FoundFile]
+    files: FoundFiles
     space: Space
     mounted: bool
     problem: OSError | None
@@ -34,7 +35,7 @@ def attach(path: Path, require_mountpoint: bool, sled_id: str | None, disk: Disk
         path, require_mountpoint=require_mountpoint, sled_id=sled_id, disk=disk
     )
     try:
-        files, space = dataset.find_files(), dataset.space()
+        files, space = dataset.scan(), dataset.space()
         try:
             dataset.probe()
         except OSError as error:

@@ -29,8 +29,9 @@ from depot.copy_database import (
     open_database,
     set_aside,
 )
-from depot.dataset import Dataset, FoundFile
+from depot.dataset import Dataset
 from depot.errors import DatasetUnusable, FormatTooNew, InvalidRequest
+from depot.found_files import FoundFile
 from depot.mirror import Copy, Mirror
 from depot.worker import DaemonThreads, describe_error
 

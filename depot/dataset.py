@@ -37,6 +37,7 @@ from depot.device.resident import agent_pid, stay
 from depot.disk import SYSTEM, Disk, SyncFailed
 from depot.durability import Durability
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
+from depot.found_files import FoundFile, FoundFiles
 from depot.marker import MARKER_NAME, Marker, decode_marker
 from depot.small_files import METADATA, directory, exists, make_directory, open_root, sync_directory
 from depot.small_files import STAGING as STAGING  # part of the layout above
@@ -61,20 +62,6 @@ class Space:
     free_bytes: int
     total_bytes: int
     free_inodes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """An artifact's file.
-
-    Attributes:
-        identity: inode and modification time; another file under the name has another one.
-        changed_at_s: Unix time when anything about it changed, its name included.
-    """
-
-    size_bytes: int
-    identity: str
-    changed_at_s: float
 
 
 class Dataset:
@@ -181,23 +168,24 @@ class Dataset:
         free_inodes = found.f_favail if found.f_files else None
         return Space(found.f_bavail * unit, found.f_blocks * unit, free_inodes)
 
-    def scan(self) -> dict[ArtifactHash, int]:
-        """Find every artifact: a regular file named by a hash, with its size in bytes."""
-        return {artifact: file.size_bytes for artifact, file in self.find_files().items()}
-
-    def find_files(self) -> dict[ArtifactHash, FoundFile]:
-        """Find the file of every artifact."""
+    def scan(self) -> FoundFiles:
+        """Find every artifact: a regular file named by a hash."""
         # A descriptor of its own: scans through a shared one would share its position.
         with directory(self._root, ".", self.disk) as root:
             names = self.disk.listdir(root)
+        is_artifact = _ARTIFACT_NAME.fullmatch
         return self.look_at(
-            ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)
+            ArtifactHash(bytes.fromhex(name)) for name in names if is_artifact(name)
         )
 
-    def look_at(self, artifacts: Iterable[ArtifactHash]) -> dict[ArtifactHash, FoundFile]:
+    def look_at(self, artifacts: Iterable[ArtifactHash]) -> FoundFiles:
         """Find the files of some artifacts, where there are any."""
-        found = ((artifact, self._file_of(artifact)) for artifact in artifacts)
-        return {artifact: file for artifact, file in found if file is not None}
+        found = FoundFiles()
+        for artifact in artifacts:
+            file = self._file_of(artifact)
+            if file is not None:
+                found.add(artifact, file)
+        return found
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
         """Open an artifact for reading: descriptor and size in bytes.
@@ -374,7 +362,7 @@ class Dataset:
         except OSError as error:
             if error.errno not in _BAD_INODE:
                 raise
-            return FoundFile(0, "", 0.0)
+            return FoundFile(0, 0, 0, 0.0)
         return _found_file(found) if stat.S_ISREG(found.st_mode) else None
 
     def read_document(self, name: str) -> bytes | None:
@@ -480,8 +468,8 @@ def new_staged_name() -> str:
 
 
 def _found_file(status: os.stat_result) -> FoundFile:
-    identity = f"{status.st_ino}:{status.st_mtime_ns}"
-    return FoundFile(status.st_size, identity, status.st_ctime_ns / 1e9)
+    changed_at_s = status.st_ctime_ns / 1e9
+    return FoundFile(status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
 
 
 def _aside(artifact: ArtifactHash) -> str:

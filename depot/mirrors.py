@@ -16,11 +16,11 @@ from typing import Final, Self
 
 from depot.artifact import ArtifactHash
 from depot.attaching import Attachment, attach
-from depot.dataset import FoundFile
 from depot.device.host import Host
 from depot.device.resident import let_go
 from depot.disk import DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
+from depot.found_files import FoundFile
 from depot.marker import Marker
 from depot.mirror import Copy, Mirror
 from depot.worker import describe_error, waiting_for

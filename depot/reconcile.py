@@ -10,7 +10,7 @@ run starts from what is on the disk, so a crash in the middle leaves nothing for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -18,6 +18,7 @@ from depot import fencing
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
+from depot.found_files import FoundFiles
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
@@ -59,8 +60,9 @@ class Reconciler:
     async def _rescan(self, mirror: Mirror) -> None:
         await mirror.call(Dataset.bring_all_back)
         found = await mirror.call(Dataset.scan)
-        known = {artifact: copy.size_bytes for artifact, copy in mirror.artifacts.items()}
-        for artifact in sorted({artifact for artifact, _ in found.items() ^ known.items()}):
+        # In a thread, which lets others run: they may be a hundred thousand.
+        known = mirror.artifacts.rows
+        for artifact in await asyncio.to_thread(_differences, found, known):
             async with self._desk.commits.hold(artifact):
                 # Whoever held the lock may have settled the difference: look once more.
                 size_bytes = await mirror.call(Dataset.artifact_size, artifact)
@@ -108,3 +110,16 @@ class Reconciler:
             now_s=keeper.resolved.ledger.delete_not_before_s,  # over, by the keeper's clocks
         )
         return [artifact for artifact in artifacts if may_delete(artifact)]
+
+
+def _differences(found: FoundFiles, known: Mapping[ArtifactHash, Copy]) -> list[ArtifactHash]:
+    """Artifacts of which there is another file than is known, in order."""
+    other, there = set[ArtifactHash](), 0
+    for artifact, size_bytes in found.sizes():
+        copy = known.get(artifact)
+        if copy is None or copy.size_bytes != size_bytes:
+            other.add(artifact)
+        there += copy is not None
+    if there < len(known):
+        other.update(artifact for artifact in known if artifact not in found)
+    return sorted(other)
