@@ -1,16 +1,22 @@
 """The small JSON documents kept on datasets: versioned, checksummed, readable by people.
 
 A document is one JSON object. `format` is its version, `checksum` the SHA-256 over the canonical
-form of everything else. Pure: bytes in, values out.
+form of everything else. A field of many artifacts is a tuple of hashes here and an array of
+strings there. Pure: bytes in, values out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
+from depot import hash_lists
 from depot.errors import FormatTooNew
+
+_HASHES: Final = "\0hashes"
+"""Stands where they go, and nowhere else: no field of ours has such a character."""
 
 
 class Unreadable(ValueError):
@@ -20,7 +26,8 @@ class Unreadable(ValueError):
 def encode(fields: Mapping[str, object], *, version: int) -> bytes:
     """Serialise in the order given, with format and checksum added."""
     body = {**fields, "format": version}
-    return json.dumps({**body, "checksum": _checksum(body)}, indent=1).encode() + b"\n"
+    sealed = {**body, "checksum": _checksum(body)}
+    return "".join((*_pieces(sealed, ",\n  ", indent=1), "\n")).encode()
 
 
 def decode(content: bytes, *, name: str, newest: int) -> dict[str, object]:
@@ -49,22 +56,39 @@ def decode(content: bytes, *, name: str, newest: int) -> dict[str, object]:
 
 
 def parse_object(content: bytes, *, name: str) -> dict[str, object]:
-    """Parse any JSON object.
+    """Parse any JSON object; one whose only array is a plain one of hashes has a tuple of them.
 
     Raises:
         Unreadable: it is none.
     """
     if not content:
         raise Unreadable(f"{name} is empty")
+    divided = hash_lists.cut(content)
     try:
-        fields = json.loads(content)
+        fields = json.loads(content if divided is None else divided.rest)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"{name} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise Unreadable(f"{name}: expected a JSON object, found {type(fields).__name__}")
-    return fields
+    if divided is None:
+        return fields
+    place = [name for name, value in fields.items() if value == []]
+    return {**fields, place[0]: tuple(divided.hashes)} if place else json.loads(content)
 
 
 def _checksum(fields: Mapping[str, object]) -> str:
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    canonical = hashlib.sha256()
+    for piece in _pieces(fields, ",", sort_keys=True, separators=(",", ":")):
+        canonical.update(piece.encode())
+    return canonical.hexdigest()
+
+
+def _pieces(fields: Mapping[str, object], gap: str, **form: Any) -> Iterator[str]:
+    """Write JSON, hashes with `gap` between them, as the `form` has it."""
+    hashes = {name: value for name, value in fields.items() if isinstance(value, tuple) and value}
+    text = json.dumps({**fields, **{name: [_HASHES] for name in hashes}}, **form)
+    for name in sorted(hashes) if form.get("sort_keys") else hashes:
+        before, _, text = text.partition(json.dumps(_HASHES))
+        yield before
+        yield from hash_lists.texts(hashes[name], gap)
+    yield text

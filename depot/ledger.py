@@ -143,7 +143,7 @@ def encode_ledger(ledger: Ledger, sled_id: str | None = None) -> bytes:
         "epoch": ledger.epoch,
         "delete_not_before_s": ledger.delete_not_before_s,
         "sled_id": sled_id,
-        "artifacts": None if config is None else [str(x) for x in sorted(config.artifacts)],
+        "artifacts": None if config is None else config.ordered,
     }
     return document.encode(fields, version=FORMAT)
 
@@ -179,10 +179,10 @@ def _ledger_of(fields: dict[str, object]) -> Ledger:
     generation, artifacts = fields["generation"], fields["artifacts"]
     if generation is None:
         return Ledger(epoch, None, float(grace_s))
-    if not isinstance(artifacts, list) or not isinstance(generation, int):
+    if not isinstance(artifacts, list | tuple) or not isinstance(generation, int):
         raise TypeError(f"generation {generation!r}, artifacts of {type(artifacts).__name__}")
-    hashes = frozenset(ArtifactHash.parse(text) for text in artifacts)
-    return Ledger(epoch, ArtifactConfig(Generation(generation), hashes), float(grace_s))
+    read = artifacts if isinstance(artifacts, tuple) else map(ArtifactHash.parse, artifacts)
+    return Ledger(epoch, ArtifactConfig.make(generation, read), float(grace_s))
 
 
 WITNESS_NAME: Final = "witness.json"

@@ -167,11 +167,11 @@ class LedgerKeeper:
             readings = await self._read_all()
             self._adopt(readings, remembered=_settled_ledger(before))
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
-                await self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger), joining)
+                await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), joining)
                 if self.resolved.certain:
                     await self._acknowledge(self.resolved.floor)
             if self.book.version:
-                await self._spread(_PINS, encode_pins(self.book), joining)
+                await self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), joining)
             for mirror in joining:
                 if not self._unread_matters(readings[mirror.index]):
                     mirror.join()
@@ -188,13 +188,13 @@ class LedgerKeeper:
             changed = self._judge(proposed)
             self._mirrors.require_healthy()
             if not changed:
-                await self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger))
+                await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger))
                 self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
                 return False
             current, now_s = self.resolved.ledger, time.time()
-            await self._check_drops(current, proposed)
-            stored = self._stored() if current.config is None else frozenset()
-            grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s, stored)
+            drops, grace_s = await asyncio.to_thread(self._weigh, current, proposed, now_s)
+            if drops:
+                await self._require_pins()
             await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
             self._emit(
                 "config_changed",
@@ -271,23 +271,27 @@ class LedgerKeeper:
             raise
 
     async def _accept(self, ledger: Ledger) -> None:
-        await self._write(LEDGER_NAME, self._encoded(ledger))
+        await self._write(LEDGER_NAME, await self._encoded(ledger))
         await self._acknowledge(ledger.rank)
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         # What a dataset that is away knows is no better known now (G1).
         certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
         self._keep(Resolved(standing, ledger, ledger.rank, certain), self._pins[_CURRENT])
 
-    def _stored(self) -> frozenset[ArtifactHash]:
-        return frozenset().union(*(mirror.artifacts for mirror in self._mirrors.all))
+    def _weigh(self, current: Ledger, proposed: ArtifactConfig, now_s: float) -> tuple[bool, float]:
+        """Tell whether it drops something, and until when (Unix time) nothing is deleted for it.
 
-    def _encoded(self, ledger: Ledger) -> bytes:
-        return encode_ledger(ledger, self._mirrors.sled_id)
-
-    async def _check_drops(self, current: Ledger, proposed: ArtifactConfig) -> None:
+        In a thread: both go through every artifact. The lock keeps the ledger as it is meanwhile.
+        """
         held = current.config.artifacts if current.config else frozenset()
-        if held - proposed.artifacts:
-            await self._require_pins()
+        stored = frozenset[ArtifactHash]()
+        if current.config is None:
+            stored = stored.union(*(mirror.artifacts.rows for mirror in self._mirrors.all))
+        grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s, stored)
+        return not held <= proposed.artifacts, grace_s
+
+    async def _encoded(self, ledger: Ledger) -> bytes:
+        return await asyncio.to_thread(encode_ledger, ledger, self._mirrors.sled_id)
 
     async def _require_pins(self) -> None:
         """Raise LedgerUnknown while the pins are not known; they are looked for once more."""
@@ -414,7 +418,9 @@ async def _read_ledger(
 ) -> tuple[Ledger | None, OSError | Unreadable | None]:
     try:
         content = await mirror.read(Dataset.read_document, LEDGER_NAME)
-        return None if content is None else decode_ledger(content, sled_id), None
+        if content is None:
+            return None, None
+        return await asyncio.to_thread(_decoded, content, sled_id), None
     except (OSError, Unreadable) as error:
         return None, error
 
@@ -422,6 +428,12 @@ async def _read_ledger(
 async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadable | None]:
     try:
         content = await mirror.read(Dataset.read_document, _PINS)
-        return None if content is None else decode_pins(content), None
+        return None if content is None else await asyncio.to_thread(decode_pins, content), None
     except (OSError, Unreadable) as error:
         return None, error
+
+
+def _decoded(content: bytes, sled_id: str | None) -> Ledger:
+    ledger = decode_ledger(content, sled_id)
+    _ = ledger.rank  # worked out here, in a thread: it goes through every artifact, and is kept
+    return ledger
