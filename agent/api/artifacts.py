@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 
 from aiohttp import web
 
+from agent.api.long_bodies import render_listing
 from agent.api.verbs import RunningPut, Store
 from agent.wire import (
     ArtifactCopyDetail,
@@ -18,6 +19,7 @@ from agent.wire import (
 from depot.errors import InvalidRequest, LengthMismatch
 from depot.http.body import decoded_length, request_body
 from depot.http.openapi import GENERATION_IN_QUERY, OCTETS, SHA256_IN_PATH, Endpoint
+from depot.http.problems import JSON_TYPE
 from depot.http.replies import json_reply
 from depot.http.requests import (
     LIMITS,
@@ -29,7 +31,7 @@ from depot.http.requests import (
     send_continue,
 )
 from depot.put import Stored
-from depot.reading import ArtifactDetail, Listing
+from depot.reading import ArtifactDetail
 
 
 class ArtifactApi:
@@ -78,7 +80,8 @@ class ArtifactApi:
     async def list(self, _: web.Request) -> web.Response:
         """GET /artifacts."""
         listing = self._store.list_artifacts()
-        return await asyncio.to_thread(lambda: json_reply(listing_body(listing)))
+        content = await asyncio.to_thread(render_listing, listing)
+        return web.Response(body=content, content_type=JSON_TYPE)
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT /artifacts/{sha256}."""
@@ -124,12 +127,6 @@ async def let_finish(request: web.Request, size_bytes: int) -> None:
                 size_bytes -= len(block)
                 if size_bytes <= 0:
                     return
-
-
-def listing_body(listing: Listing) -> ArtifactListBody:
-    """Render a listing, sorted by hash."""
-    copies = {str(artifact): listing.copies[artifact] for artifact in sorted(listing.copies)}
-    return ArtifactListBody(generation=int(listing.generation), list=copies)
 
 
 def put_body(stored: Stored) -> ArtifactPutBody:

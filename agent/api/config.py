@@ -6,12 +6,14 @@ import asyncio
 
 from aiohttp import web
 
+from agent.api.long_bodies import parse_config, render_config
 from agent.api.verbs import Store
 from agent.wire import ArtifactConfigBody, ConfigResetBody
 from depot.artifact import Generation
 from depot.http.openapi import Endpoint
-from depot.http.replies import json_reply, no_content
-from depot.http.requests import read_json
+from depot.http.problems import JSON_TYPE
+from depot.http.replies import no_content
+from depot.http.requests import read_json, read_json_content
 
 
 class ConfigApi:
@@ -54,14 +56,14 @@ class ConfigApi:
     async def get(self, _: web.Request) -> web.Response:
         """GET /artifacts-config."""
         config = self._store.config()
-        # 100,000 hashes take a tenth of a second to render, too long for the event loop.
-        return await asyncio.to_thread(lambda: json_reply(ArtifactConfigBody.of(config)))
+        content = await asyncio.to_thread(render_config, config)
+        return web.Response(body=content, content_type=JSON_TYPE)
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT /artifacts-config."""
         self._store.require_dataset()
-        body = await read_json(request, ArtifactConfigBody)
-        config = await asyncio.to_thread(body.config)
+        content = await read_json_content(request)
+        config = await asyncio.to_thread(parse_config, content)
         await self._store.put_config(config)
         return no_content()
 

@@ -99,17 +99,27 @@ async def read_json(request: web.Request, model: type[Model]) -> Model:
     """Read and validate a JSON body.
 
     Raises:
+        InvalidRequest: it is not JSON, or not a `model`.
+        whatever `read_json_content` raises.
+    """
+    content = await read_json_content(request)
+    if len(content) > PARSE_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse_json, content, model)
+    return parse_json(content, model)
+
+
+async def read_json_content(request: web.Request) -> bytes:
+    """Read what is to be a JSON body.
+
+    Raises:
         UnsupportedEncoding: the body has a content coding.
         TooLarge: it has more than `max_json_body_bytes`.
-        InvalidRequest: it is not JSON, or not a `model`.
+        InvalidRequest: it says that it is something else.
         BodyTimeout: it arrives too slowly.
         LengthMismatch: it ends early.
     """
     _check_json_headers(request)
-    content = await _read_body(request, request.app[LIMITS])
-    if len(content) > PARSE_IN_THREAD_BYTES:
-        return await asyncio.to_thread(parse_json, content, model)
-    return parse_json(content, model)
+    return await _read_body(request, request.app[LIMITS])
 
 
 def _check_json_headers(request: web.Request) -> None:

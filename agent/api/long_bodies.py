@@ -1,0 +1,54 @@
+"""The bodies that name every artifact of a config, read and written without an object for each.
+
+They are what the models of `agent.wire` say, which the description of the API is made of, and whose
+messages a client gets for a body that is none. These functions are for a thread: none of their
+steps keeps the others from running for long, however many artifacts there are.
+"""
+
+from __future__ import annotations
+
+from agent.wire import ArtifactConfigBody
+from depot import hash_lists
+from depot.artifact import ArtifactConfig, in_order
+from depot.errors import InvalidRequest
+from depot.http.requests import parse_json
+from depot.reading import Listing
+
+
+def parse_config(content: bytes) -> ArtifactConfig:
+    """Read an `ArtifactConfigBody`.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    config = _plain_config(content) or parse_json(content, ArtifactConfigBody).config()
+    _ = config.digest  # worked out here and kept: it is compared on the event loop
+    return config
+
+
+def _plain_config(content: bytes) -> ArtifactConfig | None:
+    """Read one whose hashes are written as every JSON writer does; None: it takes a parser."""
+    divided = hash_lists.cut(content, any_case=True)
+    if divided is None:
+        return None
+    try:
+        body = parse_json(divided.rest, ArtifactConfigBody)
+    except InvalidRequest:
+        return None  # what is wrong is said of the whole
+    artifacts = frozenset(divided.hashes)
+    if len(artifacts) < len(divided.hashes):
+        return None
+    return ArtifactConfig.make(body.generation, artifacts)
+
+
+def render_config(config: ArtifactConfig) -> bytes:
+    """Write an `ArtifactConfigBody`."""
+    hashes = "".join(hash_lists.texts(config.ordered, ","))
+    return f'{{"generation":{int(config.generation)},"artifacts":[{hashes}]}}'.encode()
+
+
+def render_listing(listing: Listing) -> bytes:
+    """Write an `ArtifactListBody`, sorted by hash."""
+    copies = listing.copies
+    counts = ",".join([f'"{artifact.hex()}":{copies[artifact]}' for artifact in in_order(copies)])
+    return f'{{"generation":{int(listing.generation)},"list":{{{counts}}}}}'.encode()
