@@ -28,11 +28,13 @@ from depot.artifact import ArtifactHash, Generation
 from depot.assemble import Assembler, Remains, find_digests, remains_of
 from depot.backoff import Backoff
 from depot.budget import Budget
+from depot.census import Census, Lacks
 from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch
 from depot.foreground import Foreground
+from depot.inventory import missing_bytes
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.limited import LimitedSource
-from depot.mirror import Copy, good_in
+from depot.mirror import Copy
 from depot.mirrors import MirrorSet
 from depot.put import Put, Stored
 from depot.put_desk import PutDesk
@@ -40,6 +42,7 @@ from depot.quarantine_keeper import QuarantineKeeper
 from depot.reader import Reader
 from depot.sources import Source
 from depot.state import StateStore, Table
+from depot.unhurried import unhurried
 from depot.worker import describe_error
 
 COURTESY_S: Final = 2.0
@@ -55,14 +58,6 @@ class Peers(Protocol):
         Raises:
             DepotError, OSError: no peer gave it, and why.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Lacks:
-    """Wanted artifacts that lack some of their copies, and those that lack all."""
-
-    some: tuple[ArtifactHash, ...] = ()
-    all: tuple[ArtifactHash, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,31 +129,31 @@ class Healer:
         self._healed = 0
         self._heal_seconds = 0.0
         self._last_heal_s: float | None = None
-        self._seen: tuple[object, ...] = ()
-        self._counted = Lacks()
+        self._census = Census(mirrors, keeper)
+        self._missing: tuple[Lacks, int] = (Lacks(), 0)
 
     # What is to be done
 
     def under_replicated(self) -> tuple[ArtifactHash, ...]:
         """Wanted artifacts with a good copy somewhere, but not one that counts on every dataset."""
-        return self._lacks().some
+        return self._census.lacks().some
 
     def missing(self) -> tuple[ArtifactHash, ...]:
         """Wanted artifacts without any good copy."""
-        return self._lacks().all
+        return self._census.lacks().all
 
     def status(self) -> HealingStatus:
         """How far healing is; from memory."""
-        todo = self._todo()
+        had, some = self._had(), self._census.lacks().some
         return HealingStatus(
-            todo=len(todo),
-            todo_bytes=self._missing_bytes(todo),
+            todo=len(had) + len(some),
+            todo_bytes=self._missing_bytes(had),
             healed=self._healed,
             heal_seconds=self._heal_seconds,
             last_heal_s=self._last_heal_s,
-            failed=sum(artifact in self.failures for artifact in todo),
+            failed=sum(self._is_todo(artifact) for artifact in self.failures),
             current=self._current,
-            lost=tuple(sorted(self.lost.keys() & todo)),
+            lost=tuple(sorted(filter(self._is_todo, self.lost))),
         )
 
     def heal_due_in_s(self) -> float | None:
@@ -182,30 +177,18 @@ class Healer:
 
     def _todo(self) -> list[ArtifactHash]:
         """Those with no good copy first; of these, the ones that this sled has had."""
-        lacks = self._lacks()
-        if not lacks.all:
-            return list(lacks.some)
-        aside, mirrors = self._quarantine.sizes(), self._mirrors.readable()
-        had = [a for a in lacks.all if a in aside or any(a in m.artifacts for m in mirrors)]
-        return [*had, *lacks.some]
+        return [*self._had(), *self._census.lacks().some]
 
-    def _lacks(self) -> Lacks:
-        # Kept until a copy, a dataset or the config changes: a status is free while none does.
-        config = self._keeper.resolved.config
-        seen = (config, *(mirror.revision for mirror in self._mirrors.all))
-        if seen != self._seen:
-            self._seen, self._counted = seen, self._count(config.artifacts if config else ())
-        return self._counted
+    def _had(self) -> list[ArtifactHash]:
+        """Those with no good copy that this sled has had; quick, however many it never had."""
+        had = set(self._quarantine.sizes())
+        for mirror in self._mirrors.readable():
+            had.update(mirror.inventory.bad)
+        lacking = self._census.lacks().all
+        return sorted(had.intersection(lacking)) if lacking and had else []
 
-    def _count(self, wanted: Iterable[ArtifactHash]) -> Lacks:
-        rows = [mirror.artifacts.rows for mirror in self._mirrors.readable()]
-        good = {a: any(good_in(each, a) is not None for each in rows) for a in wanted}
-        counted = [mirror.certain_copies() for mirror in self._mirrors.all]
-        whole = {a for a in good if all(counts_here(a) for counts_here in counted)}
-        return Lacks(
-            some=tuple(sorted(a for a, here in good.items() if here and a not in whole)),
-            all=tuple(sorted(a for a, here in good.items() if not here)),
-        )
+    def _is_todo(self, artifact: ArtifactHash) -> bool:
+        return self._census.lacks_some(artifact) or self._census.lacks_all(artifact)
 
     def _good(self, artifact: ArtifactHash) -> list[Copy]:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
@@ -214,14 +197,13 @@ class Healer:
     def _lacking(self, artifact: ArtifactHash) -> int:
         return sum(mirror.good_copy(artifact) is None for mirror in self._mirrors.healthy())
 
-    def _missing_bytes(self, todo: Iterable[ArtifactHash]) -> int:
-        aside, every = self._quarantine.sizes(), len(self._mirrors.all)
-        missing_bytes = 0
-        for artifact in todo:
-            sizes = [copy.size_bytes for copy in self._good(artifact)]
-            size_bytes = max(sizes) if sizes else aside.get(artifact, 0)
-            missing_bytes += size_bytes * (every - len(sizes))
-        return missing_bytes
+    def _missing_bytes(self, had: Iterable[ArtifactHash]) -> int:
+        lacks, every = self._census.lacks(), len(self._mirrors.all)
+        if self._missing[0] is not lacks:
+            readable = [mirror.inventory for mirror in self._mirrors.readable()]
+            self._missing = (lacks, missing_bytes(lacks.some, readable, every))
+        aside = self._quarantine.sizes()
+        return self._missing[1] + sum(aside.get(artifact, 0) * every for artifact in had)
 
     # Doing it
 
@@ -233,7 +215,7 @@ class Healer:
         """
         await self._settle_all()
         healed = 0
-        for artifact in self._begin_pass(self._pauses):
+        async for artifact in unhurried(await self._begin_pass(self._pauses)):
             if only_due and self._foreground.busy:
                 await self._foreground.changed.wait(COURTESY_S)
             if self._may_try(artifact, self._pauses, only_due=only_due):
@@ -248,7 +230,7 @@ class Healer:
             return await self._from_peer(peers, artifact, generation)
 
         healed = 0
-        for artifact in self._begin_pass(self._peer_pauses):
+        async for artifact in unhurried(await self._begin_pass(self._peer_pauses)):
             if not self._is_beyond_help(artifact):
                 self._peer_pauses.forget(artifact)
             elif self._may_try(artifact, self._peer_pauses, only_due=only_due):
@@ -257,11 +239,11 @@ class Healer:
 
     async def _settle_all(self) -> None:
         for mirror in self._mirrors.healthy():
-            for artifact in [a for a in mirror.artifacts if mirror.good_copy(a) is None]:
+            for artifact in sorted(mirror.inventory.bad):
                 self._found_s.setdefault(artifact, self._clock())
                 await self._quarantine.settle(mirror, artifact)
 
-    def _begin_pass(self, pauses: Backoff[ArtifactHash]) -> list[ArtifactHash]:
+    async def _begin_pass(self, pauses: Backoff[ArtifactHash]) -> list[ArtifactHash]:
         todo = self._todo()
         left = frozenset(todo)
         pauses.keep_only(left)
@@ -275,8 +257,9 @@ class Healer:
         for artifact in self._in_vain.keys() - left:
             del self._in_vain[artifact]
         self._in_vain_pauses.keep_only(left)
-        for artifact in todo:
-            self._found_s.setdefault(artifact, self._clock())
+        found_s = self._clock()
+        async for artifact in unhurried(todo):
+            self._found_s.setdefault(artifact, found_s)
         return todo
 
     def _may_try(

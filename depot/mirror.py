@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,6 +31,8 @@ from depot.device.host import Host, HostOf, thread_host
 from depot.device.resident import let_go
 from depot.disk import SyncFailed
 from depot.errors import DatasetUnusable
+from depot.inventory import Copy as Copy
+from depot.inventory import Inventory, Stock, is_good, take_stock
 from depot.marker import MARKER_FILE, Marker, encode_marker
 from depot.quota import Quota
 from depot.reading import OpenArtifact, close_file
@@ -44,7 +46,6 @@ VERIFICATIONS: Final = 2
 """Copies that are hashed at once: the deadline of a call includes its wait for a thread, so a crowd
 of readers must not hold them all and make a healthy dataset look hung."""
 _IN_DOUBT: Final = "it failed before; its copies are verified again before they count"
-EMPTY_ARTIFACT: Final = ArtifactHash.of(b"")
 
 
 class MirrorState(StrEnum):
@@ -53,20 +54,6 @@ class MirrorState(StrEnum):
     HEALTHY = "healthy"
     SUSPECT = "suspect"
     MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One artifact's file on one dataset.
-
-    Attributes:
-        verified_at_s: Unix time when its bytes last hashed to its name; None: never seen.
-        damaged: known not to hold the bytes its name says.
-    """
-
-    size_bytes: int
-    verified_at_s: float | None = None
-    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +116,10 @@ class Mirror:
     Attributes:
         artifacts: every copy on the dataset, good or not.
         closing: the last dataset's release, which gives up its lock.
+        inventory: what is worked out of `artifacts`.
+        stock_revision: raised whenever copies may have changed otherwise than one by one.
         on_record: told the copy before and after each `record`.
+        on_copy: told each artifact whose copy, or whether it counts, changed by itself.
         marker: of the dataset that is here, or was here last.
         doubts: copies that were there when the dataset failed and were not verified since.
         pardoned: an operator takes a dataset back here now, also a retired one.
@@ -150,7 +140,7 @@ class Mirror:
         self.index = index
         self.path = path
         self.artifacts: Table[ArtifactHash, Copy] = state.table(f"copies on dataset {index + 1}")
-        self.doubts: Table[ArtifactHash, bool] = state.table(f"doubts on dataset {index + 1}")
+        self.doubts: Table[ArtifactHash, object] = state.table(f"doubts on dataset {index + 1}")
         self._conditions: Table[int, Condition] = state.table("datasets")
         self._spaces: Table[int, Space] = state.table("space")
         self.store = state
@@ -166,6 +156,9 @@ class Mirror:
         self.verifying = asyncio.Semaphore(VERIFICATIONS)
         self.host = host_of(f"dataset-{index}", self._worker_ended)
         self.on_record: Recorded = _nobody_listens
+        self.on_copy: Callable[[ArtifactHash], object] = _nobody_wants_it
+        self.inventory = Inventory()
+        self.stock_revision = 0
 
     @property
     def condition(self) -> Condition:
@@ -246,13 +239,15 @@ class Mirror:
         """The artifact's good copy here if it counts: one in doubt can be read, checked, only."""
         return None if artifact in self.doubts else self.good_copy(artifact)
 
-    def certain_copies(self) -> Callable[[ArtifactHash], bool]:
-        """Tell of each artifact, as of now, whether its copy here counts; for many at once."""
-        copies, doubts = self.artifacts.rows, self.doubts.rows
-        readable = self.readable
-        return lambda artifact: (
-            readable and artifact not in doubts and good_in(copies, artifact) is not None
-        )
+    def certain_copies(self) -> Set[ArtifactHash]:
+        """Those whose copy here counts, as of now; to keep, and for other threads too."""
+        if not self.readable:
+            return frozenset()
+        # A copy, since the inventory changes. So does what is in doubt, which is rarely anything.
+        certain = self.inventory.good.copy()
+        for artifact in self.doubts.rows:
+            certain.pop(artifact, None)
+        return certain.keys()
 
     def room_for(self, size_bytes: int) -> bool:
         """Tell whether the filesystem, as last asked, has the bytes and an inode."""
@@ -322,6 +317,7 @@ class Mirror:
         """Take a copy out of doubt: it was verified past memory, or is known not to be good."""
         with self.store.transaction() as change:
             change.delete(self.doubts, artifact)
+        self.on_copy(artifact)
 
     def reclaim(self) -> None:
         """A released dataset may be attached again."""
@@ -330,7 +326,7 @@ class Mirror:
     def attached(
         self,
         dataset: Dataset,
-        copies: Mapping[ArtifactHash, Copy],
+        stock: Stock,
         problem: OSError | None,
         *,
         doubtful: bool = False,
@@ -341,7 +337,7 @@ class Mirror:
         """
         self._dataset = dataset
         self.marker = dataset.marker
-        self.quota.set_used(sum(copy.size_bytes for copy in copies.values()))
+        self.quota.set_used(stock.inventory.used_bytes)
         condition = Condition(MirrorState.SUSPECT, joining=True)
         if problem is not None:
             condition = condition.after(problem)
@@ -349,7 +345,7 @@ class Mirror:
             condition = replace(condition, doubtful=isinstance(problem, SyncFailed))
         if doubtful:
             condition = replace(condition, joining=False, doubtful=True, last_error=_IN_DOUBT)
-        self._become(condition, copies, doubted=copies if condition.doubtful else {})
+        self._become(condition, stock, doubted=stock.copies if condition.doubtful else {})
 
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""
@@ -396,7 +392,7 @@ class Mirror:
             released=release_files or before.released,
             doubtful=before.doubtful,
         )
-        self._become(gone, {}, doubted={})
+        self._become(gone, take_stock({}), doubted={})
 
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a call in the mirror's threads without waiting for it."""
@@ -434,22 +430,25 @@ class Mirror:
     def _become(
         self,
         after: Condition,
-        copies: Mapping[ArtifactHash, Copy] | None = None,
+        stock: Stock | None = None,
         *,
-        doubted: Iterable[ArtifactHash] | None = None,
+        doubted: Mapping[ArtifactHash, object] | None = None,
     ) -> None:
         """Commit a condition, and with it what the dataset holds and what is in doubt, if new."""
         before = self.condition
         with self.store.transaction() as change:
-            if copies is not None:
-                change.replace(self.artifacts, copies)
+            if stock is not None:
+                change.replace(self.artifacts, stock.copies)
             if doubted is not None:
-                change.replace(self.doubts, dict.fromkeys(doubted, True))
+                change.replace(self.doubts, doubted)
             if after.state is MirrorState.MISSING:
                 change.delete(self._spaces, self.index)
             if after != before:
                 change.put(self._conditions, self.index, after)
         self._condition = after
+        if stock is not None:
+            self.inventory = stock.inventory
+        self.stock_revision += stock is not None or doubted is not None or before != after
         if before.state is not after.state:
             self._on_transition(self, before.state, after.state)
 
@@ -457,9 +456,7 @@ class Mirror:
 def good_in(copies: Mapping[ArtifactHash, Copy], artifact: ArtifactHash) -> Copy | None:
     """The artifact's copy among these, unless it is known to be damaged or cannot be whole."""
     copy = copies.get(artifact)
-    if copy is None or copy.damaged:
-        return None
-    return None if copy.size_bytes == 0 and artifact != EMPTY_ARTIFACT else copy
+    return copy if copy is not None and is_good(artifact, copy) else None
 
 
 def record_all(mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy | None) -> None:
@@ -476,6 +473,8 @@ def record_all(mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy | N
     for mirror, before in zip(mirrors, befores, strict=True):
         size_bytes = copy.size_bytes if copy else 0
         mirror.quota.add_used(size_bytes - (before.size_bytes if before else 0))
+        mirror.inventory.changed(artifact, before, copy)
+        mirror.on_copy(artifact)
         mirror.on_record(mirror, artifact, before, copy)
 
 
@@ -483,6 +482,10 @@ def _nobody_listens(
     _mirror: Mirror, _artifact: ArtifactHash, _before: Copy | None, _after: Copy | None
 ) -> None:
     """Nobody keeps records."""
+
+
+def _nobody_wants_it(_artifact: ArtifactHash) -> None:
+    """Nobody counts."""
 
 
 def _close_opened(host: Host, opening: Future[Opened]) -> None:

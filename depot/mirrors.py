@@ -21,6 +21,7 @@ from depot.device.resident import let_go
 from depot.disk import DiskOf
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
 from depot.found_files import FoundFile
+from depot.inventory import take_stock
 from depot.marker import Marker
 from depot.mirror import Copy, Mirror
 from depot.worker import describe_error, waiting_for
@@ -195,6 +196,7 @@ class MirrorSet:
         self.sled_id = dataset.marker.sled_id
         try:
             copies = await self._recall(mirror.index, dataset.marker.dataset_id, attachment.files)
+            stock = await asyncio.to_thread(take_stock, copies)
         except BaseException:
             mirror.begin(let_go, dataset)
             raise
@@ -204,7 +206,7 @@ class MirrorSet:
         mirror.was_mount = attachment.mounted
         mirror.space = attachment.space
         doubtful = dataset.marker.dataset_id in self.doubted or self._is_retired(dataset.marker)
-        mirror.attached(dataset, copies, attachment.problem, doubtful=doubtful)
+        mirror.attached(dataset, stock, attachment.problem, doubtful=doubtful)
 
     def _refusal(self, mirror: Mirror, marker: Marker) -> str | None:
         """Why what was found at a path is not taken in; None when it is."""

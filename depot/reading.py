@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from depot.artifact import ArtifactHash, Generation
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.device.host import Host, Lane
 from depot.device.resident import RemoteFile
 from depot.device.source import ContentSource, FedSource
@@ -29,6 +30,39 @@ class Listing:
 
     generation: Generation
     copies: Mapping[ArtifactHash, int]
+
+
+class CopyCounts(Mapping[ArtifactHash, int]):
+    """Copies of each artifact that has any, in order; counted when first asked, in any thread.
+
+    Args:
+        certain: for each dataset, the artifacts whose copy there counts.
+    """
+
+    def __init__(self, config: ArtifactConfig, certain: Sequence[Set[ArtifactHash]]) -> None:
+        self._config = config
+        self._certain = certain
+
+    @cached_property
+    def _counts(self) -> dict[ArtifactHash, int]:
+        counts = dict.fromkeys(self._config.ordered, 0)
+        for here in self._certain:
+            for artifact in counts:
+                counts[artifact] += artifact in here
+        return {artifact: count for artifact, count in counts.items() if count}
+
+    def __getitem__(self, artifact: ArtifactHash) -> int:
+        return self._counts[artifact]
+
+    def __iter__(self) -> Iterator[ArtifactHash]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def items(self) -> ItemsView[ArtifactHash, int]:
+        """Each artifact with the number of its copies."""
+        return self._counts.items()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 
 from depot import fencing
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, in_order
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
 from depot.found_files import FoundFiles
@@ -23,6 +23,7 @@ from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
 from depot.put_desk import PutDesk
+from depot.unhurried import unhurried
 
 
 class Reconciler:
@@ -49,7 +50,7 @@ class Reconciler:
                     await self._rescan(mirror)
                     await self._delete_unwanted(mirror, deleted)
                     await self._discard_stray_digests(mirror)
-        for artifact in sorted(deleted):
+        async for artifact in unhurried(in_order(deleted)):
             self._emit("deleted", {"sha256": str(artifact)})
         return len(deleted)
 
@@ -75,7 +76,9 @@ class Reconciler:
                     mirror.record(artifact, Copy(size_bytes, damaged=True))
 
     async def _delete_unwanted(self, mirror: Mirror, deleted: set[ArtifactHash]) -> None:
-        for artifact in sorted(self._deletable(mirror.artifacts)):
+        config = self._keeper.resolved.config
+        unwanted = mirror.inventory.outside(config.artifacts) if config is not None else ()
+        for artifact in in_order(self._deletable(unwanted)):
             async with self._desk.commits.hold(artifact):
                 copy = mirror.artifacts.get(artifact)
                 if copy is None or not self._deletable((artifact,)):
@@ -92,7 +95,9 @@ class Reconciler:
     async def _discard_stray_digests(self, mirror: Mirror) -> None:
         # A reader derived them while the artifact was being deleted. What is wanted keeps its own,
         # also while it has no good copy: they are what it can be put together by.
-        for artifact in sorted(self._deletable(await mirror.call(Dataset.block_digests_kept))):
+        kept = await mirror.call(Dataset.block_digests_kept)
+        config = self._keeper.resolved.config
+        for artifact in in_order(self._deletable(kept - (config.artifacts if config else kept))):
             async with self._desk.commits.hold(artifact):
                 if artifact not in mirror.artifacts and self._deletable((artifact,)):
                     await mirror.call(Dataset.discard_block_digests, artifact)

@@ -32,7 +32,7 @@ from depot.options import StoreOptions
 from depot.parts import Parts
 from depot.put import Put
 from depot.quarantine_keeper import Quarantined
-from depot.reading import ArtifactDetail, Listing, OpenArtifact, detail_of
+from depot.reading import ArtifactDetail, CopyCounts, Listing, OpenArtifact, detail_of
 from depot.scrub_report import ScrubPass, ScrubStatus
 from depot.state_dir import StateDir
 from depot.store_status import StoreStatus, status_of
@@ -153,13 +153,8 @@ class ArtifactStore:
         """
         self._mirrors.require_readable()
         config = fencing.check_config_known(self._parts.keeper.resolved)
-        # Looked up once: a config may name 200,000 artifacts.
         counted = [mirror.certain_copies() for mirror in self._mirrors.readable()]
-        counts = {
-            artifact: sum(counts_here(artifact) for counts_here in counted)
-            for artifact in config.artifacts
-        }
-        return Listing(config.generation, {a: count for a, count in counts.items() if count})
+        return Listing(config.generation, CopyCounts(config, counted))
 
     async def describe(self, artifact: ArtifactHash) -> ArtifactDetail:
         """Say where the artifact's copies are, dataset by dataset.

@@ -49,6 +49,6 @@ def render_config(config: ArtifactConfig) -> bytes:
 
 def render_listing(listing: Listing) -> bytes:
     """Write an `ArtifactListBody`, sorted by hash."""
-    copies = listing.copies
+    copies = dict(listing.copies.items())
     counts = ",".join([f'"{artifact.hex()}":{copies[artifact]}' for artifact in in_order(copies)])
     return f'{{"generation":{int(listing.generation)},"list":{{{counts}}}}}'.encode()
