@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from depot.artifact import ArtifactHash
 from depot.errors import FormatTooNew
@@ -52,8 +52,7 @@ _PASSING: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What is remembered of one copy; times are Unix seconds.
 
     Attributes:
@@ -73,10 +72,11 @@ class Remembered:
     """What is remembered of one dataset.
 
     Attributes:
+        rows: each artifact's, read from the database as they are asked for, once.
         findings: when each bad copy was found that has not been made good since.
     """
 
-    rows: Mapping[ArtifactHash, Row] = field(default_factory=dict)
+    rows: Iterable[tuple[ArtifactHash, Row]] = ()
     findings: Mapping[ArtifactHash, float] = field(default_factory=dict)
 
 
@@ -111,7 +111,7 @@ class CopyDatabase:
     def recall(self, dataset_id: str, now_s: float) -> Remembered:
         """Read what is remembered of a dataset, and forget those not seen for longest.
 
-        Raises:
+        Raises, also while the rows are gone through:
             sqlite3.Error, TypeError, ValueError, InvalidRequest: it cannot be read.
         """
         self._begin()
@@ -132,10 +132,10 @@ class CopyDatabase:
             "WHERE dataset_id = ?",
             (dataset_id,),
         )
-        copies = {
-            ArtifactHash(digest): _row(size, identity, seen, verified, damaged)
+        copies = (
+            (ArtifactHash(digest), _row(size, identity, seen, verified, damaged))
             for digest, size, identity, seen, verified, damaged in rows
-        }
+        )
         found = self._db.execute(
             "SELECT sha256, found_at FROM finding WHERE dataset_id = ?", (dataset_id,)
         )

@@ -42,6 +42,7 @@ MAX_FINDINGS: Final = 100_000
 """Bad copies of a dataset whose healing is timed; a disk that lost more has other worries."""
 _CALL_TIMEOUT_S: Final = 10.0
 _BATCH: Final = 500
+_MOST_ROWS: Final = 4000
 
 
 @dataclass(slots=True)
@@ -59,14 +60,14 @@ class _Book:
     """What is known of one attached dataset beyond its copies.
 
     Attributes:
-        seen: when each copy that was never verified was first seen.
+        ages: when each copy that is not damaged was last verified or, if never, first seen.
         findings: when each bad copy was found that has not been made good since.
         changed: artifacts whose row is to be written.
         settled: artifacts whose finding is to be written.
     """
 
     dataset_id: str
-    seen: dict[ArtifactHash, float] = field(default_factory=dict)
+    ages: dict[ArtifactHash, float] = field(default_factory=dict)
     findings: dict[ArtifactHash, float] = field(default_factory=dict)
     changed: set[ArtifactHash] = field(default_factory=set)
     settled: set[ArtifactHash] = field(default_factory=set)
@@ -130,7 +131,12 @@ class CopyRecords:
         if copy.verified_at_s is not None:
             return copy.verified_at_s
         book = self._books.get(mirror.index)
-        return book.seen.get(artifact, 0.0) if book else 0.0
+        return book.ages.get(artifact, 0.0) if book else 0.0
+
+    def oldest_s(self, mirror: Mirror) -> float | None:
+        """The least basis of the copies of a dataset; None when there are none."""
+        book = self._books.get(mirror.index)
+        return min(book.ages.values(), default=None) if book else None
 
     def findings(self, mirror: Mirror) -> Mapping[ArtifactHash, float]:
         """When each bad copy was found that has not been made good since."""
@@ -157,19 +163,16 @@ class CopyRecords:
             await self._write([_settled(before)])  # its rows are compared with the files now
             if before.dataset_id == dataset_id:
                 unwritten = before.changed  # what is remembered of these was overtaken
-        remembered = await self._use(lambda db: db.recall(dataset_id, now_s)) or Remembered()
-        book = _Book(dataset_id, findings=dict(remembered.findings))
-        book.changed.update(remembered.rows.keys() - files.keys())
-        copies = {}
-        for artifact, file in files.items():
-            row = remembered.rows.get(artifact)
-            if row is None or artifact in unwritten or not _is_about(row, file):
-                book.changed.add(artifact)
-                row = None
-            copies[artifact] = copy = _copy_of(file, row, now_s)
-            if copy.verified_at_s is None and not copy.damaged:
-                book.seen[artifact] = now_s if row is None else min(row.seen_at_s, now_s)
-        self._books[index] = book
+
+        def matched(db: CopyDatabase | None) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+            remembered = db.recall(dataset_id, now_s) if db else Remembered()
+            return _matched(dataset_id, remembered, files, unwritten, now_s)
+
+        # In a thread also without a database: every file is gone through.
+        found = await self._use(matched)
+        if found is None:
+            found = await asyncio.to_thread(matched, None)
+        self._books[index], copies = found
         return copies
 
     def note(
@@ -180,10 +183,12 @@ class CopyRecords:
         if book is None:
             return
         book.changed.add(artifact)
-        if after is None or after.damaged or after.verified_at_s is not None:
-            book.seen.pop(artifact, None)
-        else:
-            book.seen.setdefault(artifact, self._clock())
+        if after is None or after.damaged:
+            book.ages.pop(artifact, None)
+        elif after.verified_at_s is not None:
+            book.ages[artifact] = after.verified_at_s
+        elif before is None or before.damaged or before.verified_at_s is not None:
+            book.ages[artifact] = self._clock()
         if after is None:
             return  # it may have been quarantined: what was found there is still to be healed
         if not after.damaged:
@@ -230,16 +235,24 @@ class CopyRecords:
             known = [(m, self._books[m.index]) for m in mirrors if m.index in self._books]
             if self._all_lost:
                 await self._write_all_again(known)
-            taken = [(b.dataset_id, set(b.changed), set(b.settled)) for _, b in known]
-            written = False
-            try:
-                changes = [await self._changes(mirror, book) for mirror, book in known]
-                written = await self._write(
-                    [each for each in changes if each.rows or each.findings]
-                )
-            finally:
-                if not written:  # also when it was cancelled half-way, as every duty is at the end
-                    self._take_again(taken)
+            while await self._flush_some(known):
+                pass  # what many copies are rows of is never in memory at once
+
+    async def _flush_some(self, known: Collection[tuple[Mirror, _Book]]) -> bool:
+        """Write part of what changed; whether there is more that can be written."""
+        before = sum(len(book.changed) for _, book in known)
+        taken = [(b.dataset_id, _some(b.changed), set(b.settled)) for _, b in known]
+        written = False
+        try:
+            changes = [
+                await self._changes(mirror, book, some)
+                for (mirror, book), (_, some, _) in zip(known, taken, strict=True)
+            ]
+            written = await self._write([each for each in changes if each.rows or each.findings])
+        finally:
+            if not written:  # also when it was cancelled half-way, as every duty is at the end
+                self._take_again(taken)
+        return written and 0 < sum(len(book.changed) for _, book in known) < before
 
     def _take_again(
         self, taken: Iterable[tuple[str, set[ArtifactHash], set[ArtifactHash]]]
@@ -261,8 +274,8 @@ class CopyRecords:
             book.changed.update(mirror.artifacts)
             book.settled.update(book.findings)
 
-    async def _changes(self, mirror: Mirror, book: _Book) -> Changes:
-        changed, book.changed = book.changed, set()
+    async def _changes(self, mirror: Mirror, book: _Book, changed: set[ArtifactHash]) -> Changes:
+        book.changed -= changed
         settled = _settled(book)
         rows: dict[ArtifactHash, Row | None] = {}
         left = iter(sorted(changed))
@@ -295,7 +308,7 @@ class CopyRecords:
         verified_at_s = copy.verified_at_s
         if verified_at_s is not None and file.changed_at_s > verified_at_s:
             verified_at_s = None  # this file may not be the one that was verified
-        seen_at_s = book.seen.get(artifact) or copy.verified_at_s or self._clock()
+        seen_at_s = book.ages.get(artifact) or copy.verified_at_s or self._clock()
         return Row(file.size_bytes, file.identity, seen_at_s, verified_at_s, copy.damaged)
 
     # The database
@@ -348,13 +361,43 @@ def _settled(book: _Book) -> Changes:
     return Changes(book.dataset_id, {}, {a: book.findings.get(a) for a in settled})
 
 
+def _some(changed: set[ArtifactHash]) -> set[ArtifactHash]:
+    return set(islice(changed, _MOST_ROWS))
+
+
+def _matched(
+    dataset_id: str,
+    remembered: Remembered,
+    files: Mapping[ArtifactHash, FoundFile],
+    unwritten: Collection[ArtifactHash],
+    now_s: float,
+) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+    """Compare what is remembered with the files that are there."""
+    book = _Book(dataset_id, findings=dict(remembered.findings))
+    copies: dict[ArtifactHash, Copy] = {}
+    for artifact, row in remembered.rows:
+        file = files.get(artifact)
+        if file is None:
+            book.changed.add(artifact)
+        elif artifact not in unwritten and _is_about(row, file):
+            copies[artifact] = copy = _copy_of(file, row, now_s)
+            if copy.verified_at_s is not None and not copy.damaged:
+                book.ages[artifact] = copy.verified_at_s
+            elif not copy.damaged:
+                book.ages[artifact] = min(row.seen_at_s, now_s)
+    for artifact, file in files.items():
+        if artifact not in copies:
+            copies[artifact] = Copy(file.size_bytes)
+            book.changed.add(artifact)
+            book.ages[artifact] = now_s
+    return book, copies
+
+
 def _is_about(row: Row, file: FoundFile) -> bool:
     return (row.size_bytes, row.identity) == (file.size_bytes, file.identity)
 
 
-def _copy_of(file: FoundFile, row: Row | None, now_s: float) -> Copy:
-    if row is None:
-        return Copy(file.size_bytes)
+def _copy_of(file: FoundFile, row: Row, now_s: float) -> Copy:
     # A time to come was taken from a clock that was wrong: such a copy would not be read for years.
     verified_at_s = row.verified_at_s
     if verified_at_s is not None and verified_at_s > now_s:

@@ -23,7 +23,7 @@ from depot.copy_records import CopyRecords
 from depot.errors import DatasetUnusable
 from depot.foreground import Foreground, Signal
 from depot.mirror import Copy, Mirror
-from depot.scrub_pace import Aged, ScrubPace
+from depot.scrub_pace import Aged, ScrubPace, condensed
 from depot.scrub_pause import Pause
 from depot.scrub_report import (
     DatasetScrub,
@@ -32,6 +32,7 @@ from depot.scrub_report import (
     decode_passes,
     encode_passes,
 )
+from depot.unhurried import gently_sorted
 from depot.verify import Verdict, judge_copy
 
 CHECK_S: Final = 60.0
@@ -157,8 +158,11 @@ class DatasetScrubber:
         scrub = self._current
         if scrub is None or not self._may_run():
             return
-        queue = self._queue(scrub)
-        left_bytes = sum(copy.size_bytes for _, copy in queue)
+        # In a thread: it goes through every copy.
+        queue, left_bytes = await asyncio.to_thread(self._queue, scrub, self.mirror.artifacts.rows)
+        await self._check_due_rate()
+        if not self._is_running(scrub):
+            return
         self._current = scrub = replace(scrub, copies_left=len(queue), bytes_left=left_bytes)
         self._meter.start(self._rate())
         for artifact, copy in queue:
@@ -180,6 +184,7 @@ class DatasetScrubber:
         """Wait for the next step's turn; False when the pass is interrupted."""
         scrub = self._current
         while scrub is not None and self._is_running(scrub):
+            await self._check_due_rate()
             wait_s = self._meter.wait_s(self._rate())
             if wait_s < _SHORTEST_WAIT_S:
                 return True
@@ -218,13 +223,13 @@ class DatasetScrubber:
         if not self._may_run():
             return False
         await self._restore()
-        if self._current is None and self._is_time():
+        if self._current is None and await self._is_time():
             now_s = self._context.clock()
             since_s = self._context.pace.since_s(self._due_rate, now_s)
             self._current = ScrubPass(started_at_s=now_s, since_s=since_s)
         return self._current is not None
 
-    def _is_time(self) -> bool:
+    async def _is_time(self) -> bool:
         pace, now_s = self._context.pace, self._context.clock()
         # The absolute distance: a clock that was set back must not put the next pass off.
         if self._last and abs(now_s - (self._last.finished_at_s or 0.0)) < pace.rest_s():
@@ -232,7 +237,7 @@ class DatasetScrubber:
         survey = self.survey()
         if survey.oldest_s is None:
             return False
-        self._check_due_rate()
+        await self._check_due_rate()
         return survey.never_verified > 0 or pace.begins(survey.oldest_s, self._due_rate, now_s)
 
     async def _restore(self) -> None:
@@ -252,15 +257,18 @@ class DatasetScrubber:
 
     # A pass
 
-    def _queue(self, scrub: ScrubPass) -> list[tuple[ArtifactHash, Copy]]:
+    def _queue(
+        self, scrub: ScrubPass, copies: Mapping[ArtifactHash, Copy]
+    ) -> tuple[list[tuple[ArtifactHash, Copy]], int]:
+        """The copies that are part of a pass, oldest first, and how many bytes they are."""
         basis_s = self._context.records.basis_s
         aged = [
             (basis_s(self.mirror, artifact, copy), artifact, copy)
-            for artifact, copy in self.mirror.artifacts.items()
+            for artifact, copy in copies.items()
             if self._is_part(copy, scrub)
         ]
-        aged.sort(key=lambda each: (each[0], each[1]))
-        return [(artifact, copy) for _, artifact, copy in aged]
+        queue = [(each[1], each[2]) for each in gently_sorted(aged, key=lambda each: each[:2])]
+        return queue, sum(copy.size_bytes for _, copy in queue)
 
     def _is_part(self, copy: Copy, scrub: ScrubPass) -> bool:
         verified_at_s = copy.verified_at_s
@@ -349,37 +357,40 @@ class DatasetScrubber:
     # The rate
 
     def _rate(self) -> float:
-        self._check_due_rate()
         return self._context.pace.rate(
             self._due_rate,
             requested=self._current is not None and self._current.requested,
             busy=self._context.foreground.busy,
         )
 
-    def _check_due_rate(self) -> None:
-        # All copies are looked at for it, so not at every step.
+    async def _check_due_rate(self) -> None:
+        # All copies are looked at for it, so not at every step, and in a thread.
         if time.monotonic() - self._checked_s < self._check_s():
             return
         self._checked_s = time.monotonic()
-        records, mirror = self._context.records, self.mirror
+        copies = self.mirror.artifacts.rows
+        self._due_rate = await asyncio.to_thread(self._due_rate_of, copies)
+
+    def _due_rate_of(self, copies: Mapping[ArtifactHash, Copy]) -> float:
+        basis_s, mirror = self._context.records.basis_s, self.mirror
         aged = (
-            Aged(records.basis_s(mirror, artifact, copy), copy.size_bytes)
-            for artifact, copy in mirror.artifacts.items()
+            Aged(basis_s(mirror, artifact, copy), copy.size_bytes)
+            for artifact, copy in copies.items()
             if not copy.damaged
         )
-        self._due_rate = self._context.pace.due_rate(aged, self._context.clock())
+        return self._context.pace.due_rate(condensed(aged), self._context.clock())
 
     def _check_s(self) -> float:
         return min(CHECK_S, self._context.pace.interval_s / 20)
 
     def _survey(self) -> Survey:
-        good = [(a, copy) for a, copy in self.mirror.artifacts.items() if not copy.damaged]
-        bases = (self._context.records.basis_s(self.mirror, a, copy) for a, copy in good)
+        holdings = self.mirror.holdings
+        copies = holdings.undamaged
         return Survey(
-            copies=len(good),
-            never_verified=sum(copy.verified_at_s is None for _, copy in good),
-            total_bytes=sum(copy.size_bytes for _, copy in good),
-            oldest_s=min(bases, default=None),
+            copies=copies,
+            never_verified=holdings.never_verified,
+            total_bytes=holdings.undamaged_bytes,
+            oldest_s=self._context.records.oldest_s(self.mirror) if copies else None,
         )
 
 

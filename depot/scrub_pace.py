@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 FLOOR_BYTES_PER_S: Final = 20_000_000
 """The least rate of a pass: a small dataset is read soon and then left alone."""
@@ -19,8 +19,10 @@ _BEGIN_SHARE: Final = 0.75
 _REST_SHARE: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Aged:
+_MOST_AGES: Final = 1024
+
+
+class Aged(NamedTuple):
     """A copy as far as its age goes."""
 
     basis_s: float
@@ -89,3 +91,24 @@ class ScrubPace:
             f"verifying {total_bytes} bytes takes {total_bytes / self.max_bytes_per_s / 3600:.1f} "
             f"hours at scrub.max_bytes_per_s, scrub.interval is {self.interval_s / 3600:.1f} hours"
         )
+
+
+def condensed(copies: Iterable[Aged]) -> list[Aged]:
+    """Take copies of about the same age as one of the age of the oldest, when there are many.
+
+    Sorting a hundred thousand would keep every other thread from running meanwhile.
+    """
+    every = list(copies)
+    if len(every) <= _MOST_AGES:
+        return every
+    oldest_s = min(copy.basis_s for copy in every)
+    width_s = (max(copy.basis_s for copy in every) - oldest_s) / _MOST_AGES
+    if width_s <= 0:
+        return [Aged(oldest_s, sum(copy.size_bytes for copy in every))]
+    together: dict[int, Aged] = {}
+    for copy in every:
+        place = int((copy.basis_s - oldest_s) / width_s)
+        other = together.get(place, Aged(copy.basis_s, 0))
+        size_bytes = other.size_bytes + copy.size_bytes
+        together[place] = Aged(min(other.basis_s, copy.basis_s), size_bytes)
+    return list(together.values())
