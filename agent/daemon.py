@@ -19,13 +19,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from agent import garbage
 from agent.assembly import Agent, CannotStart, assembled
 from agent.config.settings import Settings, state_directory
 from agent.notify import Notifier
@@ -122,8 +123,11 @@ async def _live(
     signals.install(lambda: leave_within(longest_s, EXIT_OK))
     state_dir = state_directory(settings, environ)
     try:
-        async with assembled(settings, state_dir) as agent:
-            await agent.listen()
+        async with AsyncExitStack() as stack:
+            with garbage.uncollected():
+                agent = await stack.enter_async_context(assembled(settings, state_dir))
+                await agent.listen()
+                garbage.keep_what_is_there()
             await _serve(agent, signals, notifier, announce)
     except (DatasetBusy, DepotError, OSError) as error:
         raise CannotStart(why_not(error, settings, state_dir)) from error
