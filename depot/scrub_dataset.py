@@ -384,12 +384,12 @@ class DatasetScrubber:
         return min(CHECK_S, self._context.pace.interval_s / 20)
 
     def _survey(self) -> Survey:
-        holdings = self.mirror.holdings
-        copies = holdings.undamaged
+        inventory = self.mirror.inventory
+        copies = inventory.undamaged
         return Survey(
             copies=copies,
-            never_verified=holdings.never_verified,
-            total_bytes=holdings.undamaged_bytes,
+            never_verified=inventory.never_verified,
+            total_bytes=inventory.undamaged_bytes,
             oldest_s=self._context.records.oldest_s(self.mirror) if copies else None,
         )
 
