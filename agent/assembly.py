@@ -29,6 +29,7 @@ from agent.copies.peer_book import HealingPeers, PeerBook
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.duties import Duties
 from agent.events import EventLog
+from agent.loop_lag import LoopLag
 from agent.metrics import Metrics
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
@@ -144,6 +145,9 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
     """
     relay = EventRelay()
     async with AsyncExitStack() as stack:
+        lag = LoopLag()
+        lag.start()
+        stack.callback(lag.stop)
         store = await stack.enter_async_context(
             await ArtifactStore.open(
                 settings.dataset_paths,
@@ -178,7 +182,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             duties=duties,
             node=node,
         )
-        agent_server, depot_server = _servers(settings, store, copies, events, status)
+        agent_server, depot_server = _servers(settings, store, copies, events, status, lag)
         # With no time to drain: that was done, or the end is not an orderly one.
         stack.push_async_callback(agent_server.stop, 0.0)
         stack.push_async_callback(depot_server.stop, 0.0)
@@ -287,10 +291,11 @@ def _servers(
     copies: CopyManager,
     events: EventLog,
     status: StatusSource,
+    lag: LoopLag,
 ) -> tuple[HttpService, HttpService]:
     """Make the sled agent API and the repo depot API, neither of them listening."""
     limits = http_limits(settings)
-    metrics = Metrics(status.read, events.counts)
+    metrics = Metrics(status.read, events.counts, lag.read)
     agent_api = agent_app(
         store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
     )

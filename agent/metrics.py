@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Final
 
 from aiohttp import web
@@ -18,11 +19,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     Metric,
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
+from agent.loop_lag import BOUNDS_S, Lags
 from agent.wire import (
     DatasetBody,
     DatasetScrubBody,
@@ -49,11 +52,14 @@ class Metrics:
     """Every figure of one agent."""
 
     def __init__(
-        self, status: Callable[[], StatusBody], event_counts: Callable[[], Mapping[str, int]]
+        self,
+        status: Callable[[], StatusBody],
+        event_counts: Callable[[], Mapping[str, int]],
+        lags: Callable[[], Lags] | None = None,
     ) -> None:
         self._traffic = Traffic()
         self._registry = CollectorRegistry()
-        self._registry.register(_AtScrape(status, event_counts, self._traffic))
+        self._registry.register(_AtScrape(status, event_counts, self._traffic, lags))
 
     def watch(self, app: web.Application, server: str, table: Iterable[Endpoint]) -> None:
         """Count what `app` answers. Call it before the app is served."""
@@ -135,7 +141,9 @@ class _AtScrape(Collector):
         status: Callable[[], StatusBody],
         event_counts: Callable[[], Mapping[str, int]],
         traffic: Traffic,
+        lags: Callable[[], Lags] | None,
     ) -> None:
+        self._lags = lags
         self._status = status
         self._event_counts = event_counts
         self._traffic = traffic
@@ -155,6 +163,8 @@ class _AtScrape(Collector):
         events: Values = {(kind,): count for kind, count in self._event_counts().items()}
         yield counter("events", "Events recorded.", ("kind",), events)
         yield from self._traffic.figures()
+        if self._lags is not None:
+            yield from loop_lag_figures(self._lags())
         if status.node is not None:
             yield from process_figures(status.node)
 
@@ -273,6 +283,18 @@ def duty_figures(duties: Sequence[DutyBody]) -> Iterator[Metric]:
     yield failing
     failures: Values = {(duty.name,): duty.failures for duty in duties}
     yield counter("duty_failures", "Failed runs of background duties.", ("duty",), failures)
+
+
+def loop_lag_figures(lags: Lags) -> Iterator[Metric]:
+    """How late the event loop was."""
+    bounds = [*map(str, BOUNDS_S), "+Inf"]
+    yield HistogramMetricFamily(
+        f"{PREFIX}_loop_lag_seconds",
+        "How late the event loop came back to a timer.",
+        buckets=list(zip(bounds, accumulate(lags.counts), strict=True)),
+        sum_value=lags.sum_s,
+    )
+    yield gauge("loop_lag_longest_seconds", "The longest since the start.", lags.longest_s)
 
 
 def process_figures(node: NodeBody) -> Iterator[Metric]:
