@@ -11,28 +11,39 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
 from agent.cli import options
 from agent.cli.failures import EXIT_CODES, ExitCode, Failure, usage
+from agent.cli.lazy import LazyGroup
 from agent.cli.options import Common
 from agent.cli.output import Output
-from agent.cli.verbs.config import config
-from agent.cli.verbs.copy import copies, copy
-from agent.cli.verbs.events import events
-from agent.cli.verbs.get import get
-from agent.cli.verbs.listing import ls
-from agent.cli.verbs.pin import pin
-from agent.cli.verbs.put import put
-from agent.cli.verbs.status import status
-from agent.cli.verbs.verify import verify
 
 _CODES = "\n".join(f"{int(code):>5}  {meaning}" for code, meaning in EXIT_CODES.items())
 _EPILOG = f"\b\nExit status:\n{_CODES}"
 
+_HOMES: Final = {
+    "config": "agent.cli.verbs.config:config",
+    "put": "agent.cli.verbs.put:put",
+    "get": "agent.cli.verbs.get:get",
+    "ls": "agent.cli.verbs.listing:ls",
+    "copy": "agent.cli.verbs.copy:copy",
+    "copies": "agent.cli.verbs.copy:copies",
+    "pin": "agent.cli.verbs.pin:pin",
+    "events": "agent.cli.verbs.events:events",
+    "status": "agent.cli.verbs.status:status",
+    "verify": "agent.cli.verbs.verify:verify",
+}
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(
+    cls=LazyGroup,
+    homes=_HOMES,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="sled-depot", prog_name="depot")
 @options.shared_group
 def depot() -> None:
@@ -40,10 +51,6 @@ def depot() -> None:
 
     The options here may also be given after the verb.
     """
-
-
-for _verb in (config, put, get, ls, copy, copies, pin, events, status, verify):
-    depot.add_command(_verb)
 
 
 def main() -> None:

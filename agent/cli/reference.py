@@ -11,6 +11,7 @@ import click
 
 from agent.cli.depot import depot
 from agent.cli.failures import EXIT_CODES, HINTS
+from agent.cli.lazy import LazyGroup
 from agent.cli.options import (
     AGENT_VARIABLE,
     DEFAULT_AGENT_URL,
@@ -67,6 +68,8 @@ def pages() -> Iterator[str]:
 
 
 def _leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(group, LazyGroup):
+        group.load()
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from _leaves(command, f"{path} {name}")

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from agent.cli import options
 from agent.cli.depot import depot
+from agent.cli.lazy import LazyGroup
 from agent.cli.options import DEFAULT_AGENT_URL, DEFAULT_DEPOT_URL, Common, base_url, common
 
 
@@ -126,12 +127,16 @@ def test_what_is_not_a_base_url_is_a_usage_error(typed: str) -> None:
 
 def commands(command: click.Command) -> Iterator[click.Command]:
     yield command
+    if isinstance(command, LazyGroup):
+        command.load()
     if isinstance(command, click.Group):
         for child in command.commands.values():
             yield from commands(child)
 
 
 def test_every_verb_takes_every_shared_option() -> None:
-    for command in commands(depot):
+    found = list(commands(depot))
+    assert {"put", "ls", "set"} <= {command.name for command in found}
+    for command in found:
         names = {name for param in command.params for name in param.opts}
         assert {"--agent", "--depot", "--json", "--quiet"} <= names, command.name

@@ -1,0 +1,104 @@
+"""`sled-agent init` and `check-config`: what is done before there is an agent."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from agent.cli.configured import FAILED, REFUSED, config_option, fail, settings_of
+from agent.cli.formats import printable
+from agent.config.settings import state_directory
+from agent.config.units import format_size
+from depot.errors import DatasetBusy, DepotError
+from depot.initialise import InitReport, init_datasets
+from depot.small_files import METADATA
+
+
+@click.command(short_help="Make the configured directories into datasets.")
+@config_option
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Pass over datasets that are not there, and declare that unreadable or missing ledgers "
+    "hold nothing, so that a node which answers LedgerUnknown takes its first config.",
+)
+def init(config: Path, force: bool) -> None:
+    """Make the configured directories into datasets: write their markers. Idempotent.
+
+    A directory that holds anything else than `lost+found` or `.zfs` is left alone.
+    """
+    settings = settings_of(config)
+    if settings.storage.require_mountpoint:
+        _require_mounts(settings.dataset_paths)
+    try:
+        reports = init_datasets(settings.dataset_paths, sled_id=settings.sled_id, force=force)
+    except DatasetBusy as error:
+        fail(f"{error}; stop the agent first", REFUSED)
+    except DepotError as error:
+        fail(str(error), REFUSED)
+    except OSError as error:
+        fail(str(error), FAILED)
+    for report in reports:
+        click.echo(printable(_told(report)))
+    for note in _owner_notes(settings.dataset_paths):
+        click.echo(f"sled-agent: {printable(note)}", err=True)
+
+
+@click.command("check-config", short_help="Name every mistake in the configuration.")
+@config_option
+def check_config(config: Path) -> None:
+    """Check the configuration, environment included: every mistake, with its line."""
+    settings = settings_of(config)
+    datasets = ", ".join(str(path) for path in settings.dataset_paths)
+    lines = (
+        f"{config}: fine",
+        f"  datasets   {datasets}, {format_size(settings.storage.quota_bytes)} each",
+        f"  state      {state_directory(settings, os.environ)}",
+        f"  agent API  {settings.agent.listen}",
+        f"  depot API  {settings.depot.listen}",
+    )
+    for line in lines:
+        click.echo(printable(line))
+
+
+def _require_mounts(paths: Sequence[Path]) -> None:
+    """Refuse to mark a directory under which the disk is not mounted."""
+    for path in paths:
+        if path.exists() and not path.is_mount():
+            fail(
+                f"{path} is not a mount of its own, and storage.require_mountpoint is set: "
+                "mount the dataset first",
+                REFUSED,
+            )
+
+
+def _owner_notes(paths: Sequence[Path]) -> Iterator[str]:
+    """Warn of a marker that the agent will not be able to read: init was run as the wrong user."""
+    for path in paths:
+        with suppress(OSError):
+            root, metadata = path.stat(), (path / METADATA).stat()
+            if root.st_uid != metadata.st_uid:
+                yield (
+                    f"note: {path} belongs to {_user(root.st_uid)}, its {METADATA} to "
+                    f"{_user(metadata.st_uid)}: an agent that runs as {_user(root.st_uid)} cannot "
+                    f"use it; run init as that user, or chown -R {path / METADATA}"
+                )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+def _told(report: InitReport) -> str:
+    if report.dataset_id is None:
+        return f"{report.path}: passed over: {report.problem}"
+    what = "is now" if report.created else "was already"
+    return f"{report.path}: {what} dataset {report.dataset_id}"
