@@ -16,11 +16,14 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 FORMAT: Final = 1
+RECENT: Final = 4096
+"""Events in memory: some megabytes, and more than a reader who comes regularly has missed."""
 _SIDE_FILES: Final = ("", "-wal", "-shm")
 _SCHEMA: Final = """
     CREATE TABLE epoch (name TEXT NOT NULL);
@@ -63,18 +66,20 @@ class Opened:
 class Journal:
     """One open database that keeps the last `max_entries` events.
 
-    `recovered` are those that it held when it was opened, oldest first.
+    Attributes:
+        recovered: the newest `recent` that it held when it was opened, oldest first.
+        oldest: the number of the oldest of all it held; 0: there was none.
     """
 
-    def __init__(self, path: Path, max_entries: int) -> None:
+    def __init__(self, path: Path, max_entries: int, recent: int = RECENT) -> None:
         # Opened in one thread and used in another, never in two at once.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._max_entries = max_entries
-        # Text that has rotted is read with a mark in it rather than not at all.
-        self._db.text_factory = lambda content: content.decode(errors="replace")
+        self._db.text_factory = _text
         try:
             self.epoch = self._prepare()
-            self.recovered = self._load()
+            self.recovered = self._load(min(recent, max_entries))
+            self.oldest = self._oldest()
         except BaseException:
             self._db.close()
             raise
@@ -104,12 +109,18 @@ class Journal:
         self._db.execute("INSERT INTO epoch VALUES (?)", (new_epoch(),))
         self._db.execute(f"PRAGMA user_version={FORMAT}")
 
-    def _load(self) -> list[Event]:
+    def _load(self, recent: int) -> list[Event]:
         rows = self._db.execute(
             "SELECT sequence, time, kind, fields FROM event ORDER BY sequence DESC LIMIT ?",
-            (self._max_entries,),
+            (recent,),
         ).fetchall()
-        return [Event(number, time, kind, _fields(text)) for number, time, kind, text in rows[::-1]]
+        return list(map(_event, rows[::-1]))
+
+    def _oldest(self) -> int:
+        (latest, oldest) = self._db.execute(
+            "SELECT max(sequence), min(sequence) FROM event"
+        ).fetchone()
+        return max(oldest, latest - self._max_entries + 1) if latest else 0
 
     def append(self, drafts: Sequence[Draft]) -> list[Event]:
         """Store `drafts` durably, drop what is too old, and return the numbered events.
@@ -137,24 +148,40 @@ class Journal:
         self._db.close()
 
 
-def open_journal(path: Path, max_entries: int) -> Opened:
+def read_events(path: Path, after: int, limit: int) -> list[Event]:
+    """Read the first `limit` events numbered above `after`, beside whoever writes.
+
+    Raises:
+        sqlite3.Error, TypeError, ValueError: they cannot be read.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        db.text_factory = _text
+        rows = db.execute(
+            "SELECT sequence, time, kind, fields FROM event WHERE sequence > ? "
+            "ORDER BY sequence LIMIT ?",
+            (after, limit),
+        )
+        return list(map(_event, rows))
+
+
+def open_journal(path: Path, max_entries: int, recent: int) -> Opened:
     """Open or create the journal at `path`; a corrupt one is moved aside first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _open_or_replace(path, max_entries)
+        return _open_or_replace(path, max_entries, recent)
     except (OSError, sqlite3.Error) as error:
         return Opened(None, f"{path} cannot be used: {error}")
 
 
-def _open_or_replace(path: Path, max_entries: int) -> Opened:
+def _open_or_replace(path: Path, max_entries: int, recent: int) -> Opened:
     try:
-        return Opened(Journal(path, max_entries))
+        return Opened(Journal(path, max_entries, recent))
     except (sqlite3.OperationalError, sqlite3.NotSupportedError):
         raise  # The disk, the permissions, the format: nothing is wrong with the contents.
     except (sqlite3.DatabaseError, TypeError, ValueError) as error:
         kept = _move_aside(path)
         problem = f"{path} was corrupt ({error}); it is kept as {kept.name}"
-        return Opened(Journal(path, max_entries), problem)
+        return Opened(Journal(path, max_entries, recent), problem)
 
 
 def _move_aside(path: Path) -> Path:
@@ -167,6 +194,16 @@ def _move_aside(path: Path) -> Path:
         if source.exists():
             os.replace(source, target)
     return kept
+
+
+def _text(content: bytes) -> str:
+    # What has rotted is read with a mark in it rather than not at all.
+    return content.decode(errors="replace")
+
+
+def _event(row: tuple[int, float, str, str]) -> Event:
+    number, time, kind, text = row
+    return Event(number, time, kind, _fields(text))
 
 
 def _fields(text: str) -> Mapping[str, object]:

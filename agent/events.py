@@ -5,8 +5,8 @@ Rules kept here:
   and its number with it, only once its transaction is on stable storage.
 - `emit` never blocks and never fails. It is called on the event loop; one thread commits in
   batches. Events that do not fit in the queue are counted, and the count becomes an event.
-- The log is bounded in events and in bytes per event. The kept events are in memory too, so that
-  a reader never waits for a disk.
+- The log is bounded in events and in bytes per event. The newest are in memory too, so that whoever
+  follows the log never waits for a disk; what is older is read from the database, in a thread.
 - Trouble with the database costs persistence, never events: the log goes on in memory, under a new
   epoch because its numbers are no longer protected, and says so in its health.
 
@@ -31,7 +31,15 @@ from typing import Final, Self
 
 import structlog
 
-from agent.event_journal import Draft, Event, Opened, new_epoch, open_journal
+from agent.event_journal import (
+    RECENT,
+    Draft,
+    Event,
+    Opened,
+    new_epoch,
+    open_journal,
+    read_events,
+)
 
 FILE_NAME: Final = "events.sqlite3"
 MAX_FIELDS_BYTES: Final = 16 * 1024
@@ -70,8 +78,10 @@ class EventLog:
         self,
         opened: Opened,
         *,
+        path: Path | None = None,
         max_entries: int = 10_000,
         max_queued: int = 1_000,
+        recent: int = RECENT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -81,7 +91,10 @@ class EventLog:
         self._clock = clock
         self._epoch = opened.journal.epoch if opened.journal else new_epoch()
         kept = opened.journal.recovered if opened.journal else []
-        self._events: deque[Event] = deque(kept, maxlen=max_entries)
+        self._events: deque[Event] = deque(kept, maxlen=min(max_entries, recent))
+        self._path = path
+        self._max_entries = max_entries
+        self._first = opened.journal.oldest if opened.journal else 0
         self._counts: Counter[str] = Counter()
         self._dropped = self._unreported = 0
         self._queue: queue.SimpleQueue[Draft | None] = queue.SimpleQueue()
@@ -96,14 +109,22 @@ class EventLog:
         *,
         max_entries: int = 10_000,
         max_queued: int = 1_000,
+        recent: int = RECENT,
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Open the log kept in `state_dir`; never fails, see `health().last_error`."""
         path = state_dir / FILE_NAME
-        opened = await asyncio.to_thread(open_journal, path, max_entries)
+        opened = await asyncio.to_thread(open_journal, path, max_entries, recent)
         if opened.problem:
             _log.warning("event log", problem=opened.problem)
-        log = cls(opened, max_entries=max_entries, max_queued=max_queued, clock=clock)
+        log = cls(
+            opened,
+            path=path,
+            max_entries=max_entries,
+            max_queued=max_queued,
+            recent=recent,
+            clock=clock,
+        )
         if log._journal is not None:
             log._writer.start()
         return log
@@ -185,6 +206,7 @@ class EventLog:
         renumbered = [replace(event, sequence=n) for n, event in enumerate(self._events, start=1)]
         self._events.clear()
         self._events.extend(renumbered)
+        self._first = 0
         for draft in (*lost, *self._drain()):
             self._publish([self._numbered(draft)])
 
@@ -198,6 +220,7 @@ class EventLog:
 
     def _publish(self, events: Sequence[Event]) -> None:
         """Make committed events visible and wake those who wait for them."""
+        self._first = self._first or events[0].sequence
         self._events.extend(events)
         self._counts.update(event.kind for event in events)
         self._wake()
@@ -213,14 +236,33 @@ class EventLog:
 
     @property
     def _oldest(self) -> int:
-        return self._events[0].sequence if self._events else 0
+        # The numbers of kept events have no gap: one transaction hands them out and stores them.
+        if self._journal is None or not self._events:
+            return self._events[0].sequence if self._events else 0
+        return max(self._first, self._latest - self._max_entries + 1)
+
+    async def page(self, after: int, limit: int) -> EventPage:
+        """The first `limit` kept events numbered above `after`."""
+        recent = self._events[0].sequence if self._events else 0
+        if self._path is None or self._journal is None or after + 1 >= recent:
+            return self.read(after, limit)
+        epoch = self._epoch
+        try:
+            found = await asyncio.to_thread(read_events, self._path, after, limit)
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            _log.warning("older events cannot be read", problem=str(error))
+            return self.read(after, limit)
+        if epoch != self._epoch:  # what was read is of numbers that count no more
+            return self.read(after, limit)
+        events = tuple(event for event in found if event.sequence >= self._oldest)
+        return EventPage(self._epoch, self._oldest, self._latest, events)
 
     def read(self, after: int, limit: int) -> EventPage:
-        """The first `limit` kept events numbered above `after`."""
-        # The numbers of kept events have no gap: one transaction hands them out and stores them.
-        first = max(0, after - self._oldest + 1)
+        """The first `limit` events above `after` among the newest; the log begins with these."""
+        recent = self._events[0].sequence if self._events else 0
+        first = max(0, after - recent + 1)
         events = tuple(islice(self._events, first, first + limit))
-        return EventPage(self._epoch, self._oldest, self._latest, events)
+        return EventPage(self._epoch, recent, self._latest, events)
 
     async def wait(self, after: int, timeout_s: float) -> None:
         """Return once there is an event above `after`, or after `timeout_s`, or at shutdown.

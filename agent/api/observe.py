@@ -107,7 +107,7 @@ class ObserveApi:
         wait_s = number(request.query, "wait_s", default=0, most=MAX_WAIT_S)
         if wait_s:
             await self._events.wait(after, wait_s)
-        return json_reply(events_body(self._events.read(after, limit)))
+        return json_reply(events_body(await self._events.page(after, limit)))
 
     async def live(self, _: web.Request) -> web.Response:
         """GET /health/live."""

@@ -122,6 +122,55 @@ async def test_the_oldest_events_go_first_when_the_log_is_full(
         assert log.read(5, 1).events[0].sequence == 6
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_is_no_longer_in_memory_is_read_from_the_database(
+    tmp_path: Path, restarted: bool
+) -> None:
+    async with await EventLog.open(tmp_path, max_entries=8, recent=3) as log:
+        for n in range(10):
+            log.emit("put", {"n": n})
+        await read_to(log, 10)
+        if not restarted:
+            await whole_log(log)
+    if restarted:
+        async with await EventLog.open(tmp_path, max_entries=8, recent=3) as log:
+            await whole_log(log)
+
+
+async def whole_log(log: EventLog) -> None:
+    assert len(log.read(0, 100).events) == 3
+    page = await log.page(0, 100)
+    assert (page.oldest, page.latest) == (3, 10)
+    assert [event.sequence for event in page.events] == list(range(3, 11))
+    assert [event.fields["n"] for event in page.events] == list(range(2, 10))
+    for after in range(12):
+        expected = [number for number in range(3, 11) if number > after][:2]
+        assert [each.sequence for each in (await log.page(after, 2)).events] == expected
+    assert log.health().oldest == 3
+
+
+async def test_older_events_that_cannot_be_read_leave_those_in_memory(tmp_path: Path) -> None:
+    async with await EventLog.open(tmp_path, recent=2) as log:
+        for _ in range(5):
+            log.emit("put")
+        await read_to(log, 5)
+        await sql(tmp_path / FILE_NAME, "ALTER TABLE event RENAME TO elsewhere")
+        page = await log.page(0, 10)
+        assert (page.oldest, [each.sequence for each in page.events]) == (4, [4, 5])
+
+
+async def test_the_numbers_of_a_new_epoch_are_not_mixed_with_older_events(tmp_path: Path) -> None:
+    async with await EventLog.open(tmp_path, recent=2) as log:
+        for _ in range(5):
+            log.emit("put")
+        before = await read_to(log, 5)
+        await sql(tmp_path / FILE_NAME, "ALTER TABLE event RENAME TO elsewhere")
+        log.emit("put")
+        while (page := await log.page(0, 10)).epoch == before.epoch:
+            await log.wait(5, PATIENCE_S)
+        assert (page.oldest, [each.sequence for each in page.events]) == (2, [2, 3])
+
+
 async def test_a_number_is_not_used_again_after_its_event_was_removed(tmp_path: Path) -> None:
     async with await EventLog.open(tmp_path, max_entries=1) as log:
         for _ in range(4):
