@@ -237,6 +237,7 @@ def http_limits(settings: Settings) -> HttpLimits:
         min_body_bytes_per_s=http.min_body_bytes_per_s,
         max_connections=http.max_connections,
         max_connections_per_client=http.max_connections_per_client,
+        json_memory_bytes=http.json_memory_bytes,
     )
 
 

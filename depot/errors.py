@@ -278,6 +278,13 @@ class TooManyPuts(DepotError):
     retry_after_s = 1
 
 
+class TooManyBodies(DepotError):
+    """The JSON bodies that are being worked on take all the memory they may."""
+
+    code = "TooManyBodies"
+    retry_after_s = 1
+
+
 class TooFewCopies(DepotError):
     """Fewer durable copies than `storage.min_copies`; what was written stays."""
 

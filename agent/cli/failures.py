@@ -73,6 +73,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "ShuttingDown": "the server is stopping; try again when it is back",
         "TooFewCopies": "`depot status` says which dataset is out; what was written stays",
         "TooLarge": "storage.max_artifact_size and storage.quota set what can fit",
+        "TooManyBodies": "large requests are being worked on; try again in a moment",
         "TooManyConnections": "try again in a moment",
         "TooManyCopies": "copy.max_concurrent are running already; try again in a moment",
         "TooManyPuts": "storage.max_concurrent_puts are running already; try again in a moment",

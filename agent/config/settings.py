@@ -30,6 +30,7 @@ from agent.copies.source_url import SourceUrl
 from depot.errors import BadSource
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
 from depot.http.hot_artifacts import DEFAULT_BUDGET_BYTES
+from depot.http.limits import MAX_JSON_BODY_BYTES
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -56,6 +57,15 @@ def _parse_interval(value: object) -> float:
     return interval_s
 
 
+def _parse_json_memory(value: object) -> int:
+    if (size_bytes := parse_size(value)) < MAX_JSON_BODY_BYTES:
+        raise ValueError(
+            f"expected at least {MAX_JSON_BODY_BYTES // 2**20}MiB, which one config may have, "
+            f"found {shown(value)}"
+        )
+    return size_bytes
+
+
 def _parse_path(value: object) -> Path:
     """Make a path absolute and plain.
 
@@ -79,6 +89,7 @@ def _parse_sled_id(value: object) -> str:
 SledId = Annotated[str, BeforeValidator(_parse_sled_id)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Limit = Annotated[int, BeforeValidator(parse_limit)]
+JsonMemory = Annotated[int, BeforeValidator(_parse_json_memory)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Interval = Annotated[float, BeforeValidator(_parse_interval)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
@@ -184,6 +195,7 @@ class HttpTable(_Table):
     min_body_bytes_per_s: Count = 1024
     max_connections: Count = 1024
     max_connections_per_client: Count = 256
+    json_memory_bytes: JsonMemory = Field(default=64 * 2**20, alias="json_memory")
 
 
 class EventsTable(_Table):

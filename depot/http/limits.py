@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from depot.sources import Pace
 
 MIB = 1 << 20
+MAX_JSON_BODY_BYTES: Final = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class HttpLimits:
         max_connections: open connections; fewer when the descriptor limit is low.
         max_connections_per_client: open connections from one address.
         max_json_body_bytes: largest JSON body that is read.
+        json_memory_bytes: what JSON bodies may take together, beyond the first part of each.
         refused_drain_bytes: how much of an unread body is taken in after its answer was sent.
         refused_drain_s: for how long.
     """
@@ -30,7 +33,8 @@ class HttpLimits:
     min_body_bytes_per_s: float = 1024.0
     max_connections: int = 1024
     max_connections_per_client: int = 256
-    max_json_body_bytes: int = 16 * MIB
+    max_json_body_bytes: int = MAX_JSON_BODY_BYTES
+    json_memory_bytes: int = 64 * MIB
     refused_drain_bytes: int = MIB
     refused_drain_s: float = 2.0
 

@@ -35,11 +35,13 @@ from depot.errors import (
     ShuttingDown,
 )
 from depot.http.activity import Activity
+from depot.http.held_bodies import HeldBodies
 from depot.http.limits import HttpLimits
 from depot.http.patience import patience
 from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
 from depot.http.requests import (
     BODY_TAKEN,
+    HELD_BODY,
     LIMITS,
     OTHER_VERSION,
     REQUEST_ID,
@@ -59,13 +61,13 @@ AT_ONCE_BYTES: Final = 16 << 10
 _STARTED: Final = web.RequestKey("started", bool)
 
 
-def front(api: ApiInfo, activity: Activity) -> Middleware:
+def front(api: ApiInfo, activity: Activity, bodies: HeldBodies) -> Middleware:
     """Make the middleware of one server."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         request[REQUEST_ID] = uuid4().hex
-        with activity.request():
+        with activity.request(), bodies.request() as request[HELD_BODY]:
             try:
                 _refuse_early(request, api, activity)
                 response = await handler(request)

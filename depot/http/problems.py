@@ -63,6 +63,7 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
     errors.LengthMismatch: Row(400, logging.WARNING),
     errors.KeptInQuarantine: Row(409, logging.INFO),
     errors.TooManyPuts: Row(429, logging.INFO),
+    errors.TooManyBodies: Row(429, logging.WARNING),
     errors.TooFewCopies: Row(503, logging.ERROR),
     errors.Io: Row(500, logging.ERROR),
     errors.BadSource: Row(400, logging.WARNING),

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import InvalidRequest, TooLarge, UnsupportedEncoding
+from depot.http.held_bodies import HeldBody
 from depot.http.limits import HttpLimits
 from depot.http.problems import JSON_TYPE
 from depot.sources import PaceMeter
@@ -34,6 +35,8 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 OTHER_VERSION: Final = web.RequestKey("other_version", str)
 # Set by whoever reads the body past aiohttp, so that nobody waits for the rest of it afterwards.
 BODY_TAKEN: Final = web.RequestKey("body_taken", bool)
+# The body as it is held in memory, until the request was answered.
+HELD_BODY: Final = web.RequestKey("held_body", HeldBody)
 _CONTINUED: Final = web.RequestKey("continued", bool)
 
 PARSE_IN_THREAD_BYTES: Final = 64 << 10
@@ -114,6 +117,7 @@ async def read_json_content(request: web.Request) -> bytes:
     Raises:
         UnsupportedEncoding: the body has a content coding.
         TooLarge: it has more than `max_json_body_bytes`.
+        TooManyBodies: there is no room for it beside the others.
         InvalidRequest: it says that it is something else.
         BodyTimeout: it arrives too slowly.
         LengthMismatch: it ends early.
@@ -189,6 +193,7 @@ async def _read_body(request: web.Request, limits: HttpLimits) -> bytes:
     async with aclosing(body_blocks(request)) as blocks:
         async for block in blocks:
             content += block
+            request[HELD_BODY].arrived(len(block))
             _check_size(len(content), limits)
     return bytes(content)
 

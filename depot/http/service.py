@@ -16,6 +16,7 @@ from yarl import URL
 
 from depot.http.activity import Activity
 from depot.http.fast_path import FAST_PATH
+from depot.http.held_bodies import HeldBodies
 from depot.http.limits import HttpLimits
 from depot.http.middleware import add_request_id, defer_continue, front, unknown_path
 from depot.http.openapi import Endpoint, openapi_document
@@ -35,10 +36,11 @@ def make_app(
     endpoints: Sequence[Endpoint], *, api: ApiInfo, limits: HttpLimits | None = None
 ) -> web.Application:
     """Make the app that serves `endpoints` and, at /openapi.json, their description."""
-    activity = Activity()
-    app = web.Application(middlewares=[front(api, activity)])
+    activity, limits = Activity(), limits or HttpLimits()
+    bodies = HeldBodies(limits.json_memory_bytes)
+    app = web.Application(middlewares=[front(api, activity, bodies)])
     app[ACTIVITY] = activity
-    app[LIMITS] = limits or HttpLimits()
+    app[LIMITS] = limits
     app.on_response_prepare.append(add_request_id)
     table = with_description(endpoints, api)
     routed = {(endpoint.method, endpoint.path) for endpoint in table}

@@ -138,6 +138,7 @@ def test_every_http_key_reaches_the_servers() -> None:
             "min_body_bytes_per_s": 3,
             "max_connections": 5,
             "max_connections_per_client": 4,
+            "json_memory": "17MiB",
         }
     )
     assert http_limits(made) == HttpLimits(
@@ -146,6 +147,7 @@ def test_every_http_key_reaches_the_servers() -> None:
         min_body_bytes_per_s=3,
         max_connections=5,
         max_connections_per_client=4,
+        json_memory_bytes=17 * 2**20,
     )
 
 

@@ -39,6 +39,7 @@ def test_every_row_is_a_refusal() -> None:
         (errors.NoDataset("none"), 503),
         (errors.QuotaExceeded("full"), 507),
         (errors.TooManyPuts("many"), 429),
+        (errors.TooManyBodies("many"), 429),
         (errors.TooLarge("large"), 413),
         (errors.DepotCopy("no"), 502),
     ],

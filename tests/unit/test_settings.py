@@ -60,6 +60,7 @@ WRONG = {
     "http.idle_timeout_s": ("{}", "expected a number, found a table"),
     "http.min_body_bytes_per_s": ("true", "expected a whole number, found true"),
     "http.max_connections": ("1979-05-27", "expected a whole number, found 1979-05-27"),
+    "http.json_memory": ('"15MiB"', "expected at least 16MiB, which one config may have"),
     "http.max_connections_per_client": ("99999999", "expected at most 1000000, found 99999999"),
     "events.max_entries": ("-5", "expected at least 1, found -5"),
     "log.level": ('"loud"', "expected 'debug', 'info', 'warning' or 'error', found \"loud\""),
