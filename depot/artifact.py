@@ -36,14 +36,6 @@ class ArtifactHash(bytes):
             raise InvalidRequest(f"a SHA-256 has {_DIGEST_BYTES} bytes, found {len(digest)}")
         return super().__new__(cls, digest)
 
-    # Two of what is done most with a hash, in a fraction of the time of what is generated.
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __reduce__(self) -> tuple[type[ArtifactHash], tuple[bytes]]:
-        return ArtifactHash, (self.digest,)
-
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read 64 hex characters, upper or lower case.
