@@ -20,6 +20,8 @@ from tests.benchmarks.programs import path_of
 PATIENCE_S: Final = 120.0
 # -q: nobody's .curlrc takes part.
 _CURL: Final = ("curl", "-q", "--noproxy", "*", "--silent", "--show-error", "--fail")
+# Its own, 2 s, would turn a busy machine into a failure.
+WRK_TIMEOUT: Final = "30s"
 _WRK_SAYS: Final = re.compile(r"(\d+) requests in ([\d.]+)s,")
 _WRK_COMPLAINS: Final = re.compile(r"Socket errors:.*|Non-2xx.*")
 
@@ -65,7 +67,15 @@ def wrk(url: str, connections: int, load_s: int) -> Sample:
     Raises:
         RuntimeError: not all of them, or not all with success.
     """
-    command = [path_of("wrk"), "-t1", f"-c{connections}", f"-d{load_s}s", url]
+    command = [
+        path_of("wrk"),
+        "-t1",
+        f"-c{connections}",
+        f"-d{load_s}s",
+        "--timeout",
+        WRK_TIMEOUT,
+        url,
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = _WRK_SAYS.search(said)
     if found is None or _WRK_COMPLAINS.search(said):

@@ -30,6 +30,7 @@ DEPOT_PORT: Final = 12348
 # A question is an answer on a link that is meant for the artifact.
 ASK_AGAIN_S: Final = 0.02
 LOOK_AGAIN_S: Final = 0.25
+PATIENCE_S: Final = 600.0
 STARTED_AT_ONCE: Final = 4
 
 
@@ -132,7 +133,7 @@ def _round(fleet: Sequence[Node], body: Body) -> Sample:
 
 
 def _begin(node: Node, sha256: str, source: Node) -> str:
-    deadline_s = time.monotonic() + clients.PATIENCE_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while (copy_id := node.begin_copy(sha256, source)) is None:
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"{source.agent.depot_url} does not get {sha256}")
@@ -142,7 +143,10 @@ def _begin(node: Node, sha256: str, source: Node) -> str:
 
 def _finished_s(node: Node, copy_id: str) -> float:
     """When a copy came to its end, as the node itself noted it: Unix time."""
+    deadline_s = time.monotonic() + PATIENCE_S
     while (record := node.copy_record(copy_id))["state"] == RUNNING:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{node.agent.depot_url} still copies after {PATIENCE_S:.0f} s")
         time.sleep(LOOK_AGAIN_S)
     node.check_mirrored(record)
     return datetime.fromisoformat(record["finished_at"]).timestamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -113,9 +114,9 @@ def _fill(dataset: Path, number: int) -> None:
     """Lay artifacts into the dataset of an agent that is stopped, as if they had been put."""
     for index in range(number):
         name, content = _artifact(index)
-        file = dataset / name
-        file.write_bytes(content)
-        file.chmod(ARTIFACT_MODE)
+        fd = os.open(dataset / name, os.O_WRONLY | os.O_CREAT, ARTIFACT_MODE)
+        os.write(fd, content)
+        os.close(fd)
 
 
 def _memory(node: Node) -> int:
