@@ -67,15 +67,8 @@ def wrk(url: str, connections: int, load_s: int) -> Sample:
     Raises:
         RuntimeError: not all of them, or not all with success.
     """
-    command = [
-        path_of("wrk"),
-        "-t1",
-        f"-c{connections}",
-        f"-d{load_s}s",
-        "--timeout",
-        WRK_TIMEOUT,
-        url,
-    ]
+    load = ["-t1", f"-c{connections}", f"-d{load_s}s", "--timeout", WRK_TIMEOUT]
+    command = [path_of("wrk"), *load, url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = _WRK_SAYS.search(said)
     if found is None or _WRK_COMPLAINS.search(said):

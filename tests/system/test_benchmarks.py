@@ -17,9 +17,11 @@ ROOT: Final = Path(__file__).parents[2]
 # A few at a time, so that those who test in parallel can. What is left out differs from what is
 # not in a number only.
 SLICES: Final = (
-    ["get", "small-get-16", "small-get-64-cached"],
-    ["put", "copy", "small-put"],
-    ["fanout-8", "crowd", "memory"],
+    ["get"],
+    ["small-get-16", "small-get-64-cached", "small-put"],
+    ["put", "copy"],
+    ["fanout-8"],
+    ["crowd", "memory"],
     ["start", "limit"],
 )
 LEFT_OUT: Final = {"small-get-64", "small-get-16-cached", "fanout-32"}
