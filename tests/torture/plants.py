@@ -93,13 +93,6 @@ PLANTS: Final = (
         _MODEL,
     ),
     Plant(
-        "what failed in a batch is said to be there",
-        "depot/publishing.py",
-        "    return [item.failure or Published(item.aside_bytes) for item in items]\n",
-        "    return [Published(item.aside_bytes) for item in items]\n",
-        _FAULTS,
-    ),
-    Plant(
         "a document (ledger, pins, marker) is not synced",
         "depot/small_files.py",
         "            sync_file(fd, disk)\n",
