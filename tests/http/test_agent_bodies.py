@@ -184,3 +184,24 @@ async def test_a_silent_body_is_given_up(root: Path) -> None:
                 await client.send(*head(), body=b"x")
                 answer = await client.answer()
                 assert (answer.status, answer.json()["error_code"]) == (408, "BodyTimeout")
+
+
+async def test_s1_json_bodies_get_no_more_memory_than_there_is_and_small_ones_are_read(
+    root: Path,
+) -> None:
+    def config(padding: int) -> bytes:
+        return json.dumps({"generation": 1, "artifacts": [], "x": "y" * padding}).encode()
+
+    small = json.dumps({"generation": 1, "artifacts": []}).encode()
+    # The first 64 KiB of each count for nothing; what the one before held is free again.
+    expected = [(config(200_000), 429), (config(150_000), 400), (config(150_000), 400)]
+    async with sled_with_store(root, limits=HttpLimits(json_memory_bytes=100_000)) as sled:
+        for body, status in [*expected, (small, 204)]:
+            async with RawClient.connect(sled.url) as client:
+                length = f"Content-Length: {len(body)}"
+                await client.send(f"PUT /artifacts-config {HEAD}", JSON, length, body=body)
+                answer = await client.answer()
+                assert answer.status == status
+                if status == 429:
+                    assert answer.json()["error_code"] == "TooManyBodies"
+                    assert answer.headers["retry-after"] == "1"
