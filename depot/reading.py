@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.device.host import Host, Lane
@@ -32,6 +32,9 @@ class Listing:
     copies: Mapping[ArtifactHash, int]
 
 
+_STRIDE: Final = 2048
+
+
 class CopyCounts(Mapping[ArtifactHash, int]):
     """Copies of each artifact that has any, in order; counted when first asked, in any thread.
 
@@ -45,10 +48,14 @@ class CopyCounts(Mapping[ArtifactHash, int]):
 
     @cached_property
     def _counts(self) -> dict[ArtifactHash, int]:
-        counts = dict.fromkeys(self._config.ordered, 0)
-        for here in self._certain:
-            for artifact in counts:
-                counts[artifact] += artifact in here
+        counts: dict[ArtifactHash, int] = {}
+        ordered = self._config.ordered
+        for at in range(0, len(ordered), _STRIDE):  # other threads run in between
+            some = ordered[at : at + _STRIDE]
+            there = [map(here.__contains__, some) for here in self._certain]
+            counts.update(zip(some, map(sum, zip(*there, strict=True)), strict=bool(there)))
+        if all(counts.values()):
+            return counts
         return {artifact: count for artifact, count in counts.items() if count}
 
     def __getitem__(self, artifact: ArtifactHash) -> int:

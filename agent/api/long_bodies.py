@@ -7,12 +7,14 @@ steps keeps the others from running for long, however many artifacts there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agent.wire import ArtifactConfigBody
 from depot import hash_lists
-from depot.artifact import ArtifactConfig, in_order
+from depot.artifact import ArtifactConfig, ArtifactHash, in_order
 from depot.errors import InvalidRequest
 from depot.http.requests import parse_json
-from depot.reading import Listing
+from depot.reading import CopyCounts, Listing
 
 
 def parse_config(content: bytes) -> ArtifactConfig:
@@ -49,6 +51,12 @@ def render_config(config: ArtifactConfig) -> bytes:
 
 def render_listing(listing: Listing) -> bytes:
     """Write an `ArtifactListBody`, sorted by hash."""
-    copies = dict(listing.copies.items())
-    counts = ",".join([f'"{artifact.hex()}":{copies[artifact]}' for artifact in in_order(copies)])
+    counts = ",".join([f'"{artifact.hex()}":{count}' for artifact, count in _in_order(listing)])
     return f'{{"generation":{int(listing.generation)},"list":{{{counts}}}}}'.encode()
+
+
+def _in_order(listing: Listing) -> Iterable[tuple[ArtifactHash, int]]:
+    copies = listing.copies
+    if isinstance(copies, CopyCounts):
+        return copies.items()
+    return [(artifact, copies[artifact]) for artifact in in_order(copies)]

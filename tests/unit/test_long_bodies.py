@@ -9,7 +9,7 @@ from agent.wire import ArtifactConfigBody, ArtifactListBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import InvalidRequest
 from depot.http.requests import parse_json
-from depot.reading import Listing
+from depot.reading import CopyCounts, Listing
 
 MANY = [ArtifactHash.of(b"%d" % number) for number in range(3000)]
 NAMES = [str(artifact) for artifact in MANY]
@@ -78,3 +78,17 @@ def test_a_key_that_stands_twice_is_refused(twice: str) -> None:
     content = f'{{{",".join(fields)},"{twice}":{values[twice]}}}'.encode()
     with pytest.raises(InvalidRequest, match=f"{twice}: expected once"):
         parse_config(content)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2048, 2049, 3000])
+@pytest.mark.parametrize("datasets", [0, 1, 2, 3])
+def test_copies_are_counted_in_order_and_those_without_any_left_out(
+    count: int, datasets: int
+) -> None:
+    config = ArtifactConfig.make(7, MANY[:count])
+    certain = [frozenset(MANY[number :: number + 2]) for number in range(datasets)]
+    expected = {name: sum(name in here for here in certain) for name in sorted(config.artifacts)}
+    copies = CopyCounts(config, certain)
+    assert list(copies.items()) == [(name, n) for name, n in expected.items() if n]
+    plain = Listing(Generation(7), dict(copies))
+    assert render_listing(Listing(Generation(7), copies)) == render_listing(plain)
