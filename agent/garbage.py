@@ -14,7 +14,7 @@ from typing import Final
 
 # Objects made until the youngest are looked at, and how often until those that have stayed are: a
 # young one costs nothing before that, and a look at some thousands takes a millisecond.
-_THRESHOLDS: Final = (5000, 10, 10)
+_THRESHOLDS: Final = (2000, 5, 50)
 
 
 @contextmanager
