@@ -32,7 +32,7 @@ async def test_a_copy_that_is_changed_in_place_is_caught_at_the_next_read(
         object.__setattr__(copy, "size_bytes", 1)
 
         with pytest.raises(StateCorrupted, match="'copies on dataset 1'") as caught:
-            store.list_artifacts()
+            await store.describe(hash_of(ONE))
         assert "in Put._commit" in str(caught.value)
         with pytest.raises(StateCorrupted):
             await store.open_artifact(hash_of(ONE))
