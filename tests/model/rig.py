@@ -73,10 +73,12 @@ class Rig:
         disks: every dataset directory there ever was, wherever it is now.
         lives: the puts that are open.
         may_go: artifacts that the last step was allowed to delete.
+        group_commit: announced bodies, all of them short here, are read whole before any is staged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, group_commit: bool) -> None:
         shared = Path("/dev/shm")
+        self.group_commit = group_commit
         self.root = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
         self.runner = asyncio.Runner()
         self.sled = Sled((Slot(0, self.root / "m2-a"), Slot(1, self.root / "m2-b")))
@@ -104,6 +106,7 @@ class Rig:
             max_concurrent_puts=oracle.MAX_PUTS,
             max_concurrent_copies=oracle.MAX_PUTS,
             delete_grace_s=3600.0 if grace else 0.0,
+            group_commit=self.group_commit,
         )
         paths = [slot.path for slot in self.sled.slots]
         opening = ArtifactStore.open(
@@ -229,7 +232,8 @@ class Rig:
     def stream(self, live: LivePut) -> None:
         """Let the store read the body up to the gate before its first byte."""
         self.sled.stream(live.model)
-        live.staged = self.sled.stage(live.model)
+        if not self._read_whole(live):
+            live.staged = self.sled.stage(live.model)
         staged = len(self._staged_files())
 
         async def begin() -> None:
@@ -244,6 +248,8 @@ class Rig:
         if not live.receiving:
             self.stream(live)
         live.source.send(content)
+        if self._read_whole(live):
+            live.staged = self.sled.stage(live.model)
         expected = self.sled.finish(live.model, content, live.staged)
         stored = self.attempt(self.join(live))
         if isinstance(stored, Stored):
@@ -277,6 +283,9 @@ class Rig:
         self.leave(live)
         live.source.send(POOL[live.model.name])  # the read that was under way
         self.until(self._nothing_is_left_behind)
+
+    def _read_whole(self, live: LivePut) -> bool:
+        return self.group_commit and live.model.length_bytes is not None
 
     async def join(self, live: LivePut) -> Stored:
         assert live.receiving is not None

@@ -86,7 +86,7 @@ async def test_a_cancelled_put_of_unknown_length_keeps_no_space_reserved(node: N
 async def test_a_cancelled_put_keeps_its_space_reserved_while_its_bytes_are_on_the_disk(
     node: Node,
 ) -> None:
-    async with node.open() as store:
+    async with node.open(group_commit=False) as store:
         await store.put_config(config(1, ONE))
         async with (
             store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as put,
@@ -151,7 +151,7 @@ async def test_nothing_is_written_to_a_returned_dataset_before_its_ledger_was_re
 async def test_a_failure_on_a_dataset_that_was_replaced_is_not_held_against_the_new_one(
     node: Node,
 ) -> None:
-    async with node.open() as store:
+    async with node.open(group_commit=False) as store:
         await store.put_config(config(1, ONE))
         slow = node.disk(A).hang("create", name="staging")  # the path is looked at before
         async with (

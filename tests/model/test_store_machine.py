@@ -34,7 +34,7 @@ from tests.model.checks import Checks
 from tests.model.rig import NAMES, POOL, LivePut, Rig, hashes
 from tests.model.state import Disk, Ledger, Slot
 
-EXAMPLES: Final = int(os.environ.get("MODEL_EXAMPLES", "200"))
+EXAMPLES: Final = int(os.environ.get("MODEL_EXAMPLES", "120"))
 SEARCH: Final = "MODEL_EXAMPLES" in os.environ
 
 a_number = st.integers(0, 11)
@@ -48,9 +48,11 @@ a_change = st.sampled_from(["more", "more", "less", "less", "half", "none", "oth
 class StoreMachine(RuleBasedStateMachine):
     """Drives one store on two datasets; numbers stand for artifacts, mostly for wanted ones."""
 
+    group_commit = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.rig = Rig()
+        self.rig = Rig(group_commit=self.group_commit)
         self.sled = self.rig.sled
         self.checks = Checks()
 
@@ -383,10 +385,17 @@ class StoreMachine(RuleBasedStateMachine):
         return self.rig.disks[-1 - which % len(self.rig.disks)]
 
 
+class GroupCommitMachine(StoreMachine):
+    """The same rules where short bodies are made durable together."""
+
+    group_commit = True
+
+
 @pytest.mark.timeout(0 if SEARCH else 300)
-def test_the_store_agrees_with_its_model_after_every_step() -> None:
+@pytest.mark.parametrize("machine", [StoreMachine, GroupCommitMachine])
+def test_the_store_agrees_with_its_model_after_every_step(machine: type[StoreMachine]) -> None:
     run_state_machine_as_test(
-        StoreMachine,
+        machine,
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=40,
