@@ -44,7 +44,7 @@ def _strike(number: int, counts: Counter[str]) -> None:
 
 def _batch(number: int, tell: Tell) -> None:
     steps = 0
-    # Short bodies are staged one by one in half of the runs, and made durable together in the others.
+    # Half of the runs stage short bodies one by one, the others make them durable together.
     machine: type[StoreMachine] = GroupCommitMachine if number % 2 else StoreMachine
 
     class Counting(machine):  # type: ignore[misc, valid-type]
