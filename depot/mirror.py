@@ -224,6 +224,10 @@ class Mirror:
         """Can be read."""
         return self.condition.state is not MirrorState.MISSING
 
+    def has(self, dataset: Dataset) -> bool:
+        """Tell whether this very dataset is attached, and has not left since it was asked for."""
+        return self._dataset is dataset
+
     @property
     def dataset(self) -> Dataset:
         """The attached dataset; ask only a readable mirror."""
@@ -318,6 +322,11 @@ class Mirror:
         with self.store.transaction() as change:
             change.delete(self.doubts, artifact)
         self.on_copy(artifact)
+
+    def doubt(self, artifact: ArtifactHash, copy: Copy) -> None:
+        """Have a copy that is about to be recorded in doubt, as all are that were there before."""
+        with self.store.transaction() as change:
+            change.put(self.doubts, artifact, copy)
 
     def reclaim(self) -> None:
         """A released dataset may be attached again."""

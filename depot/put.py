@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -301,11 +301,25 @@ class Put:
             except DepotError:
                 await self._take_back(landed, copy)
                 raise
+            landed = self._still_there(landed, ingested.staged)
             # In one step: nobody sees the artifact on one dataset and not yet on the other.
-            record_all([self._desk.mirrors.all[i] for i in landed], self._artifact, copy)
+            self._record([self._desk.mirrors.all[i] for i in landed], copy)
             await self._keep_digests(ingested, landed)
         self.release()
         return landed
+
+    def _still_there(self, landed: set[int], staged: Mapping[int, StagedCopy]) -> set[int]:
+        """Leave out datasets that left while another one was waited for: nobody can read them."""
+        there = {i for i in landed if self._desk.mirrors.all[i].has(staged[i].dataset)}
+        for index in sorted(landed - there):
+            self._targets.failures.append(f"dataset {index + 1}: not there any more")
+        return there
+
+    def _record(self, mirrors: Sequence[Mirror], copy: Copy) -> None:
+        for mirror in mirrors:
+            if mirror.doubtful:  # it failed beside this write: nothing on it is believed
+                mirror.doubt(self._artifact, copy)
+        record_all(mirrors, self._artifact, copy)
 
     async def _keep_digests(self, ingested: Ingested, landed: Collection[int]) -> None:
         # Where nothing landed the stream may have been given up before its last block was hashed.

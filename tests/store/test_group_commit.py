@@ -324,3 +324,46 @@ async def test_a_put_that_was_cancelled_while_it_waited_is_not_written(node: Nod
         assert await node.read(A, MANY[0]) is None
         assert reserved_bytes(store) == [0, 0]
     assert await node.leftovers() == []
+
+
+# What is believed of a dataset that failed meanwhile
+
+
+async def test_b3_what_landed_beside_an_error_of_the_device_is_in_doubt_too(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        node.disk(A).fail("create", errno.EIO, nth=2, times=1, name="staging")
+        await batch.let_go()
+        assert states(store) == ["suspect", "healthy"]
+        assert set(copies(store).values()) == {1}, "in doubt"
+        await node.write_file(A, str(hash_of(MANY[0])), bytes(len(MANY[0])))  # as the device has it
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+        assert copies(store)[hash_of(MANY[0])] == 1
+        await store.remirror()
+        assert set(copies(store).values()) == {2}
+    assert await node.read(A, MANY[0]) == MANY[0]
+
+
+async def test_b3_a_copy_on_a_dataset_that_left_before_the_other_had_one_is_not_counted(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        hang = node.disk(B).hang("fsync", name="staging")
+        putting = asyncio.create_task(put(store, ONE))
+        await off_loop(hang.wait_begun)
+        for _ in range(1000):
+            if await node.names(A):
+                break
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)  # it is durable there, and its put knows that
+        await node.take_away(A)
+        await store.check_datasets()
+        hang.let_go()
+        assert (await putting).copies == 1
+        await node.bring_back(A)
+        await store.check_datasets()
+        assert copies(store) == {hash_of(ONE): 2}
