@@ -164,14 +164,18 @@ class CombinedSource:
         total, first = self.total_bytes, self._single.body.url
         if total is None or not self._room.take(first_buffers(2)):
             return False
-        self._single.on_loop(self._single.leave())
-        self._braid = Braid(
-            self._feed,
-            self._room,
-            (self.position_bytes, total),
-            (first, source),
-            self._loop,
-        )
+        try:
+            self._single.on_loop(self._single.leave())
+            self._braid = Braid(
+                self._feed,
+                self._room,
+                (self.position_bytes, total),
+                (first, source),
+                self._loop,
+            )
+        except BaseException:  # the copy may have been given up: the room is everybody's
+            self._room.give_back(first_buffers(2))
+            raise
         if self._aborted:  # abort may have looked for it too early
             self._braid.abort()
         return True
