@@ -199,7 +199,7 @@ async def _finish(request: web.Request, response: web.StreamResponse, *, drainin
 async def _send(request: web.Request, response: web.StreamResponse, limits: HttpLimits) -> None:
     _divide(response)
     try:
-        if _goes_at_once(response):
+        if _goes_at_once(request, response):
             await response.prepare(request)
             await response.write_eof()
             return
@@ -211,8 +211,13 @@ async def _send(request: web.Request, response: web.StreamResponse, limits: Http
         raise ConnectionResetError("the client does not take its answer") from error
 
 
-def _goes_at_once(response: web.StreamResponse) -> bool:
-    """Tell whether an answer is handed to the transport whole, without waiting for the client."""
+def _goes_at_once(request: web.Request, response: web.StreamResponse) -> bool:
+    """Tell whether an answer is handed to the transport whole, without waiting for the client.
+
+    Not behind others that it has not taken: those are waited for with it.
+    """
+    if request.transport is None or request.transport.get_write_buffer_size():
+        return False
     body = response.body if isinstance(response, web.Response) else b""
     return isinstance(body, bytes) and 0 < len(body) <= AT_ONCE_BYTES
 

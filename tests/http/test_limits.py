@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from depot.errors import TooLarge
 from depot.http.body import request_body
 from depot.http.limits import HttpLimits
+from depot.http.middleware import AT_ONCE_BYTES
 from depot.http.openapi import Endpoint
 from depot.http.replies import json_reply
 from depot.http.requests import parse_json, read_json, send_continue
@@ -48,6 +49,7 @@ class Handlers:
             ("GET", "/half", self.half),
             ("GET", "/lost", self.lost),
             ("GET", "/large", self.large),
+            ("GET", "/small", self.small),
         )
         return tuple(
             Endpoint(
@@ -111,6 +113,9 @@ class Handlers:
         self.transport = request.transport
         self.entered.set()
         return web.Response(body=bytes(64 << 20))
+
+    async def small(self, _: web.Request) -> web.Response:
+        return web.Response(body=bytes(AT_ONCE_BYTES))
 
 
 @pytest.fixture
@@ -595,6 +600,24 @@ async def test_an_answer_that_nobody_takes_does_not_hold_its_connection(
                 await other.send("GET /hello HTTP/1.1", "Connection: close")
                 await other.rest()
         assert len(await client.rest()) < 64 << 20
+
+
+async def test_s2_small_answers_that_nobody_takes_do_not_hold_their_connection(
+    handlers: Handlers,
+) -> None:
+    limits = HttpLimits(idle_timeout_s=0.05)
+    async with (
+        serve_endpoints(handlers.table(), limits) as service,
+        RawClient.connect(service.url) as client,
+    ):
+        assert isinstance(client.writer.transport, asyncio.Transport)
+        client.writer.transport.pause_reading()
+        client.writer.write(b"GET /small HTTP/1.1\r\nHost: test\r\n\r\n" * 2000)
+        async with asyncio.timeout(30):
+            while service.connections:
+                async with RawClient.connect(service.url) as other:
+                    await other.send("GET /hello HTTP/1.1", "Connection: close")
+                    await other.rest()
 
 
 async def test_a_large_answer_is_whole_and_never_waits_as_a_copy_of_itself(
