@@ -34,7 +34,7 @@ from depot.worker import describe_error
 SMALL_BYTES: Final = 64 << 10
 """What is no longer is read in the call that opens it, where that is in another process."""
 _OF_THE_DEVICE: Final = frozenset({errno.ETIMEDOUT, errno.ENODEV})
-"""It hangs, or its worker process has ended: that says nothing about the copy."""
+"""It hangs or is gone: that says nothing about the copy."""
 
 
 class VerifyReads(StrEnum):
@@ -102,6 +102,8 @@ class Reader:
         blame for this one.
         """
         mirror = self._mirrors.all[opened.dataset]
+        if isinstance(error.__cause__, DatasetUnusable):
+            return  # its process has ended, as the mirror knows: another may be in its place by now
         if error.errno in _OF_THE_DEVICE:
             mirror.failed(error)
             return

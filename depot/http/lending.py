@@ -135,7 +135,9 @@ class LentTurn:
             if await self._ended(turn):
                 return turn.result()
         except DatasetUnusable as error:
-            return Outcome(State.READ_FAILED, OSError(errno.ENODEV, str(error)))
+            lost = OSError(errno.ENODEV, str(error))
+            lost.__cause__ = error
+            return Outcome(State.READ_FAILED, lost)
         except OSError as error:
             return Outcome(State.READ_FAILED, error)
         if turn.cancel():

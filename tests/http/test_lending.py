@@ -324,6 +324,23 @@ async def test_b4_a_worker_is_killed_in_the_middle_of_a_body_and_the_other_goes_
         await lose_worker(url, pid, signal.SIGKILL)
 
 
+@ways
+async def test_the_end_of_a_worker_casts_no_doubt_on_what_its_device_holds(
+    node: Node, way: Way
+) -> None:
+    async with node.open(verify_reads=VerifyReads.NEVER) as store:
+        await store.put_config(config(1, LARGE))
+        await put(store, LARGE)
+        async with serve(depot_app(store, pump=Pump(way=way))) as service:
+            pid = store.status().datasets[A].worker_pid
+            assert pid is not None
+            await lose_worker(service.url, pid, signal.SIGKILL)
+            assert store.status().datasets[A].last_error == "the worker process ended"
+            await store.check_datasets()
+            found = store.status().datasets[A]
+            assert (found.state, found.artifacts, found.in_doubt) == ("healthy", 1, 0)
+
+
 async def test_b4_a_worker_is_stopped_in_the_middle_of_a_body_and_the_other_goes_on(
     node: Node,
 ) -> None:
