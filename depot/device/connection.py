@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -89,8 +88,11 @@ class Queue:
                 call.message.drop()
                 continue
             self._sent[call.message.number] = call
-            with suppress(OSError):  # the worker's end is on the way, and fails it with the others
+            try:
                 send(self._socket, call.message)
+            except OSError:
+                # The worker's end is on the way, and fails it with the others.
+                call.message.drop()
 
 
 class Connection:

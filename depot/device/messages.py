@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,13 +82,19 @@ def pack(number: int, value: object, inline_bytes: int, *, failed: bool = False)
     _beside.fds = []
     try:
         body = pickle.dumps(value, protocol=5)
-        fds = [os.dup(fd) for fd in _beside.fds]
+        beside = _beside.fds
     finally:
         _beside.fds = []
     in_memfd = len(body) > inline_bytes
-    if in_memfd:
-        fds.append(_memfd_of(body))
-        body = b""
+    with ExitStack() as unless_packed:
+        fds: list[int] = []
+        for fd in beside:
+            fds.append(os.dup(fd))
+            unless_packed.callback(os.close, fds[-1])
+        if in_memfd:
+            fds.append(_memfd_of(body))
+            body = b""
+        unless_packed.pop_all()
     return Message(number, body, tuple(fds), failed, in_memfd)
 
 
