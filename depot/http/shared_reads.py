@@ -4,7 +4,7 @@ Rules kept here:
 - Whoever asks is told, once: what was read after it asked, or that there is nothing for it.
 - No more are read, and no more wait, than the bounds below (S1). Who finds no place hears at once.
 - A read that takes long, as on a device that hangs, is given up, and for a while none is begun:
-  those who ask have another way, which knows what to do about it (B4).
+  those who ask, or asked and wait, have another way, which knows what to do about it (B4).
 """
 
 from __future__ import annotations
@@ -68,20 +68,25 @@ class SharedReads(Generic[K, V]):
     async def close(self) -> None:
         """End the reads that run and begin no other; who waits is told that there is nothing."""
         self._paused_until_s = math.inf
-        while self._asked:
-            for tells in self._take().values():
-                self._tell(tells, None)
+        self._send_away()
         for read in self._reads:
             read.cancel()
         await asyncio.gather(*self._reads, return_exceptions=True)
 
     def _begin(self) -> None:
         self._begins = False
+        if asyncio.get_running_loop().time() < self._paused_until_s:
+            self._send_away()
         while self._asked and len(self._reads) < MOST_READS:
             batch = self._take()
             read = asyncio.get_running_loop().create_task(self._run(list(batch)))
             self._reads.add(read)
             read.add_done_callback(partial(self._ended, batch))
+
+    def _send_away(self) -> None:
+        while self._asked:
+            for tells in self._take().values():
+                self._tell(tells, None)
 
     def _take(self) -> dict[K, list[Tell[V]]]:
         batch: dict[K, list[Tell[V]]] = {}

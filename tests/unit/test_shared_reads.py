@@ -104,6 +104,14 @@ async def test_b4_after_a_read_that_took_too_long_none_is_begun_for_a_while() ->
     assert not reader.reads.ask("a", 1, reader.told.put_nowait)
 
 
+async def test_b4_after_a_read_that_took_too_long_nobody_waits_for_another() -> None:
+    reader = Reader(TimeoutError())
+    count = 8 * MOST_READS
+    reader.ask(*map(str, range(count)), size_bytes=BATCH_BYTES)
+    assert await reader.answers(count) == [None] * count
+    assert reader.calls.qsize() == MOST_READS
+
+
 async def test_s5_a_read_that_breaks_is_logged_and_leaves_nobody_waiting(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
