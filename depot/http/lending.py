@@ -101,6 +101,8 @@ class LentTurn:
             else:
                 await self._take_back(lent)
                 self.offset += self._sent_bytes(base_bytes)
+                if self.offset == self._end:
+                    outcome = Outcome(State.SENT)  # it was lost with nothing left to do
             self._running = False
         finally:
             lent.close()
@@ -188,4 +190,7 @@ class LentTurn:
         now_bytes = written_bytes(self._socket)
         if base_bytes is None or now_bytes is None:
             raise ConnectionResetError("nobody knows how much of the answer was sent")
-        return now_bytes - base_bytes
+        sent_bytes = now_bytes - base_bytes
+        if not 0 <= sent_bytes <= self._end - self.offset:
+            raise ConnectionResetError(f"{sent_bytes} bytes are not a part of the answer")
+        return sent_bytes

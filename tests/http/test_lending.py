@@ -176,6 +176,30 @@ async def test_b2_after_a_worker_was_killed_the_offset_is_what_it_had_sent(
     assert turn.offset == 1000 + 1234 + 11 * holds
 
 
+async def test_a_worker_that_was_killed_after_its_last_byte_has_failed_nothing(
+    connection: Connection,
+) -> None:
+    turn = connection.turn()
+    taking, played = await began(connection, turn)
+    played.send(b"x" * 8000)
+    played.die()
+    connection.worker.answer.set_exception(DatasetUnusable("killed"))
+    assert await taking == Outcome(State.SENT)
+
+
+async def test_b2_a_count_that_cannot_be_costs_the_connection(connection: Connection) -> None:
+    turn = connection.turn()
+    taking, played = await began(connection, turn)
+    played.send(b"x" * 8001)
+    played.die()
+    connection.worker.answer.set_exception(DatasetUnusable("killed"))
+    with pytest.raises(ConnectionResetError):
+        await taking
+    turn.abandon()
+    assert len(connection.client.recv(10_000)) == 8001
+    assert connection.client.recv(1) == b""
+
+
 async def test_b2_a_worker_that_hangs_can_send_no_more_once_it_was_given_up(
     connection: Connection,
 ) -> None:
