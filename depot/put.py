@@ -325,7 +325,10 @@ class Put:
         # Where nothing landed the stream may have been given up before its last block was hashed.
         if landed and ingested.block_digests is not None:
             mirrors = (self._desk.mirrors.all[index] for index in landed)
-            await keep_digests(mirrors, ingested.block_digests)
+            # The artifact is durable, and these can be derived: nobody waits long for them (B4).
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._desk.limits.mirror_lag_s):
+                    await keep_digests(mirrors, ingested.block_digests)
 
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)

@@ -566,3 +566,18 @@ async def test_an_artifact_nobody_put_is_not_listed(node: Node) -> None:
         await put(store, ONE)
         assert set(copies(store)) == {hash_of(ONE)}
         assert isinstance(next(iter(copies(store))), ArtifactHash)
+
+
+async def test_b4_no_answer_waits_for_digests_that_a_dataset_hangs_with(node: Node) -> None:
+    async with node.open(mirror_lag_s=0.1, device_timeout_s=60.0) as store:
+        await store.put_config(config(1, LARGE))
+        hang = node.disk(B).hang("rename", name="blocks/")
+        putting = asyncio.create_task(put(store, LARGE))
+        await off_loop(hang.wait_begun)
+        done, _ = await asyncio.wait((putting,), timeout=10)
+        hang.let_go()
+        assert done, "it waits for what can be derived"
+        assert (await putting).copies == 2
+        assert copies(store) == {hash_of(LARGE): 2}
+        await off_loop(hang.wait_ended)
+    assert await node.leftovers() == []
