@@ -77,11 +77,25 @@ def repr_digest(artifact: ArtifactHash) -> str:
 
 @dataclass(slots=True)
 class _Failed:
-    """A copy that failed, still open: what follows `offset` may be good."""
+    """A copy that failed, still open: what follows `offset` may be good.
+
+    Attributes:
+        is_bad: it was read, and its error is its own or its device's.
+    """
 
     copy: OpenArtifact
     offset: int
-    readable: bool
+    error: OSError
+    is_bad: bool
+
+    def may_have(self, offset: int) -> bool:
+        """Tell whether it may give what follows `offset`.
+
+        Nobody waits twice for a device that hangs. One that is busy gives others their turns.
+        """
+        if not self.is_bad:
+            return True
+        return self.error.errno == errno.EIO and self.offset < offset
 
 
 class _Copies:
@@ -111,9 +125,8 @@ class _Copies:
         try:
             await self._open_next(offset)
         except NotFound:
-            # Nobody waits twice for a device that hangs, so only what was read and bad is retried.
             for failed in self._failed.values():
-                if failed.readable and failed.offset < offset:
+                if failed.may_have(offset):
                     self.current = failed.copy
                     return
             raise
@@ -137,10 +150,11 @@ class _Copies:
             offset=offset,
             reason=describe_error(error),
         )
+        before = self._failed.pop(failed.dataset, None)  # so that it comes last
         # Said once: a file that took its place since is another one.
-        if copy_is_bad and failed.dataset not in self._failed:
+        if copy_is_bad and not (before and before.is_bad):
             self._store.read_failed(failed, error)
-        self._failed[failed.dataset] = _Failed(failed, offset, error.errno == errno.EIO)
+        self._failed[failed.dataset] = _Failed(failed, offset, error, copy_is_bad)
 
 
 class ArtifactResponder:

@@ -13,6 +13,7 @@ import pickle
 import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -346,6 +347,28 @@ async def test_b4_a_worker_is_killed_in_the_middle_of_a_body_and_the_other_goes_
 ) -> None:
     async with depot(node, way, verify_reads) as (url, pid):
         await lose_worker(url, pid, signal.SIGKILL)
+
+
+async def test_whoever_waits_for_busy_datasets_is_not_cut_off(node: Node) -> None:
+    def read_slowly(fd: int, buffer: memoryview, offset: int) -> int:
+        time.sleep(0.05)
+        return os.preadv(fd, [buffer], offset)
+
+    node.workers = DeviceWorkers.THREAD
+    async with node.open(verify_reads=VerifyReads.NEVER) as store:
+        await store.put_config(config(1, MEDIUM))
+        await put(store, MEDIUM)
+        pump = Pump(threads_per_dataset=1, read_timeout_s=0.2, read=read_slowly)
+        async with serve(depot_app(store, pump=pump)) as service:
+
+            async def fetch() -> bytes:
+                async with RawClient.connect(service.url) as client:
+                    await client.send(f"GET /artifact/sha256/{hash_of(MEDIUM)} HTTP/1.1")
+                    return (await client.answer()).body
+
+            # Each takes longer alone than any of them may wait for one dataset.
+            answers = await asyncio.gather(*(fetch() for _ in range(5)))
+    assert all(answer == MEDIUM for answer in answers)
 
 
 @ways
