@@ -392,7 +392,7 @@ class Put:
 
     def _outcome(self, ingested: Ingested, landed: Collection[int]) -> Stored:
         stored = self._stored(landed)
-        if not landed and not self._good:
+        if not stored.copies:
             raise self._no_copy(ingested)
         if stored.copies < len(self._desk.mirrors.all):
             self._desk.on_shortfall()
@@ -429,7 +429,9 @@ class Put:
         return Io(f"no dataset could store it: {'; '.join(self._targets.failures)}")
 
     def _stored(self, landed: Collection[int]) -> Stored:
-        copies = len(self._good) + len(landed)
+        # What was verified when it began may have left, or be in doubt by now.
+        held = sum(mirror.certain_copy(self._artifact) is not None for mirror in self._good)
+        copies = held + len(landed)
         return Stored(len(self._healthy), copies, tuple(self._targets.failures))
 
 

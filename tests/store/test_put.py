@@ -581,3 +581,26 @@ async def test_b4_no_answer_waits_for_digests_that_a_dataset_hangs_with(node: No
         assert copies(store) == {hash_of(LARGE): 2}
         await off_loop(hang.wait_ended)
     assert await node.leftovers() == []
+
+
+@pytest.mark.parametrize("lands", [True, False], ids=["lands", "fails"])
+async def test_b3_a_copy_that_left_while_the_body_came_is_not_counted(
+    node: Node, lands: bool
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        node.disk(B).fail("write", errno.ENOSPC, times=1)
+        assert (await put(store, ONE)).copies == 1  # on A
+        source = GatedSource(ONE, before_bytes=100)
+        putting = asyncio.create_task(put(store, ONE, source=source))
+        await source.reached()
+        await node.take_away(A)
+        await store.check_datasets()
+        if not lands:
+            node.disk(B).fail("fsync", errno.EIO, name="staging")
+        source.open_gate()
+        if lands:
+            assert (await putting).copies == 1
+        else:
+            with pytest.raises(Io):
+                await putting
