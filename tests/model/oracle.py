@@ -258,8 +258,13 @@ class Sled:
         put.streams_to = {slot.index: slot.attachments for slot in slots if slot.attached}
         put.reserved = {index: put.reserved[index] for index in put.streams_to}
 
-    def finish(self, put: OpenPut, sent: bytes, staged: Collection[int]) -> Refusal | int:
-        """The refusal, or the number of copies; `staged` names the slots that have a file."""
+    def finish(
+        self, put: OpenPut, sent: bytes, staged: Collection[int], *, whole: bool
+    ) -> Refusal | int:
+        """The refusal, or the number of copies; `staged` names the slots that have a file.
+
+        A body that is read whole is judged before any dataset is touched.
+        """
         self.puts.remove(put)
         size_limit = MAX_ARTIFACT_BYTES if put.length_bytes is None else put.length_bytes
         full: list[int] = []
@@ -269,17 +274,21 @@ class Sled:
             full = [i for i in put.reserved if self.room_bytes(self.slots[i]) < len(sent)]
             if len(full) == len(put.reserved) and not put.good:
                 return errors.QuotaExceeded
-        self._let_go(put, staged)
-        refusal = self._judge_content(put, sent, set(staged) - set(full)) or self.check_known()
-        if refusal:
+        if whole and (refusal := self._judge(put, sent, set(put.streams_to or ()))):
             return refusal
-        if put.name not in self.ledger.artifacts:
-            return errors.ArtifactGeneration
+        self._let_go(put, staged)
+        if refusal := self._judge(put, sent, set(staged) - set(full)):
+            return refusal
         landed = [index for index in staged if index not in full and self._lands(put, index)]
         for index in landed:
             self.slots[index].copies[put.name] = Copy(len(sent))
         self._let_go(put, [index for index in staged if self.slots[index].truthful])
         return len(put.good) + len(landed) or errors.Io
+
+    def _judge(self, put: OpenPut, sent: bytes, staged: set[int]) -> Refusal | None:
+        if refusal := self._judge_content(put, sent, staged) or self.check_known():
+            return refusal
+        return None if put.name in self.ledger.artifacts else errors.ArtifactGeneration
 
     def _judge_content(self, put: OpenPut, sent: bytes, staged: set[int]) -> Refusal | None:
         if staged and put.length_bytes not in (None, len(sent)):
@@ -390,7 +399,7 @@ class Sled:
         if whole is None:
             assert put.good[0].attached is not None
             whole = put.good[0].attached.path / name
-        copies = self.finish(put, whole.read_bytes(), self.stage(put))
+        copies = self.finish(put, whole.read_bytes(), self.stage(put), whole=False)
         return isinstance(copies, int) and copies == len(put.good) + lacking
 
     def stage(self, put: OpenPut) -> list[int]:

@@ -248,9 +248,10 @@ class Rig:
         if not live.receiving:
             self.stream(live)
         live.source.send(content)
-        if self._read_whole(live):
+        whole = self._read_whole(live)
+        if whole:
             live.staged = self.sled.stage(live.model)
-        expected = self.sled.finish(live.model, content, live.staged)
+        expected = self.sled.finish(live.model, content, live.staged, whole=whole)
         stored = self.attempt(self.join(live))
         if isinstance(stored, Stored):
             assert (stored.datasets, stored.copies) == (live.model.healthy, expected), expected
