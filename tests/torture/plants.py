@@ -140,7 +140,7 @@ PLANTS: Final = (
     Plant(
         "a put that reached one dataset says that it reached both",
         "depot/put.py",
-        "        copies = len(self._good) + len(landed)\n",
+        "        copies = held + len(landed)\n",
         "        copies = len(self._healthy)\n",
         ("syscalls", "model", "power-cut"),
     ),
@@ -288,8 +288,8 @@ PLANTS: Final = (
     Plant(
         "a dataset that returns is not brought up to date",
         "depot/ledger_keeper.py",
-        "self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger), joining)\n",
-        "self._spread(LEDGER_NAME, self._encoded(self.resolved.ledger), ())\n",
+        "self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), joining)\n",
+        "self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), ())\n",
         _MODEL,
     ),
     Plant(
