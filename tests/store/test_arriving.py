@@ -96,6 +96,25 @@ async def test_b2_what_was_read_back_is_compared_with_what_was_received(node: No
             assert await read(store, arrival, B, 0, MIB) == RANDOM[:MIB]
 
 
+async def test_a_dataset_that_is_trusted_again_is_not_held_to_what_had_been_received_before(
+    node: Node,
+) -> None:
+    async with node.open(verify_reads=VerifyReads.AUTO) as store:
+        await store.put_config(config(1, RANDOM))
+        source = GatedSource(RANDOM, before_bytes=2 * MIB)
+        async with putting(store, RANDOM, source) as running:
+            arrival = found(store, RANDOM)
+            await until(arrival, lambda: arrival.limit(A, SIZE) == 2 * MIB)
+            with await store.arrivals.open(arrival, A) as opened:
+                store.arrivals.check_reads(arrival, opened)
+                assert await Pump().read(opened, 0, MIB) == RANDOM[:MIB]
+                store._parts.mirrors.all[A].dataset.checksums_data = True
+                source.open_gate()
+                await running
+                store.arrivals.check_reads(arrival, opened)
+                assert await Pump().read(opened, 2 * MIB, SIZE - 2 * MIB) == RANDOM[2 * MIB :]
+
+
 async def test_wrong_bytes_end_an_arrival_before_its_last_block(node: Node) -> None:
     wrong = RANDOM[:-1] + bytes([RANDOM[-1] ^ 1])
     async with node.open() as store:
