@@ -38,9 +38,9 @@ def take_lent_turn(
     """
     with ExitStack() as held:
         number, outlet, inlet = lent
-        sock = held.enter_context(socket.socket(fileno=number))
         held.callback(os.close, outlet)
         held.callback(os.close, inlet)
+        sock = held.enter_context(socket.socket(fileno=number))
         # The file's number may be somebody else's before this has ended.
         own_fd = os.dup(fd)
         held.callback(os.close, own_fd)
