@@ -15,6 +15,7 @@ from depot.put import WHOLE_BYTES, Stored
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,
+    TWO,
     A,
     B,
     BytesSource,
@@ -28,7 +29,7 @@ from tests.store.builders import (
     reserved_bytes,
     states,
 )
-from tests.store.faulty import Hang
+from tests.store.faulty import WAIT_S, Hang
 
 _TURNS = 50
 """More turns of the event loop than a put takes until it waits for its batch."""
@@ -351,19 +352,20 @@ async def test_b3_a_copy_on_a_dataset_that_left_before_the_other_had_one_is_not_
     node: Node,
 ) -> None:
     async with node.open() as store:
-        await store.put_config(config(1, ONE))
+        await store.put_config(config(1, ONE, TWO))
         hang = node.disk(B).hang("fsync", name="staging")
         putting = asyncio.create_task(put(store, ONE))
         await off_loop(hang.wait_begun)
-        for _ in range(1000):
-            if await node.names(A):
-                break
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)  # it is durable there, and its put knows that
+        # A dataset begins with the next batch when what became of the last one has been told.
+        after_it = asyncio.create_task(put(store, TWO))
+        async with asyncio.timeout(WAIT_S):
+            while str(hash_of(TWO)) not in await node.names(A):
+                pass
         await node.take_away(A)
         await store.check_datasets()
         hang.let_go()
         assert (await putting).copies == 1
+        assert (await after_it).copies == 1
         await node.bring_back(A)
         await store.check_datasets()
-        assert copies(store) == {hash_of(ONE): 2}
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
