@@ -53,7 +53,7 @@ class Scrubber:
         """
         for dataset in self._datasets:
             dataset.request()
-            await dataset.save()
+        await self.save()
         await self.resume()
 
     async def pause(self, seconds: float) -> None:

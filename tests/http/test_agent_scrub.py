@@ -78,8 +78,9 @@ async def scrape(sled: Sled) -> dict[str, float]:
 async def test_a_scrub_of_everything_is_started_followed_and_reported(sled: Sled) -> None:
     reply = await sled.call("POST", "/scrub")
     assert reply.code == "202"
-    assert [dataset["state"] for dataset in reply.body["datasets"]] == ["running", "running"]
-    assert all(dataset["current"]["requested"] for dataset in reply.body["datasets"])
+    # One small copy may have been read before the reply was made.
+    passes = [dataset["current"] or dataset["last"] for dataset in reply.body["datasets"]]
+    assert [each["requested"] for each in passes] == [True, True]
     for event in await events_of(sled, "scrub_finished", 2):
         assert (event["copies"], event["bytes"], event["bad"]) == (1, len(CONTENT), 0)
         assert event["seconds"] >= 0
