@@ -29,7 +29,7 @@ import pytest
 
 from tests import ondisk
 from tests.system.agents import RunningAgent
-from tests.system.asking import Answer, ask, await_status, put, put_config, status_of
+from tests.system.asking import Answer, ask, await_status, put, put_config
 from tests.system.crashing import (
     EventFollower,
     Killer,
@@ -162,13 +162,11 @@ class Campaign:
 
     def _settle(self) -> None:
         wanted = self.promise.artifacts
-        await_status(
+        status = await_status(
             self.victim,
             lambda status: is_settled(self.victim, status, wanted),
             within_s=SETTLED_WITHIN_S,
         )
-        # Asked anew: the last file may have gone after that status was made.
-        status = status_of(self.victim)
         judge_settled(self.victim, self.promise, status)
         assert self.events.reused == []
         assert len(self.events.epochs) == 1, "the numbers of events were not kept"
