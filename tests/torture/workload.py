@@ -112,6 +112,8 @@ class _Life:
         for config in history.possible():
             self.learn(config.keys or ())
         self.learn(history.copies)
+        for book in history.possible_pins():  # of what a reset took out of the config
+            self.learn(set[str]().union(*book.values()))
 
     def learn(self, keys: Iterable[str]) -> None:
         self.key_of |= {name_of(key): key for key in keys}
@@ -289,13 +291,14 @@ class _Life:
     async def config(self) -> None:
         """The next config: some artifacts more, some fewer; sometimes the same once more."""
         now = self.history.accepted
-        held = set(now.keys if now.keys is not None else self.history.copies)
+        pinned = frozenset[str]().union(*self.history.pins.values())
+        # A reset forgets the config, not the pins; what is pinned need not be here yet.
+        held = set(now.keys if now.keys is not None else self.history.copies) | pinned
         keys, generation = set(held), self.history.generation + 1
         if now.keys is not None and self.rng.random() < 0.1:
             assert now.generation is not None
             generation = now.generation
         else:
-            pinned = frozenset[str]().union(*self.history.pins.values())
             free = sorted(held - pinned)
             surplus = max(0, len(held) - MOST_WANTED + 2)
             keys -= set(self.rng.sample(free, min(len(free), surplus + self.rng.randint(0, 1))))
