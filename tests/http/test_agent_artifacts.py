@@ -50,7 +50,7 @@ async def test_without_a_config_there_is_none_to_get(sled: Sled) -> None:
     assert (await sled.call("GET", "/artifacts-config")).code == "404 NoConfig"
 
 
-async def test_the_same_config_again_changes_nothing(sled: Sled) -> None:
+async def test_g2_the_same_config_again_changes_nothing(sled: Sled) -> None:
     for _ in range(2):
         await sled.put_config(3, NAME)
 

@@ -33,7 +33,7 @@ async def test_a_config_outlives_a_restart(node: Node) -> None:
     assert node.kinds() == ["config_changed"]
 
 
-async def test_the_same_config_again_changes_nothing(node: Node) -> None:
+async def test_g2_the_same_config_again_changes_nothing(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(3, ONE))
         inode = (await off_loop((node.paths[A] / LEDGER_NAME).stat)).st_ino
@@ -59,7 +59,7 @@ async def test_the_same_config_again_repairs_its_copies(node: Node, content: byt
     [config(2, ONE), config(2), config(3, TWO), config(3), config(0, ONE)],
     ids=["older", "older, empty", "others", "empty", "oldest"],
 )
-async def test_an_older_config_or_another_of_the_same_generation_is_refused(
+async def test_g2_an_older_config_or_another_of_the_same_generation_is_refused(
     node: Node, refused: ArtifactConfig
 ) -> None:
     async with node.open() as store:
@@ -72,7 +72,7 @@ async def test_an_older_config_or_another_of_the_same_generation_is_refused(
     assert node.kinds() == ["config_changed", "config_refused"]
 
 
-async def test_of_concurrent_configs_the_highest_is_in_force(node: Node) -> None:
+async def test_g2_of_concurrent_configs_the_highest_is_in_force(node: Node) -> None:
     async with node.open() as store:
         proposals = [config(generation, ONE) for generation in (5, 2, 9, 4, 7)]
         outcomes = await asyncio.gather(
@@ -131,7 +131,7 @@ async def test_forcing_lets_a_first_config_in_with_a_dataset_missing(node: Node)
     assert await node.generation(B) == 1
 
 
-async def test_forcing_never_moves_a_known_generation_back(node: Node) -> None:
+async def test_g1_forcing_never_moves_a_known_generation_back(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(5, ONE))
     await node.write_file(A, LEDGER_NAME, b"torn")

@@ -124,7 +124,7 @@ async def test_a_directory_in_the_ledgers_place_leaks_no_descriptor(node: Node) 
 
 
 @pytest.mark.parametrize("damage", ["torn", "nothing"])
-async def test_with_every_ledger_gone_the_witness_still_refuses_what_is_older(
+async def test_g1_with_every_ledger_gone_the_witness_still_refuses_what_is_older(
     node: Node, damage: str
 ) -> None:
     await generation_five(node)
@@ -146,7 +146,7 @@ async def test_with_every_ledger_gone_the_witness_still_refuses_what_is_older(
         assert copies(store) == {hash_of(ONE): 2}
 
 
-async def test_an_older_dataset_is_brought_up_to_date_whichever_it_is(node: Node) -> None:
+async def test_g4_an_older_dataset_is_brought_up_to_date_whichever_it_is(node: Node) -> None:
     for stale in (A, B):
         await node.write_ledger(stale, Ledger(0, config(3, ONE)))
         await node.write_ledger(1 - stale, Ledger(0, config(6, ONE, TWO)))
@@ -155,7 +155,7 @@ async def test_an_older_dataset_is_brought_up_to_date_whichever_it_is(node: Node
         assert await node.generation(stale) == 6
 
 
-async def test_only_a_stale_dataset_does_not_move_the_generation_back(node: Node) -> None:
+async def test_g1_only_a_stale_dataset_does_not_move_the_generation_back(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(4, ONE))
         await put(store, ONE, generation=4)
@@ -180,7 +180,7 @@ async def test_only_a_stale_dataset_does_not_move_the_generation_back(node: Node
     assert await node.generation(B) == 5
 
 
-async def test_without_a_witness_a_missing_dataset_makes_the_generation_uncertain(
+async def test_g1_without_a_witness_a_missing_dataset_makes_the_generation_uncertain(
     node: Node,
 ) -> None:
     await generation_five(node)
@@ -254,7 +254,7 @@ async def test_a_ledger_unreadable_on_the_good_disk_is_not_forgotten_while_runni
 # Epochs
 
 
-async def test_a_disk_that_was_away_at_a_reset_does_not_bring_the_old_generation_back(
+async def test_g1_a_disk_that_was_away_at_a_reset_does_not_bring_the_old_generation_back(
     node: Node, tmp_path: Path
 ) -> None:
     await generation_five(node)
@@ -323,7 +323,7 @@ async def test_a_generation_at_the_end_of_the_scale_is_kept_and_can_be_reset(nod
 # Contradictions (G4)
 
 
-async def test_contradicting_ledgers_stop_writes_and_deletes_and_not_reads(node: Node) -> None:
+async def test_g4_contradicting_ledgers_stop_writes_and_deletes_and_not_reads(node: Node) -> None:
     await generation_five(node)
     await forget_witness(node)
     await node.write_ledger(B, Ledger(0, config(5, THREE)))
@@ -349,7 +349,7 @@ async def test_contradicting_ledgers_stop_writes_and_deletes_and_not_reads(node:
     assert await node.ledger(A) == await node.ledger(B)
 
 
-async def test_a_ledger_that_contradicts_the_witness_is_a_contradiction(node: Node) -> None:
+async def test_g4_a_ledger_that_contradicts_the_witness_is_a_contradiction(node: Node) -> None:
     await generation_five(node)
     for index in (A, B):
         await node.write_ledger(index, Ledger(0, config(5, THREE)))
@@ -357,7 +357,7 @@ async def test_a_ledger_that_contradicts_the_witness_is_a_contradiction(node: No
         assert store.status().ledger == "conflicted"
 
 
-async def test_a_contradicting_dataset_that_returns_is_noticed_while_running(node: Node) -> None:
+async def test_g4_a_contradicting_dataset_that_returns_is_noticed_while_running(node: Node) -> None:
     await generation_five(node)
     async with node.open() as store:
         await node.take_away(B)
@@ -472,7 +472,7 @@ async def test_a_returned_dataset_is_no_reason_to_doubt_what_was_just_accepted(
 # Durability (G3)
 
 
-async def test_a_config_is_on_both_disks_and_in_the_witness_before_it_is_acknowledged(
+async def test_g3_a_config_is_on_both_disks_and_in_the_witness_before_it_is_acknowledged(
     node: Node,
 ) -> None:
     async with node.open() as store:
@@ -517,7 +517,7 @@ async def test_a_dataset_too_full_for_a_config_gets_it_as_soon_as_there_is_room(
         assert await node.generation(B) == 2
 
 
-async def test_a_config_that_no_dataset_can_take_is_refused_and_changes_nothing(
+async def test_g3_a_config_that_no_dataset_can_take_is_refused_and_changes_nothing(
     node: Node,
 ) -> None:
     async with node.open() as store:

@@ -43,8 +43,7 @@ from tests.store.loop_mount import fill_bytes, fill_inodes, loop_mount
 TEN = [bytes([number]) * 10_000 for number in range(10)]
 
 
-async def test_concurrent_puts_are_admitted_until_the_quota_is_promised(node: Node) -> None:
-    # Q1
+async def test_q1_concurrent_puts_are_admitted_until_the_quota_is_promised(node: Node) -> None:
     async with node.open(quota_bytes=35_000) as store:
         await store.put_config(config(1, *TEN))
         sources = [GatedSource(content) for content in TEN]
@@ -69,7 +68,7 @@ async def test_concurrent_puts_are_admitted_until_the_quota_is_promised(node: No
     assert await off_loop(ondisk.stored_bytes, node.paths[A]) == 30_000
 
 
-async def test_space_is_promised_as_a_body_of_unknown_length_grows(node: Node) -> None:
+async def test_q1_space_is_promised_as_a_body_of_unknown_length_grows(node: Node) -> None:
     content = os.urandom(3 * MIB)
     async with node.open(quota_bytes=4 * MIB) as store:
         await store.put_config(config(1, content, ONE))
@@ -107,7 +106,7 @@ async def test_an_endless_body_ends_at_the_largest_size(node: Node) -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_full_dataset_does_not_fail_what_the_other_already_holds(
+async def test_q2_a_full_dataset_does_not_fail_what_the_other_already_holds(
     node: Node, announced: bool
 ) -> None:
     # B4: A holds it, B lacks it and has no room for it.
@@ -149,7 +148,7 @@ async def test_a_quota_below_the_largest_size_binds(node: Node) -> None:
         assert (await put(store, ONE)).copies == 2
 
 
-async def test_use_is_right_after_a_restart_also_under_a_lower_quota(node: Node) -> None:
+async def test_q1_use_is_right_after_a_restart_also_under_a_lower_quota(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE, TWO, THREE))
         for content in (ONE, TWO):
@@ -176,7 +175,7 @@ async def test_deleting_makes_room(node: Node) -> None:
         assert (await put(store, TEN[2], generation=2)).copies == 2
 
 
-async def test_replacing_an_artifact_counts_it_once(node: Node) -> None:
+async def test_q1_replacing_an_artifact_counts_it_once(node: Node) -> None:
     async with node.open(quota_bytes=2 * len(ONE)) as store:
         await store.put_config(config(1, ONE))
         await put(store, ONE)
@@ -241,10 +240,9 @@ async def test_a_dataset_of_its_own_filesystem_may_require_the_mount(small: Node
         assert not any("one device" in warning for warning in store.status().warnings)
 
 
-async def test_configs_and_deletes_go_on_when_the_disk_is_full_to_the_last_byte(
+async def test_q2_configs_and_deletes_go_on_when_the_disk_is_full_to_the_last_byte(
     alone: Node,
 ) -> None:
-    # Q2
     async with alone.open(paths=alone.paths[:1]) as store:
         await store.put_config(config(1, ONE, TWO, THREE))
         for content in (ONE, TWO):
@@ -271,7 +269,7 @@ async def test_configs_and_deletes_go_on_when_the_disk_is_full_to_the_last_byte(
         assert not store.status().datasets[A].full
 
 
-async def test_configs_and_deletes_go_on_without_a_free_inode(alone: Node) -> None:
+async def test_q2_configs_and_deletes_go_on_without_a_free_inode(alone: Node) -> None:
     async with alone.open(paths=alone.paths[:1]) as store:
         await store.put_config(config(1, ONE, TWO))
         await put(store, ONE)

@@ -41,7 +41,7 @@ async def put_all(store: ArtifactStore, generation: int, *contents: bytes) -> No
         await put(store, content, generation=generation)
 
 
-async def test_what_left_the_config_is_deleted_everywhere_and_nothing_else(node: Node) -> None:
+async def test_d1_what_left_the_config_is_deleted_everywhere_and_nothing_else(node: Node) -> None:
     async with node.open() as store:
         await put_all(store, 1, ONE, TWO, THREE)
         await store.put_config(config(2, ONE, TWO))
@@ -68,7 +68,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS.values(), ids=OTHERS.keys())
-async def test_a_file_that_is_not_named_by_a_hash_is_never_touched_or_counted(
+async def test_q3_a_file_that_is_not_named_by_a_hash_is_never_touched_or_counted(
     node: Node, name: str
 ) -> None:
     await node.write_file(A, name, b"somebody else's")
@@ -102,8 +102,7 @@ async def test_system_directories_are_left_alone(node: Node) -> None:
     assert {"lost+found", ".zfs"} <= set(await off_loop(os.listdir, node.paths[A]))
 
 
-async def test_a_removed_artifact_leaves_the_list_before_its_file_is_gone(node: Node) -> None:
-    # D2
+async def test_d2_a_removed_artifact_leaves_the_list_before_its_file_is_gone(node: Node) -> None:
     async with node.open() as store:
         await put_all(store, 1, ONE, TWO, THREE)
         await store.put_config(config(2, ONE, TWO))
@@ -111,8 +110,7 @@ async def test_a_removed_artifact_leaves_the_list_before_its_file_is_gone(node: 
         assert str(hash_of(THREE)) in await node.names(A)
 
 
-async def test_reads_that_have_begun_finish(node: Node) -> None:
-    # D2
+async def test_d2_reads_that_have_begun_finish(node: Node) -> None:
     async with node.open() as store:
         await put_all(store, 1, ONE, TWO, THREE)
         with await store.open_artifact(hash_of(THREE)) as opened:
@@ -123,7 +121,7 @@ async def test_reads_that_have_begun_finish(node: Node) -> None:
             await store.open_artifact(hash_of(THREE))
 
 
-async def test_a_pinned_artifact_is_never_deleted(node: Node) -> None:
+async def test_d1_a_pinned_artifact_is_never_deleted(node: Node) -> None:
     # The pin survives a reset, after which a config need not know the artifact.
     async with node.open(delete_grace_s=0.0) as store:
         await put_all(store, 1, ONE, TWO)
@@ -135,7 +133,7 @@ async def test_a_pinned_artifact_is_never_deleted(node: Node) -> None:
         assert await node.names(A) == {str(hash_of(ONE))}
 
 
-async def test_an_artifact_with_a_writer_is_never_deleted(node: Node) -> None:
+async def test_d1_an_artifact_with_a_writer_is_never_deleted(node: Node) -> None:
     async with node.open(delete_grace_s=0.0) as store:
         await put_all(store, 1, ONE, TWO, THREE)
         await off_loop(node.file(B, THREE).unlink)
@@ -151,7 +149,7 @@ async def test_an_artifact_with_a_writer_is_never_deleted(node: Node) -> None:
 
 
 @pytest.mark.parametrize("call", ["rename", "unlink"])
-async def test_a_file_that_comes_back_into_the_config_before_its_unlink_stays(
+async def test_d1_a_file_that_comes_back_into_the_config_before_its_unlink_stays(
     node: Node, call: str
 ) -> None:
     # D1: however long the disk takes, what a config wants when it is answered is not deleted.
@@ -176,7 +174,7 @@ async def test_a_file_that_comes_back_into_the_config_before_its_unlink_stays(
     assert await node.leftovers() == []
 
 
-async def test_what_was_set_aside_by_a_process_that_died_is_there_again(node: Node) -> None:
+async def test_d3_what_was_set_aside_by_a_process_that_died_is_there_again(node: Node) -> None:
     async with node.open() as store:
         await put_all(store, 1, ONE)
     # As a crash between setting a file aside and deciding on it leaves it.
@@ -235,7 +233,7 @@ async def test_a_failing_dataset_does_not_keep_the_other_from_deleting(node: Nod
 # Rescans (D3)
 
 
-async def test_an_orphan_on_disk_is_found_and_deleted(node: Node) -> None:
+async def test_d3_an_orphan_on_disk_is_found_and_deleted(node: Node) -> None:
     async with node.open() as store:
         await put_all(store, 1, ONE)
         await node.write_file(A, str(hash_of(TWO)), TWO)
@@ -248,7 +246,7 @@ async def test_an_orphan_on_disk_is_found_and_deleted(node: Node) -> None:
         assert await node.names(B) == {str(hash_of(ONE))}
 
 
-async def test_files_that_came_and_went_behind_our_back_are_noticed(node: Node) -> None:
+async def test_d3_files_that_came_and_went_behind_our_back_are_noticed(node: Node) -> None:
     async with node.open() as store:
         await put_all(store, 1, ONE)
         await store.put_config(config(2, ONE, TWO))
@@ -277,7 +275,7 @@ async def test_without_a_config_nothing_is_deleted(node: Node) -> None:
     assert await node.read(A, ONE) == ONE
 
 
-async def test_the_duties_reconcile_after_a_config_without_being_asked(node: Node) -> None:
+async def test_d3_the_duties_reconcile_after_a_config_without_being_asked(node: Node) -> None:
     gone = asyncio.Event()
 
     def on_event(kind: str, _fields: object) -> None:
@@ -298,7 +296,7 @@ async def test_the_duties_reconcile_after_a_config_without_being_asked(node: Nod
 # Grace (D4)
 
 
-async def test_a_mass_drop_is_obeyed_after_a_grace_period_and_can_be_taken_back(
+async def test_d4_a_mass_drop_is_obeyed_after_a_grace_period_and_can_be_taken_back(
     node: Node,
 ) -> None:
     async with node.open() as store:

@@ -77,10 +77,10 @@ def test_a_config_is_accepted_when_it_moves_forward(
 
 
 @given(st.integers(0, 20), st.frozensets(st.sampled_from([X, Y, Z])))
-def test_no_config_ever_moves_a_generation_backwards(
+def test_g1_no_config_ever_moves_a_generation_backwards(
     generation: int, artifacts: frozenset[ArtifactHash]
 ) -> None:
-    # G1 and G2, whatever the standing.
+    # Nor takes other contents of the same (G2), whatever the standing.
     for resolved in (*STANDINGS.values(), AFTER_RESET):
         proposed = ArtifactConfig.make(generation, artifacts)
         try:
@@ -92,7 +92,7 @@ def test_no_config_ever_moves_a_generation_backwards(
             assert proposed.digest == resolved.floor.digest
 
 
-def test_a_refused_config_names_both_generations() -> None:
+def test_g2_a_refused_config_names_both_generations() -> None:
     with pytest.raises(ConfigGeneration, match="3 is older than the current 5") as refused:
         fencing.accept_config(STANDINGS[Standing.CLEAR], config(3), NOTHING)
     assert refused.value.details() == {"attempted_generation": 3, "current_generation": 5}
@@ -163,7 +163,7 @@ def test_a_write_begins_under_the_current_config_only(
     ],
 )
 @pytest.mark.parametrize("started", [0, 4, 5, 9])
-def test_a_write_lands_if_the_config_that_is_current_wants_it(
+def test_g5_a_write_lands_if_the_config_that_is_current_wants_it(
     resolved: Resolved, artifact: ArtifactHash, refusal: type[DepotError] | None, started: int
 ) -> None:
     # G5: under whichever generation it began.

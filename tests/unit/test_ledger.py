@@ -92,8 +92,7 @@ def test_the_floor_is_the_highest_position_anybody_knows() -> None:
         assert case.resolve().floor.position == highest, case
 
 
-def test_only_a_config_that_nobody_contradicts_or_surpasses_is_acted_on() -> None:
-    # G4
+def test_g4_only_a_config_that_nobody_contradicts_or_surpasses_is_acted_on() -> None:
     for case in CASES:
         resolved = case.resolve()
         if resolved.config is None:
@@ -137,7 +136,7 @@ def test_the_generation_is_certain_unless_something_unseen_could_be_newer() -> N
         assert case.resolve().certain == (case.witness is not None or not case.unseen), case
 
 
-def test_what_is_unseen_never_lowers_what_is_believed() -> None:
+def test_g1_what_is_unseen_never_lowers_what_is_believed() -> None:
     for case in CASES:
         for index in (0, 1):
             said = list(case.said)
