@@ -1,9 +1,8 @@
 """Commits, as many at once as there are: what waits while one batch is made durable is the next.
 
 Nothing waits for company: a put that comes alone is a batch of one. A mirror has one batch under
-way, so that those behind it become one, and no mirror waits for another. When a batch fails as a
-whole the dataset does, and those behind it fail with it, without a call that would only fail, or
-hang, again.
+way, so that those behind it become one, and no mirror waits for another. When the dataset fails
+with a batch, those behind it fail with it, without a call that would only fail, or hang, again.
 """
 
 from __future__ import annotations
@@ -171,16 +170,21 @@ class _Line:
         try:
             outcomes = await self._mirror.read(publish, entries)
         except (OSError, DatasetUnusable) as error:
-            self._mirror.failed(error, dataset)
-            behind, self._queue = self._queue, deque()
-            for waiting in (*here, *behind):
-                waiting.settle(error)
+            self._mirror.write_failed(error, dataset)
+            self._fail(here, error)
             return
         for waiting, outcome in zip(here, outcomes, strict=True):
             # A directory under the artifact's name says nothing about the rest of the dataset.
             if isinstance(outcome, OSError) and not isinstance(outcome, IsADirectoryError):
-                self._mirror.failed(outcome, dataset)
+                self._mirror.write_failed(outcome, dataset)
             waiting.settle(outcome)
+
+    def _fail(self, batch: Sequence[_Waiting], error: OSError | DatasetUnusable) -> None:
+        if not self._mirror.healthy:
+            batch = (*batch, *self._queue)
+            self._queue.clear()
+        for waiting in batch:
+            waiting.settle(error)
 
     def _is_here(self, waiting: _Waiting) -> bool:
         try:

@@ -99,6 +99,12 @@ def casts_doubt(error: OSError) -> bool:
     return isinstance(error, SyncFailed) or error.errno in _DEVICE_ERRORS
 
 
+def is_own_want(error: OSError) -> bool:
+    """Tell whether this process, not the device, had too little: descriptors, memory."""
+    return error.errno in _WANTS and not isinstance(error, SyncFailed)
+
+
+_WANTS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EINTR, errno.EAGAIN)
 _DEVICE_ERRORS: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENXIO, errno.ENODEV)
 _UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
@@ -316,6 +322,14 @@ class Mirror:
             after = self.condition.after(error)
             doubted = self.artifacts.rows if self.readable and casts_doubt(error) else None
             self._become(after, doubted=doubted)
+
+    def write_failed(self, error: OSError | DatasetUnusable, dataset: Dataset) -> None:
+        """Move the state after a failed write of an artifact, which is healed in any case.
+
+        A ledger's is another matter: a dataset that stays healthy without it would break G3.
+        """
+        if isinstance(error, DatasetUnusable) or not is_own_want(error):
+            self.failed(error, dataset)
 
     def believe(self, artifact: ArtifactHash) -> None:
         """Take a copy out of doubt: it was verified past memory, or is known not to be good."""

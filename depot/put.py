@@ -280,7 +280,7 @@ class Put:
 
     def _note_failures(self, failures: Mapping[int, OSError | DatasetUnusable]) -> None:
         for index, error in failures.items():
-            self._desk.mirrors.all[index].failed(error, self._targets.datasets[index])
+            self._desk.mirrors.all[index].write_failed(error, self._targets.datasets[index])
             self._targets.failures.append(f"dataset {index + 1}: {_reason(error)}")
 
     def _check_content(self, ingested: Ingested) -> None:

@@ -6,7 +6,6 @@ because the bytes they were taken from hashed to the artifact's name in the same
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
@@ -21,14 +20,12 @@ from depot.artifact import ArtifactHash
 from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
-from depot.mirror import Copy, Mirror, casts_doubt
+from depot.mirror import Copy, Mirror, casts_doubt, is_own_want
 from depot.verification import Begun, Step
 from depot.worker import full_disk
 
 _SHARE_OF_DEADLINE: Final = 4
 """A step begins no block after this part of its deadline; the rest is for the block it is in."""
-
-_WANTS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EINTR, errno.EAGAIN)
 
 
 class Pacer(Protocol):
@@ -122,7 +119,7 @@ async def judge_file(
     except OSError as error:
         # One bad sector, or a device that fails as a whole? That says nothing about its copies.
         # Nor does a want of descriptors or memory, which is this process's own.
-        if error.errno in _WANTS or not await works(mirror):
+        if is_own_want(error) or not await works(mirror):
             return Verdict.UNKNOWN
         raise
 

@@ -226,6 +226,42 @@ async def test_b4_what_one_dataset_cannot_write_is_on_the_other(node: Node) -> N
         assert states(store) == ["suspect", "healthy"]
 
 
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_want_of_the_process_is_not_held_against_the_dataset(
+    node: Node, error: int
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        node.disk(A).fail("create", error, nth=2, times=1, name="staging")
+        assert number_of_copies(await batch.let_go()) == [2, 1, 2, 2, 2, 2]
+        assert states(store) == ["healthy", "healthy"]
+        await store.remirror()
+        assert set(copies(store).values()) == {2}
+
+
+async def test_a_want_of_the_process_fails_one_batch_and_not_those_behind_it(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        # The descriptor that all of them are synced through.
+        whole = node.disk(A).hang("open")
+        node.disk(A).fail("open", errno.EMFILE, times=1)
+        ending = asyncio.create_task(batch.let_go())
+        await off_loop(whole.wait_begun)
+        behind = asyncio.create_task(store_whole(store, TWO))
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        whole.let_go()
+        assert number_of_copies(await ending) == [1] * len(MANY)
+        assert (await behind).copies == 2
+        assert states(store) == ["healthy", "healthy"]
+        assert reserved_bytes(store) == [0, 0]
+    assert await node.leftovers() == []
+
+
 async def test_b6_what_stands_under_a_name_costs_the_others_nothing(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE, *MANY))

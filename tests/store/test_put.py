@@ -25,6 +25,7 @@ from depot.errors import (
     TooManyPuts,
 )
 from depot.ledger import Ledger
+from depot.put import WHOLE_BYTES
 from tests.store.builders import (
     MIB,
     ONE,
@@ -301,6 +302,17 @@ async def test_a_copy_that_cannot_be_read_is_not_held_and_is_replaced(node: Node
         assert (await put(store, ONE)).copies == 2
         assert states(store) == ["healthy", "healthy"]
     assert await node.inode(B, ONE) != before
+
+
+async def test_a_want_of_the_process_is_not_held_against_the_dataset(node: Node) -> None:
+    long = bytes(WHOLE_BYTES + 1)
+    async with node.open() as store:
+        await store.put_config(config(1, long))
+        node.disk(B).fail("create", errno.EMFILE, times=1, name="staging")
+        assert (await put(store, long)).copies == 1
+        assert states(store) == ["healthy", "healthy"]
+        await store.remirror()
+        assert copies(store) == {hash_of(long): 2}
 
 
 async def test_what_cannot_be_verified_is_not_held(node: Node) -> None:
