@@ -58,8 +58,14 @@ class _Item:
     entry: Entry
     staged: str
     named: bool = False
+    clearing: bool = False
     aside_bytes: int | None = None
     failure: OSError | None = None
+
+    @property
+    def was_cleared_in_vain(self) -> bool:
+        """It failed after something else may have lost the name for its sake."""
+        return self.clearing and self.failure is not None
 
     @contextmanager
     def failing_alone(self) -> Iterator[None]:
@@ -74,18 +80,19 @@ class _Item:
 def publish(dataset: Dataset, entries: Sequence[Entry]) -> list[Published | OSError]:
     """Give each entry its name, durably, or say why it has none; in the order given.
 
-    No artifact may come twice. Of an entry that failed nothing is left that was written here.
+    No artifact may come twice. Of an entry that failed nothing is left that was written here, and
+    what was set aside for it has its name again.
 
     Raises:
         OSError, DatasetUnusable: no entry has its name for good. After SyncFailed what was named is
-            taken back, and not counted until it is.
+            taken back, and not counted until it is; what was set aside is found in the quarantine.
     """
     items = [_Item(entry, entry.staged) for entry in entries]
     try:
         dataset.check_identity()
         _write(dataset, [item for item in items if not item.staged])
         _clear_names(dataset, _left(items))
-        _give_names(dataset, _left(items))
+        _give_names(dataset, items)
     finally:
         _discard(dataset, [item for item in items if not (item.named or item.entry.staged)])
     return [item.failure or Published(item.aside_bytes) for item in items]
@@ -112,6 +119,7 @@ def _write(dataset: Dataset, items: Sequence[_Item]) -> None:
 def _clear_names(dataset: Dataset, items: Sequence[_Item]) -> None:
     for item in items:
         if item.entry.aside is not None:
+            item.clearing = True
             with item.failing_alone():
                 item.aside_bytes = quarantine_files.move_aside(
                     dataset, item.entry.artifact, item.entry.aside
@@ -119,15 +127,26 @@ def _clear_names(dataset: Dataset, items: Sequence[_Item]) -> None:
 
 
 def _give_names(dataset: Dataset, items: Sequence[_Item]) -> None:
-    if not items:
+    left = _left(items)
+    if not left and not any(item.was_cleared_in_vain for item in items):
         return
-    with dataset.naming([item.entry.artifact for item in items]) as unnamed:
-        for item in items:
+    with dataset.naming([item.entry.artifact for item in left]) as unnamed:
+        for item in left:
             artifact = item.entry.artifact
             with item.failing_alone():
                 dataset.disk.rename(item.staged, str(artifact), dir_fd=dataset.root)
                 unnamed.discard(artifact)
                 item.named = True
+        for item in items:
+            if item.was_cleared_in_vain:
+                _put_back(dataset, item)
+
+
+def _put_back(dataset: Dataset, item: _Item) -> None:
+    artifact, aside = item.entry.artifact, item.entry.aside
+    assert aside is not None
+    with item.failing_alone():  # what has no name then is found in the quarantine
+        quarantine_files.put_back(dataset, artifact, aside)
 
 
 def _discard(dataset: Dataset, items: Sequence[_Item]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from depot import small_files
 from depot.artifact import ArtifactHash
@@ -40,6 +41,13 @@ def move_aside(dataset: Dataset, artifact: ArtifactHash, name: str) -> int | Non
         small_files.sync_directory(dataset.root, QUARANTINE, dataset.disk)
     _sync_names(dataset)
     return size_bytes
+
+
+def put_back(dataset: Dataset, artifact: ArtifactHash, name: str) -> None:
+    """Undo what `move_aside` did, however far it came; the caller makes the name durable."""
+    if not small_files.exists(dataset.root, str(artifact), dataset.disk):
+        with suppress(FileNotFoundError):
+            dataset.disk.rename(f"{QUARANTINE}/{name}", str(artifact), dir_fd=dataset.root)
 
 
 def scan(dataset: Dataset) -> list[QuarantinedFile]:

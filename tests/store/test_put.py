@@ -8,6 +8,7 @@ import resource
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from depot.errors import (
 )
 from depot.ledger import Ledger
 from depot.put import WHOLE_BYTES
+from tests import ondisk
 from tests.store.builders import (
     MIB,
     ONE,
@@ -339,6 +341,36 @@ async def test_b5_a_copy_that_cannot_be_read_is_found_out_also_where_no_file_can
         assert states(store) == ["healthy", "healthy"]
 
 
+@pytest.mark.parametrize("why", ["no room", "staged file lost", "quarantine not synced"])
+async def test_b6_what_was_set_aside_for_a_file_that_got_no_name_has_its_name_again(
+    node: Node, why: str
+) -> None:
+    long = bytes(WHOLE_BYTES + 1)
+    name = str(hash_of(long))
+    async with node.open() as store:
+        await store.put_config(config(1, long))
+        await node.write_file(B, name, long)
+        await store.reconcile()
+        disk = node.disk(B)
+        disk.fail("open", errno.EMFILE, name=name)  # it cannot be verified
+        match why:
+            case "no room":
+                disk.fail("rename", errno.ENOSPC, name="staging", times=1)
+            case "staged file lost":
+                disk.before("rename", partial(_lose_staged, node.paths[B]), name=name)
+            case _:
+                disk.fail("open", errno.EMFILE, name="quarantine", times=1)
+        assert (await put(store, long)).copies == 1
+        assert await node.read(B, long) == long
+        assert store.quarantined() == ()
+        assert used_bytes(store) == [len(long), len(long)]
+        disk.heal()
+        await store.reconcile()
+        assert copies(store) == {hash_of(long): 2}
+        assert store.quarantined() == ()
+    assert await node.leftovers() == []
+
+
 async def test_held_is_not_enough_with_fewer_copies_than_demanded(node: Node) -> None:
     async with node.open(min_copies=2) as store:
         await store.put_config(config(1, ONE))
@@ -616,3 +648,8 @@ async def test_b3_a_copy_that_left_while_the_body_came_is_not_counted(
         else:
             with pytest.raises(Io):
                 await putting
+
+
+def _lose_staged(dataset: Path) -> None:
+    for staged in ondisk.staged_files(dataset):
+        staged.unlink()
