@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
 
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
@@ -24,6 +27,9 @@ MOST_BYTES: Final = 4 << 20
 """Contents of one batch, which are copied to the process that writes them."""
 
 Outcome = Published | OSError | DatasetUnusable
+End = asyncio.Future[Outcome | None]
+"""Told when nothing is done for an entry any more; None: nothing was, or nobody knows."""
+OnLate = Callable[[int, End], None]
 
 
 class GroupCommit:
@@ -39,23 +45,31 @@ class GroupCommit:
         self._lines = [_Line(mirror, together=together) for mirror in mirrors]
         self._lag_s = lag_s
 
-    async def publish(self, entries: Mapping[int, tuple[Dataset, Entry]]) -> dict[int, Outcome]:
+    async def publish(
+        self, entries: Mapping[int, tuple[Dataset, Entry]], on_late: OnLate
+    ) -> dict[int, Outcome]:
         """Give an artifact its file on some mirrors; how that ended on each.
 
-        The state of a mirror that failed has been moved. A file that comes too late, or after this
-        was cancelled, has the artifact's bytes and is found by the reconciler.
+        The state of a mirror that failed has been moved. What is not over on one when this returns,
+        or whose outcome nobody learns because this was cancelled, goes to `on_late`.
         """
         begun = {i: self._lines[i].begin(entry, dataset) for i, (dataset, entry) in entries.items()}
         try:
-            await _Landing(begun.values(), self._lag_s).wait()
-        finally:
-            late = [i for i, outcome in begun.items() if not outcome.done()]
-            for index in late:
-                begun[index].cancel()  # not begun with, if it still waits
+            await _Landing([each.outcome for each in begun.values()], self._lag_s).wait()
+        except asyncio.CancelledError:
+            for index, waiting in begun.items():
+                waiting.give_up()
+                on_late(index, waiting.end)
+            raise
         too_slow = OSError(errno.ETIMEDOUT, "the device is too slow for this write")
+        late = [i for i, waiting in begun.items() if not waiting.outcome.done()]
         for index in late:
+            begun[index].give_up()
             self._mirrors[index].failed(too_slow, entries[index][0])
-        return {i: too_slow if i in late else outcome.result() for i, outcome in begun.items()}
+        for index, waiting in begun.items():
+            if not waiting.end.done():
+                on_late(index, waiting.end)
+        return {i: too_slow if i in late else each.outcome.result() for i, each in begun.items()}
 
 
 class _Landing:
@@ -99,19 +113,39 @@ def _has_landed(outcome: asyncio.Future[Outcome]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True)
 class _Waiting:
     entry: Entry
     dataset: Dataset
-    outcome: asyncio.Future[Outcome]
+    outcome: asyncio.Future[Outcome] = field(default_factory=_future)
+    end: End = field(default_factory=_future)
+    begun: bool = False
 
-    def settle(self, outcome: Outcome) -> None:
+    def tell(self, outcome: Outcome) -> None:
         if not self.outcome.done():  # or nobody waits any more
             self.outcome.set_result(outcome)
+
+    def settle(self, outcome: Outcome) -> None:
+        self.tell(outcome)
+        self.end_with(outcome)
 
     def break_off(self, error: Exception) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(error)
+        self.end_with(None)
+
+    def give_up(self) -> None:
+        self.outcome.cancel()
+        if not self.begun:  # and never will be
+            self.end_with(None)
+
+    def end_with(self, outcome: Outcome | None) -> None:
+        if not self.end.done():
+            self.end.set_result(outcome)
 
 
 class _Line:
@@ -124,18 +158,17 @@ class _Line:
         self._busy = False
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, entry: Entry, dataset: Dataset) -> asyncio.Future[Outcome]:
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(entry, dataset, loop.create_future())
+    def begin(self, entry: Entry, dataset: Dataset) -> _Waiting:
+        waiting = _Waiting(entry, dataset)
         if self._together:
             self._queue.append(waiting)
         if not self._busy:
             self._busy = self._together
             work = self._work_off() if self._together else self._publish([waiting])
-            task = loop.create_task(work)
+            task = asyncio.get_running_loop().create_task(work)
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return waiting.outcome
+        return waiting
 
     async def _work_off(self) -> None:
         while batch := self._next_batch():
@@ -167,12 +200,20 @@ class _Line:
         if not here:
             return
         dataset, entries = here[0].dataset, [waiting.entry for waiting in here]
+        for waiting in here:
+            waiting.begun = True
+        call = self._mirror.begin(publish, dataset, entries)
         try:
-            outcomes = await self._mirror.read(publish, entries)
+            outcomes = await self._mirror.wait(call)
         except (OSError, DatasetUnusable) as error:
             self._mirror.write_failed(error, dataset)
             self._fail(here, error)
+            if call.done():
+                _settle_late(here, call)
+            else:  # it goes on, and may succeed
+                call.add_done_callback(partial(_ended, asyncio.get_running_loop(), here))
             return
+        self._spare_late(here, outcomes)
         for waiting, outcome in zip(here, outcomes, strict=True):
             # A directory under the artifact's name says nothing about the rest of the dataset.
             if isinstance(outcome, OSError) and not isinstance(outcome, IsADirectoryError):
@@ -184,9 +225,25 @@ class _Line:
             batch = (*batch, *self._queue)
             self._queue.clear()
         for waiting in batch:
-            waiting.settle(error)
+            waiting.tell(error)
+            waiting.give_up()
+
+    def _spare_late(
+        self, batch: Sequence[_Waiting], outcomes: Sequence[Published | OSError]
+    ) -> None:
+        """Have the next writer of what landed too late replace it, and not set it aside as bad."""
+        landed = {
+            waiting.entry.artifact
+            for waiting, outcome in zip(batch, outcomes, strict=True)
+            if waiting.outcome.done() and isinstance(outcome, Published)
+        }
+        for waiting in self._queue if landed else ():
+            if waiting.entry.artifact in landed:
+                waiting.entry = waiting.entry._replace(aside=None)
 
     def _is_here(self, waiting: _Waiting) -> bool:
+        if waiting.outcome.done():  # given up before it was begun with
+            return False
         try:
             here = self._mirror.dataset is waiting.dataset
         except DatasetUnusable:
@@ -195,3 +252,20 @@ class _Line:
             path = self._mirror.path
             waiting.settle(DatasetUnusable(f"{path} went away and came back during the write"))
         return here
+
+
+def _ended(
+    loop: asyncio.AbstractEventLoop,
+    batch: Sequence[_Waiting],
+    call: Future[list[Published | OSError]],
+) -> None:
+    # In whatever thread the call ended.
+    with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+        loop.call_soon_threadsafe(_settle_late, batch, call)
+
+
+def _settle_late(batch: Sequence[_Waiting], call: Future[list[Published | OSError]]) -> None:
+    known = not call.cancelled() and call.exception() is None
+    outcomes = call.result() if known else [None] * len(batch)
+    for waiting, outcome in zip(batch, outcomes, strict=True):
+        waiting.end_with(outcome)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,9 +30,11 @@ from depot.errors import (
     TooFewCopies,
     TooLarge,
 )
+from depot.group_commit import End
 from depot.ingest import Ingested, Observer, StagedCopy
+from depot.landing import LateWrite
 from depot.lanes import Target
-from depot.mirror import Copy, Mirror, record_all
+from depot.mirror import Copy, Mirror
 from depot.publishing import Entry, Published
 from depot.quarantine import Reason
 from depot.quota import Reservation
@@ -294,16 +296,16 @@ class Put:
     async def _commit(self, ingested: Ingested, content: bytes) -> set[int]:
         async with self._desk.commits.hold(self._artifact):
             self._check_fence()
-            landed = await self._publish(ingested.staged, content)
             copy = Copy(ingested.size_bytes, verified_at_s=time.time())
+            landed = await self._publish(ingested.staged, content, copy)
             try:
                 self._check_fence()
             except DepotError:
                 await self._take_back(landed, copy)
                 raise
             landed = self._still_there(landed, ingested.staged)
-            # In one step: nobody sees the artifact on one dataset and not yet on the other.
-            self._record([self._desk.mirrors.all[i] for i in landed], copy)
+            mirrors = [self._desk.mirrors.all[i] for i in landed]
+            self._desk.landings.record(mirrors, self._artifact, copy)
             await self._keep_digests(ingested, landed)
         self.release()
         return landed
@@ -314,12 +316,6 @@ class Put:
         for index in sorted(landed - there):
             self._targets.failures.append(f"dataset {index + 1}: not there any more")
         return there
-
-    def _record(self, mirrors: Sequence[Mirror], copy: Copy) -> None:
-        for mirror in mirrors:
-            if mirror.doubtful:  # it failed beside this write: nothing on it is believed
-                mirror.doubt(self._artifact, copy)
-        record_all(mirrors, self._artifact, copy)
 
     async def _keep_digests(self, ingested: Ingested, landed: Collection[int]) -> None:
         # Where nothing landed the stream may have been given up before its last block was hashed.
@@ -333,16 +329,21 @@ class Put:
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)
 
-    async def _publish(self, staged: Mapping[int, StagedCopy], content: bytes) -> set[int]:
+    async def _publish(
+        self, staged: Mapping[int, StagedCopy], content: bytes, copy: Copy
+    ) -> set[int]:
         entries = {
             index: (file.dataset, self._entry(index, file.name, content))
             for index, file in staged.items()
         }
-        outcomes = await self._desk.group_commit.publish(entries)
+        outcomes = await self._desk.group_commit.publish(
+            entries, partial(self._leave, entries, copy)
+        )
         landed: set[int] = set()
         for index, outcome in outcomes.items():
             if isinstance(outcome, Published):
-                self._note_aside(index, entries[index][1].aside, outcome.aside_bytes)
+                mirror = self._desk.mirrors.all[index]
+                self._desk.landings.note_aside(mirror, entries[index][1], outcome.aside_bytes)
                 landed.add(index)
             else:
                 self._commit_errors.append(outcome)
@@ -357,22 +358,19 @@ class Put:
         aside = self._desk.quarantine.new_name(self._artifact, Reason.REPLACED)
         return Entry(self._artifact, staged, content, aside)
 
-    def _note_aside(self, index: int, aside: str | None, size_bytes: int | None) -> None:
-        if aside is not None and size_bytes is not None:
-            mirror = self._desk.mirrors.all[index]
-            mirror.record(self._artifact, None)
-            self._desk.quarantine.note(mirror, aside, size_bytes)
+    def _leave(
+        self, entries: Mapping[int, tuple[Dataset, Entry]], copy: Copy, index: int, end: End
+    ) -> None:
+        dataset, entry = entries[index]
+        mirror = self._desk.mirrors.all[index]
+        reservation = self._targets.reservations.pop(index)
+        late = LateWrite(mirror, dataset, entry, self._generation, copy, reservation)
+        self._desk.landings.expect(late, end)
 
     async def _take_back(self, landed: Collection[int], copy: Copy) -> None:
         for index in sorted(landed):
             mirror = self._desk.mirrors.all[index]
-            if self._artifact in mirror.artifacts:
-                # Another writer's was there before; its end is the reconciler's business, which
-                # knows of grace periods (D4) and deletes nothing without a config.
-                mirror.record(self._artifact, copy)
-                continue
-            with suppress(OSError, DatasetUnusable):  # not recorded: the reconciler finds the file
-                await mirror.call(Dataset.unlink, self._artifact)
+            await self._desk.landings.take_back(mirror, self._artifact, copy)
 
     async def _discard_all(self, files: Collection[StagedCopy]) -> None:
         if files:

@@ -17,6 +17,7 @@ from depot.errors import TooManyPuts
 from depot.group_commit import GroupCommit
 from depot.ingest import Ingestor
 from depot.keyed_lock import KeyedLock
+from depot.landing import Landings
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirrors import MirrorSet
 from depot.put import Put
@@ -48,6 +49,7 @@ class PutDesk:
         writers: how many writers each artifact has now; those that have none are not in it.
         commits: held for each artifact while its files get or lose their names.
         group_commit: gives files their names on the mirrors.
+        landings: records what got its name, also when no put waits for it any more.
         arrivals: what is being received and may be read.
         on_shortfall: called when a write has landed on fewer datasets than there are.
     """
@@ -81,6 +83,7 @@ class PutDesk:
         self.group_commit = GroupCommit(
             mirrors.all, together=limits.group_commit, lag_s=limits.mirror_lag_s
         )
+        self.landings = Landings(keeper, quarantine, commits)
 
     @asynccontextmanager
     async def begin(

@@ -28,6 +28,7 @@ from tests.store.builders import (
     read_back,
     reserved_bytes,
     states,
+    used_bytes,
 )
 from tests.store.faulty import WAIT_S, Hang
 
@@ -77,6 +78,13 @@ async def store_whole(store: ArtifactStore, content: bytes) -> Stored:
     """Put what is in memory: no thread comes between this and the batch."""
     async with store.begin_put(hash_of(content), Generation(1), len(content)) as admitted:
         return admitted.held or await admitted.store(content)
+
+
+async def nothing_is_under_way(node: Node, store: ArtifactStore) -> None:
+    """Wait until also what landed late is settled."""
+    async with asyncio.timeout(WAIT_S):
+        while any(reserved_bytes(store)):
+            await node.names(A)
 
 
 def calls(node: Node, index: int) -> Counter[str]:
@@ -361,6 +369,96 @@ async def test_a_put_that_was_cancelled_while_it_waited_is_not_written(node: Nod
         assert await node.read(A, MANY[0]) is None
         assert reserved_bytes(store) == [0, 0]
     assert await node.leftovers() == []
+
+
+async def test_q1_what_is_being_written_for_a_put_that_was_cancelled_stays_reserved(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, *MANY))
+        batch = Batch(node, store)
+        await batch.gather()
+        hangs = [node.disk(index).hang("sync_whole") for index in (A, B)]
+        ending = asyncio.create_task(batch.let_go())
+        for hang in hangs:
+            await off_loop(hang.wait_begun)
+        batch.running[0].cancel()
+        await asyncio.wait((batch.running[0],))
+        assert reserved_bytes(store) == [sum(map(len, MANY))] * 2
+        for hang in hangs:
+            hang.let_go()
+        assert number_of_copies(await ending) == ["CancelledError"] + [2] * len(MANY[1:])
+        await nothing_is_under_way(node, store)
+        assert used_bytes(store) == [len(ONE) + sum(map(len, MANY))] * 2, "as it is on the disk"
+        assert copies(store)[hash_of(MANY[0])] == 2
+    assert await node.leftovers() == []
+
+
+async def test_q1_what_a_cancelled_put_had_on_one_dataset_is_counted_there(node: Node) -> None:
+    async with node.open(mirror_lag_s=60.0) as store:
+        await store.put_config(config(1, ONE, TWO))
+        hang = node.disk(B).hang("rename", name=str(hash_of(ONE)))
+        putting = asyncio.create_task(put(store, ONE))
+        await off_loop(hang.wait_begun)
+        after_it = asyncio.create_task(put(store, TWO))
+        async with asyncio.timeout(WAIT_S):
+            while str(hash_of(TWO)) not in await node.names(A):
+                pass
+        putting.cancel()
+        await asyncio.wait((putting,))
+        held = zip(used_bytes(store), reserved_bytes(store), strict=True)
+        assert [used + reserved for used, reserved in held] == [len(ONE) + len(TWO)] * 2
+        hang.let_go()
+        assert (await after_it).copies == 2
+        await nothing_is_under_way(node, store)
+        assert used_bytes(store) == [len(ONE) + len(TWO)] * 2
+
+
+async def test_g5_what_lands_late_and_is_not_wanted_any_more_is_taken_back(node: Node) -> None:
+    async with node.open(mirror_lag_s=0.1) as store:
+        await store.put_config(config(1, ONE, TWO))
+        hang = node.disk(A).hang("rename", name=str(hash_of(ONE)))
+        assert (await put(store, ONE)).copies == 1
+        assert reserved_bytes(store) == [len(ONE), 0]
+        await store.put_config(config(2, TWO))
+        hang.let_go()
+        await nothing_is_under_way(node, store)
+        assert await node.names(A) == set()
+        assert used_bytes(store)[A] == 0
+
+
+async def test_what_lands_late_counts_and_is_not_set_aside_for_the_next_writer(
+    node: Node,
+) -> None:
+    async with node.open(mirror_lag_s=0.1) as store:
+        await store.put_config(config(1, ONE))
+        hang = node.disk(A).hang("rename", name=str(hash_of(ONE)))
+        assert (await put(store, ONE)).copies == 1
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+        async with store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as admitted:
+            again = asyncio.create_task(admitted.store(ONE))
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            hang.let_go()
+            assert (await again).copies == 2
+        await nothing_is_under_way(node, store)
+        assert store.quarantined() == ()
+        assert "quarantined" not in node.kinds()
+        assert copies(store) == {hash_of(ONE): 2}
+        assert used_bytes(store) == [len(ONE)] * 2
+
+
+async def test_what_lands_after_the_deadline_of_the_device_counts(node: Node) -> None:
+    async with node.open(device_timeout_s=2.0, mirror_lag_s=60.0) as store:
+        await store.put_config(config(1, ONE))
+        hang = node.disk(A).hang("rename", name=str(hash_of(ONE)))
+        assert (await put(store, ONE)).copies == 1
+        assert reserved_bytes(store) == [len(ONE), 0]
+        hang.let_go()
+        await nothing_is_under_way(node, store)
+        assert copies(store) == {hash_of(ONE): 2}
+        assert used_bytes(store) == [len(ONE)] * 2
 
 
 # What is believed of a dataset that failed meanwhile

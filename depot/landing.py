@@ -1,0 +1,109 @@
+"""What becomes of an artifact's file once it has its name: recorded, or taken back.
+
+A put does that itself, under the artifact's commit lock, while somebody waits for it. What lands
+when nobody does any more, since the put was cancelled or the dataset too slow for it, is asked the
+same question then: does the config want it (G5)? Its space stays reserved until that is settled, so
+that no byte on the disk goes uncounted (Q1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from depot import fencing
+from depot.artifact import ArtifactHash, Generation
+from depot.dataset import Dataset
+from depot.errors import DatasetUnusable, DepotError
+from depot.group_commit import End
+from depot.keyed_lock import KeyedLock
+from depot.ledger_keeper import LedgerKeeper
+from depot.mirror import Copy, Mirror, record_all
+from depot.publishing import Entry, Published
+from depot.quarantine_keeper import QuarantineKeeper
+from depot.quota import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class LateWrite:
+    """A write on one dataset that its put does not wait for any more.
+
+    Attributes:
+        copy: what is recorded once it has landed.
+    """
+
+    mirror: Mirror
+    dataset: Dataset
+    entry: Entry
+    generation: Generation
+    copy: Copy
+    reservation: Reservation
+
+
+class Landings:
+    """Settles what has landed on the mirrors of a store."""
+
+    def __init__(
+        self, keeper: LedgerKeeper, quarantine: QuarantineKeeper, commits: KeyedLock[ArtifactHash]
+    ) -> None:
+        self._keeper = keeper
+        self._quarantine = quarantine
+        self._commits = commits
+        self._late: set[asyncio.Task[None]] = set()
+
+    def record(self, mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy) -> None:
+        """Enter a copy in the records, in one step: nobody sees it on one dataset only."""
+        for mirror in mirrors:
+            if mirror.doubtful:  # it failed beside this write: nothing on it is believed
+                mirror.doubt(artifact, copy)
+        record_all(mirrors, artifact, copy)
+
+    def note_aside(self, mirror: Mirror, entry: Entry, size_bytes: int | None) -> None:
+        """Take note of what had the name, and how large it is, if anything was set aside."""
+        if entry.aside is not None and size_bytes is not None:
+            mirror.record(entry.artifact, None)
+            self._quarantine.note(mirror, entry.aside, size_bytes)
+
+    async def take_back(self, mirror: Mirror, artifact: ArtifactHash, copy: Copy) -> None:
+        """Remove a file that the fence does not let land; the caller holds the commit lock."""
+        if artifact in mirror.artifacts:
+            # Another writer's was there before; its end is the reconciler's business, which
+            # knows of grace periods (D4) and deletes nothing without a config.
+            mirror.record(artifact, copy)
+            return
+        with suppress(OSError, DatasetUnusable):  # not recorded: the reconciler finds the file
+            await mirror.call(Dataset.unlink, artifact)
+
+    def expect(self, late: LateWrite, end: End) -> None:
+        """Settle a write when it ends, however long that takes."""
+        task = asyncio.get_running_loop().create_task(self._settle(late, end))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _settle(self, late: LateWrite, end: End) -> None:
+        try:
+            outcome = await end
+            if isinstance(outcome, Published):
+                async with self._commits.hold(late.entry.artifact):
+                    await self._settle_landed(late, outcome)
+        finally:
+            late.reservation.release()
+
+    async def _settle_landed(self, late: LateWrite, published: Published) -> None:
+        mirror, artifact = late.mirror, late.entry.artifact
+        if not mirror.has(late.dataset):
+            return  # found when it is attached again
+        known = mirror.good_copy(artifact)
+        if known is not None and known.verified_at_s is not None:  # of a writer that was faster
+            if late.entry.aside is not None and published.aside_bytes is not None:
+                self._quarantine.note(mirror, late.entry.aside, published.aside_bytes)
+            return
+        self.note_aside(mirror, late.entry, published.aside_bytes)
+        try:
+            fencing.check_commit(self._keeper.resolved, artifact, late.generation)
+        except DepotError:
+            await self.take_back(mirror, artifact, late.copy)
+        else:
+            self.record([mirror], artifact, late.copy)
