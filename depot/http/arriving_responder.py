@@ -10,13 +10,15 @@ Rules kept here:
   socket takes it or the reader waits.
 - A reader waits on the event loop, for as long as the client is there and the sender keeps its
   pace; readers never take more than half of the server's connections (S1).
-- A dataset that fails is left for the other one at the exact byte (B4).
+- A dataset that fails is left for the other one at the exact byte (B4). One that is only busy gets
+  its turn again, after the other.
 - The bytes are never encoded: what is sent has to arrive at the pace at which it is received.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -174,6 +176,8 @@ class _Copies:
         self._opened: OpenArtifact | None = None
         self._stored = False
         self._failed: set[int] = set()
+        # Only the last that was, so that those that all are take turns.
+        self._busy: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
         return self
@@ -194,18 +198,28 @@ class _Copies:
         return await self._open_part(offset, end)
 
     async def _open_part(self, offset: int, end: int) -> _Part | None:
-        arrival = self.arrival
-        index = arrival.furthest(end, self._failed) if not self._stored else None
-        limit = 0 if index is None else arrival.limit(index, end)
-        if arrival.landed and limit < end:
+        index, limit = self._furthest(offset, end)
+        is_open = self._opened is not None and self._opened.dataset == index
+        # By its own name: that of a write that has landed is gone.
+        if self.arrival.landed and (limit < end or not is_open):
             return _Part(end, await self._open_stored())
         if index is None or limit <= offset:
             return None
         opened = await self._open_staged(index)
         return None if opened is None else _Part(limit, opened)
 
+    def _furthest(self, offset: int, end: int) -> tuple[int | None, int]:
+        """The dataset to read from now, and how far; one that was busy if no other has anything."""
+        index, limit = None, 0
+        for exclude in (self._failed | self._busy, self._failed) if not self._stored else ():
+            index = self.arrival.furthest(end, exclude)
+            limit = 0 if index is None else self.arrival.limit(index, end)
+            if limit > offset:
+                break
+        return index, limit
+
     def failed(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
-        """Go on without the file that is open."""
+        """Go on without the file that is open, for now if that is not bad."""
         assert self._opened is not None
         log.error(
             "artifact copy failed while it was relayed",
@@ -216,7 +230,10 @@ class _Copies:
         )
         if self._stored and copy_is_bad:
             self._store.read_failed(self._opened, error)
-        self._failed.add(self._opened.dataset)
+        if copy_is_bad:
+            self._failed.add(self._opened.dataset)
+        else:
+            self._busy = frozenset({self._opened.dataset})
         self._close()
 
     async def _open_staged(self, index: int) -> OpenArtifact | None:
@@ -236,10 +253,16 @@ class _Copies:
             self._close()
             self._stored, self._failed = True, set()
         if self._opened is None:
-            self._opened = await self._store.open_artifact(
-                self.arrival.sha256, exclude=frozenset(self._failed)
-            )
+            try:
+                self._opened = await self._open_copy(self._failed | self._busy)
+            except NotFound:
+                if not self._busy:
+                    raise
+                self._opened = await self._open_copy(self._failed)
         return self._opened
+
+    async def _open_copy(self, exclude: Collection[int]) -> OpenArtifact:
+        return await self._store.open_artifact(self.arrival.sha256, exclude=frozenset(exclude))
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None

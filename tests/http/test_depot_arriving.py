@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from depot.errors import HashMismatch
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.limits import HttpLimits
+from depot.http.pump import Pump
 from depot.reader import VerifyReads
 from depot.store import ArtifactStore
 from tests.http.raw import RawClient
@@ -47,12 +49,14 @@ def node(tmp_path: Path, request: pytest.FixtureRequest) -> Node:
 
 @asynccontextmanager
 async def depot(
-    node: Node, limits: HttpLimits | None = None, **options: Any
+    node: Node, limits: HttpLimits | None = None, pump: Pump | None = None, **options: Any
 ) -> AsyncIterator[tuple[ArtifactStore, str]]:
     """A store that wants the content, and its depot."""
     async with node.open(**options) as store:
         await store.put_config(config(1, CONTENT, LONG))
-        app = depot_app(store, limits=limits, arrivals=store.arrivals, compressor=Compressor())
+        app = depot_app(
+            store, limits=limits, pump=pump, arrivals=store.arrivals, compressor=Compressor()
+        )
         async with serve(app, limits) as service:
             yield store, service.url
 
@@ -331,6 +335,31 @@ async def test_b2_a_relay_that_no_dataset_can_give_is_cut_short(node: Node) -> N
             await ask(client)
             assert await client.reader.readexactly(2 * MIB) == CONTENT[: 2 * MIB]
             assert await is_silent(client)
+
+
+@pytest.mark.parametrize("node", [DeviceWorkers.THREAD], indirect=True)
+async def test_whoever_waits_for_busy_datasets_is_not_cut_off_when_it_has_landed(
+    node: Node,
+) -> None:
+    def read_slowly(fd: int, buffer: memoryview, offset: int) -> int:
+        time.sleep(0.05)
+        return os.preadv(fd, [buffer], offset)
+
+    # Each reader takes longer alone than any of them may wait for one dataset.
+    pump = Pump(threads_per_dataset=1, read_timeout_s=0.2, read=read_slowly)
+    source = gated(18 * MIB, LONG)
+    async with (
+        AsyncExitStack() as clients,
+        depot(node, pump=pump, verify_reads=VerifyReads.NEVER) as (store, url),
+        putting(store, LONG, source) as running,
+    ):
+        readers = [await clients.enter_async_context(RawClient.connect(url)) for _ in range(5)]
+        for reader in readers:
+            assert (await ask(reader, artifact=hash_of(LONG)))[0] == 200
+        source.open_gate()
+        assert (await running).copies == 2
+        got = await asyncio.gather(*(each.reader.readexactly(len(LONG)) for each in readers))
+        assert set(got) == {LONG}
 
 
 async def test_readers_take_at_most_half_of_the_connections(node: Node) -> None:
