@@ -7,6 +7,7 @@ by the worker and known to nobody else, so what arrives is ours.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import pickle
@@ -59,6 +60,7 @@ class Message:
 
     Attributes:
         failed: an answer that is an exception.
+        complete: what came beside it has arrived.
     """
 
     number: int
@@ -66,6 +68,7 @@ class Message:
     fds: tuple[int, ...] = ()
     failed: bool = False
     in_memfd: bool = False
+    complete: bool = True
 
     def drop(self) -> None:
         """Close the descriptors of a message that goes nowhere."""
@@ -99,7 +102,15 @@ def pack(number: int, value: object, inline_bytes: int, *, failed: bool = False)
 
 
 def unpack(message: Message) -> object:
-    """Return the value of a message, which owns the descriptors that were beside it."""
+    """Return the value of a message, which owns the descriptors that were beside it.
+
+    Raises:
+        OSError: EMFILE, when this process had none left for them.
+        whatever unpickling raises.
+    """
+    if not message.complete:
+        message.drop()
+        raise OSError(errno.EMFILE, "no descriptor is left for those beside a message")
     fds = list(message.fds)
     body = _read_memfd(fds.pop()) if message.in_memfd else message.body
     _beside.fds = fds
@@ -136,13 +147,14 @@ def receive(sock: socket.socket) -> Message | None:
     )
     if not content:
         return None
-    number, flags, _count = _HEAD.unpack_from(content)
+    number, flags, count = _HEAD.unpack_from(content)
     return Message(
         number,
         content[_HEAD.size :],
         tuple(fds),
         failed=bool(flags & _FAILED),
         in_memfd=bool(flags & _IN_MEMFD),
+        complete=len(fds) == count,
     )
 
 

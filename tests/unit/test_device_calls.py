@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
 
 from depot.device.connection import Call, Queue
-from depot.device.messages import Passed, pack
+from depot.device.messages import Passed, pack, receive, send, unpack
 
 
 @pytest.fixture
@@ -49,3 +51,25 @@ def test_a_call_for_which_no_descriptor_is_left_leaves_none_open(
         pack(1, (Passed(inlet), Passed(inlet)), 1 << 10)
     os.close(inlet)
     assert os.read(outlet, 1) == b"", "somebody still has the other end"
+
+
+def test_a_call_beside_which_not_all_descriptors_arrive_fails_for_the_want_of_them() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs:
+        # Too long for one datagram, so that one of the descriptors would be the value itself.
+        send(ours, pack(1, (Passed(0), Passed(1), "x" * 100), 10))
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+        try:
+            message = receive(theirs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert message is not None
+    assert len(message.fds) == 1, "or this shows nothing"
+    with pytest.raises(OSError, match="no descriptor is left") as raised:
+        unpack(message)
+    assert raised.value.errno == errno.EMFILE
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(free)
