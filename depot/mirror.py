@@ -37,7 +37,7 @@ from depot.marker import MARKER_FILE, Marker, encode_marker
 from depot.quota import Quota
 from depot.reading import OpenArtifact, close_file
 from depot.state import StateStore, Table
-from depot.worker import describe_error, full_disk, wait_within
+from depot.worker import describe_error, full_disk, is_shortage, wait_within
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,10 +101,10 @@ def casts_doubt(error: OSError) -> bool:
 
 def is_own_want(error: OSError) -> bool:
     """Tell whether this process, not the device, had too little: descriptors, memory."""
-    return error.errno in _WANTS and not isinstance(error, SyncFailed)
+    wants = is_shortage(error) or error.errno in (errno.EINTR, errno.EAGAIN)
+    return wants and not isinstance(error, SyncFailed)
 
 
-_WANTS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EINTR, errno.EAGAIN)
 _DEVICE_ERRORS: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENXIO, errno.ENODEV)
 _UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]

@@ -23,7 +23,7 @@ from depot.dataset import Dataset
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable, NotFound
 from depot.keyed_lock import KeyedLock
-from depot.mirror import Copy, Mirror, casts_doubt
+from depot.mirror import Copy, Mirror, casts_doubt, is_own_want
 from depot.mirrors import MirrorSet
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.reading import OpenArtifact
@@ -104,6 +104,8 @@ class Reader:
         mirror = self._mirrors.all[opened.dataset]
         if isinstance(error.__cause__, DatasetUnusable):
             return  # its process has ended, as the mirror knows: another may be in its place by now
+        if is_own_want(error):
+            return
         if error.errno in _OF_THE_DEVICE:
             mirror.failed(error)
             return
@@ -180,8 +182,8 @@ class Reader:
                 good = opened.size_bytes == copy.size_bytes
                 if good and to_read:
                     good = await self._make_verified(mirror, opened)
-            except (TimeoutError, DatasetUnusable) as error:
-                mirror.failed(error)  # which says nothing about the copy
+            except (OSError, DatasetUnusable) as error:
+                await self._not_opened(mirror, artifact, error)  # it says nothing about the copy
                 return None
             if good:
                 unless_returned.pop_all()
@@ -197,7 +199,7 @@ class Reader:
         if isinstance(error, OSError) and casts_doubt(error):
             if await works(mirror):
                 self._damaged(mirror, artifact)
-        else:
+        elif isinstance(error, DatasetUnusable) or not is_own_want(error):
             mirror.failed(error)
 
     def _sizes_differ(self, artifact: ArtifactHash) -> bool:
@@ -214,6 +216,7 @@ class Reader:
 
         Raises:
             TimeoutError, DatasetUnusable: the device does not answer.
+            OSError: there is no descriptor or memory left.
         """
         # What is in doubt is checked whatever the filesystem and the configuration promise.
         doubted = opened.sha256 in mirror.doubts
@@ -239,7 +242,9 @@ class Reader:
                 derived = await derive_digests(mirror, artifact, size_bytes)
             except TimeoutError:
                 raise
-            except OSError:
+            except OSError as error:
+                if is_own_want(error):
+                    raise
                 return None
             if derived is not None:
                 await keep_digests(self._mirrors.healthy(), derived)

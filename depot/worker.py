@@ -130,6 +130,11 @@ def full_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_shortage(error: OSError) -> bool:
+    """Tell whether a process had no descriptor or memory left: no fault of what it was to touch."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
 def describe_error(error: OSError) -> str:
     """Name an OS error without the path it carries: `EIO: Input/output error`."""
     if error.errno is None:

@@ -27,7 +27,7 @@ from depot.http.carrier import ReadInto
 from depot.http.lent_turn import Done, take_lent_turn
 from depot.http.outlet import Outlet
 from depot.http.permit import Lent
-from depot.http.turn import TURN_S, Outcome, State
+from depot.http.turn import TURN_S, Outcome, State, not_read
 from depot.http.written import written_bytes
 
 TAKE_BACK_S: Final = 15.0
@@ -92,10 +92,17 @@ class LentTurn:
 
     async def _take(self) -> Outcome:
         base_bytes = written_bytes(self._socket)
-        lent = Lent()
         try:
+            lent = Lent()
+        except OSError as error:
+            return not_read(error)
+        try:
+            try:
+                turn = self._submit(lent)
+            except OSError as error:
+                return not_read(error)
             self._running = True
-            outcome = await self._outcome(self._submit(lent))
+            outcome = await self._outcome(turn)
             if isinstance(outcome, Done):
                 self.offset, outcome = outcome.offset, outcome.outcome
             else:
@@ -141,7 +148,7 @@ class LentTurn:
             lost.__cause__ = error
             return Outcome(State.READ_FAILED, lost)
         except OSError as error:
-            return Outcome(State.READ_FAILED, error)
+            return not_read(error)
         if turn.cancel():
             return Outcome(State.ABANDONED)
         silence = OSError(errno.ETIMEDOUT, f"no answer in {self._timeout_s:g} s")

@@ -15,7 +15,7 @@ import time
 
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import Carrier, ReadInto, open_carrier
-from depot.http.turn import TURN_S, Outcome, State, Turn, too_short, turn_end
+from depot.http.turn import TURN_S, Outcome, State, Turn, not_read, too_short, turn_end
 
 
 class PairedTurn:
@@ -36,7 +36,10 @@ class PairedTurn:
     def run(self) -> Outcome:
         """Send as much as one turn may."""
         second = threading.Thread(target=self._run_place, args=(1,), name="send-pair", daemon=True)
-        second.start()
+        try:
+            second.start()
+        except RuntimeError:  # no more threads are to be had: one is slower, and does it
+            return self._turn.run()
         self._run_place(0)
         second.join()
         if self._error is not None:
@@ -66,7 +69,7 @@ class PairedTurn:
         self._places[place].acquire()
         if self._outcome is None and self._error is None:
             if failed is not None:
-                self._outcome = Outcome(State.READ_FAILED, failed)
+                self._outcome = not_read(failed)
             elif time.monotonic() > self._until_s and start > self._pieces[0][0]:
                 self._outcome = Outcome(State.SHARE_USED)
             else:

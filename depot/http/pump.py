@@ -8,6 +8,8 @@ Rules kept here:
 - A read that hangs is given up after `read_timeout_s`, like one that fails. A turn that finds no
   free thread for that long is given up too, but that is nobody's fault and says nothing about the
   copy.
+- Where there is no descriptor or memory left for a turn, which is nobody's fault either, a piece is
+  read into memory, with an answer that needs no descriptor, and sent from there.
 """
 
 from __future__ import annotations
@@ -23,19 +25,21 @@ from typing import Final
 from depot.device.host import FEEDS_AT_ONCE, Host, Lane
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
-from depot.http.carrier import ReadInto, read_into
+from depot.http.carrier import ReadInto, read_into, send_some
 from depot.http.fed_carrier import fed_carrier
 from depot.http.lending import LentTurn
 from depot.http.outlet import Outlet
-from depot.http.turn import Feeder, Outcome, State, Turn, read_part
+from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
 from depot.reading import OpenArtifact
-from depot.worker import DaemonThreads, wait_within
+from depot.worker import DaemonThreads, is_shortage, wait_within
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0
 _LENT_AT_ONCE: Final = 2 * FEEDS_AT_ONCE
 """So that a thread of the worker that ends a turn has the next."""
+_PIECE_BYTES: Final = 64 << 10
+_SHORTAGE_PAUSE_S: Final = 0.5
 _FAST_BYTES: Final = 1 << 20
 """A client that takes less in a turn is not waited for in the next."""
 
@@ -87,9 +91,28 @@ class Pump:
 
     async def read(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         """Read a part that fits into memory; raises OSError when it cannot be read whole."""
-        read = opened.read or self._read or read_into
         if opened.content is not None:
             return _part(opened, opened.content, start, length_bytes)
+        try:
+            return await self._read_part(opened, start, length_bytes)
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+        end = start + length_bytes
+        starts = range(start, end, _PIECE_BYTES)
+        try:
+            pieces = [
+                await self._read_part(opened, each, min(_PIECE_BYTES, end - each))
+                for each in starts
+            ]
+        except OSError as error:
+            if is_shortage(error):
+                await asyncio.sleep(_SHORTAGE_PAUSE_S)  # or whoever asks again would do it at once
+            raise
+        return b"".join(pieces)
+
+    async def _read_part(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
+        read = opened.read or self._read or read_into
         if opened.remote is not None:
             file, host = opened.remote
             return await _read_remote(host, file, start, length_bytes, read, self._read_timeout_s)
@@ -108,7 +131,7 @@ class Pump:
         try:
             while True:
                 before = turn.offset
-                outcome = await self._take(turn, opened.dataset)
+                outcome = await self._step(outlet, opened, turn, end)
                 match outcome.state:
                     case State.SENT:
                         return Sent(end)
@@ -116,7 +139,7 @@ class Pump:
                         await outlet.writable()
                     case State.READ_FAILED:
                         return Sent(turn.offset, outcome.error, copy_is_bad=True)
-                    case State.ABANDONED:
+                    case State.ABANDONED | State.SHORT:
                         return Sent(turn.offset, OSError(errno.EBUSY, "every reader is busy"))
                     case State.CLIENT_GONE:
                         raise ConnectionResetError("the client is gone") from outcome.error
@@ -144,6 +167,29 @@ class Pump:
             check_s=self._check_s,
         )
 
+    async def _step(
+        self, outlet: Outlet, opened: OpenArtifact, turn: Turn | LentTurn, end: int
+    ) -> Outcome:
+        """Take a turn, or send a little from memory if there is nothing left to take one with."""
+        outcome = await self._take(turn, opened.dataset)
+        if outcome.state is not State.SHORT:
+            return outcome
+        try:
+            content = await self.read(opened, turn.offset, min(_PIECE_BYTES, end - turn.offset))
+        except OSError as error:
+            return not_read(error)
+        left = memoryview(content)
+        while left:
+            try:
+                count = send_some(outlet.socket, left)
+            except OSError as error:
+                return Outcome(State.CLIENT_GONE, error)
+            turn.offset += count
+            left = left[count:]
+            if not count:
+                await outlet.writable()
+        return Outcome(State.SENT if turn.offset == end else State.SHARE_USED)
+
     def close(self) -> None:
         """Let the threads end."""
         for threads in self._by_dataset.values():
@@ -165,6 +211,10 @@ class Pump:
                 if now_s - queued_s > self._read_timeout_s and submitted.cancel():
                     return Outcome(State.ABANDONED)
             return future.result()
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            return not_read(error)
         finally:
             future.cancel()
 

@@ -47,7 +47,7 @@ from depot.http.pump import Pump
 from depot.http.requests import header
 from depot.reading import OpenArtifact
 from depot.sources import Pace
-from depot.worker import describe_error
+from depot.worker import describe_error, is_shortage
 
 log = structlog.get_logger("depot.http")
 
@@ -298,7 +298,7 @@ class ArtifactResponder:
             try:
                 parts.append(await self._pump.read(copies.current, offset, part_bytes))
             except OSError as error:
-                await copies.fail_over(error, offset, copy_is_bad=True)
+                await copies.fail_over(error, offset, copy_is_bad=not is_shortage(error))
             else:
                 offset += part_bytes
         return b"".join(parts)  # which does not copy a single part

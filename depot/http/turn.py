@@ -24,6 +24,7 @@ from typing import Final
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
+from depot.worker import is_shortage
 
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""
@@ -59,16 +60,22 @@ class State(enum.Enum):
     SHARE_USED = "the turn was long enough"
     SOCKET_FULL = "the client does not take more now"
     READ_FAILED = "the file could not be read"
+    SHORT = "no descriptor or memory was left, which is nobody's fault"
     CLIENT_GONE = "the connection is lost"
     ABANDONED = "the caller gave the turn up"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a turn ended; `error` belongs to READ_FAILED and CLIENT_GONE."""
+    """How a turn ended; `error` belongs to READ_FAILED, SHORT and CLIENT_GONE."""
 
     state: State
     error: OSError | None = None
+
+
+def not_read(error: OSError) -> Outcome:
+    """What `error` means for a turn that was to read."""
+    return Outcome(State.SHORT if is_shortage(error) else State.READ_FAILED, error)
 
 
 class Turn:
@@ -131,7 +138,7 @@ class Turn:
         try:
             loaded_bytes = self._load(carrier, most_bytes)
         except OSError as error:
-            return Outcome(State.READ_FAILED, error)
+            return not_read(error)
         return self.send_loaded(carrier, loaded_bytes)
 
     def send_loaded(self, carrier: Carrier, loaded_bytes: int) -> Outcome | None:

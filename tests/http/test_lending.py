@@ -11,12 +11,13 @@ import errno
 import os
 import pickle
 import random
+import resource
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -275,13 +276,46 @@ async def test_a_cancelled_turn_sends_nothing_more(connection: Connection) -> No
     played.die()
 
 
-async def test_a_worker_without_a_descriptor_left_fails_the_turn(connection: Connection) -> None:
+SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+@pytest.mark.parametrize("number", SHORTAGES)
+async def test_a_worker_without_a_descriptor_or_memory_left_blames_nobody(
+    connection: Connection, number: int
+) -> None:
     turn = connection.turn()
     taking, played = await began(connection, turn)
     played.die()
-    connection.worker.answer.set_exception(OSError(errno.EMFILE, "injected"))
-    assert (await taking).state is State.READ_FAILED
+    connection.worker.answer.set_exception(OSError(number, "injected"))
+    assert (await taking).state is State.SHORT
     assert turn.offset == 1000
+
+
+async def test_a_turn_for_which_no_pipe_is_left_sends_nothing_and_blames_nobody(
+    connection: Connection,
+) -> None:
+    turn = connection.turn()
+    with no_descriptor_left():
+        outcome = await turn.take()
+    assert outcome.state is State.SHORT
+    assert turn.offset == 1000
+    assert not connection.worker.called.is_set()
+    turn.abandon()
+    with pytest.raises(BlockingIOError):  # the connection goes on
+        connection.client.recv(1)
+
+
+@contextmanager
+def no_descriptor_left(*pids: int) -> Iterator[None]:
+    """Let processes, or this one, open nothing more: all low numbers are taken already."""
+    before = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids or (0,)]
+    for pid, (_, hard) in zip(pids or (0,), before, strict=True):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        for pid, limits in zip(pids or (0,), before, strict=True):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 def test_what_a_worker_says_crosses_to_the_agent() -> None:
@@ -386,6 +420,35 @@ async def test_the_end_of_a_worker_casts_no_doubt_on_what_its_device_holds(
             await store.check_datasets()
             found = store.status().datasets[A]
             assert (found.state, found.artifacts, found.in_doubt) == ("healthy", 1, 0)
+
+
+@ways
+@checks
+@pytest.mark.parametrize("whose", ["its workers", "the agent"])
+async def test_a_want_of_descriptors_is_nobodys_fault_and_the_answer_goes_on(
+    node: Node, way: Way, verify_reads: VerifyReads, whose: str
+) -> None:
+    async with node.open(verify_reads=verify_reads) as store:
+        await store.put_config(config(1, LARGE))
+        await put(store, LARGE)
+        workers = [dataset.worker_pid or 0 for dataset in store.status().datasets]
+        async with (
+            serve(depot_app(store, pump=Pump(way=way))) as service,
+            RawClient.connect(service.url) as client,
+        ):
+            # A worker that reads for the first time loads what it reads with.
+            await client.send(REQUEST, "Range: bytes=0-9")
+            assert (await client.answer()).body == LARGE[:10]
+            await client.send(REQUEST)
+            assert (await client.head())[0] == 200
+            received = await client.reader.readexactly(9 * MIB)
+            with no_descriptor_left(*(workers if whose == "its workers" else ())):
+                received += await client.reader.readexactly(20 * MIB)
+            received += await client.reader.readexactly(len(LARGE) - len(received))
+            assert received == LARGE
+        for found in store.status().datasets:
+            assert (found.state, found.artifacts, found.in_doubt) == ("healthy", 1, 0)
+            assert found.last_error is None
 
 
 async def test_b4_a_worker_is_stopped_in_the_middle_of_a_body_and_the_other_goes_on(

@@ -168,6 +168,24 @@ async def test_b4_copies_that_only_failed_to_be_read_are_read_again_before_none_
         assert await read_back(store, LARGE) == LARGE
 
 
+@pytest.mark.parametrize("nth", [1, 2], ids=["the file", "its digests"])
+async def test_a_want_of_descriptors_says_nothing_about_a_copy_or_its_dataset(
+    node: Node, nth: int
+) -> None:
+    async with node.open(verify_reads=VerifyReads.ALWAYS) as store:
+        await stock(store, LARGE)
+        with await store.open_artifact(hash_of(LARGE)) as opened:
+            store.read_failed(opened, OSError(errno.EMFILE, "none is left"))
+        for path in node.paths:
+            await off_loop((path / ".sled-depot/blocks" / str(hash_of(LARGE))).unlink)
+        rule = node.disk(A).fail("open", errno.EMFILE, nth=nth, name=str(hash_of(LARGE)))
+        assert await read_back(store, LARGE) == LARGE
+        assert rule.strikes
+        node.disk(A).heal()
+        assert copies(store) == {hash_of(LARGE): 2}
+        assert states(store) == ["healthy", "healthy"]
+
+
 async def test_copies_that_are_bad_are_read_again_once_however_many_ask(node: Node) -> None:
     async with node.open() as store:
         await stock(store, LARGE)

@@ -168,3 +168,26 @@ def test_a_bug_in_either_thread_is_not_lost(rig: Rig, block: int) -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         rig.run(read, 0, len(CONTENT))
+
+
+def test_where_no_thread_is_left_one_sends_it_all(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "send-pair":
+            raise RuntimeError("can't start new thread")
+        real_start(thread)
+
+    real_start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    outcome, offset, received = rig.run(read_into, 0, len(CONTENT))
+    assert (outcome.state, offset) == (State.SENT, len(CONTENT))
+    assert received == CONTENT
+
+
+def test_a_want_of_memory_is_no_fault_of_the_file(rig: Rig) -> None:
+    def read(_fd: int, _buffer: memoryview, _offset: int) -> int:
+        raise OSError(errno.ENOMEM, "injected")
+
+    outcome, offset, _ = rig.run(read, 0, len(CONTENT))
+    assert (outcome.state, offset) == (State.SHORT, 0)
