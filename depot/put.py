@@ -427,9 +427,12 @@ class Put:
         return Io(f"no dataset could store it: {'; '.join(self._targets.failures)}")
 
     def _stored(self, landed: Collection[int]) -> Stored:
-        # What was verified when it began may have left, or be in doubt by now.
-        held = sum(mirror.certain_copy(self._artifact) is not None for mirror in self._good)
-        copies = held + len(landed)
+        # What was verified when it began, or has landed, may have left or be in doubt by now.
+        holders = [*self._good, *(self._desk.mirrors.all[index] for index in sorted(landed))]
+        for mirror in holders:
+            if self._artifact in mirror.doubts:
+                self._targets.failures.append(f"dataset {mirror.index + 1}: in doubt")
+        copies = sum(mirror.certain_copy(self._artifact) is not None for mirror in holders)
         return Stored(len(self._healthy), copies, tuple(self._targets.failures))
 
 
