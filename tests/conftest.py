@@ -7,6 +7,7 @@ is changed in place fails whoever reads it next.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -22,6 +23,9 @@ os.environ.setdefault(VARIABLE, "1")
 # Tests start hundreds of processes: where Python was told to keep no bytecode, each would compile
 # everything anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell that runs the tests in the background has Ctrl-C ignored, by every command of theirs too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says what else the machine does.
 settings.register_profile("untimed", deadline=None)
