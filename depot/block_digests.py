@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from depot import resumable_sha256
@@ -72,22 +72,32 @@ class BlockDigests:
         size_bytes: of the artifact.
         digests: 32 bytes for each block, in order.
         chained: of which kind they are.
+        first_block: the number of the block that `digests` begin with, in a part; None: it is all.
     """
 
     artifact: ArtifactHash
     size_bytes: int
     digests: bytes
     chained: bool = False
+    first_block: int | None = None
 
     def __post_init__(self) -> None:
         expected = block_count(self.size_bytes) * _DIGEST_BYTES
-        if len(self.digests) != expected:
+        if self.first_block is None and len(self.digests) != expected:
             raise ValueError(f"expected {expected} bytes of digests, found {len(self.digests)}")
 
     @classmethod
     def of_one_block(cls, artifact: ArtifactHash, size_bytes: int) -> BlockDigests:
         """Derive the digests of an artifact that is at most one block: its name says them."""
         return cls(artifact, size_bytes, artifact.digest * block_count(size_bytes))
+
+    def part(self, start: int, end: int) -> BlockDigests:
+        """What the blocks with bytes `start` to `end` are compared with, of all, and no more."""
+        assert self.first_block is None
+        # One that is chained needs the one before it as well.
+        first = max(0, start // BLOCK_SIZE_BYTES - self.chained)
+        wanted = slice(first * _DIGEST_BYTES, block_count(end) * _DIGEST_BYTES)
+        return replace(self, digests=self.digests[wanted], first_block=first)
 
     def block_bounds(self, offset_bytes: int) -> tuple[int, int]:
         """Start and end, in bytes, of the block that holds `offset_bytes`."""
@@ -107,7 +117,10 @@ class BlockDigests:
         return self.of_block(block_start).matches(content)
 
     def _entry(self, block_start: int) -> bytes:
-        first = block_start // BLOCK_SIZE_BYTES * _DIGEST_BYTES
+        place = block_start // BLOCK_SIZE_BYTES - (self.first_block or 0)
+        first = place * _DIGEST_BYTES
+        if not 0 <= first < len(self.digests):
+            raise RuntimeError(f"there is no digest here of the block at byte {block_start}")
         return self.digests[first : first + _DIGEST_BYTES]
 
 
@@ -118,6 +131,7 @@ def block_count(size_bytes: int) -> int:
 
 def encode_digests(digests: BlockDigests) -> bytes:
     """Serialise for the file."""
+    assert digests.first_block is None
     head = _HEAD.pack(_magic(digests.chained), digests.artifact.digest, digests.size_bytes)
     body = head + digests.digests
     return body + hashlib.sha256(body).digest()

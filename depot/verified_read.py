@@ -11,10 +11,12 @@ import errno
 import os
 import threading
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from depot.block_digests import BlockDigests
 from depot.blocks import BLOCK_SIZE_BYTES
+
+R = TypeVar("R")
 
 AHEAD_BYTES: Final = 4 * BLOCK_SIZE_BYTES
 
@@ -53,6 +55,10 @@ class VerifiedRead:
         buffer[: len(part)] = part
         return len(part)
 
+    def only_for(self, start: int, end: int) -> VerifiedRead:
+        """Make one that reads bytes `start` to `end` only, and takes little to send elsewhere."""
+        return VerifiedRead(self._digests.part(start, end))
+
     def check_whole(self, content: bytes) -> None:
         """Check all of an artifact of one block that was read already.
 
@@ -78,3 +84,11 @@ class VerifiedRead:
                 os.posix_fadvise(fd, last, BLOCK_SIZE_BYTES, os.POSIX_FADV_WILLNEED)
         if not self._digests.matches(start, block):
             raise OSError(errno.EIO, f"the block at byte {start} does not match its digest")
+
+
+def only_for(read: R, start: int, end: int) -> R | VerifiedRead:
+    """What of a way to read is needed for bytes `start` to `end`, to be sent to another process.
+
+    The digests of a long artifact would be megabytes for each turn.
+    """
+    return read.only_for(start, end) if isinstance(read, VerifiedRead) else read

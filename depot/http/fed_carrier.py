@@ -24,6 +24,7 @@ from depot.device.messages import Passed
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
 from depot.http.carrier import PIPE_BYTES, Carrier
+from depot.verified_read import only_for
 
 _LOOK_EVERY_MS: Final = 250
 _ANSWER_TIMEOUT_S: Final = 5.0
@@ -101,7 +102,8 @@ def fed_carrier(
     try:
         with suppress(OSError):  # a user's pipes have a quota; a small pipe only takes more rounds
             fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        feeding = host.submit_in(Lane.FEEDS, feed, file, start, end, read, Passed(inlet))
+        part = only_for(read, start, end)
+        feeding = host.submit_in(Lane.FEEDS, feed, file, start, end, part, Passed(inlet))
     except BaseException:
         os.close(outlet)
         raise

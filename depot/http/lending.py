@@ -27,8 +27,9 @@ from depot.http.carrier import ReadInto
 from depot.http.lent_turn import Done, take_lent_turn
 from depot.http.outlet import Outlet
 from depot.http.permit import Lent
-from depot.http.turn import TURN_S, Outcome, State, not_read
+from depot.http.turn import TURN_S, Outcome, State, not_read, turn_end
 from depot.http.written import written_bytes
+from depot.verified_read import only_for
 
 TAKE_BACK_S: Final = 15.0
 """For a worker that was stopped while it sent: longer than it takes to be found out and killed."""
@@ -131,7 +132,7 @@ class LentTurn:
             self._file,
             self.offset,
             self._end,
-            self._read,
+            only_for(self._read, self.offset, turn_end(self.offset, self._end)),
             self.patient,
             passed,
         )

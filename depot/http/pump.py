@@ -32,6 +32,7 @@ from depot.http.outlet import Outlet
 from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
 from depot.reading import OpenArtifact
+from depot.verified_read import only_for
 from depot.worker import DaemonThreads, is_shortage, wait_within
 
 THREADS_PER_DATASET: Final = 4
@@ -238,7 +239,8 @@ def _feeder(opened: OpenArtifact) -> Feeder | None:
 async def _read_remote(
     host: Host, file: RemoteFile, start: int, length_bytes: int, read: ReadInto, timeout_s: float
 ) -> bytes:
-    reading = host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, read)
+    part = only_for(read, start, start + length_bytes)
+    reading = host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, part)
     try:
         return await wait_within(timeout_s, reading, "read")
     except DatasetUnusable as error:

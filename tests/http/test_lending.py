@@ -24,10 +24,12 @@ from typing import Any, Final, TypeVar
 import psutil
 import pytest
 
+from depot.block_digests import BlockDigests
 from depot.device.host import DeviceWorkers, Lane
-from depot.device.messages import Message, pack, unpack
+from depot.device.messages import INLINE_CALL_BYTES, Message, pack, unpack
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
+from depot.http.carrier import ReadInto
 from depot.http.depot_api import depot_app
 from depot.http.lending import LentTurn
 from depot.http.lent_turn import Done
@@ -39,6 +41,7 @@ from depot.http.way import Way
 from depot.initialise import init_datasets
 from depot.reader import VerifyReads
 from depot.sources import Pace
+from depot.verified_read import VerifiedRead
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.store.builders import MIB, SLED, A, Node, config, hash_of, off_loop, put
@@ -58,17 +61,20 @@ class PlayedWorker:
 
     Attributes:
         answer: the call's future; what happens to it is up to the test.
+        call_bytes: how long the message is.
     """
 
     def __init__(self) -> None:
         self.answer: Future[Any] = Future()
         self.called = asyncio.Event()
         self._message = Message(0, b"")
+        self.call_bytes = 0
 
     def submit_in(self, lane: Lane, _function: Callable[..., T], /, *args: object) -> Future[T]:
         assert lane is Lane.FEEDS
         # The file is no number in this process; the rest crosses as it would.
-        self._message = pack(1, args[1:], 1 << 20)
+        self._message = pack(1, args[1:], 1 << 23)
+        self.call_bytes = len(self._message.body)
         self.called.set()
         return self.answer
 
@@ -107,13 +113,15 @@ class Connection:
         self.worker = PlayedWorker()
         self.places = asyncio.Semaphore(1)
 
-    def turn(self, timeout_s: float = 30.0, take_back_s: float = 30.0) -> LentTurn:
+    def turn(
+        self, timeout_s: float = 30.0, take_back_s: float = 30.0, read: ReadInto | None = None
+    ) -> LentTurn:
         return LentTurn(
             (FILE, self.worker),  # type: ignore[arg-type]
             self.outlet,
             1000,
             9000,
-            None,
+            read,
             places=self.places,
             timeout_s=timeout_s,
             check_s=0.01,
@@ -261,6 +269,19 @@ async def test_s1_a_turn_that_waits_for_its_place_holds_no_descriptor(
     connection.worker.answer.set_result(Done(1500, Outcome(State.SOCKET_FULL)))
     await taking
     assert not connection.places.locked()
+
+
+async def test_of_the_digests_of_a_long_artifact_a_turn_takes_its_own_only(
+    connection: Connection,
+) -> None:
+    blocks = 100_000
+    digests = BlockDigests(hash_of(LARGE), blocks * MIB, random.Random(5).randbytes(32 * blocks))
+    turn = connection.turn(read=VerifiedRead(digests))
+    taking, played = await began(connection, turn)
+    assert connection.worker.call_bytes <= INLINE_CALL_BYTES
+    played.die()
+    connection.worker.answer.set_result(Done(9000, Outcome(State.SENT)))
+    await taking
 
 
 async def test_a_cancelled_turn_sends_nothing_more(connection: Connection) -> None:

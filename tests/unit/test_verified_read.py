@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import tempfile
@@ -13,19 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.artifact import ArtifactHash
-from depot.block_digests import BlockDigests
 from depot.blocks import BLOCK_SIZE_BYTES
-from depot.verified_read import VerifiedRead
+from depot.verified_read import VerifiedRead, only_for
+from tests.unit.test_block_digests import KINDS, digests_of
 
 MIB = BLOCK_SIZE_BYTES
 CONTENT = random.Random(6).randbytes(2 * MIB + 1000)
 
 
-def reader() -> VerifiedRead:
-    blocks = [CONTENT[start : start + MIB] for start in range(0, len(CONTENT), MIB)]
-    joined = b"".join(hashlib.sha256(block).digest() for block in blocks)
-    return VerifiedRead(BlockDigests(ArtifactHash.of(CONTENT), len(CONTENT), joined))
+def reader(*, chained: bool = False) -> VerifiedRead:
+    return VerifiedRead(digests_of(CONTENT, chained=chained))
 
 
 @contextmanager
@@ -84,3 +80,37 @@ def test_nothing_is_believed_from_one_read_to_the_next() -> None:
         os.pwrite(fd, b"X" if CONTENT[:1] != b"X" else b"Y", 0)
         with pytest.raises(OSError, match="does not match"):
             read(fd, buffer, 0)
+
+
+@KINDS
+@given(st.data())
+def test_what_is_only_for_a_part_reads_that_part_and_nothing_else(
+    chained: bool, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(CONTENT) - 1))
+    end = data.draw(st.integers(start + 1, len(CONTENT)))
+    read = only_for(reader(chained=chained), start, end)
+    assert read is not None
+    buffer, found = memoryview(bytearray(MIB)), bytearray()
+    with file_of(CONTENT) as fd:
+        while len(found) < end - start:
+            count = read(fd, buffer[: end - start - len(found)], start + len(found))
+            found += buffer[:count]
+        assert found == CONTENT[start:end]
+        after = range(-(-end // MIB) * MIB, len(CONTENT), MIB)
+        before = range(0, 0 if chained else start - start % MIB, MIB)
+        for outside in (*before, *after):
+            with pytest.raises(RuntimeError, match="no digest"):
+                read(fd, buffer, outside)
+
+
+@KINDS
+def test_what_is_only_for_a_part_takes_no_other_blocks_for_it(chained: bool) -> None:
+    read = only_for(reader(chained=chained), MIB, 2 * MIB)
+    assert read is not None
+    with file_of(CONTENT[MIB:] + CONTENT[:MIB]) as fd, pytest.raises(OSError, match="not match"):
+        read(fd, memoryview(bytearray(MIB)), MIB)
+
+
+def test_what_is_no_verified_read_is_as_good_for_a_part() -> None:
+    assert only_for(None, 0, 1) is None
