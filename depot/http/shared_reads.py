@@ -1,7 +1,8 @@
 """Reads of small things for many who ask at the same time: each thing once, several in one call.
 
 Rules kept here:
-- Whoever asks is told, once: what was read after it asked, or that there is nothing for it.
+- Whoever asks is told, once: what was read after it asked, or that there is nothing for it. One
+  who cannot be told keeps nobody else from it.
 - No more are read, and no more wait, than the bounds below (S1). Who finds no place hears at once.
 - A read that takes long, as on a device that hangs, is given up, and for a while none is begun:
   those who ask, or asked and wait, have another way, which knows what to do about it (B4).
@@ -28,6 +29,8 @@ MOST_WAITING: Final = 1024
 MOST_READS: Final = 4
 BATCH_BYTES: Final = 88 << 10
 """So that an answer with all of them is still a single message of a worker process."""
+BATCH_NAMES: Final = 128
+"""So that the call is one too, and nobody waits for thousands of files that are next to nothing."""
 PATIENCE_S: Final = 0.5
 PAUSE_S: Final = 5.0
 
@@ -92,7 +95,7 @@ class SharedReads(Generic[K, V]):
         batch: dict[K, list[Tell[V]]] = {}
         left_bytes = BATCH_BYTES
         for key, (size_bytes, tells) in list(self._asked.items()):
-            if batch and size_bytes > left_bytes:
+            if batch and (size_bytes > left_bytes or len(batch) == BATCH_NAMES):
                 break
             left_bytes -= size_bytes
             batch[key] = tells
@@ -123,4 +126,7 @@ class SharedReads(Generic[K, V]):
     def _tell(self, tells: list[Tell[V]], value: V | None) -> None:
         self._waiting -= len(tells)
         for tell in tells:
-            tell(value)
+            try:
+                tell(value)
+            except Exception as error:  # a task's root; those behind it wait to be told as well
+                log.error("telling of a small artifact failed", exc_info=error)

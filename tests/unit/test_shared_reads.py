@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from depot.http.activity import Activity
-from depot.http.shared_reads import BATCH_BYTES, MOST_READS, MOST_WAITING, SharedReads
+from depot.http.shared_reads import (
+    BATCH_BYTES,
+    BATCH_NAMES,
+    MOST_READS,
+    MOST_WAITING,
+    SharedReads,
+)
 
 
 class Reader:
@@ -74,6 +80,31 @@ async def test_s1_a_call_has_so_many_bytes_and_there_are_so_many_calls(reader: R
     assert reader.activity.running == MOST_READS
     assert reader.calls.empty()
     assert sorted(map(str, await reader.answers(len(keys)))) == [key.upper() for key in keys]
+
+
+async def test_s1_a_call_has_so_many_names_however_short_what_they_name_is(reader: Reader) -> None:
+    keys = [f"key-{number:04}" for number in range(BATCH_NAMES + 1)]
+    reader.ask(*keys, size_bytes=0)
+    assert await reader.calls.get() == keys[:-1]
+    assert await reader.calls.get() == keys[-1:]
+    assert len(await reader.answers(len(keys))) == len(keys)
+
+
+async def test_s5_one_who_cannot_be_told_keeps_nobody_else_from_being(
+    reader: Reader, logged: list[MutableMapping[str, Any]]
+) -> None:
+    def cannot_be_told(_value: str | None) -> None:
+        raise ConnectionResetError("injected")
+
+    assert reader.reads.ask("a", 1, cannot_be_told)
+    reader.ask("a", "b")
+    # And so much that it waits for another call.
+    reader.ask(*map(str, range(4 * MOST_READS)), size_bytes=BATCH_BYTES)
+    assert len(await reader.answers(2 + 4 * MOST_READS)) == 2 + 4 * MOST_READS
+    assert [entry["log_level"] for entry in logged] == ["error"]
+    # Nobody who was told has a place any more.
+    reader.ask(*["a"] * MOST_WAITING)
+    await reader.answers(MOST_WAITING)
 
 
 async def test_s1_who_finds_no_place_is_told_so(reader: Reader) -> None:
