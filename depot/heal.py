@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -88,7 +88,6 @@ class Healer:
     """Heals what some healthy dataset lacks.
 
     Attributes:
-        failures: why artifacts could not be healed when they were tried last.
         lost: wanted artifacts of which nobody has a good copy, and the Unix time it was found out.
     """
 
@@ -107,7 +106,7 @@ class Healer:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.failures: Table[ArtifactHash, str] = state.table("heal failures")
+        self._failures: Table[ArtifactHash, str] = state.table("heal failures")
         self.lost: Table[ArtifactHash, float] = state.table("lost artifacts")
         self._store = state
         self._foreground = foreground
@@ -151,10 +150,20 @@ class Healer:
             healed=self._healed,
             heal_seconds=self._heal_seconds,
             last_heal_s=self._last_heal_s,
-            failed=sum(self._is_todo(artifact) for artifact in self.failures),
+            failed=sum(self._is_todo(artifact) for artifact in self._failures),
             current=self._current,
-            lost=tuple(sorted(filter(self._is_todo, self.lost))),
+            lost=tuple(sorted(filter(self._census.lacks_all, self.lost))),
         )
+
+    def troubles(self) -> Iterator[tuple[ArtifactHash, str, bool]]:
+        """What could not be healed: why not when it was tried last, and whether it is lost.
+
+        Of what came back since, by whatever way, nothing is said any more.
+        """
+        for artifact, reason in sorted(self._failures.items()):
+            is_lost = artifact in self.lost
+            if self._census.lacks_all(artifact) if is_lost else self._is_todo(artifact):
+                yield artifact, reason, is_lost
 
     def heal_due_in_s(self) -> float | None:
         """When `heal_here` is worth another try of what failed, in seconds; None: nothing did."""
@@ -250,8 +259,8 @@ class Healer:
         with self._store.transaction() as change:
             for artifact in self.lost.keys() - left:
                 change.delete(self.lost, artifact)
-            for artifact in self.failures.keys() - left:
-                change.delete(self.failures, artifact)
+            for artifact in self._failures.keys() - left:
+                change.delete(self._failures, artifact)
         for artifact in self._found_s.keys() - left:
             del self._found_s[artifact]
         for artifact in self._in_vain.keys() - left:
@@ -310,12 +319,12 @@ class Healer:
             return self._failed(artifact, pauses, "; ".join(outcome.stored.failures))
         pauses.forget(artifact)
         with self._store.transaction() as change:
-            change.delete(self.failures, artifact)
+            change.delete(self._failures, artifact)
         return outcome.source is not None
 
     def _failed(self, artifact: ArtifactHash, pauses: Backoff[ArtifactHash], why: str) -> bool:
         with self._store.transaction() as change:
-            change.put(self.failures, artifact, why)
+            change.put(self._failures, artifact, why)
         pauses.failed(artifact, self._monotonic())
         return False
 

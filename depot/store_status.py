@@ -172,8 +172,8 @@ def _warnings(
                 f"the quarantine of {mirror.path} is over its bound: it keeps the last copies of "
                 "artifacts that nobody has a good copy of"
             )
-    for artifact, reason in sorted(healer.failures.items()):
-        if artifact in healer.lost:
+    for artifact, reason, is_lost in healer.troubles():
+        if is_lost:
             yield f"{artifact} is lost: {reason}; what is left of it stays in quarantine"
         else:
             yield f"{artifact} cannot be re-mirrored: {reason}"

@@ -478,6 +478,7 @@ async def test_a_put_brings_back_what_was_lost(node: Node) -> None:
         assert (await put(store, LARGE)).copies == 2
         assert store.status().healing.lost == ()
         assert store.status().healing.todo == 0
+        assert not any(str(hash_of(LARGE)) in said for said in store.status().warnings)
 
 
 async def test_d1_what_is_not_wanted_any_more_is_not_healed(node: Node) -> None:

@@ -327,6 +327,20 @@ async def test_a_copy_that_is_good_after_all_gets_its_name_back(node: Node) -> N
     assert await node.read(B, LARGE) == LARGE
 
 
+async def test_what_was_restored_on_one_dataset_is_not_called_lost_any_more(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, LARGE)
+        await lose(node, store)
+        assert await store.remirror() == 0
+        assert store.status().healing.lost == (hash_of(LARGE),)
+        found = store.quarantined()[0]
+        await off_loop(hurt_file, Path(found.path), flip(9))  # and so it is right again
+        await store.restore_quarantined(found.id)
+        assert copies(store) == {hash_of(LARGE): 1}
+        assert store.status().healing.lost == ()
+        assert not any(str(hash_of(LARGE)) in said for said in store.status().warnings)
+
+
 async def test_b1_wrong_bytes_do_not_get_an_artifacts_name(node: Node) -> None:
     async with node.open() as store:
         await stock(store, LARGE)
