@@ -67,3 +67,34 @@ async def test_nothing_is_kept_of_keys_that_nobody_uses() -> None:
 
     await asyncio.gather(*(work(number) for number in range(100)))
     assert not lock._locks
+
+
+async def test_a_key_is_taken_at_once_only_while_nobody_has_it() -> None:
+    lock: KeyedLock[str] = KeyedLock()
+    assert lock.take_now("a")
+    assert not lock.take_now("a")
+    assert lock.take_now("b")
+    waiting = asyncio.ensure_future(_hold(lock, "a"))
+    await asyncio.sleep(0)
+    lock.release("a")
+    assert not lock.take_now("a"), "it is the turn of the one that waits"
+    await asyncio.wait_for(waiting, 10)
+    assert lock.take_now("a")
+
+
+async def test_a_waiter_that_gives_up_when_it_is_its_turn_passes_it_on() -> None:
+    lock: KeyedLock[str] = KeyedLock()
+    assert lock.take_now("a")
+    leaving, staying = (asyncio.ensure_future(_hold(lock, "a")) for _ in range(2))
+    await asyncio.sleep(0)
+    lock.release("a")
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    await asyncio.wait_for(staying, 10)
+    assert not lock._locks
+
+
+async def _hold(lock: KeyedLock[str], key: str) -> None:
+    async with lock.hold(key):
+        pass
