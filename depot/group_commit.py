@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
@@ -47,105 +47,169 @@ class GroupCommit:
 
     async def publish(
         self, entries: Mapping[int, tuple[Dataset, Entry]], on_late: OnLate
-    ) -> dict[int, Outcome]:
+    ) -> Mapping[int, Outcome]:
         """Give an artifact its file on some mirrors; how that ended on each.
 
         The state of a mirror that failed has been moved. What is not over on one when this returns,
         or whose outcome nobody learns because this was cancelled, goes to `on_late`.
         """
-        begun = {i: self._lines[i].begin(entry, dataset) for i, (dataset, entry) in entries.items()}
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def tell(_: Publication) -> None:
+            if not told.done():
+                told.set_result(None)
+
+        publication = self.begin(entries, tell)
         try:
-            await _Landing([each.outcome for each in begun.values()], self._lag_s).wait()
+            await told
         except asyncio.CancelledError:
-            for index, waiting in begun.items():
-                waiting.give_up()
-                on_late(index, waiting.end)
+            publication.give_up(on_late)
             raise
-        too_slow = OSError(errno.ETIMEDOUT, "the device is too slow for this write")
-        late = [i for i, waiting in begun.items() if not waiting.outcome.done()]
-        for index in late:
-            begun[index].give_up()
-            self._mirrors[index].failed(too_slow, entries[index][0])
-        for index, waiting in begun.items():
-            if not waiting.end.done():
-                on_late(index, waiting.end)
-        return {i: too_slow if i in late else each.outcome.result() for i, each in begun.items()}
+        return publication.result(on_late)
+
+    def begin(
+        self, entries: Mapping[int, tuple[Dataset, Entry]], tell: Callable[[Publication], None]
+    ) -> Publication:
+        """Begin to do what `publish` does; `tell` is called once there is a result."""
+        publication = Publication(self._mirrors, self._lag_s, tell)
+        for index, (dataset, entry) in entries.items():
+            publication.waiting[index] = _Waiting(publication, index, entry, dataset)
+        for index, waiting in publication.waiting.items():
+            self._lines[index].add(waiting)
+        if not entries:
+            tell(publication)
+        return publication
 
 
-class _Landing:
-    """Some outcomes, waited for until all are there or those that are not are too late."""
+class Publication:
+    """An artifact's entries, until it is known of each how it ended or those left are too late.
 
-    def __init__(self, outcomes: Collection[asyncio.Future[Outcome]], lag_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = self._loop.create_future()
+    Attributes:
+        waiting: each of them, by mirror.
+    """
+
+    __slots__ = ("_broken", "_lag_s", "_mirrors", "_outcomes", "_tell", "_timer", "waiting")
+
+    def __init__(
+        self, mirrors: Sequence[Mirror], lag_s: float, tell: Callable[[Publication], None]
+    ) -> None:
+        self.waiting: dict[int, _Waiting] = {}
+        self._mirrors = mirrors
+        self._outcomes: dict[int, Outcome] = {}
+        self._broken: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lag_s = lag_s
-        self._left = len(outcomes)
-        for outcome in outcomes:
-            outcome.add_done_callback(self._has_come)
+        self._tell = tell
 
-    async def wait(self) -> None:
-        try:
-            if self._left:
-                await self._over
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+    def result(self, on_late: OnLate) -> Mapping[int, Outcome]:
+        """How it ended on each mirror, once; raises what no mirror is to blame for."""
+        for index, waiting in self.waiting.items():
+            if waiting.may_land_yet(self._outcomes.get(index)):
+                on_late(index, waiting.end())
+        if self._broken is not None:
+            raise self._broken
+        return self._outcomes
 
-    def _has_come(self, outcome: asyncio.Future[Outcome]) -> None:
-        self._left -= 1
-        if not self._left:
+    def give_up(self, on_late: OnLate) -> None:
+        """Wait for nothing more: nobody learns the outcomes, not even those that are known."""
+        self._stop_timer()
+        for index, waiting in self.waiting.items():
+            waiting.give_up()
+            on_late(index, waiting.end())
+
+    def has_come(self, index: int, outcome: Outcome | Exception) -> None:
+        """Take note of how it ended on one mirror."""
+        if isinstance(outcome, (Published, OSError, DatasetUnusable)):
+            self._outcomes[index] = outcome
+        else:
+            self._broken = outcome
+        if all(waiting.told for waiting in self.waiting.values()):
             self._end()
-        elif self._timer is None and _has_landed(outcome):
+        elif self._timer is None and isinstance(outcome, Published):
             # Where it is on no other, nobody is slowed down.
-            self._timer = self._loop.call_later(self._lag_s, self._end)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._lag_s, self._too_late)
+
+    def _too_late(self) -> None:
+        too_slow = OSError(errno.ETIMEDOUT, "the device is too slow for this write")
+        for index, waiting in self.waiting.items():
+            if not waiting.told:
+                waiting.give_up()
+                self._outcomes[index] = too_slow
+                self._mirrors[index].failed(too_slow, waiting.dataset)
+        self._end()
 
     def _end(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
+        self._stop_timer()
+        self._tell(self)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
-def _has_landed(outcome: asyncio.Future[Outcome]) -> bool:
-    return (
-        not outcome.cancelled()
-        and outcome.exception() is None
-        and isinstance(outcome.result(), Published)
-    )
-
-
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
+    """One entry.
+
+    Attributes:
+        begun: it was given to the dataset.
+        told: its publication knows how it ended, or does not wait for it any more.
+        over: nothing is done for it any more.
+        landed: what became of it, as far as that is known.
+    """
+
+    publication: Publication
+    index: int
     entry: Entry
     dataset: Dataset
-    outcome: asyncio.Future[Outcome] = field(default_factory=_future)
-    end: End = field(default_factory=_future)
     begun: bool = False
+    told: bool = False
+    over: bool = False
+    landed: Outcome | None = None
+    _end: End | None = None
 
-    def tell(self, outcome: Outcome) -> None:
-        if not self.outcome.done():  # or nobody waits any more
-            self.outcome.set_result(outcome)
+    def tell(self, outcome: Outcome | Exception) -> None:
+        if not self.told:  # or nobody waits any more
+            self.told = True
+            self.publication.has_come(self.index, outcome)
 
     def settle(self, outcome: Outcome) -> None:
-        self.tell(outcome)
         self.end_with(outcome)
+        self.tell(outcome)
 
     def break_off(self, error: Exception) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
         self.end_with(None)
+        self.tell(error)
+
+    def fail(self, error: OSError | DatasetUnusable) -> None:
+        """Say so, though what was begun with may still land."""
+        if not self.begun:
+            self.end_with(None)
+        self.tell(error)
 
     def give_up(self) -> None:
-        self.outcome.cancel()
+        self.told = True
         if not self.begun:  # and never will be
             self.end_with(None)
 
     def end_with(self, outcome: Outcome | None) -> None:
-        if not self.end.done():
-            self.end.set_result(outcome)
+        if not self.over:
+            self.over, self.landed = True, outcome
+            if self._end is not None:
+                self._end.set_result(outcome)
+
+    def end(self) -> End:
+        """What is told when it is over."""
+        if self._end is None:
+            self._end = asyncio.get_running_loop().create_future()
+            if self.over:
+                self._end.set_result(self.landed)
+        return self._end
+
+    def may_land_yet(self, told: Outcome | None) -> bool:
+        """Tell whether it may have a file of which its publication does not know."""
+        return not self.over or (isinstance(self.landed, Published) and self.landed is not told)
 
 
 class _Line:
@@ -158,8 +222,7 @@ class _Line:
         self._busy = False
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, entry: Entry, dataset: Dataset) -> _Waiting:
-        waiting = _Waiting(entry, dataset)
+    def add(self, waiting: _Waiting) -> None:
         if self._together:
             self._queue.append(waiting)
         if not self._busy:
@@ -168,7 +231,6 @@ class _Line:
             task = asyncio.get_running_loop().create_task(work)
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return waiting
 
     async def _work_off(self) -> None:
         while batch := self._next_batch():
@@ -180,11 +242,11 @@ class _Line:
         size_bytes = 0
         while self._queue and len(batch) < MOST_ENTRIES:
             waiting = self._queue[0]
-            size_bytes += 0 if waiting.outcome.done() else len(waiting.entry.content)
+            size_bytes += 0 if waiting.told else len(waiting.entry.content)
             if batch and size_bytes > MOST_BYTES:
                 break
             self._queue.popleft()
-            if not waiting.outcome.done():
+            if not waiting.told:
                 batch.append(waiting)
         return batch
 
@@ -207,11 +269,11 @@ class _Line:
             outcomes = await self._mirror.wait(call)
         except (OSError, DatasetUnusable) as error:
             self._mirror.write_failed(error, dataset)
-            self._fail(here, error)
             if call.done():
                 _settle_late(here, call)
             else:  # it goes on, and may succeed
                 call.add_done_callback(partial(_ended, asyncio.get_running_loop(), here))
+            self._fail(here, error)
             return
         self._spare_late(here, outcomes)
         for waiting, outcome in zip(here, outcomes, strict=True):
@@ -225,8 +287,7 @@ class _Line:
             batch = (*batch, *self._queue)
             self._queue.clear()
         for waiting in batch:
-            waiting.tell(error)
-            waiting.give_up()
+            waiting.fail(error)
 
     def _spare_late(
         self, batch: Sequence[_Waiting], outcomes: Sequence[Published | OSError]
@@ -235,14 +296,14 @@ class _Line:
         landed = {
             waiting.entry.artifact
             for waiting, outcome in zip(batch, outcomes, strict=True)
-            if waiting.outcome.done() and isinstance(outcome, Published)
+            if waiting.told and isinstance(outcome, Published)
         }
         for waiting in self._queue if landed else ():
             if waiting.entry.artifact in landed:
                 waiting.entry = waiting.entry._replace(aside=None)
 
     def _is_here(self, waiting: _Waiting) -> bool:
-        if waiting.outcome.done():  # given up before it was begun with
+        if waiting.told:  # given up before it was begun with
             return False
         try:
             here = self._mirror.dataset is waiting.dataset

@@ -20,7 +20,7 @@ from depot.errors import DatasetUnusable, DepotError
 from depot.group_commit import End
 from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import LedgerKeeper
-from depot.mirror import Copy, Mirror, record_all
+from depot.mirror import Copy, Mirror, Record, record_all
 from depot.publishing import Entry, Published
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.quota import Reservation
@@ -53,12 +53,13 @@ class Landings:
         self._commits = commits
         self._late: set[asyncio.Task[None]] = set()
 
-    def record(self, mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy) -> None:
-        """Enter a copy in the records, in one step: nobody sees it on one dataset only."""
-        for mirror in mirrors:
-            if mirror.doubtful:  # it failed beside this write: nothing on it is believed
-                mirror.doubt(artifact, copy)
-        record_all(mirrors, artifact, copy)
+    def record(self, records: Sequence[Record]) -> None:
+        """Enter copies in the records, in one step: nobody sees any on one dataset only."""
+        for mirrors, artifact, copy in records:
+            for mirror in mirrors:
+                if mirror.doubtful and copy:  # it failed beside this write: nothing is believed
+                    mirror.doubt(artifact, copy)
+        record_all(records)
 
     def note_aside(self, mirror: Mirror, entry: Entry, size_bytes: int | None) -> None:
         """Take note of what had the name, and how large it is, if anything was set aside."""
@@ -106,4 +107,4 @@ class Landings:
         except DepotError:
             await self.take_back(mirror, artifact, late.copy)
         else:
-            self.record([mirror], artifact, late.copy)
+            self.record([Record([mirror], artifact, late.copy)])

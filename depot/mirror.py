@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
 from depot.attaching import Opened, open_for_another, open_here, open_staged, release
@@ -431,7 +431,7 @@ class Mirror:
 
     def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""
-        record_all((self,), artifact, copy)
+        record_all([Record((self,), artifact, copy)])
 
     async def close(self) -> None:
         """Release the dataset, or leave it behind if its device hangs, and let the threads end."""
@@ -482,23 +482,34 @@ def good_in(copies: Mapping[ArtifactHash, Copy], artifact: ArtifactHash) -> Copy
     return copy if copy is not None and is_good(artifact, copy) else None
 
 
-def record_all(mirrors: Sequence[Mirror], artifact: ArtifactHash, copy: Copy | None) -> None:
-    """Note on several mirrors at once that a copy appeared, changed or left."""
-    if not mirrors:
+class Record(NamedTuple):
+    """What becomes known of an artifact's copies on some mirrors; `copy` None: it has left."""
+
+    mirrors: Sequence[Mirror]
+    artifact: ArtifactHash
+    copy: Copy | None
+
+
+def record_all(records: Sequence[Record]) -> None:
+    """Note, all at once, that copies appeared, changed or left; no copy may come twice."""
+    records = [record for record in records if record.mirrors]
+    if not records:
         return
-    befores = [mirror.artifacts.get(artifact) for mirror in mirrors]
-    with mirrors[0].store.transaction() as change:
-        for mirror in mirrors:
-            if copy is None:
-                change.delete(mirror.artifacts, artifact)
-            else:
-                change.put(mirror.artifacts, artifact, copy)
-    for mirror, before in zip(mirrors, befores, strict=True):
-        size_bytes = copy.size_bytes if copy else 0
-        mirror.quota.add_used(size_bytes - (before.size_bytes if before else 0))
-        mirror.inventory.changed(artifact, before, copy)
-        mirror.on_copy(artifact)
-        mirror.on_record(mirror, artifact, before, copy)
+    befores = [[m.artifacts.get(r.artifact) for m in r.mirrors] for r in records]
+    with records[0].mirrors[0].store.transaction() as change:
+        for mirrors, artifact, copy in records:
+            for mirror in mirrors:
+                if copy is None:
+                    change.delete(mirror.artifacts, artifact)
+                else:
+                    change.put(mirror.artifacts, artifact, copy)
+    for (mirrors, artifact, copy), before_each in zip(records, befores, strict=True):
+        for mirror, before in zip(mirrors, before_each, strict=True):
+            size_bytes = copy.size_bytes if copy else 0
+            mirror.quota.add_used(size_bytes - (before.size_bytes if before else 0))
+            mirror.inventory.changed(artifact, before, copy)
+            mirror.on_copy(artifact)
+            mirror.on_record(mirror, artifact, before, copy)
 
 
 def _nobody_listens(

@@ -30,11 +30,11 @@ from depot.errors import (
     TooFewCopies,
     TooLarge,
 )
-from depot.group_commit import End
+from depot.group_commit import End, Outcome
 from depot.ingest import Ingested, Observer, StagedCopy
 from depot.landing import LateWrite
 from depot.lanes import Target
-from depot.mirror import Copy, Mirror
+from depot.mirror import Copy, Mirror, Record
 from depot.publishing import Entry, Published
 from depot.quarantine import Reason
 from depot.quota import Reservation
@@ -113,13 +113,30 @@ class Put:
         Raises:
             TooFewCopies: it would be held, but by fewer datasets than `min_copies`.
         """
-        found = [mirror for mirror in self._healthy if self._artifact in mirror.artifacts]
+        found = self._found()
         if not found:
             return
         verified = await asyncio.gather(*map(self._verify, found))
         self._good = [m for m, good in zip(found, verified, strict=True) if good]
         if self._good and len(self._good) == len(self._healthy):
             self.held = self._held()
+
+    def _found(self) -> list[Mirror]:
+        return [mirror for mirror in self._healthy if self._artifact in mirror.artifacts]
+
+    def reserve_at_once(self) -> bool:
+        """Reserve space; False where a dataset has to be looked at, or may have to, before that.
+
+        Raises:
+            as `reserve`.
+        """
+        size_bytes, in_the_way = self._length_bytes, self._desk.quarantine.is_in_the_way
+        if size_bytes is None or self._found():
+            return False
+        if any(in_the_way(mirror, size_bytes) for mirror in self._lacking()):
+            return False
+        self.reserve()
+        return True
 
     async def _verify(self, mirror: Mirror) -> bool:
         if await verify_copy(mirror, self._artifact):
@@ -248,9 +265,17 @@ class Put:
             raise
 
     async def _store(self, content: bytes, targets: Mapping[int, Target]) -> Stored:
-        staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
-        digest = ArtifactHash.of(content)
-        return await self._land(Ingested(digest, len(content), None, staged, {}), content)
+        return await self._land(_whole(content, targets), content)
+
+    def take_whole(self, content: bytes) -> Ingested:
+        """Choose where a body goes that was read whole, and look at it.
+
+        Raises:
+            HashMismatch, LengthMismatch.
+        """
+        ingested = _whole(content, self._choose_targets())
+        self._check_content(ingested)
+        return ingested
 
     async def _land(
         self, ingested: Ingested, content: bytes = b"", *, arrival: Arrival | None = None
@@ -265,7 +290,7 @@ class Put:
         finally:
             left = [file for index, file in ingested.staged.items() if index not in landed]
             await self._discard_all([file for file in left if file.name])
-        return self._outcome(ingested, landed)
+        return self.outcome(ingested, landed)
 
     def _admit(self, size_bytes: int) -> Collection[int]:
         # Runs in the filler's thread; reservations and quotas are made for that.
@@ -295,26 +320,43 @@ class Put:
 
     async def _commit(self, ingested: Ingested, content: bytes) -> set[int]:
         async with self._desk.commits.hold(self._artifact):
-            self._check_fence()
-            copy = Copy(ingested.size_bytes, verified_at_s=time.time())
-            landed = await self._publish(ingested.staged, content, copy)
+            entries = self.entries(ingested, content)
+            on_late = partial(self.leave, entries, ingested)
+            outcomes = await self._desk.group_commit.publish(entries, on_late)
+            published = self.note_outcomes(entries, outcomes)
             try:
-                self._check_fence()
+                record = self.confirm(published, ingested)
             except DepotError:
-                await self._take_back(landed, copy)
+                await self.take_back(published, ingested)
                 raise
-            landed = self._still_there(landed, ingested.staged)
-            mirrors = [self._desk.mirrors.all[i] for i in landed]
-            self._desk.landings.record(mirrors, self._artifact, copy)
+            self._desk.landings.record([record])
+            landed = {mirror.index for mirror in record.mirrors}
             await self._keep_digests(ingested, landed)
         self.release()
         return landed
 
-    def _still_there(self, landed: set[int], staged: Mapping[int, StagedCopy]) -> set[int]:
+    def confirm(self, published: Collection[int], ingested: Ingested) -> Record:
+        """What is to be recorded of the mirrors on which the artifact got its file.
+
+        That is to be done in the same step of the event loop: the fence was asked last here (G5).
+
+        Raises:
+            NoConfig, ArtifactGeneration, LedgerUnknown: it is to be taken back.
+        """
+        self._check_fence()  # for the last time
+        return Record(
+            self._still_there(published, ingested.staged), self._artifact, _copy_of(ingested)
+        )
+
+    def _still_there(
+        self, published: Collection[int], staged: Mapping[int, StagedCopy]
+    ) -> list[Mirror]:
         """Leave out datasets that left while another one was waited for: nobody can read them."""
-        there = {i for i in landed if self._desk.mirrors.all[i].has(staged[i].dataset)}
-        for index in sorted(landed - there):
-            self._targets.failures.append(f"dataset {index + 1}: not there any more")
+        mirrors = [self._desk.mirrors.all[index] for index in sorted(published)]
+        there = [mirror for mirror in mirrors if mirror.has(staged[mirror.index].dataset)]
+        for mirror in mirrors:
+            if mirror not in there:
+                self._targets.failures.append(f"dataset {mirror.index + 1}: not there any more")
         return there
 
     async def _keep_digests(self, ingested: Ingested, landed: Collection[int]) -> None:
@@ -329,26 +371,34 @@ class Put:
     def _check_fence(self) -> None:
         fencing.check_commit(self._desk.keeper.resolved, self._artifact, self._generation)
 
-    async def _publish(
-        self, staged: Mapping[int, StagedCopy], content: bytes, copy: Copy
-    ) -> set[int]:
-        entries = {
+    def entries(self, ingested: Ingested, content: bytes) -> dict[int, tuple[Dataset, Entry]]:
+        """What is to be published, by mirror; under the artifact's commit lock.
+
+        Raises:
+            NoConfig, ArtifactGeneration, LedgerUnknown.
+        """
+        self._check_fence()
+        return {
             index: (file.dataset, self._entry(index, file.name, content))
-            for index, file in staged.items()
+            for index, file in ingested.staged.items()
         }
-        outcomes = await self._desk.group_commit.publish(
-            entries, partial(self._leave, entries, copy)
-        )
-        landed: set[int] = set()
+
+    def note_outcomes(
+        self,
+        entries: Mapping[int, tuple[Dataset, Entry]],
+        outcomes: Mapping[int, Outcome],
+    ) -> set[int]:
+        """Take note of how publishing ended; the mirrors on which the artifact has its file."""
+        published: set[int] = set()
         for index, outcome in outcomes.items():
             if isinstance(outcome, Published):
                 mirror = self._desk.mirrors.all[index]
                 self._desk.landings.note_aside(mirror, entries[index][1], outcome.aside_bytes)
-                landed.add(index)
+                published.add(index)
             else:
                 self._commit_errors.append(outcome)
                 self._targets.failures.append(f"dataset {index + 1}: {_reason(outcome)}")
-        return landed
+        return published
 
     def _entry(self, index: int, staged: str, content: bytes) -> Entry:
         copy = self._desk.mirrors.all[index].good_copy(self._artifact)
@@ -358,17 +408,24 @@ class Put:
         aside = self._desk.quarantine.new_name(self._artifact, Reason.REPLACED)
         return Entry(self._artifact, staged, content, aside)
 
-    def _leave(
-        self, entries: Mapping[int, tuple[Dataset, Entry]], copy: Copy, index: int, end: End
+    def leave(
+        self,
+        entries: Mapping[int, tuple[Dataset, Entry]],
+        ingested: Ingested,
+        index: int,
+        end: End,
     ) -> None:
+        """Leave one mirror, which nobody waits for any more, to be settled when it has ended."""
         dataset, entry = entries[index]
-        mirror = self._desk.mirrors.all[index]
+        mirror, copy = self._desk.mirrors.all[index], _copy_of(ingested)
         reservation = self._targets.reservations.pop(index)
         late = LateWrite(mirror, dataset, entry, self._generation, copy, reservation)
         self._desk.landings.expect(late, end)
 
-    async def _take_back(self, landed: Collection[int], copy: Copy) -> None:
-        for index in sorted(landed):
+    async def take_back(self, published: Collection[int], ingested: Ingested) -> None:
+        """Take the artifact's name away again where it got it; under its commit lock."""
+        copy = _copy_of(ingested)
+        for index in sorted(published):
             mirror = self._desk.mirrors.all[index]
             await self._desk.landings.take_back(mirror, self._artifact, copy)
 
@@ -388,7 +445,12 @@ class Put:
             except (OSError, DatasetUnusable):
                 return  # the next attach clears the staging directory
 
-    def _outcome(self, ingested: Ingested, landed: Collection[int]) -> Stored:
+    def outcome(self, ingested: Ingested, landed: Collection[int]) -> Stored:
+        """How it ended, which is told to whoever has to know.
+
+        Raises:
+            QuotaExceeded, Io, TooFewCopies.
+        """
         stored = self._stored(landed)
         if not stored.copies:
             raise self._no_copy(ingested)
@@ -434,6 +496,15 @@ class Put:
                 self._targets.failures.append(f"dataset {mirror.index + 1}: in doubt")
         copies = sum(mirror.certain_copy(self._artifact) is not None for mirror in holders)
         return Stored(len(self._healthy), copies, tuple(self._targets.failures))
+
+
+def _whole(content: bytes, targets: Mapping[int, Target]) -> Ingested:
+    staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
+    return Ingested(ArtifactHash.of(content), len(content), None, staged, {})
+
+
+def _copy_of(ingested: Ingested) -> Copy:
+    return Copy(ingested.size_bytes, verified_at_s=time.time())
 
 
 def _capacity_bytes(mirror: Mirror) -> int:

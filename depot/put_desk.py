@@ -6,7 +6,7 @@ the writes that run (S1). Whatever way a write ends, its space and its place are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -96,10 +96,8 @@ class PutDesk:
         event: str | None,
     ) -> AsyncIterator[Put]:
         """Admit a write for the block; see `ArtifactStore.begin_put`."""
-        self.mirrors.require_readable()
-        fencing.check_write(self.keeper.resolved, artifact, generation)
-        self.mirrors.require_healthy()
-        self._count_writer(artifact, 1)
+        self._check(artifact, generation)
+        self.count_writers((artifact,), 1)
         put = Put(self, artifact, generation, length_bytes, event)
         try:
             await put.look_for_copies()
@@ -112,19 +110,63 @@ class PutDesk:
                 yield put
         finally:
             put.release()
-            self._count_writer(artifact, -1)
+            self.count_writers((artifact,), -1)
 
-    def _count_writer(self, artifact: ArtifactHash, change: int) -> None:
-        writers = self.writers.get(artifact, 0) + change
+    def begin_at_once(
+        self, artifact: ArtifactHash, generation: Generation, length_bytes: int, *, event: str
+    ) -> Put | None:
+        """Admit a write without waiting for anything; None where that cannot be.
+
+        It counts as running, and has its artifact's commit lock, until `end`. It is to be entered
+        with `count_writers` in the same step of the event loop.
+
+        Raises:
+            as `begin`.
+        """
+        self._check(artifact, generation)
+        if not self.commits.take_now(artifact):
+            return None
+        put = Put(self, artifact, generation, length_bytes, event)
+        try:
+            if put.reserve_at_once():
+                self._check_place()
+                self.running += 1
+                return put
+        except BaseException:
+            put.release()
+            self.commits.release(artifact)
+            raise
+        self.commits.release(artifact)
+        return None
+
+    def end(self, put: Put, artifact: ArtifactHash) -> None:
+        """End what `begin_at_once` began."""
+        put.release()
+        self.running -= 1
+        self.commits.release(artifact)
+
+    def count_writers(self, artifacts: Iterable[ArtifactHash], change: int) -> None:
+        """Count one more writer of each, or one less; none may come twice."""
         with self._store.transaction() as transaction:
-            if writers:
-                transaction.put(self.writers, artifact, writers)
-            else:
-                transaction.delete(self.writers, artifact)
+            for artifact in artifacts:
+                writers = self.writers.get(artifact, 0) + change
+                if writers:
+                    transaction.put(self.writers, artifact, writers)
+                else:
+                    transaction.delete(self.writers, artifact)
+
+    def _check(self, artifact: ArtifactHash, generation: Generation) -> None:
+        self.mirrors.require_readable()
+        fencing.check_write(self.keeper.resolved, artifact, generation)
+        self.mirrors.require_healthy()
+
+    def _check_place(self) -> None:
+        if self.running >= self.limits.max_concurrent_puts:
+            raise TooManyPuts(f"{self.running} puts are running, the limit of this sled")
 
     def _counted(self, counted: bool) -> _Slot:
-        if counted and self.running >= self.limits.max_concurrent_puts:
-            raise TooManyPuts(f"{self.running} puts are running, the limit of this sled")
+        if counted:
+            self._check_place()
         return _Slot(self, int(counted))
 
 

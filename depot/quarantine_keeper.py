@@ -268,9 +268,14 @@ class QuarantineKeeper:
                 with suppress(OSError, DatasetUnusable):
                     await self._purge(mirror, over_bytes, "bound", self.is_needed)
 
+    def is_in_the_way(self, mirror: Mirror, size_bytes: int) -> bool:
+        """Tell whether `make_room` would look for something to purge."""
+        lacks_room = mirror.full or not mirror.room_for(size_bytes)
+        return lacks_room and bool(self.files(mirror))
+
     async def make_room(self, mirror: Mirror, size_bytes: int) -> None:
         """Purge what may go, if that makes room on the disk for a write that has none."""
-        if not self.files(mirror) or (mirror.room_for(size_bytes) and not mirror.full):
+        if not self.is_in_the_way(mirror, size_bytes):
             return
         with suppress(OSError, DatasetUnusable):
             mirror.space = space = await mirror.call(Dataset.space)

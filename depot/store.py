@@ -34,6 +34,7 @@ from depot.put import Put
 from depot.quarantine_keeper import Quarantined
 from depot.reading import ArtifactDetail, CopyCounts, Listing, OpenArtifact, detail_of
 from depot.scrub_report import ScrubPass, ScrubStatus
+from depot.short_puts import ShortPuts
 from depot.state_dir import StateDir
 from depot.store_status import StoreStatus, status_of
 
@@ -51,6 +52,7 @@ class ArtifactStore:
         state: everything the store knows; whoever is composed with it may keep tables there too.
         arrivals: what can be read while it is being received.
         heal_budget: what healing may move; whoever fetches from peers for it counts there, too.
+        short_puts: takes bodies that are in memory, as `begin_put` would, with less ado.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -60,6 +62,7 @@ class ArtifactStore:
         self.state = parts.state
         self.arrivals = parts.arrivals
         self.heal_budget = parts.heal_budget
+        self.short_puts = ShortPuts(parts.put_desk, parts.foreground)
 
     @classmethod
     async def open(

@@ -80,16 +80,15 @@ PLANTS: Final = (
     Plant(
         "puts are answered before their batch is durable",
         "depot/group_commit.py",
-        "            outcomes = await self._mirror.read(publish, entries)\n",
-        "            self._mirror.begin(publish, dataset, entries)\n"
+        "            outcomes = await self._mirror.wait(call)\n",
         "            outcomes: list[Published | OSError] = [Published(None)] * len(here)\n",
         _CRASH,
     ),
     Plant(
         "the fence is not asked after a batch",
         "depot/put.py",
-        "            try:\n                self._check_fence()\n            except DepotError:\n",
-        "            try:\n                pass\n            except DepotError:\n",
+        "        self._check_fence()  # for the last time\n",
+        "",
         _MODEL,
     ),
     Plant(
@@ -140,8 +139,8 @@ PLANTS: Final = (
     Plant(
         "a put that reached one dataset says that it reached both",
         "depot/put.py",
-        "        copies = held + len(landed)\n",
-        "        copies = len(self._healthy)\n",
+        "        return Stored(len(self._healthy), copies,",
+        "        copies = len(self._healthy)\n        return Stored(len(self._healthy), copies,",
         ("syscalls", "model", "power-cut"),
     ),
     Plant(
@@ -169,7 +168,7 @@ PLANTS: Final = (
     Plant(
         "a put that is refused at its commit stays under its name",
         "depot/put.py",
-        "                await self._take_back(landed, copy)\n",
+        "                await self.take_back(published, ingested)\n",
         "",
         _MODEL,
     ),
