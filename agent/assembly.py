@@ -298,7 +298,13 @@ def _servers(
     limits = http_limits(settings)
     metrics = Metrics(status.read, events.counts, lag.read)
     agent_api = agent_app(
-        store=store, copies=copies, status=status, events=events, metrics=metrics, limits=limits
+        store=store,
+        copies=copies,
+        status=status,
+        events=events,
+        metrics=metrics,
+        limits=limits,
+        short_puts=store.short_puts if settings.depot.fast_path else None,
     )
     pump = body_pump(settings)
     depot_api = depot_app(

@@ -37,6 +37,8 @@ from agent.wire import (
     StatusBody,
 )
 from depot.http.fast_path import FAST_PATH, PATH, FastPath
+from depot.http.fast_puts import FAST_PUTS, FastPuts
+from depot.http.fast_puts import PATH as PUT_PATH
 from depot.http.openapi import Endpoint
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -70,7 +72,11 @@ class Metrics:
 
         app.on_response_prepare.append(count)
         if (fast_path := app.get(FAST_PATH)) is not None:
-            self._traffic.include(server, operations["GET", f"{PATH}{{sha256}}"], fast_path)
+            operation = operations["GET", f"{PATH}{{sha256}}"]
+            self._traffic.include(server, operation, "GET", fast_path)
+        if (fast_puts := app.get(FAST_PUTS)) is not None:
+            operation = operations["PUT", f"{PUT_PATH}{{sha256}}"]
+            self._traffic.include(server, operation, "PUT", fast_puts)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
@@ -84,11 +90,11 @@ class Traffic:
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._bytes_in: Counter[tuple[str, ...]] = Counter()
         self._bytes_out: Counter[tuple[str, ...]] = Counter()
-        self._included: list[tuple[str, str, FastPath]] = []
+        self._included: list[tuple[str, str, str, FastPath | FastPuts]] = []
 
-    def include(self, server: str, operation: str, fast_path: FastPath) -> None:
-        """Add in what `fast_path` counts by itself: answers to GET, with success."""
-        self._included.append((server, operation, fast_path))
+    def include(self, server: str, operation: str, method: str, fast: FastPath | FastPuts) -> None:
+        """Add in what `fast` counts by itself: answers to that method, with success."""
+        self._included.append((server, operation, method, fast))
 
     def count(
         self, server: str, operation: str, request: web.Request, response: web.StreamResponse
@@ -107,11 +113,11 @@ class Traffic:
         requests, bytes_in, bytes_out = map(
             Counter, (self._requests, self._bytes_in, self._bytes_out)
         )
-        for server, operation, fast_path in self._included:
-            if fast_path.answers:
-                requests[server, operation, "GET", "200"] += fast_path.answers
-                bytes_in[server, operation] += 0
-                bytes_out[server, operation] += fast_path.body_bytes
+        for server, operation, method, fast in self._included:
+            if fast.answers:
+                requests[server, operation, method, "200"] += fast.answers
+                bytes_in[server, operation] += fast.received_bytes
+                bytes_out[server, operation] += fast.body_bytes
         yield counter(
             "http_requests", "Requests answered.", (*labels, "method", "status"), requests
         )

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.api.artifacts import ArtifactApi
+from agent.api.artifacts import ArtifactApi, put_reply
 from agent.api.config import ConfigApi
 from agent.api.copies import CopyApi
 from agent.api.datasets import DatasetApi
@@ -23,9 +23,11 @@ from agent.api.verbs import Copies, Store
 from agent.events import EventLog
 from agent.metrics import Metrics
 from agent.status import StatusSource
+from depot.http.fast_puts import FAST_PUTS, FastPuts, Taker
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
-from depot.http.service import make_app
+from depot.http.plain_puts import PlainPuts
+from depot.http.service import ACTIVITY, make_app
 from depot.http.versions import ApiInfo
 
 AGENT_API: Final = ApiInfo(
@@ -62,11 +64,18 @@ def agent_app(
     events: EventLog,
     metrics: Metrics,
     limits: HttpLimits | None = None,
+    short_puts: Taker | None = None,
 ) -> web.Application:
-    """The app of the sled agent API, watched by `metrics`."""
+    """The app of the sled agent API, watched by `metrics`.
+
+    Plain puts go to `short_puts`, past the HTTP library; without it there is no such way.
+    """
     table = agent_endpoints(
         store=store, copies=copies, status=status, events=events, metrics=metrics
     )
     app = make_app(table, api=AGENT_API, limits=limits)
+    if short_puts is not None:
+        plain = PlainPuts(AGENT_API.check)
+        app[FAST_PUTS] = FastPuts(short_puts, plain, app[ACTIVITY], put_reply)
     metrics.watch(app, "agent", table)
     return app

@@ -89,10 +89,10 @@ class ArtifactApi:
         self._store.require_dataset()
         async with self._store.begin_put(sha256, generation, decoded_length(request)) as put:
             if put.held is None:
-                return json_reply(put_body(await receive(put, request)))
+                return put_reply(await receive(put, request))
             detail = await self._store.describe(sha256)
         await let_finish(request, max(copy.size_bytes or 0 for copy in detail.copies))
-        return json_reply(put_body(put.held))
+        return put_reply(put.held)
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /artifacts/{sha256}."""
@@ -129,9 +129,10 @@ async def let_finish(request: web.Request, size_bytes: int) -> None:
                     return
 
 
-def put_body(stored: Stored) -> ArtifactPutBody:
+def put_reply(stored: Stored) -> web.Response:
     """Render how a put ended."""
-    return ArtifactPutBody(datasets=stored.datasets, successful_writes=stored.copies)
+    body = ArtifactPutBody(datasets=stored.datasets, successful_writes=stored.copies)
+    return json_reply(body)
 
 
 def detail_body(detail: ArtifactDetail) -> ArtifactDetailBody:

@@ -13,13 +13,24 @@ class Activity:
     def __init__(self) -> None:
         self.draining = False
         self._tasks: set[asyncio.Task[object]] = set()
+        self._without_task = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def running(self) -> int:
         """How many requests are being answered."""
-        return len(self._tasks)
+        return len(self._tasks) + self._without_task
+
+    def begin(self) -> None:
+        """Count a request that no task answers, until `end`; `cancel` does nothing to it."""
+        self._without_task += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        """Count it no longer."""
+        self._without_task -= 1
+        self._look_if_idle()
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -32,8 +43,7 @@ class Activity:
             yield
         finally:
             self._tasks.discard(task)
-            if not self._tasks:
-                self._idle.set()
+            self._look_if_idle()
 
     async def idle(self) -> None:
         """Wait until no request runs."""
@@ -43,3 +53,7 @@ class Activity:
         """Cancel what still runs; `idle` then waits for its cleaning up."""
         for task in self._tasks:
             task.cancel()
+
+    def _look_if_idle(self) -> None:
+        if not self.running:
+            self._idle.set()

@@ -11,11 +11,8 @@ Rules kept here:
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
-from email.utils import formatdate
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -23,10 +20,9 @@ from aiohttp import web
 from depot.artifact import ArtifactHash
 from depot.budget import Budget
 from depot.http.activity import Activity
+from depot.http.answer_lines import DateLines, RequestIds
 from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts
-from depot.http.middleware import SERVER_NAME
 from depot.http.plain_requests import MAX_HEAD_BYTES, PlainRequests
-from depot.http.problems import REQUEST_ID_HEADER
 from depot.http.shared_reads import SharedReads
 
 PATH: Final = "/artifact/sha256/"
@@ -34,8 +30,6 @@ _LINE: Final = f"GET {PATH}".encode()
 _NAME_START: Final = len(_LINE)
 _NAME_END: Final = _NAME_START + 64
 _NAME: Final = re.compile(rb"[0-9a-f]{64}")
-_ID_CHARACTERS: Final = 32
-_IDS_AT_ONCE: Final = 256
 _NAMES_AT_ONCE: Final = 1024
 
 
@@ -65,6 +59,7 @@ class FastPath:
     Attributes:
         answers: how many were given.
         body_bytes: how long their bodies were together.
+        received_bytes: of the bodies of the requests, which have none.
     """
 
     def __init__(
@@ -78,6 +73,7 @@ class FastPath:
     ) -> None:
         self.answers = 0
         self.body_bytes = 0
+        self.received_bytes = 0
         self._hot = hot
         self._copies = copies
         self._plain = plain
@@ -86,8 +82,8 @@ class FastPath:
         self._budget = budget or Budget()
         self._small = _SmallOnes(copies)
         self._reads = SharedReads(self._load, activity)
-        self._dates = _DateLines()
-        self._ids = _RequestIds()
+        self._dates = DateLines()
+        self._ids = RequestIds()
 
     def answer(self, request: bytes) -> bytes | None:
         """The answer to what a client has sent, if that is one plain request; None: not at once."""
@@ -175,36 +171,3 @@ class _SmallOnes:
         if size_bytes is None or size_bytes > SMALL_BYTES:
             return None
         return artifact, size_bytes
-
-
-class _DateLines:
-    """The lines that begin what differs from answer to answer, made once in a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._lines = b""
-
-    def now(self) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            date = formatdate(second, usegmt=True)
-            lines = f"Date: {date}\r\nServer: {SERVER_NAME}\r\n{REQUEST_ID_HEADER}: "
-            self._lines = lines.encode()
-        return self._lines
-
-
-class _RequestIds:
-    """Random ids; asking the system for each would take longer than the rest of an answer."""
-
-    def __init__(self) -> None:
-        self._ids: list[bytes] = []
-
-    def next(self) -> bytes:
-        if not self._ids:
-            digits = os.urandom(_IDS_AT_ONCE * _ID_CHARACTERS // 2).hex().encode()
-            self._ids = [
-                digits[start : start + _ID_CHARACTERS]
-                for start in range(0, len(digits), _ID_CHARACTERS)
-            ]
-        return self._ids.pop()

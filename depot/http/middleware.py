@@ -41,6 +41,7 @@ from depot.http.patience import patience
 from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
 from depot.http.requests import (
     BODY_TAKEN,
+    FOREGONE,
     HELD_BODY,
     LIMITS,
     OTHER_VERSION,
@@ -69,6 +70,8 @@ def front(api: ApiInfo, activity: Activity, bodies: HeldBodies) -> Middleware:
         request[REQUEST_ID] = uuid4().hex
         with activity.request(), bodies.request() as request[HELD_BODY]:
             try:
+                if (foregone := request.get(FOREGONE)) is not None:
+                    raise foregone
                 _refuse_early(request, api, activity)
                 response = await handler(request)
             except ConnectionError as error:

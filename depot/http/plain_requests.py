@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from depot.errors import ApiVersion
@@ -26,7 +26,7 @@ _END: Final = b"\r\n\r\n"
 _TEXT: Final = rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?"
 _HEADER: Final = re.compile(rb"([A-Za-z-]{1,32}): (%b)" % _TEXT)
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
-_HARMLESS: Final = frozenset(
+HARMLESS: Final = frozenset(
     {"host", "user-agent", "accept", "accept-encoding", "accept-language", "connection"}
     | {"api-version"}
 )
@@ -66,10 +66,8 @@ class PlainRequests:
         return most_bytes
 
     def _judge(self, rest: bytes) -> int:
-        headers = _headers(rest)
-        if headers is None or not _HOST.fullmatch(headers.get("host", "")):
-            return NOT_PLAIN
-        if headers.get("connection", "keep-alive").lower() != "keep-alive":
+        headers = plain_headers(rest, HARMLESS)
+        if headers is None or not goes_on(headers):
             return NOT_PLAIN
         try:
             self._check_version(headers.get("api-version"))
@@ -86,13 +84,19 @@ class PlainRequests:
         return sys.maxsize if wish is Wish.IDENTITY else NOT_PLAIN
 
 
-def _headers(rest: bytes) -> dict[str, str] | None:
-    """The headers by their lower-case names; None when there are others than the harmless ones."""
+def goes_on(headers: Mapping[str, str]) -> bool:
+    """Tell whether they name a host in the plain form, and keep the connection."""
+    keeps = headers.get("connection", "keep-alive").lower() == "keep-alive"
+    return keeps and _HOST.fullmatch(headers.get("host", "")) is not None
+
+
+def plain_headers(rest: bytes, known: Collection[str]) -> dict[str, str] | None:
+    """The headers by their lower-case names; None when there are others than the known ones."""
     if not (rest.startswith(_VERSION) and rest.endswith(_END)):
         return None
     headers: dict[str, str] = {}
     for name, value in _lines(rest[len(_VERSION) : -len(_END)]):
-        if name not in _HARMLESS or name in headers:
+        if name not in known or name in headers:
             return None
         headers[name] = value
     return headers

@@ -12,6 +12,8 @@ Rules kept here:
 - An answer that the client does not take holds its connection for the idle timeout at most.
 - A request that arrives whole, on a connection where nothing else is under way, is first shown to
   the fast path. What that does not answer is parsed as if it had never seen it.
+- A put that was taken past the HTTP library is carried out once: what comes behind it waits for its
+  answer, and no more than one read of that.
 
 `aiohttp.web` has no public hook for any of these, so this module knows a few of `RequestHandler`'s
 own attributes; tests hold each of them.
@@ -20,14 +22,13 @@ own attributes; tests hold each of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import structlog
-from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader, hdrs, web
+from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from depot.errors import (
@@ -38,29 +39,33 @@ from depot.errors import (
     LengthMismatch,
     TooManyConnections,
 )
+from depot.http.boundary import Boundary
 from depot.http.door import Door, affordable_connections
 from depot.http.fast_path import FastPath
+from depot.http.fast_puts import FastPuts, TakenPut
 from depot.http.hot_artifacts import HotArtifact
 from depot.http.leftover import watch_leftover
 from depot.http.limits import HttpLimits
 from depot.http.problems import problem_response
 from depot.http.refusals import Refusals
-from depot.http.requests import OTHER_VERSION
+from depot.http.request_factory import in_our_version
 
 log = structlog.get_logger("depot.http")
-
-_HEAD_END: Final = b"\r\n\r\n"
 
 
 class DepotServer(web.Server):
     """Makes a `DepotConnection` for each connection that is accepted."""
 
     def __init__(
-        self, inner: web.Server, limits: HttpLimits, fast_path: FastPath | None = None
+        self,
+        inner: web.Server,
+        limits: HttpLimits,
+        fast_path: FastPath | None = None,
+        fast_puts: FastPuts | None = None,
     ) -> None:
         super().__init__(
             inner.request_handler,
-            request_factory=_in_our_version(inner.request_factory),
+            request_factory=in_our_version(inner.request_factory),
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=limits.idle_timeout_s,
@@ -71,6 +76,7 @@ class DepotServer(web.Server):
         self.door = Door(affordable_connections(limits), limits.max_connections_per_client)
         self.refusals = Refusals(limits)
         self.fast_path = fast_path
+        self.fast_puts = fast_puts
 
     def __call__(self) -> RequestHandler:
         """Make the protocol of one connection."""
@@ -82,16 +88,17 @@ class DepotConnection(RequestHandler):
 
     __slots__ = (
         "_all_is_heard",
+        "_boundary",
         "_client",
-        "_content",
-        "_content_bytes",
         "_fast_path",
+        "_fast_puts",
+        "_foregone",
         "_head_timer",
         "_heard",
         "_limits",
         "_running",
         "_server",
-        "_tail",
+        "_taken",
         "_ticket",
         "_withheld",
     )
@@ -101,19 +108,19 @@ class DepotConnection(RequestHandler):
         self._server = server
         self._limits = server.limits
         self._fast_path = server.fast_path
+        self._fast_puts = server.fast_puts
         self._client: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._heard = False
         self._running = False
         self._all_is_heard = False
-        # The newest request's, and the length it announces.
-        self._content: StreamReader | None = None
-        self._content_bytes: int | None = None
-        # The last bytes that were parsed.
-        self._tail = b""
+        self._boundary = Boundary()
         # A whole request that the fast path has, and what it is to name when it tells of it.
         self._withheld = b""
         self._ticket: object | None = None
+        # A put that is carried out, and how one has ended that is parsed next.
+        self._taken: TakenPut | None = None
+        self._foregone: Exception | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the client in, or hand the connection over to be refused."""
@@ -133,35 +140,34 @@ class DepotConnection(RequestHandler):
         """Count the client out, unless its request still runs."""
         self._head_complete()
         super().connection_lost(exc)
-        if not self._running:
-            self._count_out()
+        self._count_out_if_over()
 
     def data_received(self, data: bytes) -> None:
         """Take `data` past the HTTP library if that is possible, or parse it."""
+        if self._taken is not None and data:
+            self._taken.comes_behind(data, self.transport)
+            return
         if self._withheld:
             data = self._take_back() + data
-        elif self._fast_path is not None and self._takes_fast_path(self._fast_path, data):
+        elif self._takes_fast_path(data) or self._takes_put(data):
             return
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse `data`, and watch how long a head takes."""
         waiting = self._waits_for_request()
+        new = waiting and self._boundary.is_clean
         super().data_received(data)
-        if self._messages:
-            self._note_newest(*self._messages[-1])
-        self._tail = (self._tail + data)[-len(_HEAD_END) :]
+        self._boundary.parsed(data, self._messages, new=new)
         if self._messages or not waiting:
             self._head_complete()
         elif data:
             self._heard = True
             self._expect_head()
 
-    def _takes_fast_path(self, fast_path: FastPath, data: bytes) -> bool:
-        transport = self.transport
-        if transport is None or not self._waits_for_request() or not self._is_clean():
-            return False
-        if transport.get_write_buffer_size():
+    def _takes_fast_path(self, data: bytes) -> bool:
+        fast_path, transport = self._fast_path, self._free_transport()
+        if fast_path is None or transport is None:
             return False
         if (answer := fast_path.answer(data)) is not None:
             self._send(transport, answer)
@@ -184,6 +190,48 @@ class DepotConnection(RequestHandler):
         else:
             self._send(self.transport, answer)
 
+    def _takes_put(self, data: bytes) -> bool:
+        fast_puts = self._fast_puts
+        if fast_puts is None or self._free_transport() is None:
+            return False
+        if not fast_puts.begin(data, self._put_ended):
+            return False
+        self._head_complete()
+        self._taken = TakenPut(data)
+        return True
+
+    def _put_ended(self, outcome: bytes | Exception | None) -> None:
+        """Answer a put, or parse it; then what has come behind it."""
+        taken, self._taken = self._taken, None
+        transport = self.transport
+        if taken is None or transport is None or transport.is_closing():
+            self._count_out_if_over()
+            return
+        if isinstance(outcome, bytes):
+            self._send(transport, outcome)
+        else:
+            self._foregone = outcome
+            self._parse(taken.request)
+        transport.resume_reading()
+        if taken.behind:
+            self.data_received(taken.behind)
+        if taken.all_is_heard and not self.eof_received():
+            transport.close()
+
+    def take_foregone(self) -> Exception | None:
+        """How the request that is parsed now has ended already; None: it has not."""
+        foregone, self._foregone = self._foregone, None
+        return foregone
+
+    def _free_transport(self) -> asyncio.Transport | None:
+        """The transport, if nothing is under way but the request that is about to be parsed."""
+        transport = self.transport
+        if transport is None or not self._waits_for_request() or self._upgraded:
+            return None
+        if not self._boundary.is_clean:
+            return None
+        return None if transport.get_write_buffer_size() else transport
+
     def _take_back(self) -> bytes:
         data, self._withheld, self._ticket = self._withheld, b"", None
         return data
@@ -194,12 +242,6 @@ class DepotConnection(RequestHandler):
         transport.write(answer)
         if transport.get_write_buffer_size():
             watch_leftover(transport, self._limits.pace)
-
-    def _is_clean(self) -> bool:
-        """Tell whether the parser, which waits for a request, has no part of one."""
-        if self._content is None:
-            return not self._tail
-        return self._content is EMPTY_PAYLOAD and self._tail == _HEAD_END and not self._upgraded
 
     def _begin_idle_time(self) -> None:
         self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_s
@@ -213,13 +255,16 @@ class DepotConnection(RequestHandler):
 
         A body that has not ended by now ended early: it is no whole one, even if it reads like it.
         """
+        if self._taken is not None:
+            self._taken.all_is_heard = True
+            return True
         if self._withheld:
             self._parse(self._take_back())
-        content = self._content
+        content = self._boundary.content
         if content is None or self._waits_for_request():
             return False
         if not content.is_eof():
-            content.set_exception(LengthMismatch(self._content_bytes, content.total_bytes))
+            content.set_exception(LengthMismatch(self._boundary.length_bytes, content.total_bytes))
         self._all_is_heard = True
         self._close_when_answered()
         return True
@@ -232,8 +277,7 @@ class DepotConnection(RequestHandler):
             await super().start()
         finally:
             self._running = False
-            if self._manager is None:  # the connection is lost
-                self._count_out()
+            self._count_out_if_over()
             # Closing waits for the client to take what is buffered, for ever if need be.
             if transport is not None and transport.get_write_buffer_size():
                 self._loop.call_later(self._limits.idle_timeout_s, transport.abort)
@@ -249,7 +293,7 @@ class DepotConnection(RequestHandler):
             return response, reset
         finally:
             self._close_when_answered()
-            if not self._messages and self._next_has_begun():
+            if not self._messages and self._boundary.next_has_begun:
                 self._heard = True
                 self._expect_head()
 
@@ -281,22 +325,10 @@ class DepotConnection(RequestHandler):
         if self._all_is_heard and not self._messages:
             self.close()
 
-    def _note_newest(self, message: Any, content: StreamReader) -> None:
-        self._content = content
-        headers = getattr(message, "headers", {})  # what cannot be parsed has none
-        length = headers.get(hdrs.CONTENT_LENGTH)
-        self._content_bytes = None if length is None else int(length)
-
-    def _next_has_begun(self) -> bool:
-        """Tell whether a part of a head has arrived behind the newest request.
-
-        Only a request without a body ends where its head does; behind one with a body the next head
-        is timed from its second part on.
-        """
-        return self._content is EMPTY_PAYLOAD and self._tail != _HEAD_END
-
-    def _count_out(self) -> None:
-        if self._client is not None:
+    def _count_out_if_over(self) -> None:
+        """Count the client out once the connection is lost and nothing of it runs any more."""
+        over = self._manager is None and not self._running and self._taken is None
+        if over and self._client is not None:
             self._server.door.leave(self._client)
             self._client = None
 
@@ -333,24 +365,11 @@ class DepotConnection(RequestHandler):
         self._server.refusals.send(transport, error)
 
     def _process_keepalive(self) -> None:
-        if self._heard or self._withheld:
+        if self._heard or self._withheld or self._taken is not None:
             # A head that has begun is on the header timeout; its answer begins a new idle time.
             self._keepalive_handle = None
             return
         super()._process_keepalive()
-
-
-def _in_our_version(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
-    """Have a request of another version answered in HTTP/1.1, and marked so that it is refused."""
-
-    def make_request(message: Any, *context: Any) -> web.BaseRequest:
-        if message.version in (HttpVersion10, HttpVersion11):
-            return make(message, *context)
-        request = make(message._replace(version=HttpVersion11), *context)
-        request[OTHER_VERSION] = f"{message.version.major}.{message.version.minor}"
-        return request
-
-    return make_request
 
 
 def _address(transport: asyncio.Transport) -> str:

@@ -33,6 +33,8 @@ LIMITS: Final = web.AppKey("limits", HttpLimits)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 # The version of a request that is of neither HTTP/1.1 nor HTTP/1.0.
 OTHER_VERSION: Final = web.RequestKey("other_version", str)
+# What went wrong with a request before it was parsed, which is all that is left to say of it.
+FOREGONE: Final = web.RequestKey("foregone", Exception)
 # Set by whoever reads the body past aiohttp, so that nobody waits for the rest of it afterwards.
 BODY_TAKEN: Final = web.RequestKey("body_taken", bool)
 # The body as it is held in memory, until the request was answered.

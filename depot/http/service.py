@@ -16,6 +16,7 @@ from yarl import URL
 
 from depot.http.activity import Activity
 from depot.http.fast_path import FAST_PATH
+from depot.http.fast_puts import FAST_PUTS
 from depot.http.held_bodies import HeldBodies
 from depot.http.limits import HttpLimits
 from depot.http.middleware import add_request_id, defer_continue, front, unknown_path
@@ -89,6 +90,7 @@ class HttpService:
         self._limits = limits
         self._activity = app[ACTIVITY]
         self._fast_path = app.get(FAST_PATH)
+        self._fast_puts = app.get(FAST_PUTS)
         # The runner starts and cleans up the app; it never listens itself.
         self._runner = web.AppRunner(app)
         self._server: DepotServer | None = None
@@ -103,7 +105,9 @@ class HttpService:
         """Listen on `host` and `port` (0 picks a free one); raises OSError when that is taken."""
         await self._runner.setup()
         assert self._runner.server is not None
-        self._server = DepotServer(self._runner.server, self._limits, self._fast_path)
+        self._server = DepotServer(
+            self._runner.server, self._limits, self._fast_path, self._fast_puts
+        )
         try:
             self._listener = await asyncio.get_running_loop().create_server(
                 self._server, host.strip("[]"), port, backlog=BACKLOG

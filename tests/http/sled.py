@@ -34,13 +34,26 @@ from depot import (
     init_datasets,
 )
 from depot.errors import DepotError, NoDataset, NotFound
+from depot.http.activity import Activity
+from depot.http.fast_puts import FAST_PUTS, FastPuts, Taker
 from depot.http.limits import HttpLimits
+from depot.http.service import ACTIVITY, HttpService
 from depot.quarantine_keeper import Quarantined
 from depot.scrub_report import ScrubStatus
 from depot.store_status import StoreStatus
 from tests.http.servers import serve
 
 ERROR_FIELDS = {"request_id", "error_code", "message"}
+
+
+class Ways:
+    """Which ways a put may take, for tests whose rules hold on each.
+
+    Attributes:
+        fast: plain puts are answered past the HTTP library.
+    """
+
+    fast = True
 
 
 class FakeCopies:
@@ -187,6 +200,10 @@ class Sled:
     metrics: Metrics
     secret: str
     """What no error message may contain: where the datasets are."""
+    fast_puts: FastPuts | None
+    """Answers plain puts past the HTTP library."""
+    service: HttpService
+    activity: Activity
 
     replies: list[Reply] = field(default_factory=list)
 
@@ -244,6 +261,7 @@ async def agent_api(
     *,
     copies: Copies | None = None,
     limits: HttpLimits | None = None,
+    short_puts: Taker | None = None,
 ) -> AsyncIterator[Sled]:
     """Serve the agent API over any store."""
     copies = copies or FakeCopies()
@@ -261,9 +279,14 @@ async def agent_api(
             events=events,
             metrics=metrics,
             limits=limits,
+            short_puts=short_puts,
         )
         async with serve(app, limits) as service, aiohttp.ClientSession() as session:
-            yield Sled(service.url, session, events, duties, node, metrics, str(tmp_path))
+            fast = app.get(FAST_PUTS)
+            secret, active = str(tmp_path), app[ACTIVITY]
+            yield Sled(
+                service.url, session, events, duties, node, metrics, secret, fast, service, active
+            )
             events.stop_waiting()
     node.close()
 
@@ -298,6 +321,12 @@ async def sled_with_store(
     opening = ArtifactStore.open(dataset_paths(root), state_dir=state_dir, options=options)
     async with (
         await opening as store,
-        agent_api(store, root, copies=copies, limits=limits) as sled,
+        agent_api(
+            store,
+            root,
+            copies=copies,
+            limits=limits,
+            short_puts=store.short_puts if Ways.fast else None,
+        ) as sled,
     ):
         yield sled
