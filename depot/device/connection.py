@@ -1,12 +1,13 @@
 """One worker process and its calls: those it has, and those that wait for their turn.
 
 Rules kept here: a call that was given up before it was sent never is; what a worker holds at once
-is bounded by its threads, so that sending never blocks; when it is over, everything that has no
-answer fails.
+is bounded by its threads, so that sending hardly ever finds no room, and then is done later; when
+it is over, everything that has no answer fails.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -23,6 +24,8 @@ from typing import Any, Final
 
 from depot.device.messages import Message, send
 
+_LATER: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+"""No room in the socket, or for what goes through it: the worker is there."""
 _PACKAGE_PARENT: Final = str(Path(__file__).parents[2])
 
 
@@ -32,11 +35,18 @@ class Call:
 
     Attributes:
         ticks: since it was sent; counted, so that it does not age while this process is stopped.
+        begun: it cannot be given up any more.
     """
 
     future: Future[Any]
     message: Message
     ticks: int = 0
+    begun: bool = False
+
+    def begin(self) -> bool:
+        """Let nobody give it up any more; False when somebody has. Idempotent."""
+        self.begun = self.begun or self.future.set_running_or_notify_cancel()
+        return self.begun
 
 
 class Queue:
@@ -61,9 +71,10 @@ class Queue:
         return call
 
     def tick(self) -> None:
-        """Let the calls that the worker has age."""
+        """Let the calls that the worker has age, and try again what found no room."""
         for call in self._sent.values():
             call.ticks += 1
+        self._send_waiting()
 
     def overdue(self, most_ticks: int) -> int:
         """How many calls have had their time."""
@@ -75,7 +86,7 @@ class Queue:
         left = list(self._sent.values())
         for call in self._waiting:
             call.message.drop()
-            if call.future.set_running_or_notify_cancel():
+            if call.begin():
                 left.append(call)
         self._sent.clear()
         self._waiting.clear()
@@ -84,15 +95,18 @@ class Queue:
     def _send_waiting(self) -> None:
         while self._waiting and len(self._sent) < self.limit:
             call = self._waiting.popleft()
-            if not call.future.set_running_or_notify_cancel():
+            if not call.begin():
                 call.message.drop()
                 continue
-            self._sent[call.message.number] = call
             try:
                 send(self._socket, call.message)
-            except OSError:
+            except OSError as error:
+                if error.errno in _LATER:
+                    self._waiting.appendleft(call)
+                    return
                 # The worker's end is on the way, and fails it with the others.
                 call.message.drop()
+            self._sent[call.message.number] = call
 
 
 class Connection:

@@ -8,11 +8,12 @@ import resource
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 
 import pytest
 
 from depot.device.connection import Call, Queue
-from depot.device.messages import Passed, pack, receive, send, unpack
+from depot.device.messages import INLINE_CALL_BYTES, Passed, pack, receive, send, unpack
 
 
 @pytest.fixture
@@ -31,6 +32,43 @@ def test_what_was_passed_to_a_worker_that_has_just_ended_is_closed(pipe: tuple[i
     os.close(inlet)
     assert os.read(outlet, 1) == b"", "somebody still has the other end"
     queue.close()
+
+
+def test_a_call_for_which_the_socket_has_no_room_is_sent_later_and_in_its_turn() -> None:
+    queue = Queue(limit=1000)
+    futures: list[Future[object]] = [Future() for _ in range(100)]
+    for number, future in enumerate(futures):
+        queue.add(Call(future, pack(number, "x" * 8000, INLINE_CALL_BYTES)))
+    sent = numbers_sent(queue)
+    assert 0 < len(sent) < 99, "or there is room for all of them"
+    futures[99].cancel()
+    # Nobody answers, and yet nothing is lost.
+    for _ in futures:
+        queue.tick()
+        sent += numbers_sent(queue)
+    assert sent == list(range(99))
+    assert not any(future.done() for future in futures[:99])
+    queue.theirs.close()
+    assert [call.future for call in queue.close()] == futures[:99]
+
+
+def test_what_the_socket_had_no_room_for_fails_with_the_worker() -> None:
+    queue = Queue(limit=1000)
+    futures: list[Future[object]] = [Future() for _ in range(100)]
+    for number, future in enumerate(futures):
+        queue.add(Call(future, pack(number, "x" * 8000, INLINE_CALL_BYTES)))
+    queue.theirs.close()
+    assert [call.future for call in queue.close()] == futures
+
+
+def numbers_sent(queue: Queue) -> list[int]:
+    """Take what has been sent out of the worker's end."""
+    queue.theirs.setblocking(False)
+    numbers: list[int] = []
+    with suppress(BlockingIOError):
+        while message := receive(queue.theirs):
+            numbers.append(message.number)
+    return numbers
 
 
 def test_a_call_for_which_no_descriptor_is_left_leaves_none_open(
