@@ -91,8 +91,13 @@ class Budget:
 
     async def pay(self, size_bytes: int) -> None:
         """Wait until all of `size_bytes` may be moved."""
-        while size_bytes > 0:
-            size_bytes -= await self.grant(size_bytes)
+        paid_bytes = 0
+        try:
+            while paid_bytes < size_bytes:
+                paid_bytes += await self.grant(size_bytes - paid_bytes)
+        except BaseException:
+            self.give_back(paid_bytes)
+            raise
 
     def pay_now(self, size_bytes: int) -> bool:
         """Take all of `size_bytes` if that is possible without waiting; else nothing."""

@@ -256,9 +256,12 @@ class DepotClient:
 
     async def _next_block(self, content: aiohttp.StreamReader) -> bytes:
         granted_bytes = await self._budget.grant(BLOCK_BYTES)
-        block = await content.read(granted_bytes)
-        self._budget.give_back(granted_bytes - len(block))
-        return block
+        block = b""
+        try:
+            block = await content.read(granted_bytes)
+            return block
+        finally:
+            self._budget.give_back(granted_bytes - len(block))
 
     @asynccontextmanager
     async def _request(

@@ -108,16 +108,15 @@ class ArrivingResponder:
         offset, end = plan.start, plan.start + plan.length_bytes
         while offset < end:
             part = await self._await_part(request, copies, offset, end)
-            step_end = offset + await self._budget.grant(part.end - offset)
-            if isinstance(part.source, memoryview):
-                await _send_now(out, part.source[: step_end - offset])
-                sent = Sent(step_end)
-            else:
-                sent = await self._pump.send(out, part.source, offset, step_end)
+            async with out.granted(self._budget, part.end - offset) as step_bytes:
+                if isinstance(part.source, memoryview):
+                    await _send_now(out, part.source[:step_bytes])
+                    sent = Sent(offset + step_bytes)
+                else:
+                    sent = await self._pump.send(out, part.source, offset, offset + step_bytes)
             self._arrivals.relayed_bytes += sent.offset - offset
             offset = sent.offset
             if sent.error is not None:
-                self._budget.give_back(step_end - offset)
                 copies.failed(sent.error, offset, copy_is_bad=sent.copy_is_bad)
 
     async def _await_part(
@@ -159,7 +158,9 @@ async def _send_now(out: Outlet, content: memoryview) -> None:
     """
     while content:
         try:
-            content = content[out.socket.send(content) :]
+            sent_bytes = out.socket.send(content)
+            content = content[sent_bytes:]
+            out.sent_bytes += sent_bytes
         except BlockingIOError:
             await out.writable()
         except OSError as error:

@@ -21,6 +21,7 @@ from typing import Final
 
 from aiohttp import web
 
+from depot.budget import Budget
 from depot.errors import BodyTimeout
 from depot.http.patience import unsent_bytes
 from depot.sources import Pace, PaceMeter
@@ -36,17 +37,32 @@ class Outlet:
     Attributes:
         shared: a process that does not answer may have it too, so that to close it says nothing to
             the client.
+        sent_bytes: what was sent through it, as far as whoever sends has said.
     """
 
     def __init__(self, sock: socket.socket, pace: Pace) -> None:
         self.socket = sock
         self.shared = False
+        self.sent_bytes = 0
         self._pace = pace
 
     def cut(self) -> None:
         """End the connection, whoever has its socket."""
         with suppress(OSError):  # it has ended
             self.socket.shutdown(socket.SHUT_RDWR)
+
+    @asynccontextmanager
+    async def granted(self, budget: Budget, most_bytes: int) -> AsyncIterator[int]:
+        """Have a step of a budget to send in the block: how many bytes, once it is time.
+
+        What is not sent, however the block ends, is left to others.
+        """
+        size_bytes = await budget.grant(most_bytes)
+        before_bytes = self.sent_bytes
+        try:
+            yield size_bytes
+        finally:
+            budget.give_back(size_bytes - (self.sent_bytes - before_bytes))
 
     async def writable(self) -> None:
         """Wait until the client takes more.

@@ -148,6 +148,7 @@ class Pump:
                         pass
                 turn.patient = turn.offset - before >= _FAST_BYTES
         finally:
+            outlet.sent_bytes += turn.offset - start
             # Somebody may still be in it when the request was cancelled.
             turn.abandon()
 

@@ -306,11 +306,10 @@ class ArtifactResponder:
     async def _send(self, request: web.Request, out: Outlet, copies: _Copies, plan: Plan) -> None:
         offset, end = plan.start, plan.start + plan.length_bytes
         while offset < end:
-            step_end = offset + await self._budget.grant(end - offset)
-            sent = await self._pump.send(out, copies.current, offset, step_end)
+            async with out.granted(self._budget, end - offset) as step_bytes:
+                sent = await self._pump.send(out, copies.current, offset, offset + step_bytes)
             offset = sent.offset
             if sent.error is not None:
-                self._budget.give_back(step_end - offset)
                 await copies.fail_over(sent.error, offset, copy_is_bad=sent.copy_is_bad)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from agent.copies.manager import CopyOptions
 from depot.artifact import ArtifactHash
-from depot.budget import STEP_S, Budget
+from depot.budget import MAX_STEP_BYTES, STEP_S, Budget
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from tests.copying import ARTIFACT, CONTENT, ONE, Sled, sled_at
@@ -18,6 +19,7 @@ from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.lying_peer import LyingPeer, honest
+from tests.store.arrivals import eventually
 
 RATE = 2 << 20
 SLACK = 0.85
@@ -69,6 +71,25 @@ async def test_answers_share_what_a_depot_may_send(store: FakeStore) -> None:
         one_s, other_s = await asyncio.gather(*both)
     assert max(one_s, other_s) >= least_s(2 * len(content))
     assert min(one_s, other_s) >= 0.7 * max(one_s, other_s)
+
+
+async def test_what_a_client_that_goes_away_does_not_get_is_left_to_others(
+    store: FakeStore,
+) -> None:
+    artifact = await store.add(bytes(20 << 20))
+    # No time passes: what was taken stays taken. It is a step that is larger than sockets are.
+    budget = Budget(int(MAX_STEP_BYTES / STEP_S), lambda: 1000.0)
+    assert budget.claim(MAX_STEP_BYTES).size_bytes == MAX_STEP_BYTES
+    async with serve(depot_app(store, budget=budget)) as service:
+        async with RawClient.connect(service.url) as client:
+            sock = client.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await client.send(f"GET /artifact/sha256/{artifact} HTTP/1.1")
+            await eventually(lambda: store.open_descriptors() > 0)
+            client.reset()
+        await eventually(lambda: store.open_descriptors() == 0)
+    assert budget.claim(1).wait_s < STEP_S * 0.8
 
 
 async def test_small_answers_count_as_well(store: FakeStore) -> None:

@@ -185,6 +185,15 @@ async def test_a_claim_that_is_given_up_while_it_waits_costs_nothing() -> None:
     assert budget.claim(1).wait_s <= before_s + STEP_S
 
 
+async def test_a_payment_that_is_given_up_on_the_way_costs_nothing() -> None:
+    budget = Budget(MIB, Clock())
+    paying = asyncio.create_task(budget.pay(10 * MIB))
+    await asyncio.sleep(0)  # it has had the steps for which it need not wait
+    paying.cancel()
+    await asyncio.gather(paying, return_exceptions=True)
+    assert budget.claim(1).wait_s == 0
+
+
 async def test_all_of_a_payment_counts() -> None:
     clock = Clock()
     budget = Budget(1 << 30, clock)
