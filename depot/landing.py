@@ -9,6 +9,7 @@ that no byte on the disk goes uncounted (Q1).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,18 +29,19 @@ from depot.quota import Reservation
 
 @dataclass(frozen=True, slots=True)
 class LateWrite:
-    """A write on one dataset that its put does not wait for any more.
-
-    Attributes:
-        copy: what is recorded once it has landed.
-    """
+    """A write on one dataset that its put does not wait for any more."""
 
     mirror: Mirror
     dataset: Dataset
     entry: Entry
     generation: Generation
-    copy: Copy
+    size_bytes: int
     reservation: Reservation
+
+
+def new_copy(size_bytes: int) -> Copy:
+    """Make the record of a copy that has its name; what is named later counts as changed since."""
+    return Copy(size_bytes, verified_at_s=time.time())
 
 
 class Landings:
@@ -67,15 +69,20 @@ class Landings:
             mirror.record(entry.artifact, None)
             self._quarantine.note(mirror, entry.aside, size_bytes)
 
-    async def take_back(self, mirror: Mirror, artifact: ArtifactHash, copy: Copy) -> None:
-        """Remove a file that the fence does not let land; the caller holds the commit lock."""
-        if artifact in mirror.artifacts:
-            # Another writer's was there before; its end is the reconciler's business, which
-            # knows of grace periods (D4) and deletes nothing without a config.
-            mirror.record(artifact, copy)
-            return
-        with suppress(OSError, DatasetUnusable):  # not recorded: the reconciler finds the file
-            await mirror.call(Dataset.unlink, artifact)
+    async def take_back(self, record: Record) -> None:
+        """Remove files that the fence does not let land; the caller holds the commit lock.
+
+        Where another writer's was there before, its end is the reconciler's business, which knows
+        of grace periods (D4) and deletes nothing without a config.
+        """
+        artifact = record.artifact
+        new = [mirror for mirror in record.mirrors if artifact not in mirror.artifacts]
+        # Counted until it is gone, whatever comes in between (Q1).
+        self.record([record])
+        for mirror in new:
+            with suppress(OSError, DatasetUnusable):  # then it is the reconciler's, too
+                await mirror.call(Dataset.unlink, artifact)
+                mirror.record(artifact, None)
 
     def expect(self, late: LateWrite, end: End) -> None:
         """Settle a write when it ends, however long that takes."""
@@ -102,9 +109,10 @@ class Landings:
                 self._quarantine.note(mirror, late.entry.aside, published.aside_bytes)
             return
         self.note_aside(mirror, late.entry, published.aside_bytes)
+        record = Record([mirror], artifact, new_copy(late.size_bytes))
         try:
             fencing.check_commit(self._keeper.resolved, artifact, late.generation)
         except DepotError:
-            await self.take_back(mirror, artifact, late.copy)
+            await self.take_back(record)
         else:
-            self.record([Record([mirror], artifact, late.copy)])
+            self.record([record])

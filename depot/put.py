@@ -8,7 +8,6 @@ unlinked again. Writers of the same artifact stream side by side and commit one 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -32,9 +31,9 @@ from depot.errors import (
 )
 from depot.group_commit import End, Outcome
 from depot.ingest import Ingested, Observer, StagedCopy
-from depot.landing import LateWrite
+from depot.landing import LateWrite, new_copy
 from depot.lanes import Target
-from depot.mirror import Copy, Mirror, Record
+from depot.mirror import Mirror, Record
 from depot.publishing import Entry, Published
 from depot.quarantine import Reason
 from depot.quota import Reservation
@@ -344,9 +343,11 @@ class Put:
             NoConfig, ArtifactGeneration, LedgerUnknown: it is to be taken back.
         """
         self._check_fence()  # for the last time
-        return Record(
-            self._still_there(published, ingested.staged), self._artifact, _copy_of(ingested)
-        )
+        return self._record_of(published, ingested)
+
+    def _record_of(self, published: Collection[int], ingested: Ingested) -> Record:
+        mirrors = self._still_there(published, ingested.staged)
+        return Record(mirrors, self._artifact, new_copy(ingested.size_bytes))
 
     def _still_there(
         self, published: Collection[int], staged: Mapping[int, StagedCopy]
@@ -417,17 +418,14 @@ class Put:
     ) -> None:
         """Leave one mirror, which nobody waits for any more, to be settled when it has ended."""
         dataset, entry = entries[index]
-        mirror, copy = self._desk.mirrors.all[index], _copy_of(ingested)
+        mirror, size_bytes = self._desk.mirrors.all[index], ingested.size_bytes
         reservation = self._targets.reservations.pop(index)
-        late = LateWrite(mirror, dataset, entry, self._generation, copy, reservation)
+        late = LateWrite(mirror, dataset, entry, self._generation, size_bytes, reservation)
         self._desk.landings.expect(late, end)
 
     async def take_back(self, published: Collection[int], ingested: Ingested) -> None:
         """Take the artifact's name away again where it got it; under its commit lock."""
-        copy = _copy_of(ingested)
-        for index in sorted(published):
-            mirror = self._desk.mirrors.all[index]
-            await self._desk.landings.take_back(mirror, self._artifact, copy)
+        await self._desk.landings.take_back(self._record_of(published, ingested))
 
     async def _discard_all(self, files: Collection[StagedCopy]) -> None:
         if files:
@@ -501,10 +499,6 @@ class Put:
 def _whole(content: bytes, targets: Mapping[int, Target]) -> Ingested:
     staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
     return Ingested(ArtifactHash.of(content), len(content), None, staged, {})
-
-
-def _copy_of(ingested: Ingested) -> Copy:
-    return Copy(ingested.size_bytes, verified_at_s=time.time())
 
 
 def _capacity_bytes(mirror: Mirror) -> int:

@@ -492,6 +492,40 @@ async def test_a_file_that_was_named_while_the_config_moved_on_is_taken_back(
         assert await node.names(A) == await node.names(B) == set()
 
 
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_q1_a_file_that_could_not_be_taken_back_is_counted_until_it_is_gone(
+    node: Node, how: str
+) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(1, ONE))
+        naming = [node.disk(index).hang("rename", name=str(hash_of(ONE))) for index in (A, B)]
+        running = asyncio.ensure_future(put(store, ONE))
+        for hang in naming:
+            await off_loop(hang.wait_begun)
+        await store.put_config(config(2, TWO))
+        unlinking = node.disk(A).hang("unlink", name=str(hash_of(ONE)))
+        node.disk(A).fail("unlink", errno.EIO, name=str(hash_of(ONE)), times=1)
+        for hang in naming:
+            hang.let_go()
+        await off_loop(unlinking.wait_begun)
+        if how == "cancelled":
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert used_bytes(store) == [len(ONE), len(ONE)]
+        unlinking.let_go()
+        if how == "fails":
+            with pytest.raises(ArtifactGeneration):
+                await running
+            assert used_bytes(store) == [len(ONE), 0]
+            assert states(store) == ["suspect", "healthy"]
+        assert reserved_bytes(store) == [0, 0]
+        await store.check_datasets()
+        await store.reconcile()
+        assert used_bytes(store) == [0, 0]
+        assert await node.names(A) == await node.names(B) == set()
+
+
 async def test_taking_back_spares_the_copy_of_a_writer_that_was_faster(node: Node) -> None:
     # D4: what was acknowledged before a mass drop stays for the grace period.
     async with node.open() as store:
