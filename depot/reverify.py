@@ -9,10 +9,14 @@ was verified counts at once; the dataset is written again when no doubt is left.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Mapping
 
+from depot.artifact import ArtifactHash
 from depot.dataset import Dataset
-from depot.mirror import Mirror
+from depot.found_files import FoundFiles
+from depot.mirror import Copy, Mirror
 from depot.verify import Verdict, judge_copy
 
 
@@ -26,6 +30,7 @@ async def reverify(mirror: Mirror, *, look_every_s: float) -> bool:
     """
     failures = mirror.condition.failures
     await mirror.call(Dataset.disown_names)
+    await _doubt_unrecorded(mirror)
     looked_s = time.monotonic()
     for artifact in sorted(mirror.doubts.rows):
         if time.monotonic() - looked_s > look_every_s:
@@ -38,3 +43,20 @@ async def reverify(mirror: Mirror, *, look_every_s: float) -> bool:
         if verdict is not Verdict.UNKNOWN or mirror.good_copy(artifact) is None:
             mirror.believe(artifact)
     return not mirror.doubts
+
+
+async def _doubt_unrecorded(mirror: Mirror) -> None:
+    """Have what nobody has taken note of, a write that did not end well perhaps, verified too."""
+    found = await mirror.call(Dataset.scan)
+    known = mirror.artifacts.rows
+    for artifact, size_bytes in await asyncio.to_thread(_unrecorded, found, known):
+        if artifact not in mirror.artifacts:
+            copy = Copy(size_bytes)
+            mirror.doubt(artifact, copy)
+            mirror.record(artifact, copy)
+
+
+def _unrecorded(
+    found: FoundFiles, known: Mapping[ArtifactHash, Copy]
+) -> list[tuple[ArtifactHash, int]]:
+    return [(artifact, size) for artifact, size in found.sizes() if artifact not in known]

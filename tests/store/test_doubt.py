@@ -106,6 +106,19 @@ async def test_each_copy_counts_as_soon_as_it_is_verified_and_writes_wait_for_th
         assert copies(store)[hash_of(last)] == 2
 
 
+async def test_b3_a_file_that_is_in_no_record_is_verified_with_the_others(node: Node) -> None:
+    async with node.open() as store:
+        await fail_once(node, store, "fsync")
+        await node.write_file(B, str(hash_of(THREE)), bytes(len(THREE)))  # as the device has it
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+        await store.reconcile()
+        assert copies(store)[hash_of(THREE)] == 1
+        await store.remirror()
+        assert copies(store)[hash_of(THREE)] == 2
+    assert await node.read(B, THREE) == THREE
+
+
 async def test_a_copy_in_doubt_is_still_read_when_there_is_no_other(node: Node) -> None:
     async with node.open() as store:
         await fail_once(node, store, "fsync")
