@@ -191,8 +191,7 @@ class Braid:
         if why and not self._aborted:
             step = self._feed.broke(lane.source, why, lane.at_byte, lane.gave_bytes)
             asyncio.run_coroutine_threadsafe(step, self._loop).result()
-        if lane.body is not None:
-            asyncio.run_coroutine_threadsafe(self._feed.close(lane.body), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._feed.close(lane), self._loop).result()
 
     def _next_part(self, lane: Lane) -> Part | None:
         """Wait for a part to read; None when there is none any more."""
@@ -231,9 +230,10 @@ class Braid:
     def _open(self, lane: Lane, part: Part) -> None:
         begun_s = lane.asking_since_s = self._clock()
         lane.said = hashlib.sha256()
-        before, lane.body = lane.body, None
+        with self._changed:  # whoever drops the lane looks at it
+            lane.body = None
         span = (part.start, part.end)
-        step = self._feed.open(lane.source, span, self._total_bytes, before)
+        step = self._feed.open(lane, lane.source, span, self._total_bytes)
         body = self._on_loop(lane, step)
         with self._changed:
             lane.body, lane.asking_since_s = body, None

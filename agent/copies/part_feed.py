@@ -38,7 +38,8 @@ class PartFeed:
         self._fetcher = fetcher
         self._lineup = lineup
         self._share = share
-        self._open: set[PeerBody] = set()
+        self._open: dict[object, PeerBody] = {}
+        self._gone: set[object] = set()
 
     async def begin_search(
         self, but: Collection[SourceUrl], at_byte: int, total_bytes: int
@@ -51,31 +52,37 @@ class PartFeed:
         self.search = asyncio.create_task(self._find(but, at_byte, total_bytes))
 
     async def open(
-        self,
-        source: SourceUrl,
-        span: tuple[int, int],
-        total_bytes: int,
-        instead_of: PeerBody | None,
+        self, reader: object, source: SourceUrl, span: tuple[int, int], total_bytes: int
     ) -> PeerBody:
-        """Open the bytes of `span`, and close a body that is over.
+        """Open the bytes of `span` for a reader, and close what it had open before.
 
         Raises:
-            NoPart: the source does not give them.
+            NoPart: the source does not give them, or the reader was given up meanwhile.
         """
-        if instead_of is not None:
-            await self.close(instead_of)
+        await self._close(reader)
         body = await self._ask(source, span, total_bytes)
+        if reader in self._gone:
+            await body.close()
+            raise NoPart
         body.limit(self._share.of(source))
         self._lineup.contributed(source)  # before anyone can read a byte of it
-        self._open.add(body)
+        self._open[reader] = body
         self._share.bodies = len(self._open)
         return body
 
-    async def close(self, body: PeerBody) -> None:
-        """Close a body that nobody reads any more; idempotent."""
-        self._open.discard(body)
+    async def close(self, reader: object) -> None:
+        """Close what a reader has open, or is about to, and open nothing more for it; idempotent.
+
+        It may have been given up at any moment, so it is not asked for the body.
+        """
+        self._gone.add(reader)
+        await self._close(reader)
+
+    async def _close(self, reader: object) -> None:
+        body = self._open.pop(reader, None)
         self._share.bodies = max(1, len(self._open))
-        await body.close()
+        if body is not None:
+            await body.close()
 
     async def broke(self, source: SourceUrl, why: str, at_byte: int, gave_bytes: int) -> None:
         """Note that a part ended badly."""
@@ -86,8 +93,8 @@ class PartFeed:
         if self.search is not None:
             self.search.cancel()
             await asyncio.gather(self.search, return_exceptions=True)
-        for body in tuple(self._open):
-            await self.close(body)
+        for reader in tuple(self._open):
+            await self.close(reader)
 
     async def _find(
         self, but: Collection[SourceUrl], at_byte: int, total_bytes: int
