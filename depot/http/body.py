@@ -3,7 +3,8 @@
 A large body of known length on a plain socket is taken over: the library's reading is paused, what
 it has buffered becomes the source's prefix, and the rest is received straight into the ingest's
 blocks by a worker thread. The connection is of no further use to the library, so it is closed after
-the answer. Every other body goes through the library, one hop to the event loop a block.
+the answer. Every other body goes through the library, one hop to the event loop a block; so does
+one for which there is no descriptor left.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from depot.errors import BodyTimeout, LengthMismatch, UnsupportedEncoding
 from depot.http.limits import HttpLimits
 from depot.http.requests import BODY_TAKEN, content_coding
 from depot.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
+from depot.worker import is_shortage
 
 TAKEOVER_FROM_BYTES: Final = 1 << 20
 _DRAIN_BLOCK_BYTES: Final = 64 << 10
@@ -45,9 +47,12 @@ async def request_body(request: web.Request, limits: HttpLimits) -> AsyncIterato
     zstd = _coding(request) == "zstd"
     length_bytes = request.content_length
     transport = request.transport
+    taken = None
     if transport is not None and _can_take_over(transport, length_bytes):
+        taken = _own_socket(transport)
+    if taken is not None:
         assert length_bytes is not None
-        source = _take_over(request.content, request.protocol, transport, length_bytes, limits.pace)
+        source = _take_over(request.content, request.protocol, taken, length_bytes, limits.pace)
         request[BODY_TAKEN] = True
         try:
             yield ZstdSource(source) if zstd else source
@@ -71,15 +76,15 @@ async def response_body(
     """
     connection = response.connection
     transport = None if connection is None else connection.transport
+    protocol = None if connection is None else connection.protocol
     source: SocketSource | StreamSource
-    if (
-        connection is not None
-        and connection.protocol is not None
-        and transport is not None
-        and _can_take_over(transport, length_bytes)
-    ):
+    taken = None
+    if transport is not None and protocol is not None and _can_take_over(transport, length_bytes):
+        taken = _own_socket(transport)
+    if taken is not None:
+        assert protocol is not None
         assert length_bytes is not None
-        source = _take_over(response.content, connection.protocol, transport, length_bytes, pace)
+        source = _take_over(response.content, protocol, taken, length_bytes, pace)
     else:
         source = _stream(response.content, pace, length_bytes)
     try:
@@ -108,10 +113,20 @@ def _can_take_over(transport: asyncio.BaseTransport, length_bytes: int | None) -
     )
 
 
+def _own_socket(transport: asyncio.BaseTransport) -> socket.socket | None:
+    """A duplicate of a connection's socket; None where no descriptor is left for one."""
+    try:
+        return socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
+    except OSError as error:
+        if is_shortage(error):
+            return None
+        raise
+
+
 def _take_over(
     content: StreamReader,
     protocol: BaseProtocol,
-    transport: asyncio.BaseTransport,
+    sock: socket.socket,
     length_bytes: int,
     pace: Pace,
 ) -> SocketSource:
@@ -121,7 +136,6 @@ def _take_over(
     while not content.at_eof() and (block := content.read_nowait()):
         prefix += block
     protocol.pause_reading()
-    sock = socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
     return SocketSource(sock, bytes(prefix), length_bytes, pace)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from depot import ArtifactHash
+from depot.http.body import TAKEOVER_FROM_BYTES
 from depot.http.limits import HttpLimits
 from tests.http.raw import RawClient
 from tests.http.sled import Sled, prepare_datasets, sled_with_store
@@ -59,6 +62,21 @@ async def test_100_comes_when_the_body_is_wanted_and_only_then(sled: Sled) -> No
         await client.send(*put_head(NAME, len(CONTENT)), "Expect: 100-continue")
         answer = await client.answer()
         assert (answer.status, answer.json()) == (200, {"datasets": 2, "successful_writes": 2})
+
+
+async def test_a_large_body_is_taken_where_no_descriptor_is_left_for_its_socket(
+    sled: Sled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dup(_fd: int) -> int:
+        raise OSError(errno.EMFILE, "injected")
+
+    monkeypatch.setattr(socket, "dup", dup)
+    content = CONTENT * (1 + TAKEOVER_FROM_BYTES // len(CONTENT))
+    name = ArtifactHash.of(content)
+    await sled.put_config(1, name)
+    async with RawClient.connect(sled.url) as client:
+        await client.send(*put_head(name, len(content)), body=content)
+        assert (await client.answer()).json() == {"datasets": 2, "successful_writes": 2}
 
 
 @pytest.mark.parametrize(

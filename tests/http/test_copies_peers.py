@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -66,6 +67,19 @@ async def refusal(answer: Answer, *, offset: int = 0, limits: PeerLimits = PATIE
     # The HTTP library itself asks once more when a connection ends without an answer.
     assert 1 <= peer.connections <= 2
     return caught.value
+
+
+async def test_a_large_artifact_is_read_through_the_library_where_no_descriptor_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dup(_fd: int) -> int:
+        raise OSError(errno.EMFILE, "injected")
+
+    monkeypatch.setattr(socket, "dup", dup)
+    large = CONTENT * (1 + TAKEOVER_FROM_BYTES // len(CONTENT))
+    async with peer_and_fetcher(honest(large)) as (peer, fetcher):
+        body = await fetcher.open(SourceUrl.parse(peer.url), ArtifactHash.of(large))
+        assert await read_all(body) == large
 
 
 @pytest.mark.parametrize("make", [honest, no_ranges, chunked, until_closed])
