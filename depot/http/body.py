@@ -133,8 +133,12 @@ def _take_over(
     # No await between emptying the buffer and pausing: nothing can arrive in between. Reading may
     # let the parser hand on more of what it has, so the buffer is read until it stays empty.
     prefix = bytearray()
-    while not content.at_eof() and (block := content.read_nowait()):
-        prefix += block
+    try:
+        while not content.at_eof() and (block := content.read_nowait()):
+            prefix += block
+    except BaseException:  # the body has ended badly already
+        sock.close()
+        raise
     protocol.pause_reading()
     return SocketSource(sock, bytes(prefix), length_bytes, pace)
 
