@@ -82,10 +82,11 @@ def irreplaceable(
     `is_needed` tells of an artifact that it is wanted and that no verified copy of it exists.
     """
     newest: dict[ArtifactHash, QuarantinedFile] = {}
-    for file in sorted(files):
-        if is_needed(file.artifact):
+    for file in files:
+        known = newest.get(file.artifact)
+        if known is None or known < file:
             newest[file.artifact] = file
-    return frozenset(file.name for file in newest.values())
+    return frozenset(file.name for file in newest.values() if is_needed(file.artifact))
 
 
 def choose_to_purge(

@@ -75,13 +75,13 @@ class QuarantineDesk:
 
     def _find(self, id_: str) -> tuple[Quarantined, Mirror]:
         self._mirrors.require_readable()
-        for each in self._quarantine.listing():
-            if each.id == id_:
-                mirror = self._mirrors.all[each.index]
-                if not mirror.healthy:
-                    raise NoDataset(f"dataset {each.index + 1} is {mirror.state}, not writable")
-                return each, mirror
-        raise NotFound(f"nothing in quarantine has the id {id_[:140]!r}")
+        found = self._quarantine.find(id_)
+        if found is None:
+            raise NotFound(f"nothing in quarantine has the id {id_[:140]!r}")
+        mirror = self._mirrors.all[found.index]
+        if not mirror.healthy:
+            raise NoDataset(f"dataset {found.index + 1} is {mirror.state}, not writable")
+        return found, mirror
 
     async def _verify(self, mirror: Mirror, found: Quarantined) -> None:
         file, digest, offset_bytes = found.file, hashlib.sha256(), 0

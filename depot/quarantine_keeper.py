@@ -11,10 +11,12 @@ The state store has what a scan of the directories found, and what was done sinc
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from depot import quarantine_files
 from depot.artifact import ArtifactHash
@@ -24,10 +26,15 @@ from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
+from depot.persistent import PersistentMap
 from depot.quarantine import QuarantinedFile, Reason, choose_to_purge, file_name, irreplaceable
+from depot.quarantine_shelf import Shelf, largest_of
 from depot.state import StateStore, Table
+from depot.unhurried import gently_sorted
 from depot.verify import Verdict, judge_file, works
 from depot.worker import describe_error
+
+_Test = Callable[[ArtifactHash], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,69 +88,92 @@ class QuarantineKeeper:
             mirror.index: state.table(f"quarantine of dataset {mirror.index + 1}")
             for mirror in mirrors.all
         }
+        self._shelves = {mirror.index: Shelf() for mirror in mirrors.all}
         self._scanned: dict[int, Dataset] = {}
+        self._sizes: tuple[object, Mapping[ArtifactHash, int]] = ((), {})
         self._last_ms = 0
 
     # What is there
 
-    def files(self, mirror: Mirror) -> tuple[QuarantinedFile, ...]:
-        """What lies on a dataset, oldest first; nothing on one that is missing."""
-        return tuple(sorted(self._files[mirror.index].values())) if mirror.readable else ()
+    def count(self, mirror: Mirror) -> int:
+        """How many files lie on a dataset; none on one that is missing."""
+        return self._shelves[mirror.index].count if mirror.readable else 0
+
+    def used_bytes(self, mirror: Mirror) -> int:
+        """Bytes in a dataset's quarantine."""
+        return self._shelves[mirror.index].used_bytes if mirror.readable else 0
 
     def of_artifact(self, artifact: ArtifactHash) -> Iterator[tuple[Mirror, QuarantinedFile]]:
         """Every quarantined copy of one artifact."""
         for mirror in self._mirrors.readable():
-            for file in self.files(mirror):
-                if file.artifact == artifact:
-                    yield mirror, file
+            for file in self._shelves[mirror.index].of(artifact):
+                yield mirror, file
 
-    def sizes(self) -> dict[ArtifactHash, int]:
+    def sizes(self) -> Mapping[ArtifactHash, int]:
         """Artifacts of which copies are in quarantine, with the size of the largest in bytes."""
-        sizes: dict[ArtifactHash, int] = {}
-        for mirror in self._mirrors.readable():
-            for file in self.files(mirror):
-                sizes[file.artifact] = max(file.size_bytes, sizes.get(file.artifact, 0))
-        return sizes
-
-    def used_bytes(self, mirror: Mirror) -> int:
-        """Bytes in a dataset's quarantine."""
-        return sum(file.size_bytes for file in self.files(mirror))
+        readable = self._mirrors.readable()
+        if not any(self.count(mirror) for mirror in readable):
+            return {}
+        key = tuple((mirror.index, self._files[mirror.index].revision) for mirror in readable)
+        if self._sizes[0] != key:  # kept until something changes: each status asks
+            self._sizes = (key, largest_of(self._shelves[mirror.index] for mirror in readable))
+        return self._sizes[1]
 
     def listing(self) -> tuple[Quarantined, ...]:
-        """Everything in quarantine, oldest first."""
+        """Everything in quarantine, oldest first; for a thread, since it may be a lot."""
         found: list[Quarantined] = []
+        is_needed = self._needed(self._healthy())
         for mirror in self._mirrors.readable():
-            kept = irreplaceable(self.files(mirror), self.is_needed)
-            for file in self.files(mirror):
-                path = str(mirror.path / file.path)
-                id_ = f"{file.name}.{mirror.index + 1}"
-                last_copy = file.name in kept
-                found.append(
-                    Quarantined(id_, mirror.index, file, str(mirror.path), path, last_copy)
-                )
-        return tuple(sorted(found, key=lambda each: (each.file, each.index)))
+            files = self._files[mirror.index].rows.values()
+            kept = irreplaceable(files, is_needed)
+            found += (_listed(mirror, file, last_copy=file.name in kept) for file in files)
+        return tuple(gently_sorted(found, key=lambda each: (each.file.time_ms, each.id)))
+
+    def listing_of(self, artifact: ArtifactHash) -> list[Quarantined]:
+        """Those of one artifact."""
+        is_needed = self._needed(self._healthy())
+        return [
+            _listed(mirror, file, last_copy=self._is_irreplaceable(mirror, file, is_needed))
+            for mirror, file in self.of_artifact(artifact)
+        ]
+
+    def find(self, id_: str) -> Quarantined | None:
+        """The one that is listed with that id."""
+        file = QuarantinedFile.parse(id_.rpartition(".")[0], 0)
+        found = self.listing_of(file.artifact) if file else ()
+        return next((each for each in found if each.id == id_), None)
+
+    def _is_irreplaceable(self, mirror: Mirror, file: QuarantinedFile, is_needed: _Test) -> bool:
+        return file.name in irreplaceable(self._shelves[mirror.index].of(file.artifact), is_needed)
 
     def is_wanted(self, artifact: ArtifactHash) -> bool:
         """Tell whether the config or a pin names it.
 
         Everything is wanted while that cannot be told, or may be taken back (D4).
         """
-        config = self._keeper.resolved.config
+        return self._wanted()(artifact)
+
+    def _wanted(self) -> _Test:
+        """What tells whether an artifact is wanted now, also in another thread."""
+        config, pinned = self._keeper.resolved.config, self._keeper.book.artifacts
         grace = self._keeper.deletions_held_until_s()
         if config is None or grace or not self._keeper.pins_known:
-            return True
-        return artifact in config.artifacts or artifact in self._keeper.book.artifacts
+            return lambda _: True
+        wanted = config.artifacts
+        return lambda artifact: artifact in wanted or artifact in pinned
 
-    def is_needed(self, artifact: ArtifactHash) -> bool:
-        """Tell whether it is wanted and no copy of it is known to be good, by its bytes.
+    def _needed(self, mirrors: Iterable[Mirror]) -> _Test:
+        """What tells whether it is wanted, and no copy there is known to be good, by its bytes."""
+        is_wanted = self._wanted()
+        return lambda artifact: is_wanted(artifact) and not _verified_on(mirrors, artifact)
 
-        A copy on a dataset that fails may never be read again, and does not count.
-        """
-        return self.is_wanted(artifact) and not _verified_on(self._mirrors.healthy(), artifact)
+    def _healthy(self) -> Sequence[Mirror]:
+        # A copy on a dataset that fails may never be read again, and does not count.
+        return self._mirrors.healthy()
 
-    def _is_needed_for_room(self, artifact: ArtifactHash) -> bool:
+    def _all(self) -> Sequence[Mirror]:
         # Here it does: the room may be for that very copy, off the disk that fails.
-        return self.is_wanted(artifact) and not _verified_on(self._mirrors.all, artifact)
+        return self._mirrors.all
 
     async def refresh(self, mirror: Mirror) -> None:
         """Look what lies on a dataset.
@@ -159,11 +189,12 @@ class QuarantineKeeper:
         while True:
             before = table.revision
             found = await mirror.call(quarantine_files.scan)
+            rows, shelf, untold = await asyncio.to_thread(_shelved, found, table.rows)
             if table.revision == before:  # or what the scan saw is older than what is known
                 break
-        untold = [file for file in found if file.name not in table]
+        self._shelves[mirror.index] = shelf
         with self._store.transaction() as change:
-            change.replace(table, {file.name: file for file in found})
+            change.replace(table, rows)
         for file in untold if self._scanned.get(mirror.index) is dataset else ():
             self._on_set_aside()
             self.tell("quarantined", mirror, file, {})
@@ -255,6 +286,7 @@ class QuarantineKeeper:
         assert file is not None, name
         with self._store.transaction() as change:
             change.put(self._files[mirror.index], name, file)
+        self._shelves[mirror.index].add(file)
         self._on_set_aside()
         self.tell("quarantined", mirror, file, {"error": error} if error else {})
 
@@ -266,12 +298,12 @@ class QuarantineKeeper:
             over_bytes = self.used_bytes(mirror) - self.limit_bytes
             if over_bytes > 0:
                 with suppress(OSError, DatasetUnusable):
-                    await self._purge(mirror, over_bytes, "bound", self.is_needed)
+                    await self._purge(mirror, over_bytes, "bound", self._healthy)
 
     def is_in_the_way(self, mirror: Mirror, size_bytes: int) -> bool:
         """Tell whether `make_room` would look for something to purge."""
         lacks_room = mirror.full or not mirror.room_for(size_bytes)
-        return lacks_room and bool(self.files(mirror))
+        return lacks_room and self.count(mirror) > 0
 
     async def make_room(self, mirror: Mirror, size_bytes: int) -> None:
         """Purge what may go, if that makes room on the disk for a write that has none."""
@@ -281,8 +313,7 @@ class QuarantineKeeper:
             mirror.space = space = await mirror.call(Dataset.space)
             lacking_bytes = size_bytes - space.free_bytes
             if lacking_bytes > 0 or space.free_inodes == 0:
-                need_bytes, is_needed = max(lacking_bytes, 1), self._is_needed_for_room
-                await self._purge(mirror, need_bytes, "space", is_needed)
+                await self._purge(mirror, max(lacking_bytes, 1), "space", self._all)
                 mirror.space = await mirror.call(Dataset.space)
 
     async def _purge(
@@ -290,14 +321,15 @@ class QuarantineKeeper:
         mirror: Mirror,
         need_bytes: int,
         why: str,
-        is_needed: Callable[[ArtifactHash], bool],
+        counting: Callable[[], Sequence[Mirror]],
     ) -> None:
-        chosen = choose_to_purge(
-            self.files(mirror), need_bytes, is_needed=is_needed, is_wanted=self.is_wanted
+        choose = partial(
+            choose_to_purge, is_needed=self._needed(counting()), is_wanted=self._wanted()
         )
-        for file in chosen:
+        files = self._files[mirror.index].rows.values()
+        for file in await asyncio.to_thread(choose, files, need_bytes):
             # Asked again: the last good copy may have gone while the disk was busy.
-            if file.name not in irreplaceable(self.files(mirror), is_needed):
+            if not self._is_irreplaceable(mirror, file, self._needed(counting())):
                 await self.purge(mirror, file, why)
 
     async def purge(self, mirror: Mirror, file: QuarantinedFile, why: str) -> None:
@@ -314,6 +346,7 @@ class QuarantineKeeper:
         """Take note that a file left the quarantine."""
         with self._store.transaction() as change:
             change.delete(self._files[mirror.index], file.name)
+        self._shelves[mirror.index].remove(file)
 
     def tell(
         self, kind: str, mirror: Mirror, file: QuarantinedFile, more: dict[str, object]
@@ -331,3 +364,16 @@ class QuarantineKeeper:
 def _verified_on(mirrors: Iterable[Mirror], artifact: ArtifactHash) -> bool:
     copies = (mirror.certain_copy(artifact) for mirror in mirrors)
     return any(copy and copy.verified_at_s is not None for copy in copies)
+
+
+def _listed(mirror: Mirror, file: QuarantinedFile, *, last_copy: bool) -> Quarantined:
+    path, id_ = str(mirror.path / file.path), f"{file.name}.{mirror.index + 1}"
+    return Quarantined(id_, mirror.index, file, str(mirror.path), path, last_copy)
+
+
+def _shelved(
+    found: Sequence[QuarantinedFile], known: Mapping[str, QuarantinedFile]
+) -> tuple[Mapping[str, QuarantinedFile], Shelf, list[QuarantinedFile]]:
+    """What a scan found as rows and on a shelf, and those of it that were not known."""
+    rows = PersistentMap.of({file.name: file for file in found})
+    return rows, Shelf(found), [file for file in found if file.name not in known]

@@ -166,7 +166,7 @@ class ArtifactStore:
             NoDataset, NotFound.
         """
         self._mirrors.require_readable()
-        return detail_of(artifact, self._mirrors.all, self._parts.quarantine.listing())
+        return detail_of(artifact, self._mirrors.all, self._parts.quarantine.listing_of(artifact))
 
     def begin_put(
         self,
@@ -257,7 +257,7 @@ class ArtifactStore:
     # Quarantine
 
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """Every damaged copy that was set aside, oldest first.
+        """Every damaged copy that was set aside, oldest first; they may be many: for a thread.
 
         Raises:
             NoDataset.

@@ -143,7 +143,7 @@ def _dataset_status(mirror: Mirror, quarantine: QuarantineKeeper) -> DatasetStat
         reserved_bytes=quota.reserved_bytes,
         available_bytes=min(quota.available_bytes, free_bytes),
         artifacts=len(mirror.artifacts),
-        quarantined=len(quarantine.files(mirror)),
+        quarantined=quarantine.count(mirror),
         quarantined_bytes=quarantine.used_bytes(mirror),
         in_doubt=len(mirror.doubts),
         worker_pid=mirror.host.pid,

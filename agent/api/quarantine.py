@@ -64,8 +64,9 @@ class QuarantineApi:
 
     async def list(self, _: web.Request) -> web.Response:
         """GET /quarantine."""
-        quarantined = self._store.quarantined()
-        return await asyncio.to_thread(lambda: json_reply(quarantine_body(quarantined)))
+        return await asyncio.to_thread(
+            lambda: json_reply(quarantine_body(self._store.quarantined()))
+        )
 
     async def restore(self, request: web.Request) -> web.Response:
         """POST /quarantine/{id}/restore."""
