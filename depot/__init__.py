@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from depot.client import DepotClient
     from depot.errors import DepotError
     from depot.initialise import InitReport, init_datasets
+    from depot.open_artifact import OpenArtifact
     from depot.options import StoreOptions
     from depot.put import Put, Stored
-    from depot.reading import ArtifactDetail, CopyDetail, Listing, OpenArtifact
+    from depot.reading import ArtifactDetail, CopyDetail, Listing
     from depot.sources import FileSource, Source
     from depot.store import ArtifactStore
 
@@ -51,7 +52,7 @@ _HOMES: Final = {
     "Generation": "depot.artifact",
     "InitReport": "depot.initialise",
     "Listing": "depot.reading",
-    "OpenArtifact": "depot.reading",
+    "OpenArtifact": "depot.open_artifact",
     "Put": "depot.put",
     "Source": "depot.sources",
     "StoreOptions": "depot.options",

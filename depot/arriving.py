@@ -31,8 +31,8 @@ from depot.block_digests import BlockDigests, block_count
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.errors import DatasetUnusable
 from depot.mirrors import MirrorSet
+from depot.open_artifact import OpenArtifact
 from depot.reader import VerifyReads
-from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
 
 MAX_DEPTH: Final = 1000

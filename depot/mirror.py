@@ -34,8 +34,8 @@ from depot.errors import DatasetUnusable
 from depot.inventory import Copy as Copy
 from depot.inventory import Inventory, Stock, is_good, take_stock
 from depot.marker import MARKER_FILE, Marker, encode_marker
+from depot.open_artifact import OpenArtifact, close_file
 from depot.quota import Quota
-from depot.reading import OpenArtifact, close_file
 from depot.state import StateStore, Table
 from depot.worker import describe_error, full_disk, is_shortage, wait_within
 

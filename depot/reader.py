@@ -25,8 +25,8 @@ from depot.errors import DatasetUnusable, NotFound
 from depot.keyed_lock import KeyedLock
 from depot.mirror import Copy, Mirror, casts_doubt, is_own_want
 from depot.mirrors import MirrorSet
+from depot.open_artifact import OpenArtifact
 from depot.quarantine_keeper import QuarantineKeeper
-from depot.reading import OpenArtifact
 from depot.verified_read import VerifiedRead
 from depot.verify import Verdict, derive_digests, judge_file, verify_copy, works
 from depot.worker import describe_error

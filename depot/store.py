@@ -28,11 +28,12 @@ from depot.errors import ConfigNotFound, NoConfig
 from depot.heal import Peers
 from depot.holdings import Holdings
 from depot.ledger_keeper import EventSink
+from depot.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.parts import Parts
 from depot.put import Put
 from depot.quarantine_keeper import Quarantined
-from depot.reading import ArtifactDetail, CopyCounts, Listing, OpenArtifact, detail_of
+from depot.reading import ArtifactDetail, CopyCounts, Listing, detail_of
 from depot.scrub_report import ScrubPass, ScrubStatus
 from depot.short_puts import ShortPuts
 from depot.state_dir import StateDir

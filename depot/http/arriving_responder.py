@@ -35,7 +35,7 @@ from depot.http.outlet import Outlet, outlet
 from depot.http.pump import Pump, Sent
 from depot.http.relay_headers import arriving_headers
 from depot.http.responder import ArtifactReader, conditions_of, headers_of, refuse
-from depot.reading import OpenArtifact
+from depot.open_artifact import OpenArtifact
 from depot.worker import describe_error
 
 log = structlog.get_logger("depot.http")

@@ -31,7 +31,7 @@ from depot.http.lending import LentTurn
 from depot.http.outlet import Outlet
 from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
-from depot.reading import OpenArtifact
+from depot.open_artifact import OpenArtifact
 from depot.verified_read import only_for
 from depot.worker import DaemonThreads, is_shortage, wait_within
 

@@ -45,7 +45,7 @@ from depot.http.outlet import Outlet, outlet
 from depot.http.patience import patience
 from depot.http.pump import Pump
 from depot.http.requests import header
-from depot.reading import OpenArtifact
+from depot.open_artifact import OpenArtifact
 from depot.sources import Pace
 from depot.worker import describe_error, is_shortage
 

@@ -27,7 +27,7 @@ from depot.dataset import STAGING
 from depot.errors import NoDataset, NotFound
 from depot.ledger import LEDGER_NAME, encode_ledger
 from depot.ledger import Ledger as LedgerDocument
-from depot.reading import OpenArtifact
+from depot.open_artifact import OpenArtifact
 from tests import ondisk
 from tests.model import oracle
 from tests.model.checks import Checks

@@ -17,9 +17,9 @@ from depot.device.host import DeviceWorkers
 from depot.disk import Disk, system_disk
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME, Ledger, decode_ledger, encode_ledger
+from depot.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.put import Stored
-from depot.reading import OpenArtifact
 from depot.sources import Source
 from depot.store import ArtifactStore
 from tests import ondisk

@@ -24,10 +24,10 @@ from typing import Final
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound
 from depot.initialise import init_datasets
+from depot.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.put import Stored
 from depot.reader import VerifyReads
-from depot.reading import OpenArtifact
 from depot.store import ArtifactStore
 from tests import ondisk
 from tests.store.builders import MIB, BytesSource, hash_of
