@@ -10,8 +10,11 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -34,7 +37,7 @@ EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
     {
         ExitCode.OK: "fine",
         ExitCode.WRONG_BYTES: "the bytes are wrong",
-        ExitCode.USAGE: "usage, or a file that is not there",
+        ExitCode.USAGE: "usage, or a file that is not there or not ours to touch",
         ExitCode.REFUSED: "refused by the server",
         ExitCode.UNREACHABLE: "unreachable",
         ExitCode.LOCAL: "a local file could not be read or written: a full or failing disk",
@@ -79,6 +82,16 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "TooManyPuts": "storage.max_concurrent_puts are running already; try again in a moment",
     }
 )
+
+# A file that is not there, is not ours, or is no file: a mistake in the command line.
+_MISTAKEN: Final = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+_MISTAKEN_NUMBERS: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 
 # Refusals that say the bytes are wrong, whoever found out.
 WRONG_BYTES_CODES: Final = frozenset({"HashMismatch", "LengthMismatch"})
@@ -146,16 +159,32 @@ def local(error: OSError) -> Failure:
     is not.
     """
     named = f"{error.filename}: " if error.filename else ""
-    mistaken = isinstance(
-        error,
-        FileNotFoundError
-        | FileExistsError
-        | IsADirectoryError
-        | NotADirectoryError
-        | PermissionError,
-    )
+    mistaken = isinstance(error, _MISTAKEN) or error.errno in _MISTAKEN_NUMBERS
     exit_code = ExitCode.USAGE if mistaken else ExitCode.LOCAL
     return Failure(f"{named}{error.strerror or error}", exit_code, hint="")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of a read or a write, which the kernel reports without it."""
+    try:
+        yield
+    except OSError as error:
+        # One without a number says all in words already.
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def local_errors() -> Iterator[None]:
+    """Turn what goes wrong with a file of this machine into a Failure; a closed pipe is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise local(error) from error
 
 
 def usage(message: str, hint: str = "") -> Failure:

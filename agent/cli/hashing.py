@@ -6,12 +6,13 @@ It runs before the event loop starts: there is nothing to do meanwhile, and Ctrl
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.cli.failures import local, usage
+from agent.cli.failures import naming, usage
 from agent.cli.output import Output
 from agent.cli.progress import Meter, display
 from depot.artifact import ArtifactHash
@@ -32,17 +33,15 @@ def hash_files(paths: Sequence[Path], output: Output) -> list[LocalFile]:
     """Hash each file, with one progress bar over all of them.
 
     Raises:
-        Failure: a path is not a regular file (usage), or cannot be read (local).
+        Failure: a path is not a regular file.
+        OSError: a path cannot be looked at or read.
     """
-    try:
-        total_bytes = sum(_size_bytes(path) for path in paths)
-        with Meter(display(output), "hashing", total_bytes) as meter:
-            return [
-                _labelled(meter, f"{index}/{len(paths)} {path.name}", path)
-                for index, path in enumerate(paths, 1)
-            ]
-    except OSError as error:
-        raise local(error) from error
+    total_bytes = sum(_size_bytes(path) for path in paths)
+    with Meter(display(output), "hashing", total_bytes) as meter:
+        return [
+            _labelled(meter, f"{index}/{len(paths)} {path.name}", path)
+            for index, path in enumerate(paths, 1)
+        ]
 
 
 def hash_file(path: Path, advance: Callable[[int], None]) -> LocalFile:
@@ -59,12 +58,14 @@ def hash_file(path: Path, advance: Callable[[int], None]) -> LocalFile:
 
 def _labelled(meter: Meter, label: str, path: Path) -> LocalFile:
     meter.label(label)
-    return hash_file(path, meter.advance)
+    with naming(path):
+        return hash_file(path, meter.advance)
 
 
 def _size_bytes(path: Path) -> int:
-    if not path.is_file():
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         # A pipe or a device has no size to reserve and cannot be read a second time.
-        path.stat()
-        raise usage(f"{path}: expected a regular file, found something else")
-    return path.stat().st_size
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "something else"
+        raise usage(f"{path}: expected a regular file, found {what}")
+    return found.st_size

@@ -8,6 +8,8 @@ Rules kept here:
   they are, so that `grep` and `cut` see whole ones.
 - A reader of stdout that goes away (`depot ls | head -1`) ends the command without a word; a stdout
   that takes no more (a full disk) is a failure like any other.
+- A file of the user's that cannot be looked at, read or written is a failure with its name,
+  wherever a verb comes upon it: `reporting` is the one place that turns an OSError into one.
 - Text from elsewhere is escaped before it is written (`formats.printable`).
 """
 
@@ -25,7 +27,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from agent.cli.failures import ExitCode, Failure, local
+from agent.cli.failures import ExitCode, Failure, local, local_errors
 from agent.cli.formats import printable, wrapped
 from agent.cli.options import Common
 
@@ -150,7 +152,8 @@ def reporting(common: Common) -> Iterator[Output]:
 @contextmanager
 def _failures_shown(output: Output) -> Iterator[None]:
     try:
-        yield
+        with local_errors():
+            yield
     except Failure as failure:
         output.failure(failure)
         raise click.exceptions.Exit(failure.exit_code) from failure

@@ -16,7 +16,7 @@ from typing import Literal
 from rich.text import Text
 
 from agent.cli.changes import Change, adding
-from agent.cli.failures import ExitCode, Failure, local
+from agent.cli.failures import ExitCode, Failure, local, naming
 from agent.cli.formats import plural, short, size
 from agent.cli.hashing import LocalFile
 from agent.cli.output import Output
@@ -131,7 +131,8 @@ class Sender:
 
     async def _send(self, file: LocalFile, meter: Meter) -> Outcome:
         try:
-            return await self._send_following(file, meter)
+            with naming(file.path):
+                return await self._send_following(file, meter)
         except DepotError as error:
             return Outcome(file, "failed", failure=failure_of(error, "agent", self._url))
         except OSError as error:

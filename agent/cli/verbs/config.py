@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from agent.cli import options
 from agent.cli.changes import Change
-from agent.cli.failures import Failure, local, refused, usage
+from agent.cli.failures import Failure, refused, usage
 from agent.cli.formats import plural
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
@@ -127,11 +127,8 @@ def _parsed(what: tuple[str, ...], generation: Generation | None, empty: bool) -
             "expected one FILE (- for stdin), or --generation N and the hashes",
             "depot config set FILE, or depot config set --generation N SHA256...",
         )
-    try:
-        with click.open_file(what[0], "rb") as file:
-            return _from_json(what[0], file.read())
-    except OSError as error:
-        raise local(error) from error
+    with click.open_file(what[0], "rb") as file:
+        return _from_json(what[0], file.read())
 
 
 def _from_hashes(what: tuple[str, ...], generation: Generation, empty: bool) -> ArtifactConfig:

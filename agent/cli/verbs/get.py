@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import options
-from agent.cli.failures import local, usage
+from agent.cli.failures import naming, usage
 from agent.cli.formats import size
 from agent.cli.hashing import hash_files
 from agent.cli.options import Common
@@ -80,13 +80,10 @@ def get(
 async def _fetch(
     common: Common, output: Output, sha256: ArtifactHash, path: Path, bounds: Bounds
 ) -> Fetched:
-    try:
-        async with depot(common, bounds) as client:
-            with Meter(display(output), "fetching") as meter:
-                meter.label(path.name)
-                return await client.fetch(sha256, path, progress=meter.set)
-    except OSError as error:
-        raise local(error) from error
+    async with depot(common, bounds) as client:
+        with naming(path), Meter(display(output), "fetching") as meter:
+            meter.label(path.name)
+            return await client.fetch(sha256, path, progress=meter.set)
 
 
 def _document(sha256: ArtifactHash, path: Path, fetched: Fetched) -> dict[str, object]:

@@ -57,7 +57,7 @@ _WEIGHT: Final = (
     nargs=-1,
     required=True,
     metavar="FILE...",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
 )
 @options.shared
 def put(

@@ -65,7 +65,7 @@ class Verdict:
     nargs=-1,
     required=True,
     metavar="FILE...",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
 )
 @options.shared
 def verify(common: Common, files: tuple[Path, ...], sha256: str | None) -> None:
