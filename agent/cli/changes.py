@@ -85,6 +85,13 @@ def adding(current: ArtifactConfig | None, artifacts: Collection[ArtifactHash]) 
     return Change(current, ArtifactConfig.make(generation, current.artifacts.union(artifacts)))
 
 
+def dropping(current: ArtifactConfig, artifacts: Collection[ArtifactHash]) -> Change:
+    """The change that takes `artifacts` out, as the next generation."""
+    generation = min(current.generation + 1, MAX_GENERATION)
+    left = current.artifacts.difference(artifacts)
+    return Change(current, ArtifactConfig.make(generation, left))
+
+
 def _marked(mark: str, artifacts: Collection[ArtifactHash], style: str) -> Iterable[Text]:
     shown = list(artifacts)[:SHOWN]
     lines = [Text(f"{mark} {artifact}", style=style) for artifact in shown]

@@ -118,6 +118,17 @@ class Failure(Exception):
         self.request_id = request_id
         self.details = dict(details or {})
 
+    def extended(self, more: str) -> Failure:
+        """The same failure, told in more words."""
+        return Failure(
+            f"{self.message}; {more}",
+            self.exit_code,
+            code=self.code,
+            hint=self.hint,
+            request_id=self.request_id,
+            details=self.details,
+        )
+
     def document(self) -> dict[str, object]:
         """The failure as the `error` object of --json."""
         optional = {"hint": self.hint, "request_id": self.request_id, "details": self.details}

@@ -167,7 +167,7 @@ _OPTIONS: Final = (
         is_flag=True,
         expose_value=False,
         callback=_remember,
-        help="No progress and no notes on stderr; errors still are.",
+        help="No progress and no notes on stderr; warnings and errors still are.",
     ),
 )
 

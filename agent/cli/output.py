@@ -91,6 +91,11 @@ class Output:
         if not self.quiet:
             self._line(self.err, text)
 
+    def warning(self, text: str) -> None:
+        """Tell on stderr what is to be seen to although the command goes well; --quiet or not."""
+        message = Text.assemble(("depot: warning: ", "bold yellow"), printable(text))
+        self._line(self.err, wrapped(message, _width(self.err)))
+
     def failure(self, failure: Failure) -> None:
         """End a command that failed: on stderr, and with --json beside the result on stdout."""
         if self.json:

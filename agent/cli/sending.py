@@ -1,30 +1,28 @@
-"""Sending files to a sled: the config change that makes room, then one file after the other.
+"""Sending files to a sled, one after the other.
 
 Rules kept here:
 
-- Files are added to the config in one change, before the first byte is sent.
 - A refused file does not stop the others; a server that is gone does.
 - When somebody else moves the generation meanwhile, it is followed once, unless the user named it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich.text import Text
 
-from agent.cli.changes import Change, adding
 from agent.cli.failures import ExitCode, Failure, local, naming
-from agent.cli.formats import plural, short, size
+from agent.cli.formats import short, size
 from agent.cli.hashing import LocalFile
 from agent.cli.output import Output
 from agent.cli.progress import Meter, display
-from agent.cli.servers import current_config, failure_of
+from agent.cli.servers import failure_of
 from agent.client import AgentClient
-from depot.artifact import ArtifactHash, Generation
-from depot.errors import ArtifactGeneration, ConfigGeneration, DepotError, Refused
+from depot.artifact import Generation
+from depot.errors import ArtifactGeneration, DepotError, QuotaExceeded, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,48 +51,25 @@ class Outcome:
             **({"error": self.failure.document()} if self.failure else fared),
         }
 
-    def row(self, *, long: bool) -> tuple[str | Text, ...]:
-        """The outcome for people."""
+    def row(self, configured: int, *, long: bool) -> tuple[str | Text, ...]:
+        """The outcome for people; of the `configured` datasets, the sled counts the healthy."""
         sha256 = str(self.file.sha256)
-        everywhere = 0 < self.copies == self.datasets
+        datasets = max(configured, self.datasets)
+        everywhere = 0 < self.copies == datasets
+        copies = f"{self.copies} of {datasets}"
         return (
             sha256 if long else short(sha256),
             size(self.file.size_bytes),
             Text(self.result, style="red" if self.failure else ""),
-            "-" if self.failure else Text(self._copies(), style="" if everywhere else "yellow"),
+            "-" if self.failure else Text(copies, style="" if everywhere else "yellow"),
             self.file.path.name,
         )
 
-    def _copies(self) -> str:
-        return f"{self.copies} of {self.datasets}"
-
-
-async def add_to_config(
-    client: AgentClient, output: Output, files: Sequence[LocalFile]
-) -> Generation:
-    """Add the files to the config in one change, once more if somebody else changed it meanwhile.
-
-    Returns:
-        The generation that has them.
-    """
-    artifacts = {file.sha256 for file in files}
-    try:
-        change = await _add(client, artifacts)
-    except Refused as error:
-        if error.remote_code != ConfigGeneration.code:
-            raise
-        output.note("the generation moved on meanwhile; trying once more")
-        change = await _add(client, artifacts)
-    if not change.nothing:
-        output.note(_added(change))
-    return change.after.generation
-
-
-async def _add(client: AgentClient, artifacts: Collection[ArtifactHash]) -> Change:
-    change = adding(await current_config(client), artifacts)
-    if not change.nothing:
-        await client.put_config(change.after)
-    return change
+    def explained(self, room: str) -> Outcome:
+        """The same; to a refusal for want of space, `room` is added."""
+        if self.failure is None or self.failure.code != QuotaExceeded.code:
+            return self
+        return replace(self, failure=self.failure.extended(room))
 
 
 class Sender:
@@ -158,10 +133,3 @@ class Sender:
             datasets=answer.datasets,
             copies=answer.successful_writes,
         )
-
-
-def _added(change: Change) -> str:
-    return (
-        f"{plural(len(change.added), 'hash')} added to the config, "
-        f"now generation {int(change.after.generation)}"
-    )

@@ -128,6 +128,35 @@ def test_refusals_of_a_real_sled_end_with_3_and_say_what_to_do(
         assert ended.json["error"]["code"] == code
 
 
+def test_a_put_beyond_the_quota_says_what_is_free_and_leaves_the_config_as_it_was(
+    tmp_path: Path, release: list[Path]
+) -> None:
+    env = {"SLED_AGENT__STORAGE__QUOTA": "6MiB", "SLED_AGENT__STORAGE__MAX_ARTIFACT_SIZE": "20MiB"}
+    filling, large = tmp_path / "filling", tmp_path / "large"
+    filling.write_bytes(os.urandom(4 << 20))
+    large.write_bytes(os.urandom(5 << 20))
+    with RunningAgent(tmp_path / "small", env=env) as agent:
+        assert depot(agent, "put", "--add", filling).status == 0
+        before = depot(agent, "--json", "config", "get").json["artifacts"]
+        refused = depot(agent, "--json", "put", "--add", large, release[1])
+        assert refused.status == 3
+        assert refused.json["error"]["code"] == "QuotaExceeded"
+        for dataset in agent.datasets:
+            assert f"MiB on {dataset}" in refused.json["error"]["message"]
+        after = depot(agent, "--json", "config", "get").json["artifacts"]
+        assert after == sorted([*before, *hashes(release[1:2])])
+
+
+def test_a_put_on_a_sled_that_lacks_a_dataset_says_which(
+    alpha: RunningAgent, release: list[Path]
+) -> None:
+    alpha.run("datasets", "release", "--agent", alpha.agent_url, str(alpha.datasets[1]))
+    ended = depot(alpha, "put", "--add", release[1])
+    assert ended.status == 0
+    assert "1 of 2" in ended.out
+    assert f"dataset {alpha.datasets[1]} is released" in ended.err
+
+
 def test_a_pin_holds_an_artifact_against_a_config(alpha: RunningAgent, release: list[Path]) -> None:
     name, other = hashes(release[1:3])
     depot(alpha, "put", "--add", *release[1:3])

@@ -32,11 +32,13 @@ class FakeNode:
         held: what the sled has.
         script: answers to give instead, by `METHOD /path`, first in first out: (status, document).
         before: called with each request, in the node's thread, before it is answered.
+        breaks_off: requests, by `METHOD /path`, on which the connection ends without an answer.
         cut_after: the depot breaks off after so many bytes, once.
         stall_after: the depot falls silent after so many bytes, once.
         garbage: the depot sends these bytes whatever was asked.
         deaf: the agent reads nothing of a body.
         copies: what GET /copies answers, one list per call; the last one stays.
+        datasets: what GET /datasets answers; of a put, those that are healthy count.
         max_copies: running copies beyond these are refused with 429.
         events: pages for GET /events, one per call; then the server goes away.
     """
@@ -46,6 +48,7 @@ class FakeNode:
         self.held: dict[str, bytes] = {}
         self.pins: dict[str, list[str]] = {}
         self.script: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self.breaks_off: set[str] = set()
         self.before: Callable[[str], None] = lambda _: None
         self.cut_after: int | None = None
         self.stall_after: int | None = None
@@ -56,6 +59,7 @@ class FakeNode:
         self.started: list[tuple[str, list[str]]] = []
         self.events: list[dict[str, Any]] = []
         self.status: dict[str, Any] = {}
+        self.datasets: list[dict[str, Any]] = []
         self.requests: Counter[str] = Counter()
         self.ranges: list[str | None] = []
         self.agent_url = self.depot_url = ""
@@ -120,6 +124,7 @@ class FakeNode:
                 self._route("DELETE", "/pins/{name}", self._delete_pin),
                 self._route("GET", "/events", self._events),
                 self._route("GET", "/status", self._status),
+                self._route("GET", "/datasets", self._get_datasets),
             ]
         )
         depot.add_routes([self._route("GET", "/artifact/sha256/{sha256}", self._get)])
@@ -135,6 +140,8 @@ class FakeNode:
             name = f"{request.method} {request.path}"
             self.requests[name] += 1
             self.before(name)
+            if name in self.breaks_off and request.transport is not None:
+                request.transport.abort()
             if self.script.get(name):
                 status, document = self.script[name].pop(0)
                 return web.json_response(document, status=status)
@@ -186,7 +193,8 @@ class FakeNode:
             await asyncio.Event().wait()  # Until the client goes away.
         if sha256 not in self.held:
             self.held[sha256] = await request.read()
-        return web.json_response({"datasets": 2, "successful_writes": 2})
+        healthy = sum(dataset["state"] == "healthy" for dataset in self.datasets) or 2
+        return web.json_response({"datasets": healthy, "successful_writes": healthy})
 
     async def _copy(self, request: web.Request) -> web.StreamResponse:
         sha256 = request.match_info["sha256"]
@@ -226,6 +234,9 @@ class FakeNode:
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self.status)
+
+    async def _get_datasets(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"datasets": self.datasets})
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         """A depot that knows single ranges, which is all a client asks for."""
@@ -276,6 +287,25 @@ def copy_document(
         "successful_writes": 2 if state == "succeeded" else None,
         **more,
     }
+
+
+def dataset_document(path: str, **changed: object) -> dict[str, Any]:
+    """One dataset of GET /status and GET /datasets, healthy unless it is `changed`."""
+    whole = {
+        "path": path,
+        "dataset_id": "d",
+        "device": "8:1",
+        "mounted": True,
+        "state": "healthy",
+        "full": False,
+        "last_error": None,
+        "quota_bytes": 20 << 30,
+        "used_bytes": 3 << 20,
+        "reserved_bytes": 0,
+        "available_bytes": 17 << 30,
+        "artifacts": 15,
+    }
+    return {**whole, **changed}
 
 
 def _refusal(status: int, error: DepotError) -> web.Response:

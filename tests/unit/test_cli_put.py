@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import Cli
-from tests.unit.fake_node import FakeNode
+from tests.unit.fake_node import FakeNode, dataset_document
 
 
 @pytest.fixture
@@ -193,3 +193,152 @@ def test_hashes_are_short_unless_long_is_asked_for(
     (name, *_) = hashes(node, files)
     assert name not in cli("put", "--add", files[0]).out
     assert name in cli("put", "--long", files[0]).out
+
+
+# ---- a sled that is not whole
+
+
+def test_a_dataset_that_is_out_is_named_and_counted(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    away = dataset_document("/m2/b", state="missing", last_error="no marker file")
+    node.datasets = [dataset_document("/m2/a"), away]
+    ended = cli("put", "--add", *files)
+    assert ended.status == 0
+    assert all("stored  1 of 2" in row for row in ended.out.splitlines()[1:])
+    warning = (
+        "depot: warning: only 1 of 2 datasets can be written now: "
+        "dataset /m2/b is missing: no marker file"
+    )
+    assert ended.err.count(warning) == 1
+    assert node.requests["GET /datasets"] == 1
+
+
+def test_a_warning_is_told_to_whoever_wants_no_notes_too(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    node.datasets = [dataset_document("/m2/a"), dataset_document("/m2/b", state="suspect")]
+    assert "/m2/b" in cli("put", "--add", "--quiet", *files).err
+
+
+def test_json_tells_how_many_datasets_are_configured_and_what_is_wrong(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    node.datasets = [dataset_document("/m2/a"), dataset_document("/m2/b", state="released")]
+    document = cli("--json", "put", "--add", files[0]).json
+    assert document["files"][0]["datasets"] == 1
+    assert document["configured_datasets"] == 2
+    assert "/m2/b" in document["warnings"][0]
+
+
+def test_a_sled_that_is_whole_is_not_warned_of(cli: Cli, node: FakeNode, files: list[Path]) -> None:
+    node.datasets = [dataset_document("/m2/a"), dataset_document("/m2/b")]
+    ended = cli("--json", "put", "--add", "--quiet", *files)
+    assert ended.err == ""
+    assert ended.json["warnings"] == []
+
+
+def test_a_sled_that_says_nothing_of_its_datasets_fails_no_put(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    node.refuse("GET /datasets", 404, "NotFound", "no such path")
+    ended = cli("put", "--add", files[0])
+    assert ended.status == 0
+    assert "2 of 2" in ended.out
+
+
+def test_a_refusal_for_space_tells_how_much_is_free_where(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    (name, *_) = hashes(node, files)
+    node.config = (3, [name])
+    node.datasets = [
+        dataset_document("/m2/a", available_bytes=500),
+        dataset_document("/m2/b", state="missing", available_bytes=0),
+    ]
+    node.refuse(f"PUT /artifacts/{name}", 507, "QuotaExceeded", "no dataset has room")
+    ended = cli("--json", "put", files[0])
+    assert ended.status == 3
+    assert ended.json["error"]["message"].endswith(
+        "refused: no dataset has room; free now: 500 B on /m2/a, /m2/b is missing"
+    )
+
+
+# ---- what a refused --add leaves in the config
+
+
+def test_a_file_that_is_refused_is_taken_out_of_the_config_again(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    other, (first, *rest) = "f" * 64, hashes(node, files)
+    node.config = (4, [other])
+    node.refuse(f"PUT /artifacts/{first}", 507, "QuotaExceeded", "full")
+    ended = cli("--json", "put", "--add", *files)
+    assert ended.status == 3
+    assert node.config == (6, sorted([other, *rest]))
+    assert ended.json["taken_back"] == [first]
+    assert ended.json["generation"] == 6
+    assert f"taken out of the config again, now generation 6: {first}" in ended.err
+
+
+def test_what_was_in_the_config_before_stays_in_it(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    (first, *_) = hashes(node, files)
+    node.config = (4, [first])
+    node.refuse(f"PUT /artifacts/{first}", 507, "QuotaExceeded", "full")
+    assert cli("put", "--add", files[0]).status == 3
+    assert node.config == (4, [first])
+
+
+def test_what_has_a_copy_all_the_same_stays_in_the_config(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    (first, *_) = hashes(node, files)
+    node.config = (4, [])
+    node.refuse(f"PUT /artifacts/{first}", 503, "TooFewCopies", "1 of 2")
+
+    content = files[0].read_bytes()
+
+    def land(request: str) -> None:
+        if request.startswith("PUT /artifacts/"):
+            node.hold(content)
+
+    node.before = land
+    assert cli("put", "--add", files[0]).status == 3
+    assert node.config == (5, [first])
+
+
+def test_a_config_that_somebody_else_changed_meanwhile_is_left_alone(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    (first, *_) = hashes(node, files)
+    node.config = (4, [])
+    node.refuse(f"PUT /artifacts/{first}", 507, "QuotaExceeded", "full")
+
+    def meanwhile(request: str) -> None:
+        if request == "GET /artifacts":
+            node.config = (9, [first, "f" * 64])
+
+    node.before = meanwhile
+    ended = cli("--json", "put", "--add", files[0])
+    assert ended.status == 3
+    assert node.config == (9, [first, "f" * 64])
+    assert ended.json["left_in_config"] == [first]
+    said = " ".join(ended.err.split())
+    assert f"left in the config without a copy: {first}" in said
+    assert "depot config set" in said
+
+
+def test_a_sled_that_is_gone_is_not_asked_and_what_is_left_is_told(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    names = hashes(node, files)
+    node.config = (4, [])
+    node.breaks_off = {f"PUT /artifacts/{names[1]}"}
+    ended = cli("--json", "put", "--add", *files)
+    assert ended.status == 4
+    assert ended.json["taken_back"] == []
+    assert ended.json["left_in_config"] == sorted(names[1:])
+    assert node.requests["GET /artifacts"] == 0
+    assert "2 hashes left in the config without a copy" in ended.err

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.conftest import Cli
 from tests.unit.fake_node import TIME, FakeNode
+from tests.unit.fake_node import dataset_document as dataset
 
 ONE, TWO, THREE = (f"{digit}" * 64 for digit in "123")
 
@@ -233,24 +234,6 @@ def test_follow_starts_over_when_the_log_began_anew(cli: Cli, node: FakeNode) ->
 
 
 # ---- status
-
-
-def dataset(path: str, **changed: object) -> dict[str, Any]:
-    whole = {
-        "path": path,
-        "dataset_id": "d",
-        "device": "8:1",
-        "mounted": True,
-        "state": "healthy",
-        "full": False,
-        "last_error": None,
-        "quota_bytes": 20 << 30,
-        "used_bytes": 3 << 20,
-        "reserved_bytes": 0,
-        "available_bytes": 17 << 30,
-        "artifacts": 15,
-    }
-    return {**whole, **changed}
 
 
 def status(*datasets: dict[str, Any], **changed: object) -> dict[str, Any]:

@@ -15,13 +15,17 @@ import click
 from rich.text import Text
 
 from agent.cli import options
+from agent.cli.adding import Undone, add_to_config, take_back
+from agent.cli.changes import Change
 from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, plural, printable, table
 from agent.cli.hashing import LocalFile, hash_files
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
-from agent.cli.sending import Outcome, Sender, add_to_config
+from agent.cli.sending import Outcome, Sender
 from agent.cli.servers import agent
+from agent.cli.standing import datasets_now, room, shortfall
+from agent.client import AgentClient
 from depot.artifact import Generation
 
 _COLUMNS: Final = (
@@ -67,7 +71,8 @@ def put(
 
     Each file is stored under its SHA-256, which has to be in the sled's config. On a sled that
     no coordinator looks after, --add puts it there: all files in one change. What the sled holds
-    already is not sent again.
+    already is not sent again. What --add put there and the sled then refuses is taken out of the
+    config again.
     """
     with reporting(common) as output:
         if add and generation is not None:
@@ -86,20 +91,47 @@ async def _put(
     long: bool,
 ) -> None:
     async with agent(common) as client:
-        if add:
-            current = await add_to_config(client, output, files)
-        elif generation is None:
+        change = await add_to_config(client, output, files) if add else None
+        current = change.after.generation if change else generation
+        if current is None:
             current = (await client.config()).generation
-        else:
-            current = generation
         sender = Sender(client, common.agent_url, current, pinned=generation is not None)
         outcomes = await sender.send_all(files, output)
+        undone = await _undone(client, change, files, outcomes)
+        datasets = () if _lost(outcomes) else await datasets_now(client)
+    outcomes = [outcome.explained(room(datasets)) for outcome in outcomes]
+    some = any(not outcome.failure for outcome in outcomes)
+    warnings = [*(shortfall(datasets) if some else ()), *undone.warnings()]
     document = {
-        "generation": int(sender.generation),
+        "generation": int(undone.generation or sender.generation),
+        "configured_datasets": len(datasets) or None,
         "files": [outcome.document() for outcome in outcomes],
+        "warnings": warnings,
+        **undone.document(),
     }
-    output.document(document, _lines(outcomes, output.width, long=long))
+    output.document(document, _lines(outcomes, len(datasets), output.width, long=long))
+    undone.tell(output)
+    for warning in warnings:
+        output.warning(warning)
     raise_for(outcomes, len(files))
+
+
+async def _undone(
+    client: AgentClient,
+    change: Change | None,
+    files: Sequence[LocalFile],
+    outcomes: Sequence[Outcome],
+) -> Undone:
+    """Take what was added and not stored out of the config again."""
+    if change is None:
+        return Undone()
+    stored = {outcome.file.sha256 for outcome in outcomes if not outcome.failure}
+    failed = {file.sha256 for file in files} - stored
+    return await take_back(client, change, failed, lost=_lost(outcomes))
+
+
+def _lost(outcomes: Sequence[Outcome]) -> bool:
+    return any(outcome.lost for outcome in outcomes)
 
 
 def raise_for(outcomes: Sequence[Outcome], asked: int) -> None:
@@ -124,11 +156,13 @@ def raise_for(outcomes: Sequence[Outcome], asked: int) -> None:
     )
 
 
-def _lines(outcomes: Sequence[Outcome], width: int | None, *, long: bool) -> list[str | Text]:
+def _lines(
+    outcomes: Sequence[Outcome], configured: int, width: int | None, *, long: bool
+) -> list[str | Text]:
     reasons = [
         Text(printable(f"{outcome.file.path}: {outcome.failure.message}"), style="red")
         for outcome in outcomes
         if outcome.failure and len(outcomes) > 1
     ]
-    rows = [outcome.row(long=long) for outcome in outcomes]
+    rows = [outcome.row(configured, long=long) for outcome in outcomes]
     return [*table(_COLUMNS, rows, width=None if long else width), *reasons]

@@ -39,7 +39,7 @@ async def _status(common: Common, output: Output) -> None:
 def problems(found: StatusBody) -> Iterator[str]:
     """What is broken, in words; the sled's own warnings are not repeated."""
     for dataset in found.datasets:
-        yield from _dataset_problems(dataset)
+        yield from dataset_problems(dataset)
     if found.ledger in _BAD_LEDGERS:
         yield f"the ledger is {found.ledger}"
     if found.healing.lost.count:
@@ -54,7 +54,8 @@ def problems(found: StatusBody) -> Iterator[str]:
         )
 
 
-def _dataset_problems(dataset: DatasetBody) -> Iterator[str]:
+def dataset_problems(dataset: DatasetBody) -> Iterator[str]:
+    """Why a dataset takes nothing now; nothing when it does."""
     if dataset.state != "healthy":
         why = f"{_reason(dataset)}{_in_doubt(dataset)}{_hung(dataset)}"
         yield f"dataset {dataset.path} is {dataset.state}: {why}"
