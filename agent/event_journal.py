@@ -1,8 +1,8 @@
 """The event log's database: a bounded table of numbered events.
 
 Rules kept here:
-- AUTOINCREMENT hands out numbers, inside the transaction that stores the event: one that was ever
-  committed is never handed out again, even when its event has been removed.
+- AUTOINCREMENT keeps the highest number, inside the transaction that stores the events: one that
+  was ever committed is never handed out again, even when its event has been removed.
 - A commit is on stable storage (`synchronous=FULL`) when `append` returns.
 - A corrupt database is moved aside, not deleted; one of a newer format is left alone.
 
@@ -128,20 +128,25 @@ class Journal:
         After an error the journal is of no more use; whether the events are stored is unknown.
         """
         self._db.execute("BEGIN IMMEDIATE")
-        events = [Event(self._insert(d), d.time, d.kind, _fields(d.fields)) for d in drafts]
+        first = self._highest() + 1
+        events = [
+            Event(number, draft.time, draft.kind, _fields(draft.fields))
+            for number, draft in enumerate(drafts, start=first)
+        ]
+        self._db.executemany(
+            "INSERT INTO event (sequence, time, kind, fields) VALUES (?, ?, ?, ?)",
+            ((e.sequence, e.time, e.kind, d.fields) for e, d in zip(events, drafts, strict=True)),
+        )
         self._db.execute(
             "DELETE FROM event WHERE sequence <= ?", (events[-1].sequence - self._max_entries,)
         )
         self._db.execute("COMMIT")
         return events
 
-    def _insert(self, draft: Draft) -> int:
-        cursor = self._db.execute(
-            "INSERT INTO event (time, kind, fields) VALUES (?, ?, ?)",
-            (draft.time, draft.kind, draft.fields),
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+    def _highest(self) -> int:
+        """The highest number that was ever handed out."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
+        return int(row[0]) if row else 0
 
     def close(self) -> None:
         """Close the database; a transaction under way is rolled back."""

@@ -4,7 +4,8 @@ Rules kept here:
 - A sequence number is never used twice in an epoch, also across SIGKILL: an event becomes visible,
   and its number with it, only once its transaction is on stable storage.
 - `emit` never blocks and never fails. It is called on the event loop; one thread commits in
-  batches. Events that do not fit in the queue are counted, and the count becomes an event.
+  batches, and is woken once for what a turn of the loop has told. Events that do not fit in the
+  queue are counted, and the count becomes an event.
 - The log is bounded in events and in bytes per event. The newest are in memory too, so that whoever
   follows the log never waits for a disk; what is older is read from the database, in a thread.
 - Trouble with the database costs persistence, never events: the log goes on in memory, under a new
@@ -43,7 +44,8 @@ from agent.event_journal import (
 
 FILE_NAME: Final = "events.sqlite3"
 MAX_FIELDS_BYTES: Final = 16 * 1024
-_MAX_BATCH: Final = 256
+_ENOUGH: Final = 256
+"""Events of one transaction from which it does not wait for more."""
 _CLOSE_TIMEOUT_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -97,7 +99,9 @@ class EventLog:
         self._first = opened.journal.oldest if opened.journal else 0
         self._counts: Counter[str] = Counter()
         self._dropped = self._unreported = 0
-        self._queue: queue.SimpleQueue[Draft | None] = queue.SimpleQueue()
+        self._unsent: list[Draft] = []
+        self._unwritten = 0
+        self._queue: queue.SimpleQueue[list[Draft] | None] = queue.SimpleQueue()
         self._published = asyncio.Event()
         self._waiting_is_over = self._closed = False
         self._writer = threading.Thread(target=self._write, name="event-log", daemon=True)
@@ -145,6 +149,7 @@ class EventLog:
         self.stop_waiting()
         self._closed = True
         if self._writer.is_alive():
+            self._send()
             self._queue.put(None)
             await asyncio.to_thread(self._writer.join, _CLOSE_TIMEOUT_S)
             if self._writer.is_alive():
@@ -154,7 +159,7 @@ class EventLog:
 
     def emit(self, kind: str, fields: Mapping[str, object] | None = None) -> None:
         """Record that something happened. Call it on the event loop; it returns at once."""
-        if self._closed or self._queue.qsize() >= self._max_queued:
+        if self._closed or self._unwritten >= self._max_queued:
             self._dropped += 1
             self._unreported += 1
             return
@@ -162,7 +167,15 @@ class EventLog:
         if self._journal is None:
             self._publish([self._numbered(draft)])
         else:
-            self._queue.put(draft)
+            if not self._unsent:
+                self._loop.call_soon(self._send)
+            self._unsent.append(draft)
+            self._unwritten += 1
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            self._queue.put(unsent)
 
     def _write(self) -> None:
         """Commit batches until told to stop or the database fails. Runs in the writer thread."""
@@ -171,7 +184,7 @@ class EventLog:
         try:
             while batch := self._next_batch():
                 try:
-                    self._on_loop(self._publish, journal.append(batch))
+                    self._on_loop(self._written, journal.append(batch))
                 except sqlite3.Error as error:
                     self._on_loop(self._go_on_in_memory, str(error), batch)
                     return
@@ -181,9 +194,9 @@ class EventLog:
     def _next_batch(self) -> list[Draft]:
         """Wait for an event and take what else is queued; empty when the log closes."""
         batch: list[Draft] = []
-        while (draft := self._queue.get()) is not None:
-            batch.append(draft)
-            if len(batch) == _MAX_BATCH or self._queue.empty():
+        while (drafts := self._queue.get()) is not None:
+            batch += drafts
+            if len(batch) >= _ENOUGH or self._queue.empty():
                 return batch
         if batch:
             self._queue.put(None)
@@ -207,16 +220,21 @@ class EventLog:
         self._events.clear()
         self._events.extend(renumbered)
         self._first = 0
-        for draft in (*lost, *self._drain()):
+        left, self._unwritten = self._drain(), 0
+        for draft in (*lost, *left):
             self._publish([self._numbered(draft)])
 
     def _drain(self) -> list[Draft]:
         """Take over what the writer thread, which has ended, left in the queue."""
-        drafts = []
+        self._send()
+        left: list[Draft] = []
         while not self._queue.empty():
-            if (draft := self._queue.get()) is not None:
-                drafts.append(draft)
-        return drafts
+            left += self._queue.get() or ()
+        return left
+
+    def _written(self, events: Sequence[Event]) -> None:
+        self._unwritten -= len(events)
+        self._publish(events)
 
     def _publish(self, events: Sequence[Event]) -> None:
         """Make committed events visible and wake those who wait for them."""
@@ -302,9 +320,12 @@ class EventLog:
         return self._counts
 
 
+_JSON: Final = json.JSONEncoder(default=str, ensure_ascii=False)
+
+
 def _encode(fields: Mapping[str, object]) -> str:
     """JSON of `fields`, or of their size when that is too much for one event."""
-    text = json.dumps(dict(fields), default=str, ensure_ascii=False)
+    text = _JSON.encode(dict(fields))
     # A file name that is not UTF-8 comes as lone surrogates, which no later encoder would take.
     content = text.encode(errors="replace")
     if len(content) > MAX_FIELDS_BYTES:

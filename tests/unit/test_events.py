@@ -285,6 +285,19 @@ async def test_a_database_that_fails_later_costs_no_event_and_begins_a_new_epoch
     assert (log.health().persistent, log.health().dropped) == (False, 0)
 
 
+async def test_none_are_lost_in_memory_that_were_too_many_for_the_disk(tmp_path: Path) -> None:
+    async with await EventLog.open(tmp_path, max_queued=2) as log:
+        lock = await asyncio.to_thread(Lock, tmp_path / FILE_NAME)
+        for _ in range(2):
+            log.emit("put")
+        log._go_on_in_memory("on purpose", [])
+        for _ in range(5):
+            log.emit("copied")
+        assert log.counts() == {"put": 2, "copied": 5}
+        assert log.health().dropped == 0
+        await lock.release()
+
+
 async def test_events_that_do_not_fit_in_the_queue_are_counted_in_an_event(tmp_path: Path) -> None:
     async with await EventLog.open(tmp_path, max_queued=2) as log:
         lock = await asyncio.to_thread(Lock, tmp_path / FILE_NAME)
