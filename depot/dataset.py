@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import re
 import secrets
@@ -51,6 +52,9 @@ RESERVE_BYTES: Final = 32 << 20
 _PROBE: Final = b"probe"
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _BAD_INODE: Final = (errno.EIO, errno.EUCLEAN)
+# Of staged files: this process's, which begin as no other's do, and a number.
+_OURS: Final = f"{secrets.token_hex(16)}-"
+_NUMBERS: Final = itertools.count()
 _ASIDE: Final = "leaving-"
 _ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
 
@@ -464,7 +468,7 @@ class Dataset:
 
 def new_staged_name() -> str:
     """Make a name for a file to be staged, which no other has."""
-    return f"{STAGING}/{secrets.token_hex(16)}"
+    return f"{STAGING}/{_OURS}{next(_NUMBERS):x}"
 
 
 def _found_file(status: os.stat_result) -> FoundFile:

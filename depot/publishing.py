@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from types import TracebackType
+from typing import Final, NamedTuple, Protocol, Self
 
 from depot import quarantine_files, small_files
 from depot.artifact import ArtifactHash
@@ -67,14 +68,23 @@ class _Item:
         """It failed after something else may have lost the name for its sake."""
         return self.clearing and self.failure is not None
 
-    @contextmanager
-    def failing_alone(self) -> Iterator[None]:
-        try:
-            yield
-        except SyncFailed:
-            raise
-        except OSError as error:
-            self.failure = error
+    def failing_alone(self) -> Self:
+        """Keep what goes wrong in a block as this one's failure, unless it is everybody's."""
+        return self  # three times for each of a batch, so no generator
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, OSError) or isinstance(error, SyncFailed):
+            return False
+        self.failure = error
+        return True
 
 
 def publish(dataset: Dataset, entries: Sequence[Entry]) -> list[Published | OSError]:
