@@ -155,7 +155,9 @@ class Mirror:
         self.marker: Marker | None = None
         self.pardoned = False
         self.was_mount = False
-        self._condition = _UNKNOWN  # the row, which is asked for more often than anything else
+        # The rows, which are asked for more often than anything else.
+        self._condition = _UNKNOWN
+        self._space: Space | None = None
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
@@ -208,12 +210,13 @@ class Mirror:
     @property
     def space(self) -> Space | None:
         """What the filesystem said when it was last asked."""
-        return self._spaces.get(self.index)
+        return self._space
 
     @space.setter
     def space(self, space: Space) -> None:
         with self.store.transaction() as change:
             change.put(self._spaces, self.index, space)
+        self._space = space
 
     @property
     def revision(self) -> int:
@@ -469,6 +472,8 @@ class Mirror:
             if after != before:
                 change.put(self._conditions, self.index, after)
         self._condition = after
+        if after.state is MirrorState.MISSING:
+            self._space = None
         if stock is not None:
             self.inventory = stock.inventory
         self.stock_revision += stock is not None or doubted is not None or before != after

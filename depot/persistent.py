@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from itertools import chain
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -43,27 +43,9 @@ class PersistentMap(Mapping[K, V]):
             parts[hash(key) & mask][key] = row
         return cls(parts, len(rows))
 
-    def insert(self, key: K, row: V) -> PersistentMap[K, V]:
-        """The same with one row more, or another one."""
-        place = hash(key) & self._mask
-        part = self._parts[place].copy()
-        part[key] = row
-        count = self._count + len(part) - len(self._parts[place])
-        if count > _WHOLE and not self._mask:
-            return PersistentMap.of(part)
-        return self._with(place, part, count)
-
-    def discard(self, key: K) -> PersistentMap[K, V]:
-        """The same without a row that is there."""
-        place = hash(key) & self._mask
-        part = self._parts[place].copy()
-        del part[key]
-        return self._with(place, part, self._count - 1)
-
-    def _with(self, place: int, part: dict[K, V], count: int) -> PersistentMap[K, V]:
-        parts = self._parts.copy()
-        parts[place] = part
-        return PersistentMap(parts, count)
+    def draft(self) -> Draft[K, V]:
+        """Begin to change many rows at once."""
+        return Draft(self._parts, self._count)
 
     def __getitem__(self, key: K) -> V:
         return self._parts[hash(key) & self._mask][key]
@@ -93,6 +75,46 @@ class PersistentMap(Mapping[K, V]):
     def values(self) -> ValuesView[V]:
         """Every row."""
         return _Values(self, self._parts)
+
+
+class Draft(Generic[K, V]):
+    """What a mapping is to become: each part of it is copied once, however many rows change."""
+
+    __slots__ = ("_count", "_mask", "_ours", "_parts")
+
+    def __init__(self, parts: list[dict[K, V]], count: int) -> None:
+        self._parts = parts.copy()
+        self._mask = len(parts) - 1
+        self._ours: set[int] = set()
+        self._count = count
+
+    def insert(self, key: K, row: V) -> None:
+        """Have one row more, or another one."""
+        part = self._part(key)
+        self._count -= len(part)
+        part[key] = row
+        self._count += len(part)
+
+    def discard(self, key: K) -> None:
+        """Have a row no longer that is there."""
+        del self._part(key)[key]
+        self._count -= 1
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._parts[hash(key) & self._mask]
+
+    def finished(self) -> PersistentMap[K, V]:
+        """The mapping; the draft is of no further use."""
+        if self._count > _WHOLE and not self._mask:
+            return PersistentMap.of(self._parts[0])
+        return PersistentMap(self._parts, self._count)
+
+    def _part(self, key: K) -> dict[K, V]:
+        place = hash(key) & self._mask
+        if place not in self._ours:
+            self._ours.add(place)
+            self._parts[place] = self._parts[place].copy()
+        return self._parts[place]
 
 
 class _Items(ItemsView[K, V]):

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, overload
 
-from depot.persistent import PersistentMap
+from depot.persistent import Draft, PersistentMap
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -134,30 +134,36 @@ _EMPTY: PersistentMap[Any, Any] = PersistentMap.of({})
 
 
 class PlainTransaction:
-    """See `Transaction`.
-
-    Attributes:
-        changed: the tables that are to be different, by name.
-    """
+    """See `Transaction`."""
 
     def __init__(self, base: PlainSnapshot) -> None:
-        self.changed: dict[str, PersistentMap[Any, Any]] = {}
         self._base = base
+        self._drafts: dict[str, Draft[Any, Any]] = {}
+
+    @property
+    def changed(self) -> dict[str, PersistentMap[Any, Any]]:
+        """The tables that are to be different, by name; ask once."""
+        return {name: draft.finished() for name, draft in self._drafts.items()}
 
     def put(self, table: Table[K, V], key: K, row: V) -> None:  # noqa: D102
-        self.changed[table.name] = self._rows(table).insert(key, row)
+        self._draft(table).insert(key, row)
 
     def delete(self, table: Table[K, Any], key: K) -> None:  # noqa: D102
-        rows = self._rows(table)
-        if key in rows:
-            self.changed[table.name] = rows.discard(key)
+        begun = self._drafts.get(table.name)
+        if key in (self._rows(table) if begun is None else begun):
+            self._draft(table).discard(key)
 
     def replace(self, table: Table[K, V], rows: Mapping[K, V]) -> None:  # noqa: D102
-        self.changed[table.name] = PersistentMap.of(rows)
+        self._drafts[table.name] = PersistentMap.of(rows).draft()
+
+    def _draft(self, table: Table[Any, Any]) -> Draft[Any, Any]:
+        begun = self._drafts.get(table.name)
+        if begun is None:
+            begun = self._drafts[table.name] = self._rows(table).draft()
+        return begun
 
     def _rows(self, table: Table[Any, Any]) -> PersistentMap[Any, Any]:
-        begun = self.changed.get(table.name)
-        return self._base.contents.get(table.name, _EMPTY) if begun is None else begun
+        return self._base.contents.get(table.name, _EMPTY)
 
 
 class PlainStore:

@@ -15,17 +15,35 @@ STEPS = st.lists(
 )
 
 
-@given(STARTS, STEPS)
-def test_it_is_a_dict_to_whoever_reads_it(start: int, steps: list[tuple[bool, int]]) -> None:
+def inserted(rows: PersistentMap[int, str], key: int, row: str) -> PersistentMap[int, str]:
+    draft = rows.draft()
+    draft.insert(key, row)
+    return draft.finished()
+
+
+def discarded(rows: PersistentMap[int, str], key: int) -> PersistentMap[int, str]:
+    draft = rows.draft()
+    draft.discard(key)
+    return draft.finished()
+
+
+@given(STARTS, STEPS, st.sampled_from([1, 7, 40]))
+def test_it_is_a_dict_to_whoever_reads_it(
+    start: int, steps: list[tuple[bool, int]], at_once: int
+) -> None:
     expected = {number: str(number) for number in range(start)}
     rows = PersistentMap.of(expected)
-    for inserts, key in steps:
-        if inserts:
-            expected[key] = f"changed {key}"
-            rows = rows.insert(key, expected[key])
-        elif key in expected:
-            del expected[key]
-            rows = rows.discard(key)
+    for first in range(0, len(steps), at_once):
+        draft = rows.draft()
+        for inserts, key in steps[first : first + at_once]:
+            assert (key in draft) == (key in expected)
+            if inserts:
+                expected[key] = f"changed {key}"
+                draft.insert(key, expected[key])
+            elif key in expected:
+                del expected[key]
+                draft.discard(key)
+        rows = draft.finished()
     assert rows == expected
     assert len(rows) == len(expected)
     assert sorted(rows) == sorted(expected)
@@ -43,9 +61,9 @@ def test_a_change_leaves_what_others_hold_as_it_was(
     for inserts, key in steps:
         seen.append((rows, dict(rows)))
         if inserts:
-            rows = rows.insert(key, "new")
+            rows = inserted(rows, key, "new")
         elif key in rows:
-            rows = rows.discard(key)
+            rows = discarded(rows, key)
     assert all(held == before for held, before in seen)
 
 
@@ -64,6 +82,6 @@ def test_rows_that_lie_in_such_a_mapping_already_are_shared() -> None:
 
 def test_a_change_copies_few_rows_however_many_there_are() -> None:
     rows = PersistentMap.of({number: str(number) for number in range(50_000)})
-    after = rows.insert(7, "seven")
+    after = inserted(rows, 7, "seven")
     copied = [new for old, new in zip(rows._parts, after._parts, strict=True) if old is not new]
     assert sum(map(len, copied)) < 200
