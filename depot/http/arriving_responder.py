@@ -97,8 +97,7 @@ class ArrivingResponder:
             async with asyncio.timeout(None) as until_cut:
                 # Or a client that takes nothing would keep the file of a write that has failed.
                 with arrival.reading(lambda: until_cut.reschedule(loop.time())):
-                    await response.prepare(request)
-                    async with outlet(request, self._pace) as out:
+                    async with outlet(request, response, self._pace) as out:
                         with _Copies(self._arrivals, self._store, arrival) as copies:
                             await self._send(request, out, copies, plan)
         except TimeoutError as error:

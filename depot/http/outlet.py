@@ -22,9 +22,10 @@ from typing import Final
 from aiohttp import web
 
 from depot.budget import Budget
-from depot.errors import BodyTimeout
+from depot.errors import BodyTimeout, TooManyConnections
 from depot.http.patience import unsent_bytes
 from depot.sources import Pace, PaceMeter
+from depot.worker import is_shortage
 
 _PACE_CHECK_S: Final = 1.0
 _WAITING_BYTES: Final = 512 << 10
@@ -87,21 +88,25 @@ class Outlet:
 
 
 @asynccontextmanager
-async def outlet(request: web.Request, pace: Pace) -> AsyncIterator[Outlet]:
-    """Take over the output of a connection whose response head is written.
+async def outlet(
+    request: web.Request, response: web.StreamResponse, pace: Pace
+) -> AsyncIterator[Outlet]:
+    """Write the head of a response, and take over the output of its connection.
 
     Raises:
         ConnectionResetError: the connection is gone.
         BodyTimeout: the client does not take what was written before.
+        TooManyConnections: no descriptor is left, and nothing was written.
     """
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client is gone")
-    await _flush(request, transport, pace)
-    sock = transport.get_extra_info("socket").dup()
+    sock = _duplicate(transport)
     limit_waiting(sock)
     out = Outlet(sock, pace)
     try:
+        await response.prepare(request)
+        await _flush(request, transport, pace)
         yield out
     except BaseException:
         if out.shared:
@@ -119,6 +124,16 @@ def limit_waiting(sock: socket.socket) -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # not TCP
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _WAITING_BYTES)
+
+
+def _duplicate(transport: asyncio.Transport) -> socket.socket:
+    sock: socket.socket = transport.get_extra_info("socket")
+    try:
+        return sock.dup()
+    except OSError as error:
+        if is_shortage(error):
+            raise TooManyConnections("no descriptor is left for a large answer") from error
+        raise
 
 
 def _end(request: web.Request, out: Outlet) -> None:

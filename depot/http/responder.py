@@ -234,8 +234,7 @@ class ArtifactResponder:
             await self._budget.pay(len(content))
             return web.Response(status=plan.status, headers=headers, body=content)
         response = web.StreamResponse(status=plan.status, headers=headers)
-        await response.prepare(request)
-        async with outlet(request, self._pace) as out:
+        async with outlet(request, response, self._pace) as out:
             await self._send(request, out, copies, plan)
         return response
 

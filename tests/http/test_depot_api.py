@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import random
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -267,6 +268,25 @@ async def test_slow_readers_do_not_hold_up_the_others(store: FakeStore) -> None:
         # Those who waited still get every byte.
         for client in stalled[:3]:
             assert await client.reader.readexactly(len(LARGE)) == LARGE
+
+
+async def test_where_no_descriptor_is_left_a_large_answer_is_refused_and_not_cut_short(
+    store: FakeStore, service: HttpService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dup(_fd: int) -> int:
+        raise OSError(errno.EMFILE, "injected")
+
+    artifact = await store.add(LARGE)
+    async with RawClient.connect(service.url) as client:
+        with monkeypatch.context() as without:
+            without.setattr(socket, "dup", dup)
+            await client.send(f"GET /artifact/sha256/{artifact} HTTP/1.1")
+            refused = await client.answer()
+        assert refused.code == "503 TooManyConnections"
+        assert int(refused.headers["retry-after"]) > 0
+        await client.send(f"GET /artifact/sha256/{artifact} HTTP/1.1")
+        assert (await client.answer()).body == LARGE
+    assert store.failures == []
 
 
 async def test_a_reader_that_takes_nothing_is_given_up(store: FakeStore) -> None:

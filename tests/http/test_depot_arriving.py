@@ -233,6 +233,35 @@ async def test_b2_a_relay_whose_source_breaks_is_cut_short(node: Node) -> None:
             await running
 
 
+@pytest.mark.parametrize(
+    ("version", "header", "goes_on"),
+    [
+        ("1.0", "Accept: */*", False),
+        ("1.0", "Connection: keep-alive", True),
+        ("1.1", "Expect: 100-continue", True),
+        ("1.1", "Connection: close", False),
+    ],
+)
+async def test_a_relay_is_whole_for_clients_of_every_kind(
+    node: Node, version: str, header: str, goes_on: bool
+) -> None:
+    source = gated(3 * MIB)
+    async with (
+        depot(node) as (store, url),
+        putting(store, CONTENT, source),
+        RawClient.connect(url) as client,
+    ):
+        await client.send(f"GET /artifact/sha256/{ARTIFACT} HTTP/{version}", header)
+        status, headers = await client.head()
+        assert (status, headers["depot-arriving"]) == (200, "1")
+        source.open_gate()
+        assert await client.reader.readexactly(SIZE) == CONTENT
+        if goes_on:
+            assert (await ask(client, method="HEAD"))[0] == 200
+        else:
+            assert await client.rest() == b""
+
+
 async def test_a_relay_of_what_a_config_drops_is_cut_short(node: Node) -> None:
     async with depot(node) as (store, url), putting(store, CONTENT, gated(3 * MIB)):
         async with RawClient.connect(url) as client:
