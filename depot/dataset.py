@@ -20,7 +20,6 @@ through the dataset's `Disk`. All calls block; `Mirror` runs them.
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import os
 import re
@@ -34,10 +33,11 @@ from typing import Final, Self
 
 from depot import open_files, small_files
 from depot.artifact import ArtifactHash
-from depot.device.resident import agent_pid, stay
+from depot.dataset_lock import take_lock
+from depot.device.resident import stay
 from depot.disk import SYSTEM, Disk, SyncFailed
 from depot.durability import Durability
-from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable
+from depot.errors import DatasetForeign, DatasetUnusable
 from depot.found_files import FoundFile, FoundFiles
 from depot.marker import MARKER_NAME, Marker, decode_marker
 from depot.small_files import METADATA, directory, exists, make_directory, open_root, sync_directory
@@ -45,7 +45,6 @@ from depot.small_files import STAGING as STAGING  # part of the layout above
 from depot.verification import Verifications
 
 BLOCKS: Final = f"{METADATA}/blocks"
-LOCK: Final = f"{METADATA}/lock"
 RESERVE: Final = f"{METADATA}/reserve"
 RESERVE_BYTES: Final = 32 << 20
 """More than the ledger of the largest config that can be sent."""
@@ -105,7 +104,7 @@ class Dataset:
                 )
             with ExitStack() as unless_attached:
                 # Or the next try would find the lock taken, by this process.
-                lock = _lock(root, path)
+                lock = take_lock(root, path)
                 unless_attached.callback(os.close, lock)
                 held_root = os.dup(root)
                 unless_attached.callback(os.close, held_root)
@@ -493,8 +492,9 @@ def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:
     content = small_files.read_document(root_fd, f"{METADATA}/{MARKER_NAME}", disk)
     if content is None:
         raise DatasetUnusable(
-            f"{path} has no marker: not mounted, the wrong disk, or new "
-            "('sled-agent init' makes a marker on a new one)"
+            f"{path} has no marker: not mounted, the wrong disk, or a new one "
+            f"('sled-agent datasets replace {path}' takes a new disk into use; "
+            "a sled that never had any begins with 'sled-agent init')"
         )
     return decode_marker(content, path)
 
@@ -517,33 +517,3 @@ def prepare_metadata(root_fd: int, path: Path, disk: Disk = SYSTEM) -> None:
     # Or a power cut takes the directory, and the marker in it, away again.
     for name in (".", METADATA):
         sync_directory(root_fd, name, disk)
-
-
-def _lock(root_fd: int, path: Path) -> int:
-    # Held open for reading only: a file open for writing would keep an operator, and the shutdown
-    # of the machine, from remounting the disk read-only.
-    fd = os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root_fd)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        try:
-            numbers = os.pread(fd, 32, 0).decode(errors="replace").split()
-            holder = ", its worker ".join(numbers) or "unknown"
-        finally:
-            os.close(fd)
-        raise DatasetBusy(f"{path} is in use by another process (pid {holder})") from error
-    except BaseException:
-        os.close(fd)
-        raise
-    with suppress(OSError):  # the number is help for people; a read-only disk cannot hold it
-        _leave_number(root_fd)
-    return fd
-
-
-def _leave_number(root_fd: int) -> None:
-    fd = os.open(LOCK, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, dir_fd=root_fd)
-    try:
-        numbers = [number for number in (agent_pid(), os.getpid()) if number is not None]
-        os.write(fd, "".join(f"{number}\n" for number in numbers).encode())
-    finally:
-        os.close(fd)

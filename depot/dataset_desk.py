@@ -71,18 +71,27 @@ class DatasetDesk:
     async def attach(self, path: Path) -> None:
         """Take a released or retired dataset back into use. Idempotent.
 
+        One that was released, and is refused, stays released: whatever comes to stand at its path
+        is taken into use only when somebody asks again.
+
         Raises:
             NotFound: no dataset is configured at `path`.
             DatasetRefused: what is there cannot be used; the message says why.
         """
         mirror = self._mirror(path)
+        was_released = mirror.released
         mirror.reclaim()
         mirror.pardoned = True
         try:
             await self._look(mirror)
+            self._require_use(mirror)
+        except DatasetRefused:
+            # One that hangs is still being attached: that is to be ended, not left half-done.
+            if was_released and not self._mirrors.is_attaching(mirror):
+                await mirror.release(_RELEASED)
+            raise
         finally:
             mirror.pardoned = False
-        self._require_use(mirror)
         async with self._changing:
             await self._know_each_other(retired=())
 
@@ -131,7 +140,7 @@ class DatasetDesk:
         if not others:
             raise NoDataset(
                 "no other dataset can be read, so there is nothing to mirror from; bring one back "
-                "first ('sled-agent init' begins anew with empty disks)"
+                "first (with the agent stopped, 'sled-agent init' begins anew with empty disks)"
             )
         ids = {other.dataset_id for other in others}
         gone = {sibling for other in others for sibling in other.siblings} - ids

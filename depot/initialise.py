@@ -8,18 +8,20 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from depot.adopt import check_mounted
 from depot.dataset import Dataset, prepare_metadata, read_marker
+from depot.dataset_lock import require_unused
 from depot.disk import SYSTEM, Disk
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable
 from depot.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
 from depot.marker import MARKER_NAME, Marker, encode_marker
 from depot.small_files import METADATA, open_root, write_document
+from depot.state_dir import kept_from_agents
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,12 @@ def init_datasets(
     sled_id: str | None = None,
     force: bool = False,
     disk: Disk = SYSTEM,
+    state_dir: Path | None = None,
 ) -> list[InitReport]:
     """Give each directory its marker; those that have one keep it.
+
+    Never beside a running agent: that one would take a marked directory into use although an
+    operator had the dataset released, and would not know which disk was replaced.
 
     With `force`, paths that are not there are passed over, and datasets whose ledger is missing or
     unreadable are declared to have none, so that a first config is accepted although a dataset is
@@ -54,13 +60,21 @@ def init_datasets(
     Raises:
         DatasetUnusable: a directory is missing (without `force`), or the markers disagree.
         DatasetForeign: a directory is not empty and not a dataset.
-        DatasetBusy: a dataset that would change is in use.
+        DatasetBusy: a dataset, or the state directory, is in use; nothing was changed.
         OSError: the device fails.
     """
+    with kept_from_agents(state_dir) if state_dir else nullcontext():
+        return _init_datasets(paths, sled_id, disk, force=force)
+
+
+def _init_datasets(
+    paths: Sequence[Path], sled_id: str | None, disk: Disk, *, force: bool
+) -> list[InitReport]:
     problems = {path: problem for path in paths if (problem := _problem(path))}
     if problems and not force:
         raise DatasetUnusable(next(iter(problems.values())))
     present = [path for path in paths if path not in problems]
+    _check_unused(present)
     _check_mounted(present)
     found = {path: marker for path in present if (marker := _prepare(path, disk))}
     sled = _agree(found, sled_id)
@@ -88,6 +102,13 @@ def _problem(path: Path) -> str | None:
             return None
     except DatasetUnusable as error:
         return str(error)
+
+
+def _check_unused(paths: Sequence[Path]) -> None:
+    """Raise DatasetBusy, before anything is changed, when one of the datasets is in use."""
+    for path in paths:
+        with open_root(path) as root:
+            require_unused(root, path)
 
 
 def _check_mounted(paths: Sequence[Path]) -> None:

@@ -141,6 +141,10 @@ class MirrorSet:
         except OSError as error:
             mirror.last_error = describe_error(error)
 
+    def is_attaching(self, mirror: Mirror) -> bool:
+        """Tell whether an attach of it has not ended yet: its device does not answer."""
+        return mirror.index in self._attaching
+
     async def attach_all(self, known_sled_id: str | None) -> None:
         """Attach every dataset that is there, at boot.
 

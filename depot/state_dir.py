@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,6 +21,7 @@ from depot.small_files import STAGING, read_document, write_document
 
 _DOUBTED_NAME: Final = "doubted.json"
 _DOUBTED_FORMAT: Final = 1
+_PID_NAME: Final = "pid"
 
 
 class StateDir:
@@ -41,10 +43,12 @@ class StateDir:
         staging.mkdir(parents=True, exist_ok=True, mode=0o700)
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            _lock(root, path)
+        except DatasetBusy:
             os.close(root)
-            raise DatasetBusy(f"{path} is the state directory of a running agent") from error
+            raise
+        with suppress(OSError):  # help for people
+            (path / _PID_NAME).write_text(f"{os.getpid()}\n")
         for staged in staging.iterdir():  # the lock is held, so whoever staged these is dead (Q3)
             with suppress(OSError):
                 staged.unlink()
@@ -105,3 +109,34 @@ class StateDir:
         """Release the lock."""
         with suppress(OSError):
             os.close(self._root)
+
+
+@contextmanager
+def kept_from_agents(path: Path) -> Iterator[None]:
+    """Have no agent run on the state directory at `path` within the block; nothing is made there.
+
+    Raises:
+        DatasetBusy: one runs on it.
+    """
+    try:
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # none was made yet, or it is another user's: the datasets' locks tell
+        yield
+        return
+    try:
+        _lock(root, path)
+        yield
+    finally:
+        os.close(root)
+
+
+def _lock(root_fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(root_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = "unknown"
+        with suppress(OSError):
+            holder = (path / _PID_NAME).read_text(errors="replace")[:32].strip() or holder
+        raise DatasetBusy(
+            f"{path} is the state directory of a running agent (pid {holder})"
+        ) from error

@@ -30,15 +30,26 @@ from depot.small_files import METADATA
 def init(config: Path, force: bool) -> None:
     """Make the configured directories into datasets: write their markers. Idempotent.
 
-    A directory that holds anything else than `lost+found` or `.zfs` is left alone.
+    A directory that holds anything else than `lost+found` or `.zfs` is left alone. Refused while an
+    agent runs on the datasets or their state directory: `sled-agent datasets replace` has a running
+    agent take a new disk into use.
     """
     settings = settings_of(config)
     if settings.storage.require_mountpoint:
         _require_mounts(settings.dataset_paths)
     try:
-        reports = init_datasets(settings.dataset_paths, sled_id=settings.sled_id, force=force)
+        reports = init_datasets(
+            settings.dataset_paths,
+            sled_id=settings.sled_id,
+            force=force,
+            state_dir=state_directory(settings, os.environ),
+        )
     except DatasetBusy as error:
-        fail(f"{error}; stop the agent first", REFUSED)
+        fail(
+            f"{error}; stop the agent first, or have it take a new disk into use: "
+            "sled-agent datasets replace PATH",
+            REFUSED,
+        )
     except DepotError as error:
         fail(str(error), REFUSED)
     except OSError as error:

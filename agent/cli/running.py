@@ -26,8 +26,8 @@ from agent.daemon import Ready
 def run(config: Path, ready_file: Path | None) -> None:
     """Run the agent until SIGTERM or SIGINT; a second one ends it at once.
 
-    Datasets that were never initialised are missing: the agent runs, and takes them into use
-    after `sled-agent init`.
+    Datasets that were never initialised are missing: the agent runs with the others, and takes an
+    empty disk into use by `sled-agent datasets replace`. A new sled begins with `sled-agent init`.
     """
     settings = settings_of(config)
     logs.configure(level=settings.log.level, form=settings.log.format)

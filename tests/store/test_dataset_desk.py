@@ -112,6 +112,23 @@ async def test_the_last_dataset_is_released_only_by_somebody_who_means_it(node: 
             store.config()
 
 
+async def test_a_released_dataset_that_could_not_be_attached_stays_released(node: Node) -> None:
+    async with node.open() as store:
+        await store.release_dataset(node.paths[B])
+        await node.take_away(B)
+        await off_loop(node.paths[B].mkdir)
+        with pytest.raises(DatasetRefused, match="datasets replace"):
+            await store.attach_dataset(node.paths[B])
+        assert store.status().datasets[B].state == "released"
+
+        await off_loop(node.paths[B].rmdir)
+        await node.bring_back(B)
+        await store.check_datasets()
+        assert [d.state for d in store.status().datasets] == ["healthy", "released"]
+        await store.attach_dataset(node.paths[B])
+        assert states(store) == ["healthy", "healthy"]
+
+
 @pytest.mark.parametrize("verb", ["release_dataset", "attach_dataset", "replace_dataset"])
 async def test_a_path_that_is_not_configured_is_not_found(node: Node, verb: str) -> None:
     async with node.open() as store:

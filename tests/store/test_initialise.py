@@ -13,6 +13,7 @@ from depot.dataset import Dataset
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable, FormatTooNew
 from depot.initialise import init_datasets
 from depot.ledger import LEDGER_NAME, NO_LEDGER, Ledger, decode_ledger, encode_ledger
+from depot.state_dir import StateDir
 from tests.loop_mount import loop_disk
 from tests.store.builders import ONE, config
 from tests.store.faulty import FaultyDisk
@@ -160,6 +161,36 @@ def test_forcing_refuses_a_ledger_of_a_newer_format(paths: list[Path]) -> None:
 def test_forcing_refuses_a_dataset_in_use(paths: list[Path]) -> None:
     with pytest.raises(DatasetBusy, match=f"pid {os.getpid()}"):
         init_datasets(paths, force=True)
+
+
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize("force", [False, True])
+def test_nothing_is_marked_beside_a_dataset_in_use(paths: list[Path], force: bool) -> None:
+    (paths[1] / ".sled-depot/marker.json").unlink()
+    before = written_at(paths[0])
+    with pytest.raises(DatasetBusy, match=f"pid {os.getpid()}"):
+        init_datasets(paths, force=force)
+    assert not (paths[1] / ".sled-depot/marker.json").exists()
+    assert written_at(paths[0]) == before
+
+
+def test_nothing_is_marked_under_an_agent_that_has_let_go_of_its_datasets(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "state"
+    running = StateDir.open(state_dir)
+    with pytest.raises(DatasetBusy, match=f"running agent \\(pid {os.getpid()}\\)"):
+        init_datasets(paths, state_dir=state_dir)
+    assert [os.listdir(path) for path in paths] == [[], []]
+    running.close()
+    init_datasets(paths, state_dir=state_dir)
+
+
+def test_a_state_directory_is_not_made_by_whoever_marks_datasets(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    init_datasets(paths, state_dir=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_mount_point_without_its_disk_is_refused_beside_a_mounted_one(tmp_path: Path) -> None:

@@ -61,8 +61,19 @@ class RunningAgent:
         return self
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run another `sled-agent` command to its end with this agent's environment."""
-        done = subprocess.run(
+        """Run another `sled-agent` command to its end with this agent's environment.
+
+        Raises:
+            AgentFailed: its exit status was not 0.
+        """
+        done = self.attempt(*arguments)
+        if done.returncode != 0:
+            raise AgentFailed(f"sled-agent {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done
+
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same, however it ends."""
+        return subprocess.run(
             [BIN / "sled-agent", *arguments],
             env=self._environment(),
             cwd=self.home,
@@ -71,9 +82,6 @@ class RunningAgent:
             timeout=START_TIMEOUT_S,
             check=False,
         )
-        if done.returncode != 0:
-            raise AgentFailed(f"sled-agent {' '.join(arguments)}: {done.stdout}{done.stderr}")
-        return done
 
     def start(self) -> Self:
         """Start the process and return when it is ready.

@@ -119,6 +119,23 @@ def test_a_dead_disk_is_replaced_by_an_empty_one(rig: Rig) -> None:
     assert (rig.agent.datasets[B] / NAME).read_bytes() == CONTENT
 
 
+def test_init_does_not_take_the_place_of_replace(rig: Rig) -> None:
+    path = str(rig.agent.datasets[B])
+    assert rig.datasets("release", path).returncode == 0
+    rig.unmount(B)
+    rig.mount_empty_disk(B)
+    done = rig.datasets("attach", path)
+    assert done.returncode == 3
+    assert f"sled-agent datasets replace {path}" in done.stderr
+
+    done = rig.agent.attempt("init", "--config", str(rig.agent.config_path))
+    assert done.returncode == 3
+    assert f"pid {rig.agent.pid}" in done.stderr
+    assert "sled-agent datasets replace" in done.stderr
+    assert not (rig.agent.datasets[B] / ".sled-depot").exists()
+    assert [dataset["state"] for dataset in rig.listed()] == ["healthy", "released"]
+
+
 def test_the_last_dataset_is_not_released_by_accident(rig: Rig) -> None:
     assert rig.datasets("release", str(rig.agent.datasets[A])).returncode == 0
     done = rig.datasets("release", str(rig.agent.datasets[B]))
