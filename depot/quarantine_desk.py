@@ -65,7 +65,7 @@ class QuarantineDesk:
             if found.last_copy and not force:
                 raise KeptInQuarantine(
                     f"it is the last copy of {found.file.artifact} on that dataset, and no "
-                    "verified copy exists; force=true deletes it all the same"
+                    "verified copy exists: only force deletes it"
                 )
             try:
                 await self._quarantine.purge(mirror, found.file, "asked")

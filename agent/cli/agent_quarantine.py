@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.text import Text
 
-from agent.cli.agent_status import asking, show, url_of
-from agent.cli.failures import Failure, usage
-from agent.cli.formats import Column, plural, printable, short, size, table
+from agent.cli.asking import asking, exchange, show, url_of
+from agent.cli.failures import Failure, refused, usage
+from agent.cli.formats import Column, plural, short, size, table
 from agent.cli.options import Common
 from agent.cli.output import Output
-from agent.cli.servers import agent
 from agent.client import AgentClient
 from agent.wire import QuarantinedBody
+from depot.errors import KeptInQuarantine, Refused
+from depot.quarantine import QUARANTINE
 
+MIN_ID: Final = 8
+_NOT_RESTORED: Final = (
+    "`sled-agent quarantine ls` shows what else is there; `sled-agent quarantine purge ID` lets a "
+    "copy go that is of no use any more"
+)
+_NOT_PURGED: Final = (
+    "`sled-agent quarantine ls --json` says where its file lies: copy it from there, or put the "
+    "artifact again; --force deletes it all the same"
+)
 Ask = Callable[[AgentClient, Output], Awaitable[None]]
+
+
+def _prefix(text: str) -> str:
+    """Click type: an id, or enough of one. An unset shell variable must not mean all of them."""
+    if len(text.strip()) < MIN_ID:
+        raise click.BadParameter(
+            f"expected an id of `sled-agent quarantine ls`, or at least {MIN_ID} characters of "
+            f"one, found {text[:MIN_ID]!r}"
+        )
+    return text.strip()
 
 
 @click.group(short_help="List, restore or purge damaged copies that were set aside.")
 def quarantine() -> None:
     """What was found damaged is set aside, not deleted: list it, restore it, let it go.
 
-    An ID may be cut to as many characters as tell it from the others.
+    An ID is what `ls` shows, or a whole one of --json, or as many characters of that, at least 8,
+    as tell it from the others.
     """
 
 
@@ -44,7 +67,7 @@ def ls(ctx: click.Context, config: Path | None, agent_url: str | None, as_json: 
 
 
 @quarantine.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", type=_prefix)
 @asking
 @click.pass_context
 def restore(
@@ -54,14 +77,14 @@ def restore(
 
     async def ask(client: AgentClient, output: Output) -> None:
         found = await _find(client, id_)
-        await client.restore_quarantined(found.id)
+        await _hinted(client.restore_quarantined(found.id), _NOT_RESTORED)
         output.document(found.model_dump(mode="json"), [f"restored {found.sha256}"])
 
     _asked(ctx, config, agent_url, ask, as_json=as_json)
 
 
 @quarantine.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", type=_prefix)
 @click.option("--force", is_flag=True, help="Also the last copy of an artifact.")
 @asking
 @click.pass_context
@@ -77,22 +100,44 @@ def purge(
 
     async def ask(client: AgentClient, output: Output) -> None:
         found = await _find(client, id_)
-        await client.purge_quarantined(found.id, force=force)
+        await _hinted(client.purge_quarantined(found.id, force=force), _NOT_PURGED)
         output.document(found.model_dump(mode="json"), [f"deleted {found.path}"])
 
     _asked(ctx, config, agent_url, ask, as_json=as_json)
 
 
+async def _hinted(asked: Awaitable[None], hint: str) -> None:
+    """Wait for an answer; a refusal to let a copy go or come gets the hint of that verb."""
+    try:
+        await asked
+    except Refused as error:
+        if error.remote_code != KeptInQuarantine.code:
+            raise
+        raise refused(
+            error.remote_code,
+            f"it stays in quarantine: {error.remote_message}",
+            request_id=error.request_id,
+            hint=hint,
+        ) from error
+
+
 async def _find(client: AgentClient, prefix: str) -> QuarantinedBody:
     quarantined = await client.quarantined()
-    found = [each for each in quarantined if each.id.startswith(prefix)]
-    exact = [each for each in found if each.id == prefix]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
+    exact = [each for each in quarantined if each.id == prefix]
+    found = exact or [
+        each for each in quarantined if each.id.startswith(prefix) or short_id(each) == prefix
+    ]
+    if len(found) == 1:
+        return found[0]
     hint = "`sled-agent quarantine ls` lists them"
     if not found:
         raise usage(f"nothing in quarantine has an id that begins with {prefix[:140]!r}", hint)
-    raise usage(f"{len(found)} ids begin with {prefix[:140]!r}: name one whole", hint)
+    raise usage(f"{len(found)} ids begin with {prefix[:140]!r}: name one as it is listed", hint)
+
+
+def short_id(found: QuarantinedBody) -> str:
+    """A name for people. The id itself is long, and alike for the copies of one artifact."""
+    return hashlib.sha256(found.id.encode()).hexdigest()[:MIN_ID]
 
 
 def _asked(
@@ -100,16 +145,11 @@ def _asked(
 ) -> None:
     output = Output(Common(json=as_json))
     try:
-        asyncio.run(_exchange(url_of(config, agent_url), ask, output))
+        asyncio.run(exchange(url_of(config, agent_url), lambda client: ask(client, output)))
         output.finish()
     except Failure as failure:
         show(failure, as_json=as_json)
         ctx.exit(failure.exit_code)
-
-
-async def _exchange(url: str, ask: Ask, output: Output) -> None:
-    async with agent(Common(agent_url=url)) as client:
-        await ask(client, output)
 
 
 def lines(found: Sequence[QuarantinedBody], width: int | None) -> list[Text | str]:
@@ -117,31 +157,37 @@ def lines(found: Sequence[QuarantinedBody], width: int | None) -> list[Text | st
     if not found:
         return ["nothing is in quarantine"]
     in_all = sum(each.size_bytes for each in found)
-    last = sum(each.last_copy for each in found)
     headline = f"{plural(len(found), 'copy')} set aside, {size(in_all)}"
-    note = "; `last` ones are kept, whatever the bound: nobody has a verified copy" if last else ""
-    return [headline + note, "", *table(_COLUMNS, [_row(each) for each in found], width=width)]
+    told: list[Text | str] = [headline]
+    if any(each.last_copy for each in found):
+        told.append("`last` ones are kept, whatever the bound: nobody has a verified copy")
+    for dataset in sorted({each.dataset for each in found}):
+        rows = [_row(each) for each in found if each.dataset == dataset]
+        told += ["", f"on {dataset}", *table(_COLUMNS, rows, width=width)]
+    return [
+        *told,
+        "",
+        f"the files lie in {QUARANTINE} there; --json has whole names and ids",
+    ]
 
 
 _COLUMNS = (
     Column("SINCE"),
+    Column("ID"),
     Column("ARTIFACT"),
     Column("WHY"),
-    Column("SIZE", right=True),
     Column("KEPT"),
-    Column("ID"),
-    Column("FILE", prose=True),
+    Column("SIZE", right=True),
 )
 
 
 def _row(each: QuarantinedBody) -> tuple[str | Text, ...]:
     kept = Text("last", style="red") if each.last_copy else Text("")
     return (
-        each.time.astimezone().isoformat(" ", "seconds"),
+        each.time.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        short_id(each),
         short(each.sha256),
-        printable(each.reason),
-        size(each.size_bytes),
+        each.reason,
         kept,
-        each.id,
-        each.path,
+        size(each.size_bytes),
     )

@@ -11,13 +11,13 @@ from typing import Final
 import click
 from rich.text import Text
 
-from agent.cli.agent_status import SOMETHING_WRONG, asking, show, url_of
+from agent.cli.agent_status import SOMETHING_WRONG
+from agent.cli.asking import asking, exchange, show, url_of
 from agent.cli.failures import Failure
 from agent.cli.formats import Column, plural, size, span, table
 from agent.cli.options import Common
 from agent.cli.output import Output
 from agent.cli.progress import Meter, display
-from agent.cli.servers import agent
 from agent.client import AgentClient
 from agent.config.units import parse_duration
 from agent.wire import DatasetScrubBody, ScrubBody, ScrubPassBody
@@ -118,18 +118,13 @@ def _asked(
 ) -> ScrubBody:
     output = Output(Common(json=as_json))
     try:
-        found = asyncio.run(_exchange(url_of(config, agent_url), ask, output))
+        found = asyncio.run(exchange(url_of(config, agent_url), lambda client: ask(client, output)))
         output.document(found.model_dump(mode="json"), lines(found, output.width))
         output.finish()
     except Failure as failure:
         show(failure, as_json=as_json)
         ctx.exit(failure.exit_code)
     return found
-
-
-async def _exchange(url: str, ask: Ask, output: Output) -> ScrubBody:
-    async with agent(Common(agent_url=url)) as client:
-        return await ask(client, output)
 
 
 async def _finished(client: AgentClient, output: Output, started: ScrubBody) -> ScrubBody:

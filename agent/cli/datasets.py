@@ -7,23 +7,19 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec
 
 import click
 from rich.text import Text
 
-from agent.cli import options
-from agent.cli.agent_status import show, url_of
-from agent.cli.failures import Failure
+from agent.cli.asking import asking, exchange, show, url_of
+from agent.cli.failures import Failure, refused
 from agent.cli.formats import printable
-from agent.cli.options import DEFAULT_AGENT_URL, Common
+from agent.cli.options import Common
 from agent.cli.output import Output
-from agent.cli.servers import agent
 from agent.cli.verbs.status import dataset_table
 from agent.client import AgentClient
 from agent.wire import DatasetBody
-
-P = ParamSpec("P")
+from depot.errors import NotFound, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +36,8 @@ def datasets() -> None:
     """Let go of a dataset's disk, take it back, or replace it, while the agent runs."""
 
 
-def _shared(command: Callable[P, None]) -> Callable[P, None]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-        click.option(
-            "--agent",
-            "agent_url",
-            type=options.url,
-            metavar="URL",
-            help=f"The sled agent API. [default: {DEFAULT_AGENT_URL}]",
-        ),
-        click.option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Take the address from agent.listen of this configuration.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @datasets.command("list", short_help="Show every dataset, and why one is out.")
-@_shared
+@asking
 def list_(config: Path | None, agent_url: str | None, as_json: bool) -> None:
     """Show every dataset of the sled: its state, its identity, and why it is out."""
     asked = _Asked(config, agent_url, as_json)
@@ -78,7 +53,7 @@ def list_(config: Path | None, agent_url: str | None, as_json: bool) -> None:
 @click.option(
     "--last", is_flag=True, help="Also when no other dataset can be read: the sled stops serving."
 )
-@_shared
+@asking
 def release(
     path: str, last: bool, config: Path | None, agent_url: str | None, as_json: bool
 ) -> None:
@@ -87,35 +62,45 @@ def release(
     What runs on it goes on with the other dataset. It is left alone until `datasets attach PATH`
     or the next start of the agent.
     """
-    asked = _Asked(config, agent_url, as_json)
+    asked, target = _Asked(config, agent_url, as_json), os.path.abspath(path)
 
     async def ask(client: AgentClient) -> tuple[DatasetBody, ...]:
-        return (await client.release_dataset(os.path.abspath(path), last=last),)
+        return await _at(client, target, client.release_dataset(target, last=last))
 
     _report(
         asked,
         ask,
         (
-            f"released: nothing is open on it any more. Next: umount {os.path.abspath(path)}",
-            f"to take it back: sled-agent datasets attach {os.path.abspath(path)}",
+            f"released: nothing is open on it any more. Next: umount {target}",
+            f"to take it back: sled-agent datasets attach {target}",
         ),
     )
 
 
 @datasets.command(short_help="Take a released or retired dataset back.")
 @click.argument("path", metavar="PATH")
-@_shared
+@asking
 def attach(path: str, config: Path | None, agent_url: str | None, as_json: bool) -> None:
     """Take the dataset at PATH back into use, after `release`, or after another disk replaced it.
 
     Its ledger is brought up to date and what it lacks is mirrored to it in the background.
     """
-    asked = _Asked(config, agent_url, as_json)
+    asked, target = _Asked(config, agent_url, as_json), os.path.abspath(path)
+    notes: list[str] = []
 
     async def ask(client: AgentClient) -> tuple[DatasetBody, ...]:
-        return (await client.attach_dataset(os.path.abspath(path)),)
+        before = {dataset.path: dataset.state for dataset in await client.datasets()}
+        found = await _at(client, target, client.attach_dataset(target))
+        notes.append(_attached(before.get(found[0].path)))
+        return found
 
-    _report(asked, ask, ("attached: what it lacks is mirrored to it in the background",))
+    _report(asked, ask, notes)
+
+
+def _attached(before: str | None) -> str:
+    if before in ("healthy", "suspect"):
+        return f"was in use already ({before}): nothing was to be done"
+    return "attached: what it lacks is mirrored to it in the background"
 
 
 @datasets.command(short_help="Adopt an empty disk in place of a dataset.")
@@ -125,7 +110,7 @@ def attach(path: str, config: Path | None, agent_url: str | None, as_json: bool)
     is_flag=True,
     help="PATH is meant to be a directory of a larger disk, although the other dataset is a mount.",
 )
-@_shared
+@asking
 def replace(
     path: str, plain_directory: bool, config: Path | None, agent_url: str | None, as_json: bool
 ) -> None:
@@ -135,11 +120,11 @@ def replace(
     mounted at PATH, when there is anything on it, when it is a dataset of this or another sled, and
     when the dataset at PATH is in use. The disk that was replaced is not taken back by itself.
     """
-    asked = _Asked(config, agent_url, as_json)
+    asked, target = _Asked(config, agent_url, as_json), os.path.abspath(path)
 
     async def ask(client: AgentClient) -> tuple[DatasetBody, ...]:
-        target = os.path.abspath(path)
-        return (await client.replace_dataset(target, plain_directory=plain_directory),)
+        replaced = client.replace_dataset(target, plain_directory=plain_directory)
+        return await _at(client, target, replaced)
 
     _report(
         asked,
@@ -155,7 +140,7 @@ def _report(
 ) -> None:
     output = Output(Common(json=asked.json))
     try:
-        found = asyncio.run(_ask(url_of(asked.config, asked.agent_url), ask))
+        found = asyncio.run(exchange(url_of(asked.config, asked.agent_url), ask))
         document = {"datasets": [dataset.model_dump(mode="json") for dataset in found]}
         output.document(document, _lines(found, notes, output.width))
         output.finish()
@@ -164,11 +149,26 @@ def _report(
         click.get_current_context().exit(failure.exit_code)
 
 
-async def _ask(
-    url: str, ask: Callable[[AgentClient], Awaitable[tuple[DatasetBody, ...]]]
+async def _at(
+    client: AgentClient, target: str, asked: Awaitable[DatasetBody]
 ) -> tuple[DatasetBody, ...]:
-    async with agent(Common(agent_url=url)) as client:
-        return await ask(client)
+    """Wait for what was asked of the dataset at `target`; a mistyped path is told from the others.
+
+    Raises:
+        Failure: no dataset is configured there.
+    """
+    try:
+        return (await asked,)
+    except Refused as error:
+        if error.remote_code != NotFound.code:
+            raise
+        configured = [dataset.path for dataset in await client.datasets()]
+        raise refused(
+            NotFound.code,
+            f"no dataset is configured at {target}; configured: {', '.join(configured) or 'none'}",
+            request_id=error.request_id,
+            hint="`sled-agent datasets list` shows them; a path is taken as seen from here",
+        ) from error
 
 
 def _lines(

@@ -27,6 +27,10 @@ Exit status:
 Every key of the configuration can be set by an environment variable, which
 wins over the file: SLED_AGENT__STORAGE__QUOTA=5GiB,
 SLED_AGENT__DATASETS=/m2/a,/m2/b
+
+\b
+The commands that ask a running agent take its address from --agent, else
+--config, else DEPOT_AGENT_URL, as depot does.
 """
 _HOMES: Final = {
     "status": "agent.cli.agent_status:status",

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
-from depot.errors import ConfigGeneration, DepotError, NoConfig
+from depot.errors import ConfigGeneration, DepotError, NoConfig, NotFound
 
 START_TIMEOUT_S: Final = 30
 TIME: Final = "2026-11-21T02:40:11Z"
@@ -125,6 +125,7 @@ class FakeNode:
                 self._route("GET", "/events", self._events),
                 self._route("GET", "/status", self._status),
                 self._route("GET", "/datasets", self._get_datasets),
+                self._route("*", "/{path:.*}", self._unknown),  # what only a script answers
             ]
         )
         depot.add_routes([self._route("GET", "/artifact/sha256/{sha256}", self._get)])
@@ -237,6 +238,9 @@ class FakeNode:
 
     async def _get_datasets(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"datasets": self.datasets})
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        return _refusal(404, NotFound(f"no such path: {request.path}"))
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         """A depot that knows single ranges, which is all a client asks for."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agent.cli.agent_quarantine import lines
+from agent.cli.agent_quarantine import lines, short_id
 from agent.cli.sled_agent import main
 from agent.wire import QuarantinedBody
 
@@ -40,9 +40,11 @@ def test_each_copy_is_shown_with_its_id_reason_and_file() -> None:
     text = shown(body(1), body(2))
     assert text.startswith("2 copies set aside, 2.0 MiB\n")
     for each in (body(1), body(2)):
-        (line,) = (line for line in text.splitlines() if f" {each.id} " in line)
+        (line,) = (line for line in text.splitlines() if f" {short_id(each)} " in line)
         assert "mismatch" in line
-        assert line.endswith(each.path)
+        assert "1.0 MiB" in line
+    assert "on /m2/a\n" in text
+    assert ".sled-depot/quarantine" in text
 
 
 def test_last_copies_are_marked_and_explained() -> None:
@@ -51,7 +53,7 @@ def test_last_copies_are_marked_and_explained() -> None:
     assert " last " in text
 
 
-@pytest.mark.parametrize("verb", [["ls"], ["restore", "ab"], ["purge", "ab"]])
+@pytest.mark.parametrize("verb", [["ls"], ["restore", NAME], ["purge", NAME]])
 def test_an_agent_that_is_not_there_is_exit_status_4(verb: list[str], tmp_path: Path) -> None:
     ended = CliRunner().invoke(main, ["quarantine", *verb, "--agent", "http://127.0.0.1:1"])
     assert ended.exit_code == 4
