@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import structlog
+
 from depot.artifact import ArtifactHash, Generation
 from depot.dataset import Dataset
-from depot.errors import DepotError
 from depot.foreground import Foreground
 from depot.group_commit import Publication
 from depot.ingest import Ingested
@@ -28,6 +29,8 @@ from depot.mirror import Record
 from depot.publishing import Entry
 from depot.put import WHOLE_BYTES, Put, Stored
 from depot.put_desk import PutDesk
+
+log = structlog.get_logger("depot")
 
 EVENT: Final = "put"
 
@@ -92,20 +95,21 @@ class ShortPuts:
         for admitted in running:
             self._publish(admitted)
         for each in others:
-            each.tell(None)
+            _tell(each.tell, None)
 
     def _admitted(self, asked: _Asked) -> _Running | None:
         desk, artifact, content = self._desk, asked.artifact, asked.content
+        # A root: whatever is wrong is wrong on the ordinary way, too, which has somebody to tell.
         try:
             put = desk.begin_at_once(artifact, asked.generation, len(content), event=EVENT)
-        except DepotError:
-            return None  # the ordinary way says it
+        except Exception:
+            return None
         if put is None:
             return None
         try:
             ingested = put.take_whole(content)
             entries = put.entries(ingested, content)
-        except DepotError:
+        except Exception:
             desk.end(put, artifact)
             return None
         work = self._foreground.begin()
@@ -127,11 +131,14 @@ class ShortPuts:
             if record is not None:
                 settled.append((running, record))
         # In the step in which the fence was asked, and nobody sees a part of it.
-        self._desk.landings.record([record for _, record in settled if isinstance(record, Record)])
+        try:
+            self._desk.landings.record([each for _, each in settled if isinstance(each, Record)])
+        except Exception as error:  # a root, as below
+            settled = [(running, error) for running, _ in settled]
         self._desk.count_writers([running.artifact for running, _ in settled], -1)
         for running, record in settled:
             self._end(running)
-            running.tell(_outcome(running, record))
+            _tell(running.tell, _outcome(running, record))
 
     def _confirmed(self, running: _Running, publication: Publication) -> Record | Exception | None:
         """What is to be recorded, or what went wrong; None: it is to be taken back first."""
@@ -157,7 +164,7 @@ class ShortPuts:
         finally:
             self._desk.count_writers((running.artifact,), -1)
             self._end(running)
-            running.tell(error)
+            _tell(running.tell, error)
 
     def _end(self, running: _Running) -> None:
         self._desk.end(running.put, running.artifact)
@@ -172,3 +179,10 @@ def _outcome(running: _Running, record: Record | Exception) -> Stored | Exceptio
         return running.put.outcome(running.ingested, landed)
     except Exception as error:  # a root, as above
         return error
+
+
+def _tell(tell: Tell, outcome: Stored | Exception | None) -> None:
+    try:
+        tell(outcome)
+    except Exception as error:  # a root: the others are to be told all the same
+        log.error("the end of a put could not be told", exc_info=error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,23 +13,23 @@ class Activity:
     def __init__(self) -> None:
         self.draining = False
         self._tasks: set[asyncio.Task[object]] = set()
-        self._without_task = 0
+        self._without_task: set[Callable[[], None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def running(self) -> int:
         """How many requests are being answered."""
-        return len(self._tasks) + self._without_task
+        return len(self._tasks) + len(self._without_task)
 
-    def begin(self) -> None:
-        """Count a request that no task answers, until `end`; `cancel` does nothing to it."""
-        self._without_task += 1
+    def begin(self, give_up: Callable[[], None]) -> None:
+        """Count a request that no task answers, until `end`; `cancel` has it given up."""
+        self._without_task.add(give_up)
         self._idle.clear()
 
-    def end(self) -> None:
+    def end(self, give_up: Callable[[], None]) -> None:
         """Count it no longer."""
-        self._without_task -= 1
+        self._without_task.discard(give_up)
         self._look_if_idle()
 
     @contextmanager
@@ -53,6 +53,8 @@ class Activity:
         """Cancel what still runs; `idle` then waits for its cleaning up."""
         for task in self._tasks:
             task.cancel()
+        for give_up in tuple(self._without_task):
+            give_up()
 
     def _look_if_idle(self) -> None:
         if not self.running:

@@ -5,7 +5,8 @@ Rules kept here:
   whether it can take it like this; anything else is left to the plain path, as it came.
 - A success has the status, headers and body that the plain path gives it; but for the date and the
   request's id, byte for byte. What went wrong is told by the plain path.
-- What the plain path counts is counted, as work that runs and as an answer.
+- What the plain path counts is counted, as work that runs and as an answer. A put that a server
+  which ends does not wait for any longer is refused, whatever becomes of it.
 """
 
 from __future__ import annotations
@@ -94,31 +95,46 @@ class FastPuts:
         if not _NAME.fullmatch(name):
             return False
         artifact, content = ArtifactHash(bytes.fromhex(name.decode())), request[head_bytes:]
-        ended = partial(self._ended, tell, plain.length_bytes)
-        if not self._taker.begin(artifact, plain.generation, content, ended):
+        under_way = _UnderWay(self._activity, tell, partial(self._answer, plain.length_bytes))
+        if not self._taker.begin(artifact, plain.generation, content, under_way.ended):
             return False
-        self._activity.begin()
+        self._activity.begin(under_way.give_up)
         return True
 
-    def _ended(self, tell: Tell, length_bytes: int, outcome: Stored | Exception | None) -> None:
-        try:
-            if isinstance(outcome, Stored):
-                self.answers += 1
-                self.received_bytes += length_bytes
-                tell(self._answer(outcome))
-            else:
-                tell(outcome)
-        finally:
-            self._activity.end()
-
-    def _answer(self, stored: Stored) -> bytes:
+    def _answer(self, length_bytes: int, stored: Stored) -> bytes:
         counts = (stored.datasets, stored.copies)
         made = self._answers.get(counts)
         if made is None:
             made = self._answers[counts] = _parts_of(self._reply(stored))
         head, body = made
+        self.answers += 1
+        self.received_bytes += length_bytes
         self.body_bytes += len(body)
         return b"".join((head, self._dates.now(), self._ids.next(), _HEAD_END, body))
+
+
+class _UnderWay:
+    """A put that the store carries out, as long as somebody is to hear of it."""
+
+    __slots__ = ("_activity", "_answer", "_tell")
+
+    def __init__(self, activity: Activity, tell: Tell, answer: Callable[[Stored], bytes]) -> None:
+        self._activity = activity
+        self._tell: Tell | None = tell
+        self._answer = answer
+
+    def ended(self, outcome: Stored | Exception | None) -> None:
+        tell, self._tell = self._tell, None
+        if tell is None:
+            return
+        try:
+            tell(self._answer(outcome) if isinstance(outcome, Stored) else outcome)
+        finally:
+            self._activity.end(self.give_up)
+
+    def give_up(self) -> None:
+        """Have the plain path say that the server ends; what the store has begun with goes on."""
+        self.ended(None)
 
 
 class TakenPut:

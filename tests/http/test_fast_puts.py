@@ -24,7 +24,7 @@ from depot.store import ArtifactStore
 from tests.http.raw import Answer, RawClient
 from tests.http.sled import Sled, agent_api
 from tests.store.builders import A, B, Node, config, copies, hash_of, off_loop, reserved_bytes
-from tests.store.faulty import Hang
+from tests.store.faulty import WAIT_S, Hang
 
 CONTENT = b"an artifact's bytes"
 OTHER = b"another artifact's bytes"
@@ -438,6 +438,24 @@ async def test_s3_a_server_that_drains_waits_for_it_and_takes_no_other(
             hang.let_go()
         assert (await client.answer()).json() == STORED
         await draining
+
+
+async def test_s3_a_server_that_ends_waits_no_longer_than_it_may(
+    node: Node, served: Served
+) -> None:
+    hangs = hang_syncs(node)
+    async with served.connect() as client:
+        await client.send_bytes(request(CONTENT))
+        await begun(hangs)
+        await served.sled.service.drain(0.001)
+        assert (await client.answer()).code == "503 ShuttingDown"
+        assert served.store.status().puts_running == 1, "the store does not stop half-way"
+        for hang in hangs:
+            hang.let_go()
+        async with asyncio.timeout(WAIT_S):
+            while served.store.status().puts_running:
+                await node.names(A)
+    assert copies(served.store) == {hash_of(CONTENT): 2}
 
 
 async def round_trip(served: Served) -> None:
