@@ -21,6 +21,13 @@ _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
+def counted(text: str) -> str:
+    """Show what should be a hash; one of the wrong length by that, which nobody counts by eye."""
+    if re.fullmatch(r"[0-9a-fA-F]+", text, re.ASCII):
+        return f"{len(text)} digits: {text[:80]!r}"
+    return repr(text[:80])
+
+
 class ArtifactHash(bytes):
     """The SHA-256 that names an artifact: exactly 32 bytes.
 
@@ -44,7 +51,7 @@ class ArtifactHash(bytes):
             InvalidRequest: anything else.
         """
         if not _HEX.fullmatch(text):
-            raise InvalidRequest(f"expected a SHA-256 of 64 hex characters, found {text[:80]!r}")
+            raise InvalidRequest(f"expected a SHA-256 of 64 hex characters, found {counted(text)}")
         return cls(bytes.fromhex(text))
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from agent.cli.failures import Failure, usage
+from depot.artifact import counted
 
 MIN_PREFIX: Final = 8
 WHOLE: Final = 64
@@ -25,7 +26,7 @@ def hash_or_prefix(text: str) -> str:
     if not _PREFIX.fullmatch(text):
         raise click.BadParameter(
             f"expected a SHA-256, or at least its first {MIN_PREFIX} hex characters, "
-            f"found {text[:80]!r}"
+            f"found {counted(text)}"
         )
     return text.lower()
 

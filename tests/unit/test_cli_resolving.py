@@ -44,5 +44,14 @@ def test_what_cannot_be_a_hash_is_a_usage_error(text: str) -> None:
         hash_or_prefix(text)
 
 
+def test_a_hash_that_is_too_long_or_too_short_is_told_its_length() -> None:
+    with pytest.raises(click.BadParameter, match="found 65 digits"):
+        hash_or_prefix("1" * 65)
+    with pytest.raises(click.BadParameter, match="found 7 digits"):
+        hash_or_prefix("1234567")
+    with pytest.raises(click.BadParameter, match="found 'xyz'"):
+        hash_or_prefix("xyz")
+
+
 def test_upper_case_is_taken() -> None:
     assert hash_or_prefix("ABCDEF01") == "abcdef01"
