@@ -7,7 +7,7 @@ wire; `details()` is the machine-readable part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -377,6 +377,7 @@ class Refused(DepotError):
         remote_code: str | None = None,
         remote_message: str = "",
         request_id: str | None = None,
+        remote_details: Mapping[str, object] | None = None,
     ) -> None:
         said = ": ".join(part for part in (remote_code, remote_message) if part)
         super().__init__(f"{url} answered {status}" + (f" {said}" if said else ""))
@@ -385,6 +386,7 @@ class Refused(DepotError):
         self.remote_code = remote_code
         self.remote_message = remote_message
         self.request_id = request_id
+        self.remote_details = dict(remote_details or {})
 
     def details(self) -> dict[str, object]:
         """What the other server said."""

@@ -13,7 +13,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -58,13 +58,15 @@ async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
         return
     said = _problem(await _read_some(response))
     location = response.headers.get("Location", "")[:MAX_TEXT_LENGTH]
-    message = said.get("message", "") or (f"redirects to {location}" if location else "")
+    message = _text(said, "message") or (f"redirects to {location}" if location else "")
+    details = said.get("details")
     raise Refused(
         str(response.url),
         response.status,
-        remote_code=said.get("error_code"),
+        remote_code=_text(said, "error_code"),
         remote_message=message,
-        request_id=said.get("request_id"),
+        request_id=_text(said, "request_id"),
+        remote_details=details if isinstance(details, dict) else {},
     )
 
 
@@ -82,15 +84,17 @@ async def _read_some(response: aiohttp.ClientResponse) -> bytes:
     return content
 
 
-def _problem(content: bytes) -> dict[str, str]:
+def _problem(content: bytes) -> dict[str, Any]:
     try:
         body: Any = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(body, dict):
-        return {}
-    names = ("request_id", "error_code", "message")
-    return {name: body[name][:MAX_TEXT_LENGTH] for name in names if isinstance(body.get(name), str)}
+    return body if isinstance(body, dict) else {}
+
+
+def _text(said: Mapping[str, Any], name: str) -> str | None:
+    value = said.get(name)
+    return value[:MAX_TEXT_LENGTH] if isinstance(value, str) else None
 
 
 def _reason(error: aiohttp.ClientError | TimeoutError) -> str:

@@ -6,13 +6,14 @@ an exit code.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final, TypeVar
 
 from agent.cli.failures import ExitCode, Failure, refused, unreachable, usage
 from agent.cli.options import Common
+from agent.cli.resolving import all_whole, resolve
 from agent.client import AgentClient
 from depot.artifact import ArtifactConfig
 from depot.client import Bounds, DepotClient
@@ -22,6 +23,7 @@ from depot.errors import (
     InvalidRequest,
     LengthMismatch,
     NoConfig,
+    NotFound,
     Refused,
     TooLarge,
     Unreachable,
@@ -34,6 +36,9 @@ _NO_SUCH_PATH: Final = "no such path"
 _NOT_ITS_API: Final = (
     "perhaps not the {what} listens there: by default the agent is on port 12345, "
     "the depot on 12348"
+)
+_LOST: Final = (
+    "`depot status` names what is lost; put it again, or name a peer that has it in heal.peers"
 )
 
 
@@ -71,9 +76,10 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
         case Refused():
             return refused(
                 error.remote_code or f"HTTP {error.status}",
-                f"the {what} at {url} refused: {error.remote_message or error}",
+                f"the {what} at {url} refused: {error.remote_message or error}{_damaged(error)}",
                 request_id=error.request_id,
-                hint=_NOT_ITS_API.format(what=what) if _is_another_server(error) else None,
+                details=error.remote_details,
+                hint=_hint(error, what),
             )
         case HashMismatch() | LengthMismatch():
             return Failure(
@@ -85,6 +91,22 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
             return refused(error.code, str(error), hint="--max-size allows more")
         case _:
             return refused(error.code, str(error), details=error.details())
+
+
+def _hint(error: Refused, what: str) -> str | None:
+    """What helps more than what is said of every refusal with that code."""
+    if _is_another_server(error):
+        return _NOT_ITS_API.format(what=what)
+    return _LOST if _damaged(error) else None
+
+
+def _damaged(error: Refused) -> str:
+    """Why an artifact that one knows to be there is not."""
+    copies = error.remote_details.get("damaged")
+    if error.remote_code != NotFound.code or not isinstance(copies, int) or copies < 1:
+        return ""
+    said = {1: "its only copy is", 2: "both copies are"}.get(copies, f"all {copies} copies are")
+    return f": {said} damaged"
 
 
 def _is_another_server(error: Refused) -> bool:
@@ -102,3 +124,12 @@ async def current_config(client: AgentClient) -> ArtifactConfig | None:
         if error.remote_code != NoConfig.code:
             raise
         return None
+
+
+async def whole_hashes(client: AgentClient, typed: Sequence[str]) -> list[str]:
+    """Replace each prefix by the one hash of the sled's config that begins with it.
+
+    The config also names what is missing or lost, which is what one looks for first.
+    """
+    known = () if all_whole(typed) else (await client.config()).artifacts
+    return resolve(typed, map(str, known), "the sled's config")

@@ -116,6 +116,13 @@ async def test_a_refusal_arrives_before_anything_is_sent(client: AgentClient) ->
     assert not sent
 
 
+async def test_a_refusal_has_the_details_that_the_agent_gave(client: AgentClient) -> None:
+    await client.put_config(ArtifactConfig.make(5, [NAME]))
+    with pytest.raises(Refused) as caught:
+        await client.put(NAME, Generation(3), b"")
+    assert caught.value.remote_details == {"attempted_generation": 3, "current_generation": 5}
+
+
 async def test_wrong_bytes_are_refused_after_they_were_sent(client: AgentClient) -> None:
     await client.put_config(ArtifactConfig.make(1, [NAME]))
     with pytest.raises(Refused) as caught:

@@ -326,7 +326,22 @@ async def test_a_refusal_says_what_the_depot_said(store: FakeStore, target: Path
     assert (refusal.status, refusal.remote_code) == (404, "NotFound")
     assert str(ARTIFACT) in refusal.remote_message
     assert refusal.request_id is not None
+    assert refusal.remote_details == {}
     assert await names_in(target) == ["m2-a", "m2-b"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [(b'{"damaged": 2}', {"damaged": 2}), (b"[2]", {}), (b'"2"', {}), (b"null", {})],
+)
+async def test_a_refusal_has_the_details_that_the_depot_gave(
+    said: bytes, kept: dict[str, object], target: Path
+) -> None:
+    answer = lying_peer.fixed("404 Not Found", body=b'{"message": "no", "details": %s}' % said)
+    async with LyingPeer([answer]) as peer, client(peer) as depot:
+        with pytest.raises(Refused, match="no") as caught:
+            await depot.fetch(ARTIFACT, target)
+    assert caught.value.remote_details == kept
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class FakeNode:
     Attributes:
         config: generation and hashes, or None.
         held: what the sled has.
+        damaged: of what is not held, what has damaged copies, two of each.
         script: answers to give instead, by `METHOD /path`, first in first out: (status, document).
         before: called with each request, in the node's thread, before it is answered.
         breaks_off: requests, by `METHOD /path`, on which the connection ends without an answer.
@@ -46,6 +47,7 @@ class FakeNode:
     def __init__(self) -> None:
         self.config: tuple[int, list[str]] | None = None
         self.held: dict[str, bytes] = {}
+        self.damaged: set[str] = set()
         self.pins: dict[str, list[str]] = {}
         self.script: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self.breaks_off: set[str] = set()
@@ -185,6 +187,7 @@ class FakeNode:
             "verified_at": TIME if sha256 in self.held else None,
             "size_bytes": len(self.held[sha256]) if sha256 in self.held else None,
             "path": f"/m2/a/{sha256}" if sha256 in self.held else None,
+            "damaged": sha256 in self.damaged,
         }
         return web.json_response({"sha256": sha256, "copies": [copy]})
 
@@ -249,7 +252,8 @@ class FakeNode:
         self.ranges.append(asked)
         if sha256 not in self.held:
             document = {"request_id": "r-1", "error_code": "NotFound", "message": "not here"}
-            return web.json_response(document, status=404)
+            details = {"details": {"damaged": 2}} if sha256 in self.damaged else {}
+            return web.json_response({**document, **details}, status=404)
         content = self.held[sha256] if self.garbage is None else self.garbage
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         response = web.StreamResponse(status=206 if start else 200)

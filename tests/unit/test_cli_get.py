@@ -75,7 +75,7 @@ def test_a_file_that_is_right_already_is_not_fetched(
     assert not node.requests
 
 
-def test_a_prefix_is_looked_up_in_the_sleds_list(cli: Cli, sha256: str, tmp_path: Path) -> None:
+def test_a_prefix_is_looked_up_in_the_sleds_config(cli: Cli, sha256: str, tmp_path: Path) -> None:
     assert cli("get", sha256[:8], "-o", tmp_path).status == 0
     assert (tmp_path / sha256).read_bytes() == CONTENT
 
@@ -88,6 +88,20 @@ def test_an_artifact_that_is_not_there_is_refused(cli: Cli, tmp_path: Path) -> N
     ended = cli("get", "f" * 64, "-o", tmp_path)
     assert ended.status == 3
     assert "not here" in ended.err
+
+
+@pytest.mark.parametrize("typed", [8, 64])
+def test_an_artifact_of_which_only_damaged_copies_are_left_is_said_to_be_damaged(
+    cli: Cli, node: FakeNode, tmp_path: Path, typed: int
+) -> None:
+    lost = "e" * 64
+    node.config, node.damaged = (1, [lost]), {lost}
+    ended = cli("--json", "get", lost[:typed], "-o", tmp_path)
+    assert ended.status == 3
+    error = ended.json["error"]
+    assert error["message"].endswith("refused: not here: both copies are damaged")
+    assert error["details"] == {"damaged": 2}
+    assert "depot status" in error["hint"]
 
 
 def test_a_directory_that_is_not_there_is_a_usage_error(

@@ -137,7 +137,36 @@ def test_ls_shows_whole_hashes_and_what_is_missing(cli: Cli, node: FakeNode) -> 
     assert rows == {"SHA256": "COPIES", held: "2", ONE: "missing"}
     assert "2 artifacts, 1 missing" in ended.err
     document = cli("--json", "ls").json
-    assert document == {"generation": 1, "list": {held: 2}, "missing": [ONE]}
+    assert document == {"generation": 1, "list": {held: 2}, "missing": [ONE], "lost": []}
+
+
+def test_ls_says_lost_where_the_status_does(cli: Cli, node: FakeNode) -> None:
+    held = node.hold(b"x")
+    node.config = (1, [held, ONE, TWO])
+    node.status = status(dataset("/m2/a"), healing=healing(ONE))
+    ended = cli("ls")
+    rows = dict(line.split() for line in ended.out.splitlines())
+    assert rows == {"SHA256": "COPIES", held: "2", ONE: "lost", TWO: "missing"}
+    assert "3 artifacts, 2 missing, 1 of them lost" in ended.err
+    document = cli("--json", "ls").json
+    assert document["missing"] == sorted([ONE, TWO])
+    assert document["lost"] == [ONE]
+
+
+def test_ls_asks_for_no_status_where_nothing_is_missing(cli: Cli, node: FakeNode) -> None:
+    node.config = (1, [node.hold(b"x")])
+    assert cli("ls").status == 0
+    assert cli("ls", node.config[1][0]).status == 0
+    assert node.requests["GET /status"] == 0
+
+
+def test_ls_finds_what_is_lost_by_its_first_characters(cli: Cli, node: FakeNode) -> None:
+    node.config = (1, [ONE, TWO])
+    node.status = status(dataset("/m2/a"), healing=healing(ONE))
+    node.damaged = {ONE}
+    lines = cli("ls", ONE[:8]).out.splitlines()
+    assert lines[0] == f"{ONE}  lost: no good copy is left"
+    assert lines[2].split()[0] == "damaged"
 
 
 def test_ls_of_one_artifact_shows_where_it_is(cli: Cli, node: FakeNode) -> None:
@@ -234,6 +263,18 @@ def test_follow_starts_over_when_the_log_began_anew(cli: Cli, node: FakeNode) ->
 
 
 # ---- status
+
+
+def healing(*lost: str) -> dict[str, Any]:
+    return {
+        "todo": len(lost),
+        "todo_bytes": 0,
+        "healed": 0,
+        "heal_seconds": 0.0,
+        "failed": len(lost),
+        "current": None,
+        "lost": {"count": len(lost), "artifacts": list(lost)},
+    }
 
 
 def status(*datasets: dict[str, Any], **changed: object) -> dict[str, Any]:

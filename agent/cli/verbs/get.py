@@ -14,8 +14,8 @@ from agent.cli.hashing import hash_files
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.progress import Meter, display
-from agent.cli.resolving import all_whole, hash_or_prefix, resolve
-from agent.cli.servers import agent, depot
+from agent.cli.resolving import all_whole, hash_or_prefix
+from agent.cli.servers import agent, depot, whole_hashes
 from depot.artifact import ArtifactHash
 from depot.client import Bounds, Fetched
 
@@ -56,7 +56,7 @@ def get(
 
     FILE appears when its bytes are verified, never before. What arrives meanwhile is kept beside
     it, and a later get goes on from there. A hash cut to its first 8 characters is looked up in
-    the sled's list.
+    the sled's config.
     """
     with reporting(common) as output:
         if target == Path("-"):
@@ -104,7 +104,7 @@ async def _whole(common: Common, typed: str) -> str:
     if all_whole([typed]):
         return typed
     async with agent(common) as client:
-        return resolve([typed], (await client.list_artifacts()).list, "the sled")[0]
+        return (await whole_hashes(client, [typed]))[0]
 
 
 def target_path(sha256: str, target: Path | None) -> Path:

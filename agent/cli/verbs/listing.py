@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import click
 from rich.text import Text
@@ -13,10 +13,12 @@ from agent.cli import options
 from agent.cli.formats import Column, age, plural, size, table
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
-from agent.cli.resolving import all_whole, hash_or_prefix, resolve
-from agent.cli.servers import agent
+from agent.cli.resolving import hash_or_prefix
+from agent.cli.servers import agent, whole_hashes
+from agent.client import AgentClient
 from agent.wire import ArtifactConfigBody, ArtifactCopyDetail, ArtifactDetailBody
 from depot.artifact import ArtifactHash
+from depot.errors import DepotError
 
 
 @click.command("ls")
@@ -37,13 +39,16 @@ async def _list(common: Common, output: Output) -> None:
     async with agent(common) as client:
         config = ArtifactConfigBody.of(await client.config())
         held = (await client.list_artifacts()).list
-    copies = {sha256: held.get(sha256, 0) for sha256 in config.artifacts}
-    document = {"generation": config.generation, "list": dict(held), "missing": missing(copies)}
-    output.document(document, _list_lines(copies))
-    output.note(
-        f"generation {config.generation}: {plural(len(copies), 'artifact')}, "
-        f"{len(missing(copies))} missing"
-    )
+        copies = {sha256: held.get(sha256, 0) for sha256 in config.artifacts}
+        lost = (await _lost(client)).intersection(missing(copies)) if missing(copies) else ()
+    document = {
+        "generation": config.generation,
+        "list": dict(held),
+        "missing": missing(copies),
+        "lost": sorted(lost),
+    }
+    output.document(document, _list_lines(copies, lost))
+    output.note(_summary(config.generation, copies, len(lost)))
 
 
 def missing(copies: Mapping[str, int]) -> list[str]:
@@ -51,27 +56,56 @@ def missing(copies: Mapping[str, int]) -> list[str]:
     return [sha256 for sha256, count in copies.items() if not count]
 
 
-def _list_lines(copies: Mapping[str, int]) -> list[Text]:
-    rows = [(sha256, _count(count)) for sha256, count in copies.items()]
+async def _lost(client: AgentClient) -> frozenset[str]:
+    """What nobody has a good copy of; of very many, and of a sled that does not say, not all."""
+    try:
+        return frozenset((await client.status()).healing.lost.artifacts)
+    except DepotError:
+        return frozenset()
+
+
+def _summary(generation: int, copies: Mapping[str, int], lost: int) -> str:
+    of_them = f", {lost} of them lost" if lost else ""
+    return (
+        f"generation {generation}: {plural(len(copies), 'artifact')}, "
+        f"{len(missing(copies))} missing{of_them}"
+    )
+
+
+def _list_lines(copies: Mapping[str, int], lost: Collection[str]) -> list[Text]:
+    rows = [(sha256, _count(count, sha256 in lost)) for sha256, count in copies.items()]
     return table((Column("SHA256"), Column("COPIES")), rows) if rows else []
 
 
-def _count(copies: int) -> str | Text:
-    return str(copies) if copies else Text("missing", style="red")
+def _count(copies: int, lost: bool) -> str | Text:
+    if copies:
+        return str(copies)
+    return Text("lost" if lost else "missing", style="red")
 
 
 async def _details(common: Common, output: Output, typed: Sequence[str]) -> None:
     async with agent(common) as client:
-        known = () if all_whole(typed) else (await client.list_artifacts()).list
-        wanted = resolve(typed, known, "the sled")
-        found = [await client.describe(ArtifactHash.parse(sha256)) for sha256 in wanted]
+        wanted = [ArtifactHash.parse(sha256) for sha256 in await whole_hashes(client, typed)]
+        found = [await client.describe(artifact) for artifact in wanted]
+        lost = frozenset() if all(map(_present, found)) else await _lost(client)
     document = {"artifacts": [detail.model_dump(mode="json") for detail in found]}
     now_s = time.time()
-    lines = [line for detail in found for line in _detail_lines(detail, now_s, output.width)]
+    lines = [
+        line
+        for detail in found
+        for line in _detail_lines(detail, now_s, output.width, lost=detail.sha256 in lost)
+    ]
     output.document(document, lines)
 
 
-def _detail_lines(detail: ArtifactDetailBody, now_s: float, width: int | None) -> list[str | Text]:
+def _present(detail: ArtifactDetailBody) -> bool:
+    return any(copy.present for copy in detail.copies)
+
+
+def _detail_lines(
+    detail: ArtifactDetailBody, now_s: float, width: int | None, *, lost: bool
+) -> list[str | Text]:
+    head = Text(f"{detail.sha256}  lost: no good copy is left", style="red") if lost else None
     columns = (
         Column("  COPY"),
         Column("SIZE", right=True),
@@ -79,14 +113,20 @@ def _detail_lines(detail: ArtifactDetailBody, now_s: float, width: int | None) -
         Column("DATASET", prose=True),
     )
     rows = [_copy_row(copy, now_s) for copy in detail.copies]
-    return [detail.sha256, *table(columns, rows, width=width)]
+    return [head or detail.sha256, *table(columns, rows, width=width)]
 
 
 def _copy_row(copy: ArtifactCopyDetail, now_s: float) -> tuple[str | Text, ...]:
     verified = copy.verified_at
     return (
-        Text("  present") if copy.present else Text("  missing", style="red"),
+        _standing(copy),
         "-" if copy.size_bytes is None else size(copy.size_bytes),
         "never" if verified is None else age(now_s - verified.timestamp()),
         copy.dataset,
     )
+
+
+def _standing(copy: ArtifactCopyDetail) -> Text:
+    if copy.present:
+        return Text("  present")
+    return Text("  damaged" if copy.damaged else "  missing", style="red")

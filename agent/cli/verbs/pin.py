@@ -13,8 +13,8 @@ from agent.cli import options
 from agent.cli.formats import plural
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
-from agent.cli.resolving import all_whole, hash_or_prefix, resolve
-from agent.cli.servers import agent
+from agent.cli.resolving import hash_or_prefix
+from agent.cli.servers import agent, whole_hashes
 from depot.artifact import ArtifactHash
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -83,8 +83,7 @@ async def _ls(common: Common, output: Output) -> None:
 
 async def _set(common: Common, output: Output, name: str, typed: Sequence[str]) -> None:
     async with agent(common) as client:
-        known = () if all_whole(typed) else map(str, (await client.config()).artifacts)
-        artifacts = resolve(typed, known, "the config")
+        artifacts = await whole_hashes(client, typed)
         await client.put_pin(name, [ArtifactHash.parse(sha256) for sha256 in artifacts])
     said = f"{name} holds {plural(len(artifacts), 'artifact')}"
     output.document({"pin": name, "artifacts": artifacts}, [said, *_indented(artifacts)])
