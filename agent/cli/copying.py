@@ -83,6 +83,8 @@ class Batch:
             await self._refresh()
             self._show(meter)
             await self._start_some()
+        if not wait and not all(item.over for item in self.wanted):
+            await self._look_once()
         self._show(meter)
 
     async def _start_some(self) -> None:
@@ -103,6 +105,14 @@ class Batch:
                 return False
             item.failure = self.failure_of(error)
         return True
+
+    async def _look_once(self) -> None:
+        """See which copies are over as soon as they are begun, such as those of what is held."""
+        listed = {copy.copy_id: copy for copy in await self.client.copies()}
+        for item in self.wanted:
+            copy = listed.get(item.copy_id or "")
+            if not item.over and copy is not None and copy.state != "running":
+                item.copy = copy
 
     async def _refresh(self) -> None:
         listed = {copy.copy_id: copy for copy in await self.client.copies()}

@@ -35,7 +35,7 @@ def test_no_wait_ends_when_the_copy_has_begun(cli: Cli, node: FakeNode) -> None:
     assert ended.json == {
         "copies": [{"sha256": ONE, "copy_id": "copy-11111111", "state": "started"}]
     }
-    assert node.requests["GET /copies"] == 0
+    assert node.requests["GET /copies"] == 1, "it does not wait: it looks once"
 
 
 def test_what_the_sled_has_no_room_for_waits_its_turn(cli: Cli, node: FakeNode) -> None:
@@ -122,7 +122,33 @@ def test_the_row_of_a_failed_copy_does_not_repeat_its_hash(cli: Cli, node: FakeN
 
 def test_a_copy_that_was_held_already_is_said_to(cli: Cli, node: FakeNode) -> None:
     node.copies = [[copy_document(ONE, "succeeded", 0, None)]]
-    assert cli("copies").out.splitlines()[1].split()[1:4] == ["succeeded", "?", "held"]
+    row = cli("copies").out.splitlines()[1]
+    assert row.split()[1:4] == ["succeeded", "?", "held"]
+    assert row.endswith("  - (held already, nothing fetched)")
+    assert "http://127.0.0.1:9" not in row
+
+
+def test_a_copy_that_was_fetched_names_its_source(cli: Cli, node: FakeNode) -> None:
+    node.copies = [[copy_document(ONE, "succeeded", 0, 0), copy_document(TWO, "succeeded", 5, 5)]]
+    for row in cli("copies").out.splitlines()[1:]:
+        assert row.endswith("  http://127.0.0.1:9")
+
+
+def test_no_wait_tells_what_has_ended_already(cli: Cli, node: FakeNode) -> None:
+    node.config = (1, [ONE, TWO])
+    node.copies = [[copy_document(ONE, "succeeded", 0, None)]]
+    ended = cli("copy", "--no-wait", *FROM, ONE, TWO)
+    assert ended.status == 0
+    first, second = ended.out.splitlines()[1:]
+    assert first.endswith("held already, nothing fetched)")
+    assert second.split()[1] == "started"
+    assert node.requests["GET /copies"] == 1
+
+
+def test_no_wait_fails_with_a_copy_that_has_failed_already(cli: Cli, node: FakeNode) -> None:
+    node.config = (1, [ONE])
+    node.copies = [[copy_document(ONE, "failed", 0, None, error="it is gone")]]
+    assert cli("copy", "--no-wait", *FROM, ONE).status == 3
 
 
 def test_no_copies_are_said_in_words(cli: Cli) -> None:

@@ -24,6 +24,7 @@ from agent.cli.servers import agent, failure_of
 from agent.wire import MAX_SOURCES, CopyBody
 
 WATCH_S: Final = 0.5
+_HELD: Final = "- (held already, nothing fetched)"
 _COLUMNS: Final = (
     Column("SHA256"),
     Column("STATE"),
@@ -57,7 +58,7 @@ def copy(
 
     Any number of artifacts of its config may be named, by at least their first 8 characters.
     More than the sled copies at once wait here for their turn. With --no-wait the command ends
-    when the last copy has begun.
+    when the last copy has begun. What the sled holds is verified, and not fetched again.
     """
     with reporting(common) as output:
         if len(sources) > MAX_SOURCES:
@@ -143,8 +144,19 @@ def copy_row(copy: CopyBody, now_s: float, *, long: bool) -> tuple[str | Text, .
         "?" if copy.bytes_total is None else size(copy.bytes_total),
         _done(copy),
         age(now_s - copy.started_at.timestamp()),
-        _why(copy.error, copy.sha256) if copy.error else ", ".join(copy.sources),
+        _from(copy),
     )
+
+
+def _from(copy: CopyBody) -> str:
+    if copy.error:
+        return _why(copy.error, copy.sha256)
+    return _HELD if _held(copy) else ", ".join(copy.sources)
+
+
+def _held(copy: CopyBody) -> bool:
+    """Whether the sled had it, and asked no source."""
+    return copy.state == "succeeded" and copy.bytes_total is None and not copy.bytes_done
 
 
 def _why(reason: str, sha256: str) -> str:
@@ -157,8 +169,8 @@ def _name(sha256: str, *, long: bool) -> str:
 
 
 def _done(copy: CopyBody) -> str:
-    if copy.state == "succeeded" and copy.bytes_total is None and not copy.bytes_done:
-        return "held"  # No source was asked: the sled had it.
+    if _held(copy):
+        return "held"
     if not copy.bytes_total:
         return "100%" if copy.state == "succeeded" else size(copy.bytes_done)
     return f"{100 * copy.bytes_done // copy.bytes_total}%"
