@@ -53,7 +53,7 @@ class Landings:
         self._keeper = keeper
         self._quarantine = quarantine
         self._commits = commits
-        self._late: set[asyncio.Task[None]] = set()
+        self._late: dict[asyncio.Task[None], tuple[LateWrite, End]] = {}
 
     def record(self, records: Sequence[Record]) -> None:
         """Enter copies in the records, in one step: nobody sees any on one dataset only."""
@@ -87,8 +87,20 @@ class Landings:
     def expect(self, late: LateWrite, end: End) -> None:
         """Settle a write when it ends, however long that takes."""
         task = asyncio.get_running_loop().create_task(self._settle(late, end))
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        self._late[task] = (late, end)
+        task.add_done_callback(self._late.pop)
+
+    def has_landed(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
+        """Tell whether a good file has the name by a late write that is about to be settled."""
+        return any(
+            late.mirror is mirror
+            and late.entry.artifact == artifact
+            and end.done()
+            and not end.cancelled()
+            and isinstance(end.result(), Published)
+            and mirror.has(late.dataset)
+            for late, end in self._late.values()
+        )
 
     async def _settle(self, late: LateWrite, end: End) -> None:
         try:

@@ -402,8 +402,10 @@ class Put:
         return published
 
     def _entry(self, index: int, staged: str, content: bytes) -> Entry:
-        copy = self._desk.mirrors.all[index].good_copy(self._artifact)
-        if copy and copy.verified_at_s is not None:
+        mirror = self._desk.mirrors.all[index]
+        copy = mirror.good_copy(self._artifact)
+        verified = copy is not None and copy.verified_at_s is not None
+        if verified or self._desk.landings.has_landed(mirror, self._artifact):
             return Entry(self._artifact, staged, content, aside=None)
         # Whatever stands there is not known to be good: it is set aside, not overwritten (B6).
         aside = self._desk.quarantine.new_name(self._artifact, Reason.REPLACED)

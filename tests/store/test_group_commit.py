@@ -452,6 +452,35 @@ async def test_q1_what_a_cancelled_put_had_on_one_dataset_is_counted_there(node:
         assert used_bytes(store) == [len(ONE) + len(TWO)] * 2
 
 
+async def test_a_put_that_comes_again_after_it_was_cancelled_sets_nothing_aside(
+    node: Node,
+) -> None:
+    async with node.open(mirror_lag_s=60.0) as store:
+        await store.put_config(config(1, ONE, TWO))
+        hang = node.disk(B).hang("rename", name=str(hash_of(ONE)))
+        putting = asyncio.create_task(put(store, ONE))
+        await off_loop(hang.wait_begun)
+        # A dataset begins with the next batch when what became of the last one has been told.
+        after_it = asyncio.create_task(put(store, TWO))
+        async with asyncio.timeout(WAIT_S):
+            while str(hash_of(TWO)) not in await node.names(A):
+                pass
+        async with store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as admitted:
+            again = asyncio.create_task(admitted.store(ONE))
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            putting.cancel()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            hang.let_go()
+            assert (await again).copies == 2
+        assert (await after_it).copies == 2
+        await nothing_is_under_way(node, store)
+        assert store.quarantined() == ()
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+        assert used_bytes(store) == [len(ONE) + len(TWO)] * 2
+
+
 async def test_g5_what_lands_late_and_is_not_wanted_any_more_is_taken_back(node: Node) -> None:
     async with node.open(mirror_lag_s=0.1) as store:
         await store.put_config(config(1, ONE, TWO))
