@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -117,6 +118,26 @@ async def wait_within(timeout_s: float, call: Future[T], name: str) -> T:
         _give_up(call, future)
         raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", name)
     return future.result()
+
+
+async def ended_within(call: Future[T], *, queue_s: float, run_s: float, check_s: float) -> bool:
+    """Wait for a call, so long for its begin and so long from then on; tell whether it has ended.
+
+    It is looked at every `check_s` seconds. Given up only when the wait itself is.
+    """
+    waiting = waiting_for(call)
+    since_s, begun = time.monotonic(), False
+    try:
+        while not (await asyncio.wait((waiting,), timeout=check_s))[0]:
+            now_s = time.monotonic()
+            if not begun and call.running():
+                since_s, begun = now_s, True
+            if now_s - since_s > (run_s if begun else queue_s):
+                return False
+        return True
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
 
 
 def _give_up(call: Future[T], future: asyncio.Future[T]) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import time
 from concurrent.futures import Future
 from typing import Final
 
@@ -30,6 +29,7 @@ from depot.http.permit import Lent
 from depot.http.turn import TURN_S, Outcome, State, not_read, turn_end
 from depot.http.written import written_bytes
 from depot.verified_read import only_for
+from depot.worker import ended_within
 
 TAKE_BACK_S: Final = 15.0
 """For a worker that was stopped while it sent: longer than it takes to be found out and killed."""
@@ -142,7 +142,10 @@ class LentTurn:
     async def _outcome(self, turn: Future[Done]) -> Done | Outcome:
         """Wait for a turn, as long as it may take; what became of one that said nothing itself."""
         try:
-            if await self._ended(turn):
+            run_s = self._timeout_s + TURN_S
+            if await ended_within(
+                turn, queue_s=self._timeout_s, run_s=run_s, check_s=self._check_s
+            ):
                 return turn.result()
         except DatasetUnusable as error:
             lost = OSError(errno.ENODEV, str(error))
@@ -154,24 +157,6 @@ class LentTurn:
             return Outcome(State.ABANDONED)
         silence = OSError(errno.ETIMEDOUT, f"no answer in {self._timeout_s:g} s")
         return Outcome(State.READ_FAILED, silence)
-
-    async def _ended(self, turn: Future[Done]) -> bool:
-        waiting = asyncio.wrap_future(turn)
-        since_s, begun = time.monotonic(), False
-        try:
-            while not (await asyncio.wait((waiting,), timeout=self._check_s))[0]:
-                now_s = time.monotonic()
-                if not begun and turn.running():
-                    since_s, begun = now_s, True
-                if now_s - since_s > self._timeout_s + TURN_S * begun:
-                    return False
-            return True
-        except asyncio.CancelledError:
-            turn.cancel()
-            raise
-        finally:
-            # Taken from the call itself, or of no interest any more.
-            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _take_back(self, lent: Lent) -> None:
         """Wait until the worker can send no more.

@@ -18,6 +18,7 @@ import asyncio
 import errno
 import time
 from collections import defaultdict
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -33,7 +34,7 @@ from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
 from depot.open_artifact import OpenArtifact
 from depot.verified_read import only_for
-from depot.worker import DaemonThreads, is_shortage, wait_within
+from depot.worker import DaemonThreads, ended_within, is_shortage
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0
@@ -115,11 +116,21 @@ class Pump:
     async def _read_part(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         read = opened.read or self._read or read_into
         if opened.remote is not None:
-            file, host = opened.remote
-            return await _read_remote(host, file, start, length_bytes, read, self._read_timeout_s)
-        return await self._threads(opened.dataset).call(
-            self._read_timeout_s, read_part, opened.fd, start, length_bytes, read
-        )
+            reading = _begin_remote(opened.remote, start, length_bytes, read)
+        else:
+            threads = self._threads(opened.dataset)
+            reading = threads.submit(read_part, opened.fd, start, length_bytes, read)
+        timeout_s = self._read_timeout_s
+        if not await ended_within(
+            reading, queue_s=timeout_s, run_s=timeout_s, check_s=self._check_s
+        ):
+            if reading.cancel():  # it was never begun
+                raise OSError(errno.EBUSY, "every reader is busy")
+            raise OSError(errno.ETIMEDOUT, f"no answer in {timeout_s:g} s")
+        try:
+            return reading.result()
+        except DatasetUnusable as error:
+            raise OSError(errno.ENODEV, str(error)) from error
 
     async def send(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Sent:
         """Send bytes `start` to `end`, or as many as the copy gives.
@@ -237,15 +248,12 @@ def _feeder(opened: OpenArtifact) -> Feeder | None:
     return partial(fed_carrier, host, file)
 
 
-async def _read_remote(
-    host: Host, file: RemoteFile, start: int, length_bytes: int, read: ReadInto, timeout_s: float
-) -> bytes:
+def _begin_remote(
+    remote: tuple[RemoteFile, Host], start: int, length_bytes: int, read: ReadInto
+) -> Future[bytes]:
+    file, host = remote
     part = only_for(read, start, start + length_bytes)
-    reading = host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, part)
-    try:
-        return await wait_within(timeout_s, reading, "read")
-    except DatasetUnusable as error:
-        raise OSError(errno.ENODEV, str(error)) from error
+    return host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, part)
 
 
 def _part(opened: OpenArtifact, content: bytes, start: int, length_bytes: int) -> bytes:

@@ -45,9 +45,10 @@ from depot.http.outlet import Outlet, outlet
 from depot.http.patience import patience
 from depot.http.pump import Pump
 from depot.http.requests import header
+from depot.http.turn import is_nobodys_fault
 from depot.open_artifact import OpenArtifact
 from depot.sources import Pace
-from depot.worker import describe_error, is_shortage
+from depot.worker import describe_error
 
 log = structlog.get_logger("depot.http")
 
@@ -297,7 +298,7 @@ class ArtifactResponder:
             try:
                 parts.append(await self._pump.read(copies.current, offset, part_bytes))
             except OSError as error:
-                await copies.fail_over(error, offset, copy_is_bad=not is_shortage(error))
+                await copies.fail_over(error, offset, copy_is_bad=not is_nobodys_fault(error))
             else:
                 offset += part_bytes
         return b"".join(parts)  # which does not copy a single part

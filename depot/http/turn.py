@@ -60,7 +60,7 @@ class State(enum.Enum):
     SHARE_USED = "the turn was long enough"
     SOCKET_FULL = "the client does not take more now"
     READ_FAILED = "the file could not be read"
-    SHORT = "no descriptor or memory was left, which is nobody's fault"
+    SHORT = "no descriptor, memory or reader was left, which is nobody's fault"
     CLIENT_GONE = "the connection is lost"
     ABANDONED = "the caller gave the turn up"
 
@@ -73,9 +73,14 @@ class Outcome:
     error: OSError | None = None
 
 
+def is_nobodys_fault(error: OSError) -> bool:
+    """Tell whether a read failed for a want that is not the copy's: also one of a free reader."""
+    return is_shortage(error) or error.errno == errno.EBUSY
+
+
 def not_read(error: OSError) -> Outcome:
     """What `error` means for a turn that was to read."""
-    return Outcome(State.SHORT if is_shortage(error) else State.READ_FAILED, error)
+    return Outcome(State.SHORT if is_nobodys_fault(error) else State.READ_FAILED, error)
 
 
 class Turn:

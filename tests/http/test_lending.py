@@ -426,6 +426,32 @@ async def test_whoever_waits_for_busy_datasets_is_not_cut_off(node: Node) -> Non
     assert all(answer == MEDIUM for answer in answers)
 
 
+async def test_a_short_read_that_finds_datasets_busy_blames_nobody_and_waits_again(
+    node: Node,
+) -> None:
+    def read_slowly(fd: int, buffer: memoryview, offset: int) -> int:
+        time.sleep(0.05)
+        return os.preadv(fd, [buffer], offset)
+
+    node.workers = DeviceWorkers.THREAD
+    async with node.open(verify_reads=VerifyReads.NEVER) as store:
+        await store.put_config(config(1, MEDIUM))
+        await put(store, MEDIUM)
+        pump = Pump(threads_per_dataset=1, read_timeout_s=0.2, read=read_slowly)
+        async with serve(depot_app(store, pump=pump)) as service:
+
+            async def fetch(start: int) -> bool:
+                async with RawClient.connect(service.url) as client:
+                    wanted = f"Range: bytes={start}-{start + 999}"
+                    await client.send(f"GET /artifact/sha256/{hash_of(MEDIUM)} HTTP/1.1", wanted)
+                    return (await client.answer()).body == MEDIUM[start : start + 1000]
+
+            # Together they take longer than any of them may wait for one dataset.
+            assert all(await asyncio.gather(*(fetch(1000 * number) for number in range(20))))
+        for found in store.status().datasets:
+            assert (found.state, found.artifacts, found.last_error) == ("healthy", 1, None)
+
+
 @ways
 async def test_the_end_of_a_worker_casts_no_doubt_on_what_its_device_holds(
     node: Node, way: Way
