@@ -248,6 +248,24 @@ async def put(
         return admitted.held or await admitted.receive(source or BytesSource(content))
 
 
+async def put_short(
+    store: ArtifactStore, artifact: ArtifactHash, generation: Generation, content: bytes
+) -> Stored | None:
+    """Store `content` with those that need no task each; None: it was not taken."""
+    told: asyncio.Future[Stored | Exception | None] = asyncio.get_running_loop().create_future()
+
+    def tell(outcome: Stored | Exception | None) -> None:
+        if not told.done():
+            told.set_result(outcome)
+
+    if not store.short_puts.begin(artifact, generation, content, tell):
+        return None
+    outcome = await told
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 async def read_back(store: ArtifactStore, content: bytes) -> bytes:
     """Read the artifact named by `content` through the store."""
     with await store.open_artifact(hash_of(content)) as opened:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from depot.artifact import ArtifactHash, Generation
+from depot.artifact import Generation
 from depot.errors import ArtifactGeneration, HashMismatch, QuotaExceeded
 from depot.put import WHOLE_BYTES, Stored
 from depot.store import ArtifactStore
@@ -25,6 +25,7 @@ from tests.store.builders import (
     hash_of,
     off_loop,
     put,
+    put_short,
     read_back,
     reserved_bytes,
     states,
@@ -95,11 +96,9 @@ async def store_whole(store: ArtifactStore, content: bytes) -> Stored:
     """Put what is in memory: no thread comes between this and the batch."""
     artifact = hash_of(content)
     if Ways.short:
-        outcome = await store_short(store, artifact, content)
-        if isinstance(outcome, Stored):
-            return outcome
-        if outcome is not None:
-            raise outcome
+        stored = await put_short(store, artifact, Generation(1), content)
+        if stored is not None:
+            return stored
     async with store.begin_put(artifact, Generation(1), len(content)) as admitted:
         return admitted.held or await admitted.store(content)
 
@@ -109,16 +108,6 @@ async def nothing_is_under_way(node: Node, store: ArtifactStore) -> None:
     async with asyncio.timeout(WAIT_S):
         while any(reserved_bytes(store)):
             await node.names(A)
-
-
-async def store_short(
-    store: ArtifactStore, artifact: ArtifactHash, content: bytes
-) -> Stored | Exception | None:
-    """Put it with those that need no task; None: it was not taken."""
-    told: asyncio.Future[Stored | Exception | None] = asyncio.get_running_loop().create_future()
-    if not store.short_puts.begin(artifact, Generation(1), content, told.set_result):
-        return None
-    return await asyncio.shield(told)
 
 
 def calls(node: Node, index: int) -> Counter[str]:

@@ -31,7 +31,7 @@ from depot.options import StoreOptions
 from depot.put import Stored
 from depot.store import ArtifactStore
 from tests import ondisk
-from tests.store.builders import BytesSource
+from tests.store.builders import BytesSource, put_short
 from tests.torture.child import Tell
 from tests.torture.history import History, Pins, content_of, name_of
 from tests.torture.judge import QUOTA_BYTES, Places
@@ -346,6 +346,10 @@ class _Life:
         content = content_of(key)
         length = len(content) if length_known else None
         at_once = self.rng.random() < 0.7
+        if at_once and length_known and self.rng.random() < 0.5:
+            stored = await put_short(self.store, hash_of(key), generation, content)
+            if stored is not None:
+                return stored
         async with self.store.begin_put(hash_of(key), generation, length) as put:
             if put.held is None and put.wants_whole and at_once:
                 return await put.store(content)
