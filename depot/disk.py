@@ -23,6 +23,14 @@ class SyncFailed(OSError):
     """
 
 
+class WrongBytes(OSError):
+    """The device gave bytes, without an error, that are not what the artifact is known to be.
+
+    For whoever reads on it is an I/O error of the copy; for people it is told by its own words,
+    which hold no path: nobody is to look for an error of the device where there was none.
+    """
+
+
 class Disk:
     """The operating system's calls, unchanged."""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -203,6 +203,10 @@ class Healer:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
         return [copy for copy in copies if copy is not None]
 
+    def _having(self, artifact: ArtifactHash) -> list[str]:
+        """Paths of the datasets that have a good copy."""
+        return [str(mirror.path) for mirror in self._mirrors.all if mirror.good_copy(artifact)]
+
     def _lacking(self, artifact: ArtifactHash) -> int:
         return sum(mirror.good_copy(artifact) is None for mirror in self._mirrors.healthy())
 
@@ -302,6 +306,7 @@ class Healer:
             pauses.forget(artifact)
             return False
         self._current = artifact
+        had = self._having(artifact)
         try:
             outcome = await heal(artifact, config.generation)
         except DepotError as error:
@@ -314,7 +319,8 @@ class Healer:
             pauses.forget(artifact)
             return False
         if outcome.source is not None:
-            self._tell(artifact, outcome.source, outcome.stored)
+            healed = [path for path in self._having(artifact) if path not in had]
+            self._tell(artifact, outcome.source, outcome.stored, healed)
         if outcome.stored.failures:
             return self._failed(artifact, pauses, "; ".join(outcome.stored.failures))
         pauses.forget(artifact)
@@ -328,7 +334,9 @@ class Healer:
         pauses.failed(artifact, self._monotonic())
         return False
 
-    def _tell(self, artifact: ArtifactHash, source: str, stored: Stored) -> None:
+    def _tell(
+        self, artifact: ArtifactHash, source: str, stored: Stored, healed: Sequence[str]
+    ) -> None:
         seconds = max(0.0, self._clock() - self._found_s.pop(artifact, self._clock()))
         self._healed += 1
         self._heal_seconds += seconds
@@ -340,6 +348,7 @@ class Healer:
             {
                 "sha256": str(artifact),
                 "from": source,
+                "healed_on": healed,
                 "seconds": round(seconds, 3),
                 "copies": stored.copies,
                 "datasets": stored.datasets,

@@ -313,7 +313,9 @@ class Mirror:
         except BaseException:
             opening.add_done_callback(partial(_close_opened, self.host))
             raise
-        return OpenArtifact.of_file(artifact, self.index, opened, self.host)
+        made = OpenArtifact.of_file(artifact, self.index, opened, self.host)
+        made.place = str(self.path)
+        return made
 
     def failed(self, error: OSError | DatasetUnusable, dataset: Dataset | None = None) -> None:
         """Move the state after a failed operation, unless `dataset` has been replaced since."""

@@ -30,6 +30,7 @@ class OpenArtifact:
         content: all of it, unchecked, when it is small and in another process.
         read: what every byte that leaves must come through; None: any way will do.
         on_close: called once it is closed.
+        place: the dataset's path, for the log; its number where nobody said.
         copy: as it was recorded when it was opened; another record may be about another file.
     """
 
@@ -51,6 +52,7 @@ class OpenArtifact:
         self.content: bytes | None = None
         self.on_close: Callable[[], None] | None = None
         self.copy = copy
+        self.place = str(dataset)
         self.closed = False
 
     @classmethod

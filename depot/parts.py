@@ -236,7 +236,7 @@ class Parts:
             return  # finding a dataset at boot is not its return
         fields: Mapping[str, object] = {
             "dataset": str(mirror.path),
-            "state": str(after),
+            "state": "released" if mirror.released else str(after),
             "error": mirror.last_error,
         }
         if before is MirrorState.HEALTHY:

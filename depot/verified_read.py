@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from depot.block_digests import BlockDigests
 from depot.blocks import BLOCK_SIZE_BYTES
+from depot.disk import WrongBytes
 
 R = TypeVar("R")
 
@@ -41,7 +42,8 @@ class VerifiedRead:
         """Fill some of `buffer` from verified bytes at `offset`; 0 at the end.
 
         Raises:
-            OSError: the file cannot be read, is short, or its block does not match.
+            WrongBytes: the file is short, or its block does not match.
+            OSError: it cannot be read.
         """
         if offset >= self._digests.size_bytes:
             return 0
@@ -63,18 +65,18 @@ class VerifiedRead:
         """Check all of an artifact of one block that was read already.
 
         Raises:
-            OSError: it is another.
+            WrongBytes: it is another.
         """
         whole = len(content) == self._digests.size_bytes
         if not whole or (content and not self._digests.matches(0, memoryview(content))):
-            raise OSError(errno.EIO, "the content does not match its digest")
+            raise WrongBytes(errno.EIO, "the content does not match its digest")
 
     def _load(self, fd: int, block: memoryview, start: int, ahead_bytes: int = 0) -> None:
         filled = 0
         while filled < len(block):
             count = os.preadv(fd, [block[filled:]], start + filled)
             if not count:
-                raise OSError(errno.EIO, f"the file ends at byte {start + filled}")
+                raise WrongBytes(errno.EIO, f"the file ends at byte {start + filled}")
             filled += count
         if ahead_bytes:
             # Whoever takes whole blocks goes on: the disk works while this one is hashed and sent.
@@ -83,7 +85,7 @@ class VerifiedRead:
                 last = start + filled + ahead_bytes - BLOCK_SIZE_BYTES
                 os.posix_fadvise(fd, last, BLOCK_SIZE_BYTES, os.POSIX_FADV_WILLNEED)
         if not self._digests.matches(start, block):
-            raise OSError(errno.EIO, f"the block at byte {start} does not match its digest")
+            raise WrongBytes(errno.EIO, f"the block at byte {start} does not match its digest")
 
 
 def only_for(read: R, start: int, end: int) -> R | VerifiedRead:

@@ -17,6 +17,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
+from depot.disk import WrongBytes
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -158,6 +160,8 @@ def is_shortage(error: OSError) -> bool:
 
 def describe_error(error: OSError) -> str:
     """Name an OS error without the path it carries: `EIO: Input/output error`."""
+    if isinstance(error, WrongBytes):
+        return str(error.strerror)
     if error.errno is None:
         return type(error).__name__
     return f"{errno.errorcode.get(error.errno, error.errno)}: {os.strerror(error.errno)}"

@@ -11,9 +11,11 @@ Rules kept here:
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from rich.cells import cell_len
@@ -24,6 +26,7 @@ GAP: Final = "  "
 INDENT: Final = "    "
 PROSE_MIN_WIDTH: Final = 24
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_NUMBERED: Final = re.compile(r"\bdataset ([1-9][0-9]{0,3})\b", re.ASCII)
 _PLURALS: Final = {"copy": "copies", "hash": "hashes"}
 _SPANS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
@@ -58,6 +61,24 @@ def span(seconds: float) -> str:
         if seconds >= unit_s:
             return plural(int(seconds // unit_s), name)
     return "0 seconds"
+
+
+def moment(time: datetime) -> str:
+    """A time of day on this machine, in the one form of all listings: 2026-11-21 02:40:11."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def with_paths(message: str, paths: Sequence[str]) -> str:
+    """Replace `dataset 2` by the second path; what is no number of a dataset stays.
+
+    What the sled says of its datasets names none of its paths, and nobody else knows the numbers.
+    """
+
+    def path_of(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return paths[number - 1] if number <= len(paths) else match[0]
+
+    return _NUMBERED.sub(path_of, message)
 
 
 def age(seconds: float) -> str:
@@ -100,7 +121,7 @@ def fields(values: Mapping[str, object]) -> str:
 
 
 def _field(value: object) -> str:
-    text = str(value)
+    text = ",".join(str(each) for each in value) if isinstance(value, list) else str(value)
     return repr(text) if " " in text or not text else text
 
 

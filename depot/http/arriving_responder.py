@@ -224,7 +224,7 @@ class _Copies:
         log.error(
             "artifact copy failed while it was relayed",
             sha256=str(self.arrival.sha256),
-            dataset=self._opened.dataset,
+            dataset=self._opened.place,
             offset=offset,
             reason=describe_error(error),
         )

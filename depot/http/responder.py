@@ -147,7 +147,7 @@ class _Copies:
         log.error(
             "artifact copy failed while it was sent",
             sha256=str(failed.sha256),
-            dataset=failed.dataset,
+            dataset=failed.place,
             offset=offset,
             reason=describe_error(error),
         )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,17 @@ def node(tmp_path: Path, request: pytest.FixtureRequest) -> Node:
     made = Node.make(tmp_path)
     made.workers = request.param
     return made
+
+
+async def test_rot_is_told_with_its_dataset_and_not_as_an_error_of_the_device(
+    node: Node, logged: list[MutableMapping[str, Any]]
+) -> None:
+    async with depot(node, LARGE) as (_, url):
+        await hurt(node, A, LARGE, flip(MIB))
+        assert (await ask(url, LARGE)).status == 200
+    (told,) = [each for each in logged if each["event"] == "artifact copy failed while it was sent"]
+    assert told["dataset"] == str(node.paths[A])
+    assert told["reason"] == f"the block at byte {MIB} does not match its digest"
 
 
 @pytest.mark.parametrize("verify_reads", ["always", "auto"])

@@ -85,6 +85,13 @@ async def test_a_released_dataset_is_left_alone_until_it_is_attached(node: Node)
     assert await node.generation(B) == 2
 
 
+async def test_a_release_is_told_as_such(node: Node) -> None:
+    async with node.open() as store:
+        await store.release_dataset(node.paths[B])
+    (lost,) = [fields for kind, fields in node.events if kind == "dataset_lost"]
+    assert (lost["dataset"], lost["state"]) == (str(node.paths[B]), "released")
+
+
 async def test_releasing_and_attaching_twice_changes_nothing(node: Node) -> None:
     async with node.open() as store:
         for _ in range(2):

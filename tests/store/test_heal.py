@@ -75,6 +75,10 @@ def healed_from(node: Node) -> list[object]:
     return [fields["from"] for kind, fields in node.events if kind == "healed"]
 
 
+def healed_on(node: Node) -> list[object]:
+    return [fields["healed_on"] for kind, fields in node.events if kind == "healed"]
+
+
 async def assert_whole(node: Node, *contents: bytes) -> None:
     for content in contents:
         for index in (A, B):
@@ -97,6 +101,7 @@ async def test_b5_a_bad_copy_is_healed_from_the_mirror_and_kept_aside(
         assert await store.remirror() == 1
         assert copies(store) == {hash_of(LARGE): 2}
         assert healed_from(node) == ["mirror"]
+        assert healed_on(node) == [[str(node.paths[index])]]
         (aside,) = await quarantined(node, index)
         assert await off_loop(aside.read_bytes) == bad
         assert used_bytes(store) == [len(LARGE)] * 2

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import pickle
 import threading
 
 import pytest
 
+from depot.disk import WrongBytes
 from depot.worker import DaemonThreads, describe_error, full_disk
 
 WAIT_S = 20.0
@@ -127,3 +129,8 @@ def test_an_error_is_described_without_the_path_it_carries() -> None:
     error = OSError(errno.EIO, "Input/output error", "/m2/a/secret")
     assert describe_error(error) == "EIO: Input/output error"
     assert describe_error(OSError("strange")) == "OSError"
+
+
+def test_bytes_that_are_wrong_are_no_error_of_the_device() -> None:
+    sent = pickle.loads(pickle.dumps(WrongBytes(errno.EIO, "the block at byte 0 is another")))
+    assert describe_error(sent) == "the block at byte 0 is another"
