@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agent.cli.asking import asking, exchange, show, url_of
 from agent.cli.failures import Failure, refused, usage
-from agent.cli.formats import Column, plural, short, size, table
+from agent.cli.formats import Column, moment, plural, short, size, table
 from agent.cli.options import Common
 from agent.cli.output import Output
 from agent.client import AgentClient
@@ -184,7 +184,7 @@ _COLUMNS = (
 def _row(each: QuarantinedBody) -> tuple[str | Text, ...]:
     kept = Text("last", style="red") if each.last_copy else Text("")
     return (
-        each.time.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        moment(each.time),
         short_id(each),
         short(each.sha256),
         each.reason,

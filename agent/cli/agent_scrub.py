@@ -14,7 +14,7 @@ from rich.text import Text
 from agent.cli.agent_status import SOMETHING_WRONG
 from agent.cli.asking import asking, exchange, show, url_of
 from agent.cli.failures import Failure
-from agent.cli.formats import Column, plural, size, span, table
+from agent.cli.formats import Column, moment, plural, size, span, table
 from agent.cli.options import Common
 from agent.cli.output import Output
 from agent.cli.progress import Meter, display
@@ -74,7 +74,7 @@ def _seconds(text: str) -> int:
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     if not 1 <= seconds <= MAX_PAUSE_S:
-        raise click.BadParameter(f"expected from 1 second to {span(MAX_PAUSE_S)}")
+        raise click.BadParameter(f"expected from 1 second to {span(MAX_PAUSE_S)}, found {text!r}")
     return seconds
 
 
@@ -169,9 +169,9 @@ def lines(found: ScrubBody, width: int | None) -> list[Text | str]:
 _COLUMNS: Final = (
     Column("STATE"),
     Column("DONE", right=True),
-    Column("BAD", right=True),
-    Column("TO HEAL", right=True),
     Column("OLDEST", right=True),
+    Column("BAD SINCE START", right=True),
+    Column("TO HEAL", right=True),
     Column("DATASET", prose=True),
 )
 
@@ -182,8 +182,7 @@ def _facts(found: ScrubBody) -> Iterator[Text | str]:
         f"at most {size(found.max_bytes_per_s)}/s of each dataset"
     )
     if found.paused_until is not None:
-        until = found.paused_until.astimezone().isoformat(" ", "seconds")
-        yield Text(f"paused until {until}", style="yellow")
+        yield Text(f"paused until {moment(found.paused_until)}", style="yellow")
     for dataset in found.datasets:
         if dataset.last is not None and dataset.last.finished_at is not None:
             took_s = (dataset.last.finished_at - dataset.last.started_at).total_seconds()
@@ -200,9 +199,9 @@ def _row(dataset: DatasetScrubBody) -> tuple[str | Text, ...]:
     return (
         Text(dataset.state, style="yellow" if dataset.state == "skipped" else ""),
         _done(dataset.current),
+        "-" if oldest is None else span(oldest),
         bad,
         str(dataset.waiting),
-        "-" if oldest is None else span(oldest),
         dataset.dataset,
     )
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,7 +23,7 @@ from rich.text import Text
 
 from agent.cli import options
 from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.formats import printable, wrapped
+from agent.cli.formats import printable, with_paths, wrapped
 from agent.cli.options import AGENT_VARIABLE, DEFAULT_AGENT_URL, Common
 from agent.cli.servers import agent
 from agent.client import AgentClient
@@ -37,7 +36,6 @@ _HINTS: Final = {
     f"--agent URL or {AGENT_VARIABLE} names another address"
 }
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-_NUMBERED: Final = re.compile(r"\bdataset ([1-9][0-9]{0,3})\b", re.ASCII)
 
 Command = TypeVar("Command", bound=Callable[..., object])
 T = TypeVar("T")
@@ -98,30 +96,19 @@ async def exchange(url: str, ask: Callable[[AgentClient], Awaitable[T]]) -> T:
 
 async def _by_path(client: AgentClient, error: Refused) -> Refused:
     """The same refusal, with paths; as it was when the agent does not tell them."""
-    message = error.remote_message
-    if _NUMBERED.search(message):
-        try:
-            paths = [dataset.path for dataset in await client.datasets()]
-        except DepotError:
-            return error
-        message = with_paths(message, paths)
+    if "dataset " not in error.remote_message:
+        return error
+    try:
+        paths = [dataset.path for dataset in await client.datasets()]
+    except DepotError:
+        return error
     return Refused(
         error.url,
         error.status,
         remote_code=error.remote_code,
-        remote_message=message,
+        remote_message=with_paths(error.remote_message, paths),
         request_id=error.request_id,
     )
-
-
-def with_paths(message: str, paths: Sequence[str]) -> str:
-    """Replace `dataset 2` by the second path; what is no number of a dataset stays."""
-
-    def path_of(match: re.Match[str]) -> str:
-        number = int(match[1])
-        return paths[number - 1] if number <= len(paths) else match[0]
-
-    return _NUMBERED.sub(path_of, message)
 
 
 def show(failure: Failure, *, as_json: bool) -> None:

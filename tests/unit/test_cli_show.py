@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,30 @@ def test_what_is_wrong_comes_first_with_the_reason(cli: Cli, node: FakeNode) -> 
     assert lines[2] == "  dataset /m2/b is missing: no marker file"
     assert lines[5] == "  two datasets are on one device"
     assert "\x1b" not in ended.out
+
+
+def test_a_pause_of_the_verification_is_told_with_its_end(cli: Cli, node: FakeNode) -> None:
+    until = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    scrub: dict[str, Any] = {
+        "interval_s": 86400.0,
+        "max_bytes_per_s": 1,
+        "paused_until": None,
+        "datasets": [],
+    }
+    node.status = status(dataset("/m2/a"), scrub=scrub)
+    assert "paused" not in cli("status").out
+    node.status = status(
+        dataset("/m2/a"), scrub={**scrub, "paused_until": until.isoformat().replace("+00:00", "Z")}
+    )
+    told = until.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    assert f"scrub    paused until {told} (`sled-agent scrub resume`)\n" in cli("status").out
+
+
+def test_a_warning_names_datasets_by_path(cli: Cli, node: FakeNode) -> None:
+    node.status = status(
+        dataset("/m2/a"), dataset("/m2/b"), warnings=["healing failed: dataset 2: EIO"]
+    )
+    assert "  healing failed: /m2/b: EIO\n" in cli("status").out
 
 
 def test_a_reason_and_a_warning_are_not_said_twice(cli: Cli, node: FakeNode) -> None:

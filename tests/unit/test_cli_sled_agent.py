@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from agent.cli.asking import with_paths
+from agent.cli.formats import with_paths
 from agent.cli.sled_agent import main
 from tests.unit.fake_node import FakeNode
 
@@ -229,3 +229,55 @@ def test_the_listing_fits_a_terminal_of_80_columns(node: FakeNode, ask: Ask) -> 
     ended = ask("quarantine", "ls")
     assert max(map(len, ended.stdout.splitlines())) <= 80
     assert far in ended.stdout
+
+
+# The verification
+
+
+def scrubbed(path: str) -> dict[str, Any]:
+    last = {
+        "requested": False,
+        "started_at": LATER,
+        "finished_at": LATER,
+        "copies": 10,
+        "copies_total": 10,
+        "bytes_done": 1 << 30,
+        "bytes_total": 1 << 30,
+        "bad": 0,
+    }
+    return {
+        "dataset": path,
+        "state": "skipped",
+        "rate_bytes_per_s": 0.0,
+        "current": None,
+        "last": last,
+        "oldest_unverified_s": 86400.0 * 14,
+        "never_verified": 0,
+        "copies": 10,
+        "bytes": 1 << 30,
+        "verified_bytes": 1 << 30,
+        "bad_found": 12345,
+        "healed": 12345,
+        "heal_s": 1.0,
+        "last_heal_s": 1.0,
+        "waiting": 0,
+    }
+
+
+def test_what_was_bad_in_the_last_pass_and_since_the_start_are_told_apart(
+    node: FakeNode, ask: Ask
+) -> None:
+    found = [scrubbed("/a/rather/long/way/to/m2-a"), scrubbed("/m2/b")]
+    document = {"interval_s": 86400.0, "max_bytes_per_s": 20 << 20, "paused_until": LATER}
+    node.script["GET /scrub"] = [(200, {**document, "datasets": found})]
+    ended = ask("scrub", "status")
+    assert "BAD SINCE START" in ended.stdout
+    assert "last pass 10 copies" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("text", ["9d", "0s"])
+def test_a_pause_that_may_not_be_says_what_was_found(ask: Ask, text: str) -> None:
+    ended = ask("scrub", "pause", "--for", text)
+    assert ended.exit_code == 2
+    assert f"found '{text}'" in ended.stderr

@@ -10,7 +10,17 @@ import click
 from rich.text import Text
 
 from agent.cli import options
-from agent.cli.formats import Column, plural, printable, short, size, span, table
+from agent.cli.formats import (
+    Column,
+    moment,
+    plural,
+    printable,
+    short,
+    size,
+    span,
+    table,
+    with_paths,
+)
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent
@@ -113,7 +123,8 @@ def _other_warnings(found: StatusBody) -> list[str]:
         f"dataset {dataset.path} is {dataset.state}: {dataset.last_error}"
         for dataset in found.datasets
     }
-    return [warning for warning in found.warnings if warning not in said]
+    paths = [dataset.path for dataset in found.datasets]
+    return [with_paths(warning, paths) for warning in found.warnings if warning not in said]
 
 
 def _verdict(wrong: Sequence[str], warnings: Sequence[str]) -> list[Text]:
@@ -138,6 +149,7 @@ def _facts(found: StatusBody) -> list[Text]:
         *_waiting_rows(found),
         ("work", _work(found)),
         *_healing_rows(found),
+        *_scrub_rows(found),
         *_node_rows(found),
     ]
     return [Text(f"{name:<8} {printable(said)}") for name, said in rows]
@@ -154,7 +166,7 @@ def _waiting_rows(found: StatusBody) -> list[tuple[str, str]]:
     if found.missing.count:
         rows.append(("missing", f"{plural(found.missing.count, 'artifact')} on no dataset yet"))
     if found.deletions_held_until:
-        until = found.deletions_held_until.astimezone().isoformat(" ", "seconds")
+        until = moment(found.deletions_held_until)
         rows.append(("grace", f"what the config dropped is kept until {until}"))
     return rows
 
@@ -183,6 +195,13 @@ def _healing_rows(found: StatusBody) -> list[tuple[str, str]]:
     return rows
 
 
+def _scrub_rows(found: StatusBody) -> list[tuple[str, str]]:
+    if found.scrub is None or found.scrub.paused_until is None:
+        return []
+    until = moment(found.scrub.paused_until)
+    return [("scrub", f"paused until {until} (`sled-agent scrub resume`)")]
+
+
 def _node_rows(found: StatusBody) -> list[tuple[str, str]]:
     node = found.node
     if node is None:
@@ -192,7 +211,11 @@ def _node_rows(found: StatusBody) -> list[tuple[str, str]]:
     process = node.process
     return [
         ("node", f"{load}, {memory}"),
-        ("agent", f"{size(process.rss_bytes)} resident, {plural(process.open_files, 'open file')}"),
+        (
+            "agent",
+            f"main process {size(process.rss_bytes)} resident, "
+            f"{plural(process.open_files, 'open file')}",
+        ),
     ]
 
 
