@@ -75,14 +75,21 @@ class Landings:
         Where another writer's was there before, its end is the reconciler's business, which knows
         of grace periods (D4) and deletes nothing without a config.
         """
-        artifact = record.artifact
-        new = [mirror for mirror in record.mirrors if artifact not in mirror.artifacts]
-        # Counted until it is gone, whatever comes in between (Q1).
-        self.record([record])
-        for mirror in new:
-            with suppress(OSError, DatasetUnusable):  # then it is the reconciler's, too
-                await mirror.call(Dataset.unlink, artifact)
-                mirror.record(artifact, None)
+        artifact, copy = record.artifact, record.copy
+        new = {m: m.dataset for m in record.mirrors if artifact not in m.artifacts}
+        self.record([Record([m for m in record.mirrors if m not in new], artifact, copy)])
+        gone: set[Mirror] = set()
+        try:
+            for mirror in new:
+                with suppress(OSError, DatasetUnusable):
+                    # In two steps: what ends late takes no name from a later writer for good.
+                    await mirror.call(Dataset.set_aside, artifact)
+                    await mirror.call(Dataset.remove_aside, artifact)
+                    gone.add(mirror)
+        finally:
+            # Not before: nobody is to count on what goes. The rest is the reconciler's too (Q1).
+            left = [m for m, dataset in new.items() if m not in gone and m.has(dataset)]
+            self.record([Record(left, artifact, copy)])
 
     def expect(self, late: LateWrite, end: End) -> None:
         """Settle a write when it ends, however long that takes."""

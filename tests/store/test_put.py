@@ -526,6 +526,30 @@ async def test_q1_a_file_that_could_not_be_taken_back_is_counted_until_it_is_gon
         assert await node.names(A) == await node.names(B) == set()
 
 
+async def test_b3_no_put_is_answered_for_a_file_that_is_being_taken_back(node: Node) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(1, ONE))
+        naming = [node.disk(index).hang("rename", name=str(hash_of(ONE))) for index in (A, B)]
+        running = asyncio.ensure_future(put(store, ONE))
+        for hang in naming:
+            await off_loop(hang.wait_begun)
+        await store.put_config(config(2, TWO))
+        unlinking = node.disk(A).hang("unlink", name=str(hash_of(ONE)))
+        for hang in naming:
+            hang.let_go()
+        await off_loop(unlinking.wait_begun)
+        await store.put_config(config(3, ONE))
+        again = asyncio.ensure_future(put(store, ONE, generation=3))
+        await asyncio.wait((again,), timeout=0.1)  # it has to wait for the first
+        unlinking.let_go()
+        with pytest.raises(ArtifactGeneration):
+            await running
+        assert (await again).copies == 2
+        assert await node.read(A, ONE) == await node.read(B, ONE) == ONE
+        assert used_bytes(store) == [len(ONE)] * 2
+        assert reserved_bytes(store) == [0, 0]
+
+
 async def test_taking_back_spares_the_copy_of_a_writer_that_was_faster(node: Node) -> None:
     # D4: what was acknowledged before a mass drop stays for the grace period.
     async with node.open() as store:
