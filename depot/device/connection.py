@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -116,11 +117,22 @@ class Connection:
         answers: where its answers arrive.
         ended: the process is gone, and with it its locks.
         over: nothing is sent to it or expected of it any more.
+
+    Raises:
+        OSError: there is no descriptor left for the sockets.
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
-        self.answers, self._their_answers = _socket_pair()
-        self.queues = {name: Queue(limit) for name, limit in limits.items()}
+        self.queues: dict[str, Queue] = {}
+        with ExitStack() as unless_made:
+            self.answers, self._their_answers = _socket_pair()
+            unless_made.callback(self.answers.close)
+            unless_made.callback(self._their_answers.close)
+            for name, limit in limits.items():
+                queue = self.queues[name] = Queue(limit)
+                unless_made.callback(queue.close)
+                unless_made.callback(queue.theirs.close)
+            unless_made.pop_all()
         self.process: subprocess.Popen[bytes] | None = None
         self.ended = threading.Event()
         self.over = False

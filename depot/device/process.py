@@ -24,7 +24,7 @@ from depot.device.connection import Call, Connection
 from depot.device.host import CALLS_AT_ONCE, FEEDS_AT_ONCE, Lane
 from depot.device.messages import INLINE_CALL_BYTES, Message, pack, receive, unpack
 from depot.errors import DatasetUnusable
-from depot.worker import DaemonThreads, waiting_for
+from depot.worker import DaemonThreads, describe_error, waiting_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class ProcessHost:
         """Start a worker unless there is one.
 
         Raises:
-            DatasetUnusable: too many hang.
+            DatasetUnusable: too many hang, or there is no descriptor left for it.
         """
         if self._worker is not None:
             return
@@ -105,7 +105,11 @@ class ProcessHost:
         if len(self._left) >= MAX_LEFT_BEHIND:
             pids = ", ".join(map(str, self.left_behind))
             raise DatasetUnusable(f"its worker processes hang in the kernel (pid {pids})")
-        worker = self._worker = Connection(self._limits)
+        try:
+            worker = self._worker = Connection(self._limits)
+        except OSError as error:
+            reason = describe_error(error)
+            raise DatasetUnusable(f"no worker process can be started: {reason}") from error
         self._gone = asyncio.Event()
         self._missed_pings = 0
         self._ping = self._submit(_CONTROL, _pong, ())

@@ -44,6 +44,7 @@ from depot.sources import Pace
 from depot.verified_read import VerifiedRead
 from tests.http.raw import RawClient
 from tests.http.servers import serve
+from tests.store.arrivals import eventually
 from tests.store.builders import MIB, SLED, A, Node, config, hash_of, off_loop, put
 from tests.torture import fault_mount
 from tests.torture.fault_fs import Fault
@@ -450,6 +451,24 @@ async def test_a_short_read_that_finds_datasets_busy_blames_nobody_and_waits_aga
             assert all(await asyncio.gather(*(fetch(1000 * number) for number in range(20))))
         for found in store.status().datasets:
             assert (found.state, found.artifacts, found.last_error) == ("healthy", 1, None)
+
+
+async def test_a_worker_that_cannot_be_replaced_for_want_of_descriptors_is_replaced_later(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, LARGE))
+        await put(store, LARGE)
+        pid = store.status().datasets[A].worker_pid
+        assert pid is not None
+        await off_loop(os.kill, pid, signal.SIGKILL)
+        await eventually(lambda: store.status().datasets[A].state == "missing")
+        with no_descriptor_left():
+            await store.check_datasets()
+            assert store.status().datasets[A].state == "missing"
+        await store.check_datasets()
+        found = store.status().datasets[A]
+        assert (found.state, found.artifacts) == ("healthy", 1)
 
 
 @ways

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from depot.device.connection import Call, Queue
+from depot.device.connection import Call, Connection, Queue
 from depot.device.messages import INLINE_CALL_BYTES, Passed, pack, receive, send, unpack
 
 
@@ -111,3 +111,21 @@ def test_a_call_beside_which_not_all_descriptors_arrive_fails_for_the_want_of_th
     assert raised.value.errno == errno.EMFILE
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(free)
+
+
+def test_a_connection_for_which_not_all_sockets_are_to_be_had_leaves_none_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[socket.socket] = []
+
+    def pair(*kind: int) -> tuple[socket.socket, socket.socket]:
+        if len(made) == 6:
+            raise OSError(errno.EMFILE, "injected")
+        made.extend(real_pair(*kind))
+        return made[-2], made[-1]
+
+    real_pair = socket.socketpair
+    monkeypatch.setattr(socket, "socketpair", pair)
+    with pytest.raises(OSError, match="injected"):
+        Connection({"one": 1, "two": 1, "three": 1})
+    assert [sock.fileno() for sock in made] == [-1] * 6
