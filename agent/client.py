@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
 
@@ -56,7 +55,7 @@ from agent.wire import (
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.client import ClientTimeouts
 from depot.errors import InvalidRequest, Unreachable
-from depot.remote import base_url, raise_for_problem, reaching
+from depot.remote import Session, base_url, raise_for_problem, reaching
 
 # A config of 16 MiB comes back with at most as many bytes; a status has far fewer.
 MAX_ANSWER_BYTES: Final = 32 << 20
@@ -108,24 +107,16 @@ class AgentClient:
         self._url = base_url(url)
         self._timeouts = timeouts or ClientTimeouts()
         self._answer_timeout_s = answer_timeout_s
-        self._session = session
-        self._owned: aiohttp.ClientSession | None = None
+        self._session = Session(session)
 
     async def __aenter__(self) -> Self:
         """Open a session unless one was given."""
-        if self._session is None:
-            self._session = self._owned = aiohttp.ClientSession()
+        await self._session.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Close the session if it is the client's own."""
-        if self._owned is not None:
-            await self._owned.close()
+        await self._session.__aexit__(*exc)
 
     # ---- config
 
@@ -384,8 +375,9 @@ class AgentClient:
     async def _request(
         self, method: str, url: URL, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        assert self._session is not None, "use the client as a context manager"
-        async with self._session.request(method, url, allow_redirects=False, **options) as response:
+        async with self._session.http.request(
+            method, url, allow_redirects=False, **options
+        ) as response:
             await raise_for_problem(response)
             yield response
 

@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
@@ -29,7 +28,7 @@ from depot.budget import Budget
 from depot.errors import LengthMismatch, Refused, TooLarge, Unreachable
 from depot.http.conditional import entity_tag
 from depot.part_file import PartFile
-from depot.remote import base_url, raise_for_problem, reaching
+from depot.remote import Session, base_url, raise_for_problem, reaching
 
 BLOCK_BYTES: Final = 1 << 20
 UNANNOUNCED_BYTES: Final = 2 << 30
@@ -146,24 +145,16 @@ class DepotClient:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.idle_s
         )
-        self._session = session
-        self._owned: aiohttp.ClientSession | None = None
+        self._session = Session(session)
 
     async def __aenter__(self) -> Self:
         """Open a session unless one was given."""
-        if self._session is None:
-            self._session = self._owned = aiohttp.ClientSession()
+        await self._session.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Close the session if it is the client's own."""
-        if self._owned is not None:
-            await self._owned.close()
+        await self._session.__aexit__(*exc)
 
     async def head(self, artifact: ArtifactHash) -> RemoteArtifact:
         """Ask whether the depot has `artifact`, and how large it is.
@@ -267,9 +258,8 @@ class DepotClient:
     async def _request(
         self, method: str, artifact: ArtifactHash, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        assert self._session is not None, "use the client as a context manager"
         with reaching(self._url):
-            async with self._session.request(
+            async with self._session.http.request(
                 method,
                 self._url / "artifact" / "sha256" / str(artifact),
                 headers={hdrs.ACCEPT_ENCODING: "identity", **headers},

@@ -43,6 +43,32 @@ def base_url(text: str) -> URL:
     return url
 
 
+class Session:
+    """The HTTP session of a client: one that was given, or one of its own while it is open."""
+
+    def __init__(self, given: aiohttp.ClientSession | None) -> None:
+        self._given = given
+        self._own: aiohttp.ClientSession | None = None
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """What to send requests with."""
+        session = self._given or self._own
+        assert session is not None, "use the client as a context manager"
+        return session
+
+    async def __aenter__(self) -> None:
+        """Open a session unless one was given."""
+        if self._given is None:
+            self._own = aiohttp.ClientSession()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Close the session if it is an own one."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()
+
+
 @contextmanager
 def reaching(url: URL) -> Iterator[None]:
     """Turn every way in which a server can fail to answer into `Unreachable`."""
