@@ -36,6 +36,7 @@ UNANNOUNCED_BYTES: Final = 2 << 30
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", re.ASCII)
 
 Progress = Callable[[int, int | None], None]
+Broken = Callable[[Unreachable], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +176,7 @@ class DepotClient:
         target: Path,
         *,
         progress: Progress | None = None,
+        broken: Broken | None = None,
         resume: bool = True,
     ) -> Fetched:
         """Fetch `artifact` into the file `target`, replacing what is there.
@@ -185,6 +187,7 @@ class DepotClient:
             artifact: what to fetch.
             target: the file to make; its directory exists.
             progress: called with the bytes that are there and the size, None until it is known.
+            broken: called with each failure after which the transfer is taken up again.
             resume: build on what an earlier call left.
 
         Raises:
@@ -195,22 +198,24 @@ class DepotClient:
             LengthMismatch: it sends more than it announces.
             OSError: the file cannot be written.
         """
-        report = progress or _silent
+        report, broken = progress or _silent, broken or _unheard
         part = await asyncio.to_thread(PartFile.open, target, artifact, resume=resume)
         try:
             resumed_bytes = part.size_bytes
-            await self._fetch_rest(artifact, part, report)
+            await self._fetch_rest(artifact, part, report, broken)
             if resumed_bytes and not part.whole:
                 # What was kept may be what is wrong.
                 resumed_bytes = 0
                 await asyncio.to_thread(part.restart)
-                await self._fetch_rest(artifact, part, report)
+                await self._fetch_rest(artifact, part, report, broken)
             await asyncio.to_thread(part.publish)
             return Fetched(part.size_bytes, resumed_bytes)
         finally:
             await asyncio.to_thread(part.close)
 
-    async def _fetch_rest(self, artifact: ArtifactHash, part: PartFile, report: Progress) -> None:
+    async def _fetch_rest(
+        self, artifact: ArtifactHash, part: PartFile, report: Progress, broken: Broken
+    ) -> None:
         failures = 0
         while not part.whole:
             before_bytes = part.size_bytes
@@ -219,10 +224,11 @@ class DepotClient:
                 # A depot may answer with less of the range than it was asked for.
                 if total_bytes is None or not before_bytes < part.size_bytes < total_bytes:
                     return
-            except Unreachable:
+            except Unreachable as error:
                 failures = failures + 1 if part.size_bytes <= before_bytes else 1
                 if failures >= self._retries.attempts:
                     raise
+                broken(error)
                 await asyncio.sleep(self._retries.delay_s(failures))
 
     async def _attempt(
@@ -272,6 +278,10 @@ class DepotClient:
 
 
 def _silent(_done_bytes: int, _total_bytes: int | None) -> None:
+    """Report nothing."""
+
+
+def _unheard(_error: Unreachable) -> None:
     """Report nothing."""
 
 

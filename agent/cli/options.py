@@ -27,6 +27,8 @@ DEPOT_VARIABLE: Final = "DEPOT_DEPOT_URL"
 DEFAULT_AGENT_URL: Final = "http://127.0.0.1:12345"
 DEFAULT_DEPOT_URL: Final = "http://127.0.0.1:12348"
 
+MIN_RATE_BYTES_PER_S: Final = 1024
+
 _KEY: Final = "depot.option."
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +75,21 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def rate(text: str) -> int:
+    """Click type: bytes in a second, of which fewer than MIN_RATE_BYTES_PER_S are a slip.
+
+    `curl` takes a bare number for bytes and `rsync` for KiB: whoever means the latter asks for a
+    thousandth, which would take days. A depot gives up clients that are slower than that, too.
+    """
+    bytes_per_s = size(text)
+    if bytes_per_s < MIN_RATE_BYTES_PER_S:
+        raise click.BadParameter(
+            f"expected at least 1KiB in a second, found {text!r}: without a unit it is bytes; "
+            f'write "{text.removesuffix("B")}KiB" or "{text.removesuffix("B")}MiB"'
+        )
+    return bytes_per_s
 
 
 def base_url(text: str) -> str:

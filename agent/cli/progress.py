@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from agent.cli.formats import middle, printable, size
+from agent.cli.formats import middle, printable, size, span
 from agent.cli.output import Output
 
 LINE_INTERVAL_S: Final = 5.0
@@ -139,16 +139,21 @@ class Lines:
     ) -> None:
         self._write = write
         self._interval_s = interval_s
-        self._last_s = 0.0
+        self._last: Reading | None = None
 
     def open(self, reading: Reading) -> None:
         """Nothing: most steps end before anybody wonders."""
+        self._last = reading
 
     def show(self, reading: Reading) -> None:
         """Write a line, unless the last one is recent."""
-        if reading.elapsed_s - self._last_s >= self._interval_s:
-            self._last_s = reading.elapsed_s
-            self._write(under_way(reading))
+        last = self._last
+        if last is None or (last.total_bytes is None and reading.total_bytes is not None):
+            # What an earlier transfer left is there before this one begins.
+            self._last = replace(reading, elapsed_s=last.elapsed_s if last else 0.0)
+        elif reading.elapsed_s - last.elapsed_s >= self._interval_s:
+            self._last = reading
+            self._write(under_way(reading, last))
 
     def close(self, reading: Reading, *, finished: bool) -> None:
         """Write the last line, unless it failed before it began: the error says it all."""
@@ -212,13 +217,26 @@ def display(output: Output) -> Display:
     return Lines(output.note)
 
 
-def under_way(reading: Reading) -> str:
-    """`sending 3/15 host.tar.gz: 45% of 1.0 GiB`."""
+def under_way(reading: Reading, before: Reading | None = None) -> str:
+    """`sending 3/15 host.tar.gz: 45% of 1.0 GiB`, and how fast it went since `before`."""
     name = f"{reading.title} {reading.label}".rstrip()
     if not reading.total_bytes:
         return f"{name}: {size(reading.done_bytes)}"
     percent = min(100, 100 * reading.done_bytes // reading.total_bytes)
-    return f"{name}: {percent}% of {size(reading.total_bytes)}"
+    speed = _speed(reading, before) if before else ""
+    return f"{name}: {percent}% of {size(reading.total_bytes)}{speed}"
+
+
+def _speed(reading: Reading, before: Reading) -> str:
+    moved_bytes = reading.done_bytes - before.done_bytes
+    passed_s = reading.elapsed_s - before.elapsed_s
+    if moved_bytes < 0 or passed_s <= 0:  # it was begun anew
+        return ""
+    rate = f", {size(int(moved_bytes / passed_s))}/s"
+    left_bytes = (reading.total_bytes or 0) - reading.done_bytes
+    if not moved_bytes or left_bytes <= 0:
+        return rate
+    return f"{rate}, {span(left_bytes * passed_s / moved_bytes)} left"
 
 
 def at_end(reading: Reading, *, finished: bool) -> str:

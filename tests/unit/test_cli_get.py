@@ -44,6 +44,27 @@ def test_get_goes_on_where_a_cut_transfer_stopped(
     assert node.ranges[1] is not None
 
 
+def test_a_transfer_that_is_taken_up_again_says_so(
+    cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
+) -> None:
+    node.cut_after = 9 << 20
+    ended = cli("get", sha256, "-o", tmp_path / "artifact")
+    assert ended.status == 0
+    assert f"{node.depot_url}: the connection was broken off; going on from " in ended.err
+
+
+@pytest.mark.parametrize("rate", ["10", "1023", "1000B"])
+def test_a_rate_that_can_only_be_a_slip_is_a_usage_error(
+    cli: Cli, node: FakeNode, sha256: str, rate: str
+) -> None:
+    ended = cli("--json", "get", sha256, "--limit-rate", rate)
+    assert ended.status == 2
+    message = ended.json["error"]["message"]
+    assert "expected at least 1KiB in a second" in message
+    assert f'"{rate.removesuffix("B")}KiB"' in message
+    assert not node.requests
+
+
 def test_wrong_bytes_end_with_1_and_leave_no_file(
     cli: Cli, node: FakeNode, sha256: str, tmp_path: Path
 ) -> None:
@@ -52,6 +73,8 @@ def test_wrong_bytes_end_with_1_and_leave_no_file(
     ended = cli("--json", "get", sha256, "-o", target)
     assert ended.status == 1
     assert ended.json["error"]["exit_code"] == 1
+    assert "sled-agent scrub start" in ended.json["error"]["hint"]
+    assert "changed while it was read" not in ended.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -53,10 +53,35 @@ def test_a_long_step_writes_a_line_now_and_then(
             clock.now_s += 1
             meter.advance(100)
     assert written == [
-        "sending 1/2 host.tar.gz: 50% of 1000 B",
-        "sending 1/2 host.tar.gz: 100% of 1000 B",
+        "sending 1/2 host.tar.gz: 50% of 1000 B, 100 B/s, 5 seconds left",
+        "sending 1/2 host.tar.gz: 100% of 1000 B, 100 B/s",
         "sending: 1000 B in 10.0 s, 100 B/s",
     ]
+
+
+def test_the_rate_of_a_line_is_of_the_time_since_the_one_before(
+    meter: Meter, clock: Clock, written: list[str]
+) -> None:
+    with meter:
+        for done_bytes in (500, 500, 510):
+            clock.now_s += 5
+            meter.at(done_bytes)
+    assert written[:3] == [
+        "sending: 50% of 1000 B, 100 B/s, 5 seconds left",
+        "sending: 50% of 1000 B, 0 B/s",
+        "sending: 51% of 1000 B, 2 B/s, 4 minutes left",
+    ]
+
+
+def test_what_was_there_before_does_not_count_for_the_rate(
+    clock: Clock, written: list[str]
+) -> None:
+    with Meter(Lines(written.append, interval_s=5), "fetching", clock=clock) as meter:
+        meter.label("artifact")
+        meter.set(500, 1000)
+        clock.now_s += 5
+        meter.set(600, 1000)
+    assert written[0] == "fetching artifact: 60% of 1000 B, 20 B/s, 20 seconds left"
 
 
 def test_a_step_that_fails_says_where_it_stopped(meter: Meter, written: list[str]) -> None:

@@ -18,6 +18,7 @@ from agent.cli.resolving import all_whole, hash_or_prefix
 from agent.cli.servers import agent, depot, whole_hashes
 from depot.artifact import ArtifactHash
 from depot.client import Bounds, Fetched
+from depot.errors import Unreachable
 
 
 @click.command()
@@ -38,9 +39,10 @@ from depot.client import Bounds, Fetched
 )
 @click.option(
     "--limit-rate",
-    type=options.size,
+    type=options.rate,
     metavar="SIZE",
-    help="Take no more in a second, such as 10MiB. [default: no limit]",
+    help="Take no more in a second, such as 10MiB; at least 1KiB, and a number without a unit is"
+    " bytes. [default: no limit]",
 )
 @click.argument("artifact", metavar="SHA256", type=hash_or_prefix)
 @options.shared
@@ -83,7 +85,11 @@ async def _fetch(
     async with depot(common, bounds) as client:
         with naming(path), Meter(display(output), "fetching") as meter:
             meter.label(path.name)
-            return await client.fetch(sha256, path, progress=meter.set)
+
+            def broken(error: Unreachable) -> None:
+                output.note(f"{error}; going on from {size(meter.done_bytes)}")
+
+            return await client.fetch(sha256, path, progress=meter.set, broken=broken)
 
 
 def _document(sha256: ArtifactHash, path: Path, fetched: Fetched) -> dict[str, object]:
