@@ -37,6 +37,10 @@ _NOT_ITS_API: Final = (
     "perhaps not the {what} listens there: by default the agent is on port 12345, "
     "the depot on 12348"
 )
+_DAMAGED_THERE: Final = (
+    "it may be damaged at the depot: `sled-agent scrub start` there finds that and heals it; if it "
+    "finds nothing, the bytes were damaged on the way: try again"
+)
 _LOST: Final = (
     "`depot status` names what is lost; put it again, or name a peer that has it in heal.peers"
 )
@@ -82,8 +86,13 @@ def failure_of(error: DepotError, what: str, url: str) -> Failure:
                 hint=_hint(error, what),
             )
         case HashMismatch() | LengthMismatch():
+            # Found by the client itself, in what it fetched: it read no file that could change.
             return Failure(
-                str(error), ExitCode.WRONG_BYTES, code=error.code, details=error.details()
+                str(error),
+                ExitCode.WRONG_BYTES,
+                code=error.code,
+                hint=_DAMAGED_THERE,
+                details=error.details(),
             )
         case InvalidRequest():
             return usage(str(error))

@@ -30,6 +30,11 @@ def ls(common: Common, artifacts: tuple[str, ...]) -> None:
     Each artifact of the config is listed, with its number of good copies on the sled. With
     hashes (at least their first 8 characters): where each copy is, how large, and when its bytes
     were last verified.
+
+    This is what the agent knows; it looks at no disk for it. A file that somebody removed, cut or
+    changed counts until it is read, or until the agent next looks round, for names and sizes
+    within storage.reconcile_interval (5 minutes). `sled-agent scrub start` on the sled has it
+    read every copy now.
     """
     with reporting(common) as output:
         asyncio.run(_details(common, output, artifacts) if artifacts else _list(common, output))
