@@ -12,6 +12,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -26,6 +27,7 @@ from agent.config.units import (
     parse_size,
     shown,
 )
+from agent.copies.networks import AllowedNetworks
 from agent.copies.source_url import SourceUrl
 from depot.errors import BadSource
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
@@ -270,6 +272,21 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
             f"expected at most http.max_connections ({settings.http.max_connections}), "
             f"found {settings.http.max_connections_per_client}",
         )
+    yield from _peer_conflicts(settings)
+
+
+def _peer_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Peers that would never be asked. What a name resolves to is not known here."""
+    allowed = AllowedNetworks.of(settings.copy_.allowed_sources)
+    for index, peer in enumerate(settings.heal.peers):
+        host = SourceUrl.parse(peer).host
+        with suppress(ValueError):  # a name
+            if not allowed.allows(host):
+                yield Conflict(
+                    (("heal", "peers", index), ("copy", "allowed_sources")),
+                    f"expected an address within copy.allowed_sources ({allowed}), "
+                    f'found "{peer}": it would never be asked',
+                )
 
 
 def _dataset_conflicts(paths: tuple[Path, ...]) -> Iterator[Conflict]:

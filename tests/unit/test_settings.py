@@ -254,6 +254,18 @@ class TestConflicts:
         found = problem("http.max_connections = 100\n" + MINIMAL)
         assert "http.max_connections_per_client: expected at most http.max_connections" in found
 
+    @pytest.mark.parametrize("peer", ["http://10.1.2.3:12348", "http://[2001:db8::1]:12348"])
+    def test_a_peer_that_may_not_be_asked_is_a_mistake_in_both_keys(self, peer: str) -> None:
+        found = problem(f'heal.peers = ["http://127.0.0.1", "{peer}"]\n{MINIMAL}')
+        assert found.startswith("agent.toml:1: heal.peers[1]: ")
+        assert "copy.allowed_sources (127.0.0.0/8, " in found
+        assert peer in found
+
+    def test_a_peer_within_the_networks_and_one_with_a_name_are_fine(self) -> None:
+        peers = 'heal.peers = ["http://10.1.2.3", "http://[::ffff:10.1.2.3]", "http://depot.lan"]'
+        settings = read(f'{peers}\ncopy.allowed_sources = ["10.0.0.0/8"]\n{MINIMAL}')
+        assert len(settings.heal.peers) == 3
+
     def test_a_quota_below_the_largest_artifact_is_legal(self) -> None:
         read(MINIMAL + '[storage]\nquota = "1MiB"\n')
 
