@@ -7,8 +7,9 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # `make lock LOCK_ARGS=--upgrade` moves every pin to its newest release.
 LOCK_ARGS ?=
-TORTURE_ARGS ?=
-BENCH_ARGS ?=
+# ARGS is what is typed by those who do not know these.
+TORTURE_ARGS ?= $(ARGS)
+BENCH_ARGS ?= $(ARGS)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -67,16 +68,16 @@ lint: $(STAMP) ## style, types and the direction of imports
 test: lint ## lint, then every test; PYTEST_ARGS="-x tests/unit" narrows it
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# As root on Linux. TORTURE_ARGS="power-cut --runs 500" narrows it.
-torture: $(STAMP) ## mistreat the store in every way there is, for hours, and judge what is left
-	$(BIN)/python -m tests.torture --write-docs $(TORTURE_ARGS)
+# As root on Linux. TORTURE_ARGS=--write-docs puts the results into docs/reliability.md.
+torture: $(STAMP) ## mistreat the store for hours and judge it; ARGS=--help says more
+	$(BIN)/python -m tests.torture $(TORTURE_ARGS)
 
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# As root on Linux for the nodes behind slow links. BENCH_ARGS="--only get" narrows it.
-bench: $(STAMP) ## measure throughput, latency and memory beside other programs
+# As root on Linux for the nodes behind slow links.
+bench: $(STAMP) ## measure it beside other programs; ARGS="--only get" narrows it
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 demo: $(STAMP) ## three agents pass a release around, and every copy is checked

@@ -27,6 +27,7 @@ from tests.torture.registry import CAMPAIGNS, by_name, run_plan
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 # A table in a file or a log is not folded into 80 columns.
 WIDTH: Final = 200
+_EPILOG: Final = "From make: `make torture TORTURE_ARGS='power-cut --runs 500'`, or ARGS."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,12 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.torture", description=__doc__, epilog=_EPILOG
+    )
     parser.add_argument("campaigns", nargs="*", type=_known, metavar="NAME", help="all if none")
-    parser.add_argument("--runs", type=int, help="how many of each; by default a whole campaign")
+    parser.add_argument("--runs", type=_some, help="how many of each; by default a whole campaign")
     parser.add_argument("--seed", type=int, help="of the first run; by default a new one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most, for each")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs")
+    parser.add_argument("--jobs", type=_some, default=1, help="processes that share the runs")
     parser.add_argument("--first", action="store_true", help="end with the first violation")
     parser.add_argument("--write-docs", action="store_true", help=f"the table in {DOCUMENT.name}")
     parser.add_argument("--json", action="store_true", help="instead of the table")
@@ -76,7 +79,7 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
     runs = campaign.runs if options.runs is None else options.runs
     ends_at_s = time.monotonic() + options.seconds
     sys.stderr.write(f"{campaign.name}: {runs:,} runs, seed {seed}\n")
-    jobs = max(1, min(options.jobs, runs))
+    jobs = min(options.jobs, runs)
     enough = 1 if options.first else ENOUGH_VIOLATIONS
     shares = [(turn, jobs) for turn in range(jobs)]
     plans = [Plan(campaign.name, seed, runs, ends_at_s, share, enough) for share in shares]
@@ -88,6 +91,14 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
         pool.close()
         pool.join()
     return merged(outcomes)
+
+
+def _some(text: str) -> int:
+    """A count of at least one: a campaign of no runs would be passed by anything."""
+    count = int(text) if text.isascii() and text.isdecimal() else 0
+    if not count:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return count
 
 
 def _known(name: str) -> Campaign:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import subprocess
 import threading
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.torture import campaign, report
+from tests.torture.__main__ import main
 from tests.torture.campaign import Outcome, Plan, Violation, merged, strike_each
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_is_replayed_by_its_own_seed() -> None:
@@ -145,3 +149,27 @@ def test_the_document_says_which_campaign_noticed_which_planted_bug(tmp_path: Pa
     report.write_into(document, [Outcome("any", 1, noticed={"no fence": "model"})], ["any"])
 
     assert "| no sync | power-cut |\n| no fence | model |" in document.read_text()
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", ""])
+@pytest.mark.parametrize("option", ["--runs", "--jobs"])
+def test_a_campaign_of_no_runs_is_refused(
+    option: str, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"{option}={count}", "kill"])
+    assert ended.value.code == 2
+    assert "expected a whole number of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["ARGS", "TORTURE_ARGS"])
+def test_make_passes_arguments_on_and_leaves_the_documents_alone(variable: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "torture", f"{variable}=--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    command = done.stdout.splitlines()[-1]
+    assert command.endswith("-m tests.torture --help")
