@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from depot.disk import WrongBytes
 
@@ -153,9 +153,14 @@ def full_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+_SHORTAGES: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS}
+)
+
+
 def is_shortage(error: OSError) -> bool:
     """Tell whether a process had no descriptor or memory left: no fault of what it was to touch."""
-    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+    return error.errno in _SHORTAGES
 
 
 def describe_error(error: OSError) -> str:

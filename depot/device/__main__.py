@@ -64,7 +64,7 @@ class Lane:
                 alone = not self._idle and self._started < self._limit
             if alone:
                 self.start_thread()
-            self._carry_out(call)
+            self.carry_out(call)
             del call
             with self._lock:
                 self._idle += 1
@@ -76,10 +76,15 @@ class Lane:
         except OSError:
             return None
 
-    def _carry_out(self, call: Message) -> None:
+    def carry_out(self, call: Message) -> None:
+        """Make a call and send its answer; at least why that cannot be sent."""
         answer = _answer_to(call)
-        with suppress(OSError):  # the agent is gone; `_next` finds out
+        try:
             send(self._answers, answer)
+        except OSError as error:
+            answer.drop()
+            with suppress(OSError):  # the agent is gone; `_next` finds out
+                send(self._answers, pack_failure(call.number, error))
 
 
 def _answer_to(call: Message) -> Message:

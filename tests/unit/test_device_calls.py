@@ -6,14 +6,25 @@ import errno
 import os
 import resource
 import socket
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import cast
 
 import pytest
 
+from depot.device.__main__ import Lane
 from depot.device.connection import Call, Connection, Queue
-from depot.device.messages import INLINE_CALL_BYTES, Passed, pack, receive, send, unpack
+from depot.device.messages import (
+    INLINE_ANSWER_BYTES,
+    INLINE_CALL_BYTES,
+    Passed,
+    pack,
+    receive,
+    send,
+    unpack,
+)
 
 
 @pytest.fixture
@@ -129,3 +140,36 @@ def test_a_connection_for_which_not_all_sockets_are_to_be_had_leaves_none_open(
     with pytest.raises(OSError, match="injected"):
         Connection({"one": 1, "two": 1, "three": 1})
     assert [sock.fileno() for sock in made] == [-1] * 6
+
+
+class FullSocket:
+    """Takes no message beside which descriptors go.
+
+    Attributes:
+        sent: what it did take.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def sendmsg(self, buffers: list[bytes], beside: list[tuple[int, int, array[int]]]) -> int:
+        if any(fds for _level, _kind, fds in beside):
+            raise OSError(errno.ETOOMANYREFS, "injected")
+        self.sent.append(b"".join(buffers))
+        return len(self.sent[-1])
+
+
+def test_whose_answer_cannot_be_sent_is_told_so() -> None:
+    answers = FullSocket()
+    lane = Lane("calls", cast("socket.socket", None), 1, cast("socket.socket", answers))
+    lane.carry_out(pack(7, (bytes, (INLINE_ANSWER_BYTES + 1,)), INLINE_CALL_BYTES))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for content in answers.sent:
+            ours.send(content)
+        told = receive(theirs)
+    assert told is not None
+    assert (told.number, told.failed) == (7, True)
+    error = unpack(told)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ETOOMANYREFS
