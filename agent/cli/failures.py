@@ -62,7 +62,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "HashMismatch": "the file changed while it was read, or was damaged on the way; try again",
         "Internal": "the server's log has the traceback, under the request id",
         "Io": "`depot status` and the agent's log say which dataset failed and how",
-        "KeptInQuarantine": "`sled-agent quarantine ls` shows where it lies: copy it from there",
+        "KeptInQuarantine": "`sled-agent quarantine ls` shows what is set aside, and where",
         "LedgerUnknown": "`depot status` says which dataset is missing; bring it back, or stop"
         " the agent and run `sled-agent init --force`",
         "LengthMismatch": "the file changed while it was read; try again",
