@@ -282,7 +282,8 @@ class Sled:
         landed = [index for index in staged if index not in full and self._lands(put, index)]
         for index in landed:
             self.slots[index].copies[put.name] = Copy(len(sent))
-        self._let_go(put, [index for index in staged if self.slots[index].truthful])
+        # Where the quota ended it, nothing was written that would show whether the path is there.
+        self._let_go(put, [*full, *(index for index in staged if self.slots[index].truthful)])
         return len(put.good) + len(landed) or errors.Io
 
     def _judge(self, put: OpenPut, sent: bytes, staged: set[int]) -> Refusal | None:
