@@ -15,6 +15,7 @@ import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -224,16 +225,21 @@ class StreamSource:
             while True:
                 try:
                     content = future.result(timeout=min(ABORT_CHECK_S, self._pace.idle_timeout_s))
-                    self._meter.arrived(len(content), waiting.now_s())
-                    return content
                 except TimeoutError:
-                    if future.done():
-                        raise  # the library's own: the connection is lost
-                    try:
-                        self._check(waiting.now_s())
-                    except (ConnectionAbortedError, BodyTimeout):
-                        future.cancel()  # a reader that stays would keep others from the stream
-                        raise
+                    if not future.done():
+                        self._check_or_cancel(future, waiting.now_s())
+                        continue
+                    # It has come just now, or the error is its own: the connection is lost.
+                    content = future.result()
+                self._meter.arrived(len(content), waiting.now_s())
+                return content
+
+    def _check_or_cancel(self, future: Future[bytes], now_s: float) -> None:
+        try:
+            self._check(now_s)
+        except (ConnectionAbortedError, BodyTimeout):
+            future.cancel()  # a reader that stays would keep others from the stream
+            raise
 
     def _check(self, now_s: float) -> None:
         if self._aborted:

@@ -7,8 +7,10 @@ import io
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import zstandard
@@ -342,3 +344,30 @@ def test_abort_reaches_the_source_underneath() -> None:
     inner = Bytes(b"")
     ZstdSource(inner).abort()
     assert inner.aborted
+
+
+class JustNow(Future[bytes]):
+    """Has its result in the very moment in which the patience with it ends."""
+
+    def result(self, timeout: float | None = None) -> bytes:
+        if not self.done():
+            self.set_result(b"content")
+            raise TimeoutError
+        return super().result(timeout)
+
+
+def test_bytes_that_come_just_as_the_time_is_over_are_no_lost_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(step: Coroutine[Any, Any, bytes], _loop: object) -> Future[bytes]:
+        step.close()
+        return JustNow()
+
+    async def read(_size_bytes: int) -> bytes:
+        return b""
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", run)
+    source = StreamSource(cast("asyncio.AbstractEventLoop", None), read, Pace())
+    buffer = memoryview(bytearray(100))
+    assert source.readinto(buffer) == 7
+    assert bytes(buffer[:7]) == b"content"
