@@ -80,6 +80,10 @@ class FedCarrier:
     def _tell_why_no_more(self) -> None:
         try:
             self._feeding.result(_ANSWER_TIMEOUT_S)
+        except TimeoutError as error:
+            if not self._feeding.done():  # or it is the device's
+                raise OSError(errno.EBUSY, "the worker did not say why") from error
+            raise
         except DatasetUnusable as error:
             raise OSError(errno.ENODEV, str(error)) from error
 

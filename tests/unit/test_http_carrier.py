@@ -4,11 +4,14 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from depot.http.carrier import PIPE_BYTES, ReadInto, open_carrier, read_into
+from depot.http.fed_carrier import FedCarrier
+from depot.http.turn import is_nobodys_fault
 
 CONTENT = os.urandom(PIPE_BYTES) + b"the end"
 
@@ -90,3 +93,22 @@ def test_without_a_descriptor_for_a_pipe_everything_goes_through_memory(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert client.recv(100) == CONTENT[:10]
+
+
+class Unheard(Future[None]):
+    """Ends after nobody waits for it any more."""
+
+    def result(self, timeout: float | None = None) -> None:
+        raise TimeoutError
+
+
+def test_a_feed_that_ends_early_and_says_nothing_in_time_blames_nobody() -> None:
+    outlet, inlet = os.pipe()
+    os.close(inlet)
+    try:
+        carrier = FedCarrier(outlet, Unheard(), lambda: False)
+        with pytest.raises(OSError, match="did not say") as raised:
+            carrier.load(-1, 0, 100)
+    finally:
+        os.close(outlet)
+    assert is_nobodys_fault(raised.value)
