@@ -154,6 +154,35 @@ def test_ls_says_lost_where_the_status_does(cli: Cli, node: FakeNode) -> None:
     assert document["lost"] == [ONE]
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([], "  missing: no dataset that is here has it"),
+        ([ONE], "  lost: no good copy is left"),
+    ],
+)
+def test_ls_of_what_the_config_names_and_no_dataset_has_says_so(
+    cli: Cli, node: FakeNode, lost: list[str], said: str
+) -> None:
+    held = node.hold(b"x")
+    node.config = (1, [held, ONE])
+    node.status = status(dataset("/m2/a"), healing=healing(*lost))
+    node.refuse(f"GET /artifacts/{ONE}", 404, "NotFound", "not here")
+    ended = cli("ls", ONE, held)
+    assert ended.status == 0
+    assert ended.out.splitlines()[:3] == [ONE, said, held]
+    node.refuse(f"GET /artifacts/{ONE}", 404, "NotFound", "not here")
+    assert cli("--json", "ls", ONE).json["artifacts"] == [{"sha256": ONE, "copies": []}]
+
+
+def test_ls_of_what_nobody_named_is_refused(cli: Cli, node: FakeNode) -> None:
+    node.config = (1, [TWO])
+    node.refuse(f"GET /artifacts/{ONE}", 404, "NotFound", "not here")
+    ended = cli("ls", ONE)
+    assert ended.status == 3
+    assert "not here" in ended.err
+
+
 def test_ls_asks_for_no_status_where_nothing_is_missing(cli: Cli, node: FakeNode) -> None:
     node.config = (1, [node.hold(b"x")])
     assert cli("ls").status == 0
@@ -166,8 +195,8 @@ def test_ls_finds_what_is_lost_by_its_first_characters(cli: Cli, node: FakeNode)
     node.status = status(dataset("/m2/a"), healing=healing(ONE))
     node.damaged = {ONE}
     lines = cli("ls", ONE[:8]).out.splitlines()
-    assert lines[0] == f"{ONE}  lost: no good copy is left"
-    assert lines[2].split()[0] == "damaged"
+    assert lines[:2] == [ONE, "  lost: no good copy is left"]
+    assert lines[3].split()[0] == "damaged"
 
 
 def test_ls_of_one_artifact_shows_where_it_is(cli: Cli, node: FakeNode) -> None:

@@ -18,7 +18,7 @@ from agent.cli.servers import agent, whole_hashes
 from agent.client import AgentClient
 from agent.wire import ArtifactConfigBody, ArtifactCopyDetail, ArtifactDetailBody
 from depot.artifact import ArtifactHash
-from depot.errors import DepotError
+from depot.errors import DepotError, NotFound, Refused
 
 
 @click.command("ls")
@@ -91,7 +91,7 @@ def _count(copies: int, lost: bool) -> str | Text:
 async def _details(common: Common, output: Output, typed: Sequence[str]) -> None:
     async with agent(common) as client:
         wanted = [ArtifactHash.parse(sha256) for sha256 in await whole_hashes(client, typed)]
-        found = [await client.describe(artifact) for artifact in wanted]
+        found = [await _describe(client, artifact) for artifact in wanted]
         lost = frozenset() if all(map(_present, found)) else await _lost(client)
     document = {"artifacts": [detail.model_dump(mode="json") for detail in found]}
     now_s = time.time()
@@ -103,6 +103,18 @@ async def _details(common: Common, output: Output, typed: Sequence[str]) -> None
     output.document(document, lines)
 
 
+async def _describe(client: AgentClient, artifact: ArtifactHash) -> ArtifactDetailBody:
+    """Where an artifact is; nowhere, of one that the config names and no dataset has seen."""
+    try:
+        return await client.describe(artifact)
+    except Refused as error:
+        if error.remote_code != NotFound.code:
+            raise
+        if artifact not in (await client.config()).artifacts:
+            raise
+        return ArtifactDetailBody(sha256=str(artifact), copies=())
+
+
 def _present(detail: ArtifactDetailBody) -> bool:
     return any(copy.present for copy in detail.copies)
 
@@ -110,7 +122,13 @@ def _present(detail: ArtifactDetailBody) -> bool:
 def _detail_lines(
     detail: ArtifactDetailBody, now_s: float, width: int | None, *, lost: bool
 ) -> list[str | Text]:
-    head = Text(f"{detail.sha256}  lost: no good copy is left", style="red") if lost else None
+    lines: list[str | Text] = [detail.sha256]
+    if lost:
+        lines.append(Text("  lost: no good copy is left", style="red"))
+    elif not detail.copies:
+        lines.append(Text("  missing: no dataset that is here has it", style="red"))
+    if not detail.copies:
+        return lines
     columns = (
         Column("  COPY"),
         Column("SIZE", right=True),
@@ -118,7 +136,7 @@ def _detail_lines(
         Column("DATASET", prose=True),
     )
     rows = [_copy_row(copy, now_s) for copy in detail.copies]
-    return [head or detail.sha256, *table(columns, rows, width=width)]
+    return [*lines, *table(columns, rows, width=width)]
 
 
 def _copy_row(copy: ArtifactCopyDetail, now_s: float) -> tuple[str | Text, ...]:
