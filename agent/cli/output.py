@@ -89,7 +89,7 @@ class Output:
     def note(self, text: str) -> None:
         """Tell what is going on, on stderr; --quiet leaves it out."""
         if not self.quiet:
-            self._line(self.err, text)
+            self._line(self.err, wrapped(_text(text), _width(self.err)))
 
     def warning(self, text: str) -> None:
         """Tell on stderr what is to be seen to although the command goes well; --quiet or not."""
