@@ -27,7 +27,7 @@ from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
 from depot.worker import describe_error
 
-_RELEASED: Final = "released by an operator; 'datasets attach' takes it back"
+_RELEASED: Final = "released by an operator; 'sled-agent datasets attach' takes it back"
 
 
 class DatasetDesk:
@@ -173,7 +173,11 @@ class DatasetDesk:
 
     def _require_use(self, mirror: Mirror) -> None:
         if not mirror.readable:
-            raise self._refused(f"{mirror.path} cannot be used: {mirror.last_error}")
+            # The reason may begin with the path again.
+            reason = (mirror.last_error or "no reason known").removeprefix(f"{mirror.path}: ")
+            rest = reason.removeprefix(f"{mirror.path} ")
+            reason = reason if rest == reason else f"it {rest}"
+            raise self._refused(f"{mirror.path} cannot be used: {reason}")
 
     def _refused(self, message: str) -> DatasetRefused:
         # The index, not the path: this message is on the wire (S4).

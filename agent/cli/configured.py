@@ -37,7 +37,9 @@ def settings_of(config: Path) -> Settings:
         sys.exit(USAGE)
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Say why, and end."""
+def fail(message: str, code: int, hint: str = "") -> NoReturn:
+    """Say why, and what to do next, and end."""
     click.echo(f"sled-agent: {printable(message)}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
     sys.exit(code)

@@ -46,9 +46,10 @@ def init(config: Path, force: bool) -> None:
         )
     except DatasetBusy as error:
         fail(
-            f"{error}; stop the agent first, or have it take a new disk into use: "
-            "sled-agent datasets replace PATH",
+            str(error),
             REFUSED,
+            "stop it first, or have the running agent take a new disk into use:\n"
+            "  sled-agent datasets replace PATH",
         )
     except DepotError as error:
         fail(str(error), REFUSED)

@@ -18,7 +18,7 @@ Exit status:
     0  fine
     1  the agent could not start, or `status` or `scrub` found something wrong
     2  usage, or a mistake in the configuration
-    3  refused: a directory that is not ours, an answer of the agent
+    3  refused: a directory that is not ours or is in use, or by the agent
     4  no agent answers
     5  the answer could not be written to stdout: a full disk
     *  128 + signal: ended at once by a second SIGTERM or SIGINT

@@ -85,6 +85,19 @@ async def test_a_released_dataset_is_left_alone_until_it_is_attached(node: Node)
     assert await node.generation(B) == 2
 
 
+async def test_an_attach_that_hangs_is_ended_once_the_device_answers(node: Node) -> None:
+    async with node.open(device_timeout_s=0.3) as store:
+        await store.release_dataset(node.paths[B])
+        hang = node.disk(B).hang("statvfs")
+        with pytest.raises(DatasetRefused, match="ETIMEDOUT"):
+            await store.attach_dataset(node.paths[B])
+        assert states(store) == ["healthy", "missing"]  # not released: it may be open by then
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+        await store.check_datasets()
+        assert states(store) == ["healthy", "healthy"]
+
+
 async def test_a_release_is_told_as_such(node: Node) -> None:
     async with node.open() as store:
         await store.release_dataset(node.paths[B])
@@ -124,7 +137,9 @@ async def test_a_released_dataset_that_could_not_be_attached_stays_released(node
         await store.release_dataset(node.paths[B])
         await node.take_away(B)
         await off_loop(node.paths[B].mkdir)
-        with pytest.raises(DatasetRefused, match="datasets replace"):
+        with pytest.raises(
+            DatasetRefused, match=r"2 cannot be used: it has no marker.*datasets replace"
+        ):
             await store.attach_dataset(node.paths[B])
         assert store.status().datasets[B].state == "released"
 
