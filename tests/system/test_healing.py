@@ -77,7 +77,9 @@ def test_b5_a_rotten_copy_is_served_right_set_aside_and_healed(node: RunningAgen
     assert [event["from"] for event in events(node, "healed")] == ["mirror"]
     assert [event["sha256"] for event in events(node, "quarantined")] == [NAME]
     assert "quarantined" in node.log()
-    assert NAME in node.run("quarantine", "ls", "--agent", node.agent_url).stdout
+    listing = ("quarantine", "ls", "--agent", node.agent_url)
+    assert NAME[:12] in node.run(*listing).stdout
+    assert NAME in node.run(*listing, "--json").stdout
 
 
 def test_b5_copies_bad_in_different_blocks_are_served_and_healed(node: RunningAgent) -> None:
