@@ -40,7 +40,7 @@ from depot.quota import Reservation
 from depot.reader import keep_digests
 from depot.sources import Source
 from depot.verify import verify_copy
-from depot.worker import describe_error, full_disk
+from depot.worker import describe_error, full_disk, waiting_for
 
 if TYPE_CHECKING:
     from depot.put_desk import PutDesk
@@ -287,8 +287,8 @@ class Put:
             if arrival is not None and landed:
                 arrival.end(landed=True)
         finally:
-            left = [file for index, file in ingested.staged.items() if index not in landed]
-            await self._discard_all([file for file in left if file.name])
+            left = {i: file for i, file in ingested.staged.items() if i not in landed}
+            await self._discard_all({i: file for i, file in left.items() if file.name})
         return self.outcome(ingested, landed)
 
     def _admit(self, size_bytes: int) -> Collection[int]:
@@ -429,21 +429,20 @@ class Put:
         """Take the artifact's name away again where it got it; under its commit lock."""
         await self._desk.landings.take_back(self._record_of(published, ingested))
 
-    async def _discard_all(self, files: Collection[StagedCopy]) -> None:
+    async def _discard_all(self, files: Mapping[int, StagedCopy]) -> None:
         if files:
-            await asyncio.gather(*map(self._discard, files))
+            await asyncio.gather(*(self._discard(index, file) for index, file in files.items()))
 
-    async def _discard(self, file: StagedCopy) -> None:
-        for mirror in self._desk.mirrors.readable():
-            if mirror.dataset is not file.dataset:
-                continue
-            if not mirror.healthy:  # it may hang, and has been waited for already (B4)
-                mirror.begin(Dataset.discard, file.dataset, file.name)
-                return
-            try:
-                await mirror.read(Dataset.discard, file.name)
-            except (OSError, DatasetUnusable):
-                return  # the next attach clears the staging directory
+    async def _discard(self, index: int, file: StagedCopy) -> None:
+        mirror = self._desk.mirrors.all[index]
+        if not mirror.has(file.dataset):
+            return  # the next attach clears the staging directory
+        discarding = mirror.begin(Dataset.discard, file.dataset, file.name)
+        if reservation := self._targets.reservations.pop(index, None):
+            _release_after(discarding, reservation)
+        if mirror.healthy:  # or it may hang, and has been waited for already (B4)
+            # It goes on when it takes too long, and when the put is cancelled.
+            await asyncio.wait((waiting_for(discarding),), timeout=mirror.timeout_s)
 
     def outcome(self, ingested: Ingested, landed: Collection[int]) -> Stored:
         """How it ended, which is told to whoever has to know.
@@ -517,8 +516,16 @@ def _discard_late(
     targets: Mapping[int, Target], held: Mapping[int, Reservation], running: Future[Ingested]
 ) -> None:
     # What it staged has no owner any more; a dataset that left is cleared when it is attached.
-    if not running.cancelled() and running.exception() is None:
-        for index, file in running.result().staged.items():
-            targets[index].host.submit(Dataset.discard, file.dataset, file.name)
-    for reservation in held.values():
-        reservation.release()
+    known = not running.cancelled() and running.exception() is None
+    staged = running.result().staged if known else {}
+    for index, reservation in held.items():
+        if file := staged.get(index):
+            discarding = targets[index].host.submit(Dataset.discard, file.dataset, file.name)
+            _release_after(discarding, reservation)
+        else:
+            reservation.release()
+
+
+def _release_after(discarding: Future[None], reservation: Reservation) -> None:
+    # Until then the bytes are on the disk (Q1).
+    discarding.add_done_callback(lambda _: reservation.release())

@@ -614,6 +614,52 @@ async def test_a_cancelled_put_keeps_its_reservation_until_its_bytes_are_gone(no
     assert reserved_bytes(store) == [0, 0]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "too slow"])
+async def test_q1_what_is_refused_stays_reserved_until_its_bytes_are_gone(
+    node: Node, how: str
+) -> None:
+    timeout_s = 20.0 if how == "cancelled" else 1.0
+    async with node.open(device_timeout_s=timeout_s) as store:
+        await store.put_config(config(1, LARGE))
+        hang = node.disk(A).hang("unlink", name="staging")
+        running = asyncio.ensure_future(put(store, LARGE, source=BytesSource(LARGE[::-1])))
+        await off_loop(hang.wait_begun)
+        if how == "cancelled":
+            running.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "cancelled" else HashMismatch):
+            await running
+        assert reserved_bytes(store)[A] == len(LARGE)
+        hang.let_go()
+        await off_loop(hang.wait_ended)
+        async with asyncio.timeout(20):
+            while any(reserved_bytes(store)):
+                await node.names(A)
+        assert await node.leftovers() == []
+
+
+async def test_q1_what_was_written_whole_for_a_put_that_is_cancelled_is_discarded_first(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, LARGE))
+        written = node.disk(A).hang("fsync", name="staging")
+        discarding = node.disk(A).hang("unlink", name="staging")
+        running = asyncio.ensure_future(put(store, LARGE))
+        await off_loop(written.wait_begun)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        written.let_go()
+        await off_loop(discarding.wait_begun)
+        assert reserved_bytes(store)[A] == len(LARGE)
+        discarding.let_go()
+        await off_loop(discarding.wait_ended)
+        async with asyncio.timeout(20):
+            while any(reserved_bytes(store)):
+                await node.names(A)
+        assert await node.leftovers() == []
+
+
 def open_files(roots: list[Path]) -> list[str]:
     """What this process has open at or below some directories."""
     found: list[str] = []
