@@ -166,8 +166,9 @@ class DepotConnection(RequestHandler):
             self._expect_head()
 
     def _takes_fast_path(self, data: bytes) -> bool:
-        fast_path, transport = self._fast_path, self._free_transport()
-        if fast_path is None or transport is None:
+        if (fast_path := self._fast_path) is None:
+            return False
+        if (transport := self._free_transport()) is None:
             return False
         if (answer := fast_path.answer(data)) is not None:
             self._send(transport, answer)
