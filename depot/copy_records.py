@@ -33,7 +33,8 @@ from depot.dataset import Dataset
 from depot.errors import DatasetUnusable, FormatTooNew, InvalidRequest
 from depot.found_files import FoundFile
 from depot.mirror import Copy, Mirror
-from depot.worker import DaemonThreads, describe_error
+from depot.os_errors import describe_error
+from depot.worker import DaemonThreads
 
 T = TypeVar("T")
 

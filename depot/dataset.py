@@ -35,11 +35,12 @@ from depot import open_files, small_files
 from depot.artifact import ArtifactHash
 from depot.dataset_lock import take_lock
 from depot.device.resident import stay
-from depot.disk import SYSTEM, Disk, SyncFailed
+from depot.disk import SYSTEM, Disk
 from depot.durability import Durability
 from depot.errors import DatasetForeign, DatasetUnusable
 from depot.found_files import FoundFile, FoundFiles
 from depot.marker import MARKER_NAME, Marker, decode_marker
+from depot.os_errors import SyncFailed
 from depot.small_files import METADATA, directory, exists, make_directory, open_root, sync_directory
 from depot.small_files import STAGING as STAGING  # part of the layout above
 from depot.verification import Verifications

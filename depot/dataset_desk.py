@@ -25,7 +25,7 @@ from depot.ledger_keeper import EventSink
 from depot.marker import Marker
 from depot.mirror import Mirror
 from depot.mirrors import MirrorSet
-from depot.worker import describe_error
+from depot.os_errors import describe_error
 
 _RELEASED: Final = "released by an operator; 'sled-agent datasets attach' takes it back"
 

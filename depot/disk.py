@@ -16,21 +16,6 @@ from typing import Final
 from depot import filesystem
 
 
-class SyncFailed(OSError):
-    """A sync failed: memory may hold, and give back, what the device never got.
-
-    Whatever was to be made durable is worthless now, and no second sync tells otherwise.
-    """
-
-
-class WrongBytes(OSError):
-    """The device gave bytes, without an error, that are not what the artifact is known to be.
-
-    For whoever reads on it is an I/O error of the copy; for people it is told by its own words,
-    which hold no path: nobody is to look for an error of the device where there was none.
-    """
-
-
 class Disk:
     """The operating system's calls, unchanged."""
 

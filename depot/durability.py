@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from depot.artifact import ArtifactHash
-from depot.disk import SyncFailed
+from depot.os_errors import SyncFailed
 
 
 class Durability:

@@ -36,6 +36,7 @@ from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.limited import LimitedSource
 from depot.mirror import Copy
 from depot.mirrors import MirrorSet
+from depot.os_errors import describe_error
 from depot.put import Put, Stored
 from depot.put_desk import PutDesk
 from depot.quarantine_keeper import QuarantineKeeper
@@ -43,7 +44,6 @@ from depot.reader import Reader
 from depot.sources import Source
 from depot.state import StateStore, Table
 from depot.unhurried import unhurried
-from depot.worker import describe_error
 
 COURTESY_S: Final = 2.0
 """How long an artifact that is to be healed waits for the work that is in the foreground."""

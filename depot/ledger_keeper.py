@@ -45,11 +45,11 @@ from depot.ledger import (
 )
 from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
+from depot.os_errors import describe_error, full_disk
 from depot.pins import PINS_NAME, PinBook, decode_pins, encode_pins
 from depot.small_files import METADATA
 from depot.state import StateStore, Table
 from depot.state_dir import StateDir
-from depot.worker import describe_error, full_disk
 
 EventSink = Callable[[str, Mapping[str, object]], None]
 """Called on the event loop with a kind and its fields; must not block."""

@@ -29,15 +29,15 @@ from depot.attaching import Opened, open_for_another, open_here, open_staged, re
 from depot.dataset import Dataset, Space
 from depot.device.host import Host, HostOf, thread_host
 from depot.device.resident import let_go
-from depot.disk import SyncFailed
 from depot.errors import DatasetUnusable
 from depot.inventory import Copy as Copy
 from depot.inventory import Inventory, Stock, is_good, take_stock
 from depot.marker import MARKER_FILE, Marker, encode_marker
 from depot.open_artifact import OpenArtifact, close_file
+from depot.os_errors import SyncFailed, describe_error, full_disk, is_shortage
 from depot.quota import Quota
 from depot.state import StateStore, Table
-from depot.worker import describe_error, full_disk, is_shortage, wait_within
+from depot.worker import wait_within
 
 P = ParamSpec("P")
 T = TypeVar("T")

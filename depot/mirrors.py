@@ -24,7 +24,8 @@ from depot.found_files import FoundFile
 from depot.inventory import take_stock
 from depot.marker import Marker
 from depot.mirror import Copy, Mirror
-from depot.worker import describe_error, waiting_for
+from depot.os_errors import describe_error
+from depot.worker import waiting_for
 
 _HELD_ON_LOOKS: Final = 10
 _HELD_ON_LOOK_S: Final = 0.1

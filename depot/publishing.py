@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Protocol, Self
 from depot import quarantine_files, small_files
 from depot.artifact import ArtifactHash
 from depot.dataset import Dataset, new_staged_name
-from depot.disk import SyncFailed
+from depot.os_errors import SyncFailed
 
 MODE: Final = 0o444
 MOST_DIRTY_BYTES: Final = 32 << 20

@@ -34,13 +34,14 @@ from depot.ingest import Ingested, Observer, StagedCopy
 from depot.landing import LateWrite, new_copy
 from depot.lanes import Target
 from depot.mirror import Mirror, Record
+from depot.os_errors import describe_error, full_disk
 from depot.publishing import Entry, Published
 from depot.quarantine import Reason
 from depot.quota import Reservation
 from depot.reader import keep_digests
 from depot.sources import Source
 from depot.verify import verify_copy
-from depot.worker import describe_error, full_disk, waiting_for
+from depot.worker import waiting_for
 
 if TYPE_CHECKING:
     from depot.put_desk import PutDesk

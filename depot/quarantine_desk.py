@@ -24,8 +24,8 @@ from depot.errors import (
 from depot.keyed_lock import KeyedLock
 from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
+from depot.os_errors import describe_error
 from depot.quarantine_keeper import Quarantined, QuarantineKeeper
-from depot.worker import describe_error
 
 PART_BYTES: Final = 4 << 20
 

@@ -26,13 +26,13 @@ from depot.keyed_lock import KeyedLock
 from depot.ledger_keeper import EventSink, LedgerKeeper
 from depot.mirror import Copy, Mirror
 from depot.mirrors import MirrorSet
+from depot.os_errors import describe_error
 from depot.persistent import PersistentMap
 from depot.quarantine import QuarantinedFile, Reason, choose_to_purge, file_name, irreplaceable
 from depot.quarantine_shelf import Shelf, largest_of
 from depot.state import StateStore, Table
 from depot.unhurried import gently_sorted
 from depot.verify import Verdict, judge_file, works
-from depot.worker import describe_error
 
 _Test = Callable[[ArtifactHash], bool]
 

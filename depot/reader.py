@@ -26,10 +26,10 @@ from depot.keyed_lock import KeyedLock
 from depot.mirror import Copy, Mirror, casts_doubt, is_own_want
 from depot.mirrors import MirrorSet
 from depot.open_artifact import OpenArtifact
+from depot.os_errors import describe_error
 from depot.quarantine_keeper import QuarantineKeeper
 from depot.verified_read import VerifiedRead
 from depot.verify import Verdict, derive_digests, judge_file, verify_copy, works
-from depot.worker import describe_error
 
 SMALL_BYTES: Final = 64 << 10
 """What is no longer is read in the call that opens it, where that is in another process."""

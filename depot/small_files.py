@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from depot.disk import SYSTEM, Disk, SyncFailed
+from depot.disk import SYSTEM, Disk
 from depot.errors import DatasetUnusable
+from depot.os_errors import SyncFailed
 
 METADATA: Final = ".sled-depot"
 STAGING: Final = f"{METADATA}/staging"

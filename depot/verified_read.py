@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from depot.block_digests import BlockDigests
 from depot.blocks import BLOCK_SIZE_BYTES
-from depot.disk import WrongBytes
+from depot.os_errors import WrongBytes
 
 R = TypeVar("R")
 

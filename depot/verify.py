@@ -21,8 +21,8 @@ from depot.block_digests import BlockDigests
 from depot.dataset import Dataset
 from depot.errors import DatasetUnusable
 from depot.mirror import Copy, Mirror, casts_doubt, is_own_want
+from depot.os_errors import full_disk
 from depot.verification import Begun, Step
-from depot.worker import full_disk
 
 _SHARE_OF_DEADLINE: Final = 4
 """A step begins no block after this part of its deadline; the rest is for the block it is in."""

@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from depot.dataset import Dataset
-from depot.disk import SyncFailed
 from depot.errors import DatasetBusy, DatasetUnusable
 from depot.keyed_lock import KeyedLock
 from depot.mirror import Mirror, MirrorState
 from depot.mirrors import MirrorSet
+from depot.os_errors import SyncFailed
 from depot.reverify import reverify
 
 

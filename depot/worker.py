@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Final, ParamSpec, TypeVar
-
-from depot.disk import WrongBytes
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,27 +143,3 @@ def _give_up(call: Future[T], future: asyncio.Future[T]) -> None:
     # The call itself first: asyncio would pass a cancellation on only at its next turn.
     call.cancel()
     future.cancel()
-
-
-def full_disk(error: OSError) -> bool:
-    """Tell whether an error means "no room" (bytes, quota or inodes), not "broken"."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-_SHORTAGES: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS}
-)
-
-
-def is_shortage(error: OSError) -> bool:
-    """Tell whether a process had no descriptor or memory left: no fault of what it was to touch."""
-    return error.errno in _SHORTAGES
-
-
-def describe_error(error: OSError) -> str:
-    """Name an OS error without the path it carries: `EIO: Input/output error`."""
-    if isinstance(error, WrongBytes):
-        return str(error.strerror)
-    if error.errno is None:
-        return type(error).__name__
-    return f"{errno.errorcode.get(error.errno, error.errno)}: {os.strerror(error.errno)}"

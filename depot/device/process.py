@@ -24,7 +24,8 @@ from depot.device.connection import Call, Connection
 from depot.device.host import CALLS_AT_ONCE, FEEDS_AT_ONCE, Lane
 from depot.device.messages import INLINE_CALL_BYTES, Message, pack, receive, unpack
 from depot.errors import DatasetUnusable
-from depot.worker import DaemonThreads, describe_error, waiting_for
+from depot.os_errors import describe_error
+from depot.worker import DaemonThreads, waiting_for
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -36,7 +36,7 @@ from depot.http.pump import Pump, Sent
 from depot.http.relay_headers import arriving_headers
 from depot.http.responder import ArtifactReader, conditions_of, headers_of, refuse
 from depot.open_artifact import OpenArtifact
-from depot.worker import describe_error
+from depot.os_errors import describe_error
 
 log = structlog.get_logger("depot.http")
 

@@ -24,8 +24,8 @@ from aiohttp import web
 from depot.budget import Budget
 from depot.errors import BodyTimeout, TooManyConnections
 from depot.http.patience import unsent_bytes
+from depot.os_errors import is_shortage
 from depot.sources import Pace, PaceMeter
-from depot.worker import is_shortage
 
 _PACE_CHECK_S: Final = 1.0
 _WAITING_BYTES: Final = 512 << 10

@@ -33,8 +33,9 @@ from depot.http.outlet import Outlet
 from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
 from depot.open_artifact import OpenArtifact
+from depot.os_errors import is_shortage
 from depot.verified_read import only_for
-from depot.worker import DaemonThreads, ended_within, is_shortage
+from depot.worker import DaemonThreads, ended_within
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0

@@ -47,8 +47,8 @@ from depot.http.pump import Pump
 from depot.http.requests import header
 from depot.http.turn import is_nobodys_fault
 from depot.open_artifact import OpenArtifact
+from depot.os_errors import describe_error
 from depot.sources import Pace
-from depot.worker import describe_error
 
 log = structlog.get_logger("depot.http")
 

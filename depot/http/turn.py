@@ -24,7 +24,7 @@ from typing import Final
 from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
-from depot.worker import is_shortage
+from depot.os_errors import is_shortage
 
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""

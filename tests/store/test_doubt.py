@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 
 from depot.dataset import Dataset
-from depot.disk import SyncFailed
 from depot.durability import Durability
 from depot.ledger import LEDGER_NAME
+from depot.os_errors import SyncFailed
 from depot.small_files import STAGING
 from depot.store import ArtifactStore
 from tests.store.builders import (

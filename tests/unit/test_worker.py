@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from depot.disk import WrongBytes
-from depot.worker import DaemonThreads, describe_error, full_disk
+from depot.os_errors import WrongBytes, describe_error, full_disk
+from depot.worker import DaemonThreads
 
 WAIT_S = 20.0
 
