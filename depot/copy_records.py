@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -94,6 +94,7 @@ class CopyRecords:
         self._notes: dict[str, str] = {}
         self._all_lost = False
         self._writing = asyncio.Lock()
+        self._recalling = asyncio.Lock()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -158,12 +159,25 @@ class CopyRecords:
         self, index: int, dataset_id: str, files: Mapping[ArtifactHash, FoundFile]
     ) -> dict[ArtifactHash, Copy]:
         """Begin the records of a dataset that was attached: what is known of its files."""
+        async with self._recalling:  # two that change places are told of each other
+            before = self._before(index, dataset_id)
+            # The rows are compared with the files now.
+            same = [book for book in before if book.dataset_id == dataset_id]
+            await self._write([_settled(book) for book in same])
+            # Those of one that left for another cannot be: what overtook them is not known.
+            gone = [book for book in before if book.dataset_id != dataset_id]
+            await self._write([_forgotten(book) for book in gone])
+            unwritten = frozenset().union(*(book.changed for book in same))
+            self._books[index], copies = await self._matched(dataset_id, files, unwritten)
+        return copies
+
+    async def _matched(
+        self,
+        dataset_id: str,
+        files: Mapping[ArtifactHash, FoundFile],
+        unwritten: Collection[ArtifactHash],
+    ) -> tuple[_Book, dict[ArtifactHash, Copy]]:
         now_s = self._clock()
-        unwritten: set[ArtifactHash] = set()
-        if before := self._books.pop(index, None):
-            await self._write([_settled(before)])  # its rows are compared with the files now
-            if before.dataset_id == dataset_id:
-                unwritten = before.changed  # what is remembered of these was overtaken
 
         def matched(db: CopyDatabase | None) -> tuple[_Book, dict[ArtifactHash, Copy]]:
             remembered = db.recall(dataset_id, now_s) if db else Remembered()
@@ -171,10 +185,14 @@ class CopyRecords:
 
         # In a thread also without a database: every file is gone through.
         found = await self._use(matched)
-        if found is None:
-            found = await asyncio.to_thread(matched, None)
-        self._books[index], copies = found
-        return copies
+        return await asyncio.to_thread(matched, None) if found is None else found
+
+    def _before(self, index: int, dataset_id: str) -> list[_Book]:
+        """Take the records that end: of what was in this slot, and of this dataset in another."""
+        ending = [
+            i for i, book in self._books.items() if i == index or book.dataset_id == dataset_id
+        ]
+        return [self._books.pop(i) for i in ending]
 
     def note(
         self, mirror: Mirror, artifact: ArtifactHash, before: Copy | None, after: Copy | None
@@ -360,6 +378,10 @@ def _written(database: CopyDatabase, changes: Collection[Changes]) -> bool:
 def _settled(book: _Book) -> Changes:
     settled, book.settled = book.settled, set()
     return Changes(book.dataset_id, {}, {a: book.findings.get(a) for a in settled})
+
+
+def _forgotten(book: _Book) -> Changes:
+    return replace(_settled(book), rows=dict.fromkeys(book.changed))
 
 
 def _some(changed: set[ArtifactHash]) -> set[ArtifactHash]:

@@ -287,3 +287,21 @@ async def test_b6_what_was_not_written_before_a_dataset_went_is_not_believed_whe
         await store.check_datasets()
         assert (await verified_at(store, ONE))[B] is None
         assert (await verified_at(store, TWO))[B] is not None
+
+
+async def test_what_was_overtaken_before_a_dataset_left_for_another_is_not_believed(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        with await store.open_artifact(hash_of(ONE), exclude=[A]) as opened:
+            store.read_failed(opened, OSError(errno.EIO, "a bad moment"))
+        await store._parts.records.flush(store._parts.mirrors.all)
+        assert (await put(store, ONE)).copies == 2  # it is read again, and was right all the time
+        for index in (A, B):
+            await node.take_away(index)
+        await store.check_datasets()
+        for index in (A, B):
+            await off_loop(node.away_path(index).rename, node.paths[1 - index])
+        await store.check_datasets()
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
