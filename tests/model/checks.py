@@ -98,7 +98,7 @@ def check_quota(rig: Rig) -> None:
     for slot in rig.sled.slots:
         if slot.attached:
             stored_bytes = ondisk.stored_bytes(slot.attached.path)
-            assert stored_bytes + rig.sled.reserved_bytes(slot) <= oracle.QUOTA_BYTES, "Q1"
+            assert stored_bytes + rig.sled.promised_bytes(slot) <= oracle.QUOTA_BYTES, "Q1"
         if slot.truthful and not rig.lives:
             assert ondisk.staged_files(slot.path) == [], "Q3"
     assert ondisk.staged_files(rig.state_dir) == [], "Q3"

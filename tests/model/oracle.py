@@ -54,6 +54,15 @@ class Sled:
     def reserved_bytes(self, slot: Slot) -> int:
         return sum(put.reserved.get(slot.index, 0) for put in self.puts)
 
+    def promised_bytes(self, slot: Slot) -> int:
+        """What may still come onto the disk in a slot.
+
+        What was reserved of a disk that was there before never comes onto this one. It only keeps
+        others from beginning until its put has ended.
+        """
+        here = [put for put in self.puts if put.disks.get(slot.index) is slot.attached]
+        return sum(put.reserved.get(slot.index, 0) for put in here)
+
     def room_bytes(self, slot: Slot) -> int:
         return max(0, QUOTA_BYTES - slot.used_bytes - self.reserved_bytes(slot))
 
@@ -240,7 +249,8 @@ class Sled:
         if counted and sum(put.counted for put in self.puts) >= MAX_PUTS:
             return errors.TooManyPuts
         reserved = {slot.index: size_bytes for slot in roomy}
-        return OpenPut(name, length_bytes, counted, len(healthy), good, reserved)
+        disks = {slot.index: slot.attached for slot in roomy}
+        return OpenPut(name, length_bytes, counted, len(healthy), good, reserved, disks)
 
     def _may_start(self, name: str, generation: int) -> Refusal | None:
         if not self.attached:

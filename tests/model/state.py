@@ -183,7 +183,11 @@ class Slot:
 
 @dataclass(eq=False)
 class OpenPut:
-    """A write that was admitted and has not ended."""
+    """A write that was admitted and has not ended.
+
+    Attributes:
+        disks: what was in each slot with `reserved` bytes when they were promised.
+    """
 
     name: str
     length_bytes: int | None
@@ -191,4 +195,5 @@ class OpenPut:
     healthy: int
     good: list[Slot]
     reserved: dict[int, int]
+    disks: dict[int, Disk | None]
     streams_to: dict[int, int] | None = None
