@@ -34,7 +34,6 @@ from agent.loop_lag import LoopLag
 from agent.metrics import Metrics
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
-from depot.budget import Budget
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
 from depot.http.compressing import Compressor
@@ -46,8 +45,9 @@ from depot.http.responder import ArtifactResponder
 from depot.http.service import HttpService
 from depot.http.way import Way
 from depot.options import StoreOptions
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.streams.budget import Budget
 
 _WORRYING: Final = frozenset(
     {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}

@@ -30,7 +30,7 @@ from agent import garbage
 from agent.assembly import Agent, CannotStart, assembled
 from agent.config.settings import Settings, state_directory
 from agent.notify import Notifier
-from depot.dataset_lock import LOCK
+from depot.dataset.lock import LOCK
 from depot.errors import DatasetBusy, DepotError
 from depot.store_status import StoreStatus
 

@@ -18,8 +18,8 @@ from typing import Final, Protocol
 
 import psutil
 
+from depot.concurrency.threads import DaemonThreads
 from depot.os_errors import describe_error
-from depot.worker import DaemonThreads
 
 INTERVAL_S: Final = 5.0
 TIMEOUT_S: Final = 2.0

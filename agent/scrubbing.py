@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.wire import DatasetScrubBody, ScrubBody, ScrubPassBody, timestamp
-from depot.scrub_report import DatasetScrub, ScrubPass, ScrubStatus
+from depot.scrub.report import DatasetScrub, ScrubPass, ScrubStatus
 
 
 def scrub_body(status: ScrubStatus) -> ScrubBody:

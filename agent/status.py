@@ -31,10 +31,10 @@ from agent.wire import (
     StatusBody,
     timestamp,
 )
-from depot.arriving import RelayStatus
 from depot.artifact import ArtifactHash
-from depot.heal import HealingStatus
+from depot.healing.healer import HealingStatus
 from depot.store_status import DatasetStatus, StoreStatus
+from depot.writing.arriving import RelayStatus
 
 # A sled that lost one of its datasets lacks a copy of everything: the count says it all.
 MAX_ARTIFACTS_NAMED: Final = 100

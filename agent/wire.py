@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash, Generation
-from depot.scrub_report import DEFAULT_PAUSE_S, MAX_PAUSE_S
+from depot.scrub.report import DEFAULT_PAUSE_S, MAX_PAUSE_S
 
 MAX_SOURCES: Final = 16
 MAX_URL_LENGTH: Final = 2048

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from depot.client import DepotClient
     from depot.errors import DepotError
     from depot.initialise import InitReport, init_datasets
-    from depot.open_artifact import OpenArtifact
+    from depot.mirrors.open_artifact import OpenArtifact
     from depot.options import StoreOptions
-    from depot.put import Put, Stored
-    from depot.reading import ArtifactDetail, CopyDetail, Listing
-    from depot.sources import FileSource, Source
+    from depot.reading.answers import ArtifactDetail, CopyDetail, Listing
     from depot.store import ArtifactStore
+    from depot.streams.sources import FileSource, Source
+    from depot.writing.put import Put, Stored
 
 __all__ = [
     "ArtifactConfig",
@@ -42,21 +42,21 @@ __all__ = [
 # Looked up when first asked for: a dataset's worker process starts without the HTTP libraries.
 _HOMES: Final = {
     "ArtifactConfig": "depot.artifact",
-    "ArtifactDetail": "depot.reading",
+    "ArtifactDetail": "depot.reading.answers",
     "ArtifactHash": "depot.artifact",
     "ArtifactStore": "depot.store",
-    "CopyDetail": "depot.reading",
+    "CopyDetail": "depot.reading.answers",
     "DepotClient": "depot.client",
     "DepotError": "depot.errors",
-    "FileSource": "depot.sources",
+    "FileSource": "depot.streams.sources",
     "Generation": "depot.artifact",
     "InitReport": "depot.initialise",
-    "Listing": "depot.reading",
-    "OpenArtifact": "depot.open_artifact",
-    "Put": "depot.put",
-    "Source": "depot.sources",
+    "Listing": "depot.reading.answers",
+    "OpenArtifact": "depot.mirrors.open_artifact",
+    "Put": "depot.writing.put",
+    "Source": "depot.streams.sources",
     "StoreOptions": "depot.options",
-    "Stored": "depot.put",
+    "Stored": "depot.writing.put",
     "init_datasets": "depot.initialise",
 }
 

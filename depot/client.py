@@ -24,11 +24,11 @@ import aiohttp
 from aiohttp import hdrs
 
 from depot.artifact import ArtifactHash
-from depot.budget import Budget
+from depot.dataset.part_file import PartFile
 from depot.errors import LengthMismatch, Refused, TooLarge, Unreachable
 from depot.http.conditional import entity_tag
-from depot.part_file import PartFile
 from depot.remote import Session, base_url, raise_for_problem, reaching
+from depot.streams.budget import Budget
 
 BLOCK_BYTES: Final = 1 << 20
 UNANNOUNCED_BYTES: Final = 2 << 30

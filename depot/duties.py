@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from depot.heal import Peers
+from depot.healing.healer import Peers
 from depot.parts import Parts
 
 

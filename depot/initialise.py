@@ -12,16 +12,16 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from depot.adopt import check_mounted
-from depot.dataset import Dataset, prepare_metadata, read_marker
-from depot.dataset_lock import require_unused
-from depot.disk import SYSTEM, Disk
+from depot.config.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
+from depot.config.state_dir import kept_from_agents
+from depot.dataset.adopt import check_mounted
+from depot.dataset.dataset import Dataset, prepare_metadata, read_marker
+from depot.dataset.disk import SYSTEM, Disk
+from depot.dataset.lock import require_unused
+from depot.dataset.marker import MARKER_NAME, Marker, encode_marker
+from depot.dataset.small_files import METADATA, open_root, write_document
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable
-from depot.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
-from depot.marker import MARKER_NAME, Marker, encode_marker
-from depot.small_files import METADATA, open_root, write_document
-from depot.state_dir import kept_from_agents
 
 
 @dataclass(frozen=True, slots=True)

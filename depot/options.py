@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from depot.device.host import DeviceWorkers
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 
 GIB = 1 << 30
 
@@ -36,7 +36,7 @@ class StoreOptions:
         chained_digests: block digests are taken in the same pass as the hash, where libcrypto can.
         relay: what is being received can be read from `ArtifactStore.arrivals`.
         checksum_state: find rows that are changed in place; many times slower, see
-            `depot.checked_state`.
+            `depot.state.checked`.
     """
 
     quota_bytes: int = 20 * GIB

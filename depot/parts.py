@@ -11,36 +11,36 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from depot.arriving import Arrivals
 from depot.artifact import ArtifactHash
-from depot.blocks import BlockPool
-from depot.budget import Budget
-from depot.checked_state import make_state
-from depot.copy_records import CopyRecords
-from depot.dataset_desk import DatasetDesk
-from depot.device.arena import Arena
+from depot.concurrency.foreground import Foreground, Signal
+from depot.concurrency.keyed_lock import KeyedLock
+from depot.config.keeper import EventSink, LedgerKeeper
+from depot.config.state_dir import StateDir
+from depot.dataset.disk import DiskOf
 from depot.device.host import DeviceWorkers, HostOf, thread_host
 from depot.device.process import ProcessHost
-from depot.disk import DiskOf
-from depot.foreground import Foreground, Signal
-from depot.heal import Healer
-from depot.ingest import Ingestor
-from depot.keyed_lock import KeyedLock
-from depot.ledger_keeper import EventSink, LedgerKeeper
-from depot.mirror import Mirror, MirrorState
-from depot.mirrors import MirrorSet
+from depot.healing.dataset_desk import DatasetDesk
+from depot.healing.healer import Healer
+from depot.healing.reconciler import Reconciler
+from depot.mirrors.mirror import Mirror, MirrorState
+from depot.mirrors.mirror_set import MirrorSet
+from depot.mirrors.watch import Watch
 from depot.options import StoreOptions
-from depot.put_desk import PutDesk, PutLimits
-from depot.quarantine_desk import QuarantineDesk
-from depot.quarantine_keeper import QuarantineKeeper
-from depot.reader import Reader
-from depot.reconcile import Reconciler
-from depot.scrub import Scrubber
-from depot.scrub_dataset import ScrubContext
-from depot.scrub_pace import ScrubPace
-from depot.scrub_pause import Pause
-from depot.state_dir import StateDir
-from depot.watch import Watch
+from depot.quarantine.desk import QuarantineDesk
+from depot.quarantine.keeper import QuarantineKeeper
+from depot.reading.reader import Reader
+from depot.scrub.copy_records import CopyRecords
+from depot.scrub.dataset import ScrubContext
+from depot.scrub.pace import ScrubPace
+from depot.scrub.pause import Pause
+from depot.scrub.scrubber import Scrubber
+from depot.state.checked import make_state
+from depot.streams.arena import Arena
+from depot.streams.blocks import BlockPool
+from depot.streams.budget import Budget
+from depot.writing.arriving import Arrivals
+from depot.writing.ingest import Ingestor
+from depot.writing.put_desk import PutDesk, PutLimits
 
 
 class Wanted:

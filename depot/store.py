@@ -20,24 +20,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.disk import DiskOf, system_disk
+from depot.config import fencing
+from depot.config.keeper import EventSink
+from depot.config.state_dir import StateDir
+from depot.dataset.disk import DiskOf, system_disk
 from depot.duties import Duties
 from depot.errors import ConfigNotFound, NoConfig
-from depot.heal import Peers
-from depot.holdings import Holdings
-from depot.ledger_keeper import EventSink
-from depot.open_artifact import OpenArtifact
+from depot.healing.healer import Peers
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.parts import Parts
-from depot.put import Put
-from depot.quarantine_keeper import Quarantined
-from depot.reading import ArtifactDetail, CopyCounts, Listing, detail_of
-from depot.scrub_report import ScrubPass, ScrubStatus
-from depot.short_puts import ShortPuts
-from depot.state_dir import StateDir
+from depot.quarantine.keeper import Quarantined
+from depot.reading.answers import ArtifactDetail, CopyCounts, Listing, detail_of
+from depot.reading.holdings import Holdings
+from depot.scrub.report import ScrubPass, ScrubStatus
 from depot.store_status import StoreStatus, status_of
+from depot.writing.put import Put
+from depot.writing.short_puts import ShortPuts
 
 GIB = 1 << 30
 

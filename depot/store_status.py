@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from depot.arriving import RelayStatus
 from depot.artifact import ArtifactHash
-from depot.heal import Healer, HealingStatus
-from depot.ledger import Standing
-from depot.ledger_keeper import LedgerKeeper
-from depot.mirror import Mirror
-from depot.mirrors import MirrorSet
-from depot.quarantine_keeper import QuarantineKeeper
-from depot.scrub_report import ScrubStatus
+from depot.config.keeper import LedgerKeeper
+from depot.config.ledger import Standing
+from depot.healing.healer import Healer, HealingStatus
+from depot.mirrors.mirror import Mirror
+from depot.mirrors.mirror_set import MirrorSet
+from depot.quarantine.keeper import QuarantineKeeper
+from depot.scrub.report import ScrubStatus
+from depot.writing.arriving import RelayStatus
 
 _LEDGER_WARNINGS = {
     Standing.CONFLICTED: "the datasets hold different configs of the same generation: nothing is "

@@ -16,7 +16,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 from structlog.testing import capture_logs
 
-from depot.checked_state import VARIABLE
+from depot.state.checked import VARIABLE
 
 # Also for the agents that tests start. `DEPOT_CHECKSUM_STATE=0` turns it off.
 os.environ.setdefault(VARIABLE, "1")

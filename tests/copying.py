@@ -15,11 +15,11 @@ from agent.copies.networks import AllowedNetworks
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.copies.resolver import Lookup
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.budget import Budget
 from depot.errors import DepotError
 from depot.initialise import init_datasets
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
+from depot.streams.budget import Budget
 
 CONTENT = bytes(range(256)) * 8000  # enough to be read past the HTTP library
 ARTIFACT = ArtifactHash.of(CONTENT)

@@ -12,7 +12,7 @@ from depot.artifact import ArtifactHash
 from depot.errors import NoDataset, NotFound
 from depot.http.carrier import read_into
 from depot.http.hot_artifacts import HotArtifacts
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 
 
 class FakeStore:

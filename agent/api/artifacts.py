@@ -30,8 +30,8 @@ from depot.http.requests import (
     read_body,
     send_continue,
 )
-from depot.put import Stored
-from depot.reading import ArtifactDetail
+from depot.reading.answers import ArtifactDetail
+from depot.writing.put import Stored
 
 
 class ArtifactApi:

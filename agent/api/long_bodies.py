@@ -14,7 +14,7 @@ from depot import hash_lists
 from depot.artifact import ArtifactConfig, ArtifactHash, in_order
 from depot.errors import InvalidRequest
 from depot.http.requests import parse_json
-from depot.reading import CopyCounts, Listing
+from depot.reading.answers import CopyCounts, Listing
 
 
 def parse_config(content: bytes) -> ArtifactConfig:

@@ -13,7 +13,7 @@ from agent.api.verbs import Store
 from agent.wire import QuarantineBody, QuarantinedBody, timestamp
 from depot.http.openapi import Endpoint, Parameter
 from depot.http.replies import json_reply, no_content
-from depot.quarantine_keeper import Quarantined
+from depot.quarantine.keeper import Quarantined
 
 ID_IN_PATH: Final = Parameter(name="id", where="path", schema={"type": "string"})
 FORCE: Final = Parameter(

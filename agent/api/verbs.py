@@ -9,12 +9,12 @@ from typing import Protocol
 
 from agent.copies.record import CopyRecord
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.put import Stored
-from depot.quarantine_keeper import Quarantined
-from depot.reading import ArtifactDetail, Listing
-from depot.scrub_report import ScrubStatus
-from depot.sources import Source
+from depot.quarantine.keeper import Quarantined
+from depot.reading.answers import ArtifactDetail, Listing
+from depot.scrub.report import ScrubStatus
 from depot.store_status import StoreStatus
+from depot.streams.sources import Source
+from depot.writing.put import Stored
 
 
 class RunningPut(Protocol):

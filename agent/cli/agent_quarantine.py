@@ -18,8 +18,8 @@ from agent.cli.options import Common
 from agent.cli.output import Output
 from agent.client import AgentClient
 from agent.wire import QuarantinedBody
+from depot.dataset.quarantine_names import QUARANTINE
 from depot.errors import KeptInQuarantine, Refused
-from depot.quarantine import QUARANTINE
 
 MIN_ID: Final = 8
 _NOT_RESTORED: Final = (

@@ -21,7 +21,7 @@ from agent.cli.progress import Meter, display
 from agent.client import AgentClient
 from agent.config.units import parse_duration
 from agent.wire import DatasetScrubBody, ScrubBody, ScrubPassBody
-from depot.scrub_report import DEFAULT_PAUSE_S, MAX_PAUSE_S
+from depot.scrub.report import DEFAULT_PAUSE_S, MAX_PAUSE_S
 
 POLL_S: Final = 0.5
 Ask = Callable[[AgentClient, Output], Awaitable[ScrubBody]]

@@ -14,9 +14,9 @@ from agent.cli.configured import FAILED, REFUSED, config_option, fail, settings_
 from agent.cli.formats import printable
 from agent.config.settings import state_directory
 from agent.config.units import format_size
+from depot.dataset.small_files import METADATA
 from depot.errors import DatasetBusy, DepotError
 from depot.initialise import InitReport, init_datasets
-from depot.small_files import METADATA
 
 
 @click.command(short_help="Make the configured directories into datasets.")

@@ -26,8 +26,8 @@ from agent.copies.part_feed import NoPart, PartFeed
 from agent.copies.parts import Part, PartPlan
 from agent.copies.source_url import SourceUrl
 from agent.copies.testimony import MAX_SPANS, Span
+from depot.concurrency.threads import waiting_for
 from depot.errors import BodyTimeout, LengthMismatch
-from depot.worker import waiting_for
 
 LOOK_EVERY_S: Final = 0.1
 """How often a lane that waits for room looks whether another has become slow."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from agent.copies.source_url import SourceUrl
-from depot.budget import Budget
-from depot.limited import Budgets
+from depot.streams.budget import Budget
+from depot.streams.limited import Budgets
 
 
 class CopyBudgets:

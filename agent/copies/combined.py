@@ -24,7 +24,7 @@ from agent.copies.widening import Reading, Widening, WideningPolicy
 
 
 class CombinedSource:
-    """A `depot.sources.Source`; made on the event loop, and closed there."""
+    """A `depot.streams.sources.Source`; made on the event loop, and closed there."""
 
     def __init__(
         self,

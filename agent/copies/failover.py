@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class FailoverSource:
-    """A `depot.sources.Source` over a feed, beginning with its first body."""
+    """A `depot.streams.sources.Source` over a feed, beginning with its first body."""
 
     def __init__(self, feed: SourceFeed, first: PeerBody) -> None:
         self.position_bytes = 0

@@ -22,9 +22,9 @@ from agent.copies.budgets import CopyShare
 from agent.copies.lineup import Choice, Lineup
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
-from depot.arriving import MAX_DEPTH
 from depot.artifact import ArtifactHash
 from depot.errors import BadSource, DepotCopy, TooLarge
+from depot.writing.arriving import MAX_DEPTH
 
 
 class Fetcher(Protocol):

@@ -27,16 +27,16 @@ from agent.copies.testimony import Account, Hearing
 from agent.copies.widening import WideningPolicy
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
-from depot.put import Stored
-from depot.sources import Source
-from depot.state import StateStore
+from depot.state.tables import StateStore
+from depot.streams.sources import Source
+from depot.writing.put import Stored
 
 _SOURCES_FAILED = (BadSource, DepotCopy)
 _SIZE_REFUSED = (TooLarge, QuotaExceeded)
 
 
 class AdmittedPut(Protocol):
-    """A write that the store admitted; see `depot.put.Put`."""
+    """A write that the store admitted; see `depot.writing.put.Put`."""
 
     @property
     def held(self) -> Stored | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
-from depot.worker import DaemonThreads
+from depot.concurrency.threads import DaemonThreads
 
 
 class BraidRoom:

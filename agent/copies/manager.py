@@ -31,7 +31,6 @@ from agent.copies.record import CopyBook, CopyRecord, CopyState
 from agent.copies.source_url import SourceUrl
 from agent.copies.widening import WideningPolicy
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.budget import Budget
 from depot.errors import (
     ArtifactGeneration,
     BadSource,
@@ -43,7 +42,8 @@ from depot.errors import (
     ShuttingDown,
     TooManyCopies,
 )
-from depot.put import Stored
+from depot.streams.budget import Budget
+from depot.writing.put import Stored
 
 __all__ = ["CopyManager", "CopyOptions", "CopyRecord", "CopyState"]
 

@@ -17,10 +17,10 @@ from typing import Final, Protocol, Self
 from agent.copies.record import CopyRecord
 from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash, Generation
+from depot.dataset.small_files import open_root, read_document, write_document
 from depot.document import Unreadable, decode, encode
 from depot.errors import BadSource, DepotCopy, FormatTooNew
-from depot.put import Stored
-from depot.small_files import open_root, read_document, write_document
+from depot.writing.put import Stored
 
 PEERS_NAME: Final = "peers.json"
 FORMAT: Final = 1
@@ -89,7 +89,7 @@ class Copies(Protocol):
 
 
 class HealingPeers:
-    """Gets artifacts from the peers in a book; see `depot.heal.Peers`."""
+    """Gets artifacts from the peers in a book; see `depot.healing.healer.Peers`."""
 
     def __init__(self, book: PeerBook, copies: Copies) -> None:
         self._book = book

@@ -29,8 +29,8 @@ from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy
 from depot.http.body import response_body
-from depot.limited import Budgets, LimitedSource
-from depot.sources import Pace, Source
+from depot.streams.limited import Budgets, LimitedSource
+from depot.streams.sources import Pace, Source
 
 _USER_AGENT: Final = "sled-agent"
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Literal
 
 from depot.artifact import ArtifactHash, Generation
-from depot.state import StateStore, Table
+from depot.state.tables import StateStore, Table
 
 CopyState = Literal["running", "succeeded", "failed", "superseded"]
 

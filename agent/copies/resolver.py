@@ -13,8 +13,8 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.copies.networks import AllowedNetworks
+from depot.concurrency.threads import DaemonThreads
 from depot.errors import BadSource
-from depot.worker import DaemonThreads
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 MAX_LOOKUPS: Final = 8

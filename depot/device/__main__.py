@@ -22,7 +22,7 @@ import threading
 from contextlib import suppress
 from typing import Any, Final
 
-from depot.device import arena, resident
+from depot.device import resident
 from depot.device.messages import (
     INLINE_ANSWER_BYTES,
     Message,
@@ -32,6 +32,7 @@ from depot.device.messages import (
     send,
     unpack,
 )
+from depot.streams import arena
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15

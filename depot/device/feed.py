@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable
 from typing import Final
 
-from depot.blocks import BLOCK_SIZE_BYTES
+from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 ReadInto = Callable[[int, memoryview, int], int]
 # The filesystem cannot, the system cannot, or a sandbox forbids it.

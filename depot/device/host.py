@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from enum import StrEnum
 from typing import Final, ParamSpec, Protocol, TypeVar
 
+from depot.concurrency.threads import DaemonThreads
 from depot.errors import DatasetUnusable
-from depot.worker import DaemonThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -20,12 +20,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, ParamSpec, TypeVar, cast
 
+from depot.concurrency.threads import DaemonThreads, waiting_for
 from depot.device.connection import Call, Connection
 from depot.device.host import CALLS_AT_ONCE, FEEDS_AT_ONCE, Lane
 from depot.device.messages import INLINE_CALL_BYTES, Message, pack, receive, unpack
 from depot.errors import DatasetUnusable
 from depot.os_errors import describe_error
-from depot.worker import DaemonThreads, waiting_for
 
 P = ParamSpec("P")
 T = TypeVar("T")

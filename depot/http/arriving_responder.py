@@ -4,8 +4,8 @@ Rules kept here:
 - The head says that the artifact is still arriving, and how many relays its bytes have come
   through. It has the artifact's entity tag, so that a receiver whose relay breaks off resumes at
   that byte from any other depot; nobody may keep it in a cache, because nobody has verified it.
-- What is withheld until the whole hash is right is said in `depot.arriving`. An answer that cannot
-  be ended is cut short of Content-Length, never ended cleanly (B2).
+- What is withheld until the whole hash is right is said in `depot.writing.arriving`. An answer that
+  cannot be ended is cut short of Content-Length, never ended cleanly (B2).
 - What came just now is sent from memory, without a thread: at most a piece at a time, and the
   socket takes it or the reader waits.
 - A reader waits on the event loop, for as long as the client is there and the sender keeps its
@@ -25,9 +25,7 @@ from typing import Final, Self
 import structlog
 from aiohttp import web
 
-from depot.arriving import Arrival, Arrivals
 from depot.artifact import ArtifactHash
-from depot.budget import Budget
 from depot.errors import BodyTimeout, NotFound, TooManyConnections
 from depot.http.conditional import Plan, entity_tag, plan_answer
 from depot.http.limits import HttpLimits
@@ -35,8 +33,10 @@ from depot.http.outlet import Outlet, outlet
 from depot.http.pump import Pump, Sent
 from depot.http.relay_headers import arriving_headers
 from depot.http.responder import ArtifactReader, conditions_of, headers_of, refuse
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.os_errors import describe_error
+from depot.streams.budget import Budget
+from depot.writing.arriving import Arrival, Arrivals
 
 log = structlog.get_logger("depot.http")
 

@@ -22,7 +22,7 @@ from depot.errors import BodyTimeout, LengthMismatch, UnsupportedEncoding
 from depot.http.limits import HttpLimits
 from depot.http.requests import BODY_TAKEN, content_coding
 from depot.os_errors import is_shortage
-from depot.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
+from depot.streams.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
 
 TAKEOVER_FROM_BYTES: Final = 1 << 20
 _DRAIN_BLOCK_BYTES: Final = 64 << 10

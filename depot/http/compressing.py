@@ -22,9 +22,9 @@ from typing import Final, Protocol
 import zstandard
 
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES
-from depot.keyed_lock import KeyedLock
-from depot.worker import DaemonThreads
+from depot.concurrency.keyed_lock import KeyedLock
+from depot.concurrency.threads import DaemonThreads
+from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 # Gives bytes from a start, so many of them: the right ones, or an error.
 ReadPart = Callable[[int, int], Awaitable[bytes]]

@@ -6,8 +6,6 @@ from typing import Final
 
 from aiohttp import web
 
-from depot.arriving import Arrivals
-from depot.budget import Budget
 from depot.http.arriving_responder import ArrivingResponder
 from depot.http.compressing import Compressor
 from depot.http.fast_path import FAST_PATH, PATH, FastPath
@@ -21,6 +19,8 @@ from depot.http.requests import artifact_hash
 from depot.http.responder import ArtifactReader, ArtifactResponder
 from depot.http.service import ACTIVITY, make_app
 from depot.http.versions import ANY, ApiInfo
+from depot.streams.budget import Budget
+from depot.writing.arriving import Arrivals
 
 DEPOT_API: Final = ApiInfo(
     title="Repo Depot API",

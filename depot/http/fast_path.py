@@ -18,12 +18,12 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from depot.artifact import ArtifactHash
-from depot.budget import Budget
 from depot.http.activity import Activity
 from depot.http.answer_lines import DateLines, RequestIds
 from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts
 from depot.http.plain_requests import MAX_HEAD_BYTES, PlainRequests
 from depot.http.shared_reads import SharedReads
+from depot.streams.budget import Budget
 
 PATH: Final = "/artifact/sha256/"
 _LINE: Final = f"GET {PATH}".encode()
@@ -34,7 +34,7 @@ _NAMES_AT_ONCE: Final = 1024
 
 
 class GoodCopies(Protocol):
-    """What of a store's holdings the fast path asks; see `depot.holdings`."""
+    """What of a store's holdings the fast path asks; see `depot.reading.holdings`."""
 
     @property
     def revision(self) -> int:

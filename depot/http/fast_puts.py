@@ -24,7 +24,7 @@ from depot.http.activity import Activity
 from depot.http.answer_lines import DateLines, RequestIds
 from depot.http.plain_puts import PlainPuts
 from depot.http.plain_requests import MAX_HEAD_BYTES
-from depot.put import Stored
+from depot.writing.put import Stored
 
 PATH: Final = "/artifacts/"
 _LINE: Final = f"PUT {PATH}".encode()
@@ -38,7 +38,7 @@ Tell = Callable[[bytes | Exception | None], None]
 
 
 class Taker(Protocol):
-    """What of a store takes whole bodies; see `depot.short_puts`."""
+    """What of a store takes whole bodies; see `depot.writing.short_puts`."""
 
     def begin(
         self,

@@ -24,7 +24,7 @@ from depot.device.messages import Passed
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
 from depot.http.carrier import PIPE_BYTES, Carrier
-from depot.verified_read import only_for
+from depot.streams.verified_read import only_for
 
 _LOOK_EVERY_MS: Final = 250
 _ANSWER_TIMEOUT_S: Final = 5.0

@@ -10,7 +10,7 @@ from typing import Final
 
 from depot.errors import BodyTimeout
 from depot.http.patience import unsent_bytes
-from depot.sources import Pace, PaceMeter
+from depot.streams.sources import Pace, PaceMeter
 
 _CHECK_S: Final = 1.0
 

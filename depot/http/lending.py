@@ -18,6 +18,7 @@ import errno
 from concurrent.futures import Future
 from typing import Final
 
+from depot.concurrency.threads import ended_within
 from depot.device.host import Host, Lane
 from depot.device.messages import Passed
 from depot.device.resident import RemoteFile
@@ -28,8 +29,7 @@ from depot.http.outlet import Outlet
 from depot.http.permit import Lent
 from depot.http.turn import TURN_S, Outcome, State, not_read, turn_end
 from depot.http.written import written_bytes
-from depot.verified_read import only_for
-from depot.worker import ended_within
+from depot.streams.verified_read import only_for
 
 TAKE_BACK_S: Final = 15.0
 """For a worker that was stopped while it sent: longer than it takes to be found out and killed."""

@@ -15,7 +15,7 @@ from depot.http.carrier import ReadInto
 from depot.http.paired_turn import PairedTurn
 from depot.http.permit import PassedPermit
 from depot.http.turn import Outcome, Turn
-from depot.verified_read import VerifiedRead
+from depot.streams.verified_read import VerifiedRead
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from depot.sources import Pace
+from depot.streams.sources import Pace
 
 MIB = 1 << 20
 MAX_JSON_BODY_BYTES: Final = 16 * MIB

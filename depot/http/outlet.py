@@ -21,11 +21,11 @@ from typing import Final
 
 from aiohttp import web
 
-from depot.budget import Budget
 from depot.errors import BodyTimeout, TooManyConnections
 from depot.http.patience import unsent_bytes
 from depot.os_errors import is_shortage
-from depot.sources import Pace, PaceMeter
+from depot.streams.budget import Budget
+from depot.streams.sources import Pace, PaceMeter
 
 _PACE_CHECK_S: Final = 1.0
 _WAITING_BYTES: Final = 512 << 10

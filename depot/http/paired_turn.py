@@ -13,9 +13,9 @@ from __future__ import annotations
 import threading
 import time
 
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.turn import TURN_S, Outcome, State, Turn, not_read, too_short, turn_end
+from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 
 class PairedTurn:

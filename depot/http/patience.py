@@ -17,7 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from depot.errors import BodyTimeout
-from depot.sources import Pace, PaceMeter
+from depot.streams.sources import Pace, PaceMeter
 
 _CHECK_S: Final = 1.0
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from depot.concurrency.threads import DaemonThreads, ended_within
 from depot.device.host import FEEDS_AT_ONCE, Host, Lane
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
@@ -32,10 +33,9 @@ from depot.http.lending import LentTurn
 from depot.http.outlet import Outlet
 from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.os_errors import is_shortage
-from depot.verified_read import only_for
-from depot.worker import DaemonThreads, ended_within
+from depot.streams.verified_read import only_for
 
 THREADS_PER_DATASET: Final = 4
 _HANG_CHECK_S: Final = 1.0

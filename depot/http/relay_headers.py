@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from depot.arriving import MAX_DEPTH
+from depot.writing.arriving import MAX_DEPTH
 
 ARRIVING: Final = "Depot-Arriving"
 DEPTH: Final = "Depot-Arriving-Depth"

@@ -27,7 +27,7 @@ from depot.errors import InvalidRequest, TooLarge, UnsupportedEncoding
 from depot.http.held_bodies import HeldBody
 from depot.http.limits import HttpLimits
 from depot.http.problems import JSON_TYPE
-from depot.sources import PaceMeter
+from depot.streams.sources import PaceMeter
 
 LIMITS: Final = web.AppKey("limits", HttpLimits)
 REQUEST_ID: Final = web.RequestKey("request_id", str)

@@ -25,8 +25,6 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES
-from depot.budget import Budget
 from depot.errors import BodyTimeout, NotFound, PreconditionFailed, RangeNotSatisfiable
 from depot.http.compressing import Compressor, ReadPart
 from depot.http.conditional import (
@@ -46,9 +44,11 @@ from depot.http.patience import patience
 from depot.http.pump import Pump
 from depot.http.requests import header
 from depot.http.turn import is_nobodys_fault
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.os_errors import describe_error
-from depot.sources import Pace
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.budget import Budget
+from depot.streams.sources import Pace
 
 log = structlog.get_logger("depot.http")
 

@@ -21,10 +21,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
 from depot.os_errors import is_shortage
+from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""

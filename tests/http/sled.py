@@ -38,8 +38,8 @@ from depot.http.activity import Activity
 from depot.http.fast_puts import FAST_PUTS, FastPuts, Taker
 from depot.http.limits import HttpLimits
 from depot.http.service import ACTIVITY, HttpService
-from depot.quarantine_keeper import Quarantined
-from depot.scrub_report import ScrubStatus
+from depot.quarantine.keeper import Quarantined
+from depot.scrub.report import ScrubStatus
 from depot.store_status import StoreStatus
 from tests.http.servers import serve
 

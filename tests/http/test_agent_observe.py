@@ -17,7 +17,7 @@ from depot.http.fast_path import FAST_PATH
 from depot.http.hot_artifacts import HotArtifacts
 from depot.http.pump import Pump
 from depot.http.responder import ArtifactResponder
-from depot.sources import Pace
+from depot.streams.sources import Pace
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve

@@ -11,9 +11,9 @@ import pytest
 
 from agent.copies.manager import CopyOptions
 from depot.artifact import ArtifactHash
-from depot.budget import MAX_STEP_BYTES, STEP_S, Budget
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
+from depot.streams.budget import MAX_STEP_BYTES, STEP_S, Budget
 from tests.copying import ARTIFACT, CONTENT, ONE, Sled, sled_at
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient

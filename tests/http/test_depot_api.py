@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import ArtifactHash
-from depot.budget import Budget
 from depot.http.depot_api import depot_app
 from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
 from depot.http.service import HttpService
+from depot.streams.budget import Budget
 from tests.fakes import FakeStore, FaultyDisk
 from tests.http.raw import RawClient
 from tests.http.servers import serve

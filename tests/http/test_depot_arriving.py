@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from depot.arriving import MAX_TAIL_READERS
-from depot.arriving_tail import MAX_TAILS
 from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import HashMismatch
@@ -23,8 +21,10 @@ from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.limits import HttpLimits
 from depot.http.pump import Pump
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.writing.arriving import MAX_TAIL_READERS
+from depot.writing.arriving_tail import MAX_TAILS
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.store.arrivals import eventually, found, putting, until

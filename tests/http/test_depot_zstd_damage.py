@@ -16,7 +16,7 @@ import pytest
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.pump import Pump
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from tests.fakes import FakeStore, FaultyDisk
 from tests.http.servers import serve
 from tests.http.test_verified_reads import flip, hurt, truncate, zero

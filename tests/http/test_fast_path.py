@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from depot.budget import Budget
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH, FastPath
@@ -26,6 +25,7 @@ from depot.http.limits import HttpLimits
 from depot.http.responder import ArtifactReader
 from depot.http.service import ACTIVITY, HttpService
 from depot.store import ArtifactStore
+from depot.streams.budget import Budget
 from tests.fakes import FakeStore
 from tests.http.raw import Answer, RawClient
 from tests.http.servers import serve

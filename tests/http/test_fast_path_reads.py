@@ -16,7 +16,7 @@ from depot.http.fast_path import FAST_PATH
 from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.service import ACTIVITY
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve

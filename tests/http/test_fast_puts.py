@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from depot.http.limits import HttpLimits
-from depot.put import WHOLE_BYTES
 from depot.store import ArtifactStore
+from depot.writing.put import WHOLE_BYTES
 from tests.http.raw import Answer, RawClient
 from tests.http.sled import Sled, agent_api
 from tests.store.builders import A, B, Node, config, copies, hash_of, off_loop, reserved_bytes

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from depot.http.leftover import watch_leftover
-from depot.sources import Pace
+from depot.streams.sources import Pace
 
 ANSWER = bytes(1 << 20)
 

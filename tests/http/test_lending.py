@@ -24,7 +24,6 @@ from typing import Any, Final, TypeVar
 import psutil
 import pytest
 
-from depot.block_digests import BlockDigests
 from depot.device.host import DeviceWorkers, Lane
 from depot.device.messages import INLINE_CALL_BYTES, Message, pack, unpack
 from depot.device.resident import RemoteFile
@@ -39,9 +38,10 @@ from depot.http.pump import Pump
 from depot.http.turn import Outcome, State
 from depot.http.way import Way
 from depot.initialise import init_datasets
-from depot.reader import VerifyReads
-from depot.sources import Pace
-from depot.verified_read import VerifiedRead
+from depot.reading.reader import VerifyReads
+from depot.streams.block_digests import BlockDigests
+from depot.streams.sources import Pace
+from depot.streams.verified_read import VerifiedRead
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.store.arrivals import eventually

@@ -17,8 +17,8 @@ import aiohttp
 
 from agent.copies.lineup import RetryPolicy
 from agent.copies.peers import PeerLimits
-from depot.arriving_tail import PIECE_BYTES
 from depot.http.depot_api import depot_app
+from depot.writing.arriving_tail import PIECE_BYTES
 from tests.copying import ARTIFACT, CONTENT, IMPATIENT, OTHER, PATIENT, Sled, move_on, sled_at
 from tests.http.servers import serve
 from tests.lying_peer import (

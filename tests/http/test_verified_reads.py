@@ -19,7 +19,7 @@ import pytest
 from depot.device.host import DeviceWorkers
 from depot.http.depot_api import depot_app
 from depot.http.hot_artifacts import HotArtifacts
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from tests.http.raw import Answer, RawClient
 from tests.http.servers import serve

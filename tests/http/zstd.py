@@ -5,7 +5,7 @@ from __future__ import annotations
 import zstandard
 
 from depot.artifact import ArtifactHash
-from depot.sources import MAX_ZSTD_WINDOW_BYTES
+from depot.streams.sources import MAX_ZSTD_WINDOW_BYTES
 from tests.http.raw import Answer, RawClient
 
 MIB = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from depot import ArtifactStore
 from depot.errors import NoDataset
-from depot.reading import Listing
+from depot.reading.answers import Listing
 from tests import ondisk
 from tests.model import oracle
 from tests.model.rig import FOREIGN_HASH, Rig

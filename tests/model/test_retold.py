@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from depot import Generation, Put, Stored
-from depot.checked_state import make_state
-from depot.dataset import STAGING, Dataset
-from depot.disk import system_disk
-from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
-from depot.mirror import Mirror
-from depot.mirrors import MirrorSet
+from depot.config.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
+from depot.dataset.dataset import STAGING, Dataset
+from depot.dataset.disk import system_disk
+from depot.mirrors.mirror import Mirror
+from depot.mirrors.mirror_set import MirrorSet
+from depot.state.checked import make_state
 from tests.model.gated import WAIT_S, GatedSource
 from tests.store.builders import (
     MIB,

@@ -23,11 +23,11 @@ from hypothesis.stateful import (
 )
 
 from depot import ArtifactConfig, ArtifactHash, Generation
-from depot.dataset import STAGING
+from depot.config.ledger import LEDGER_NAME, encode_ledger
+from depot.config.ledger import Ledger as LedgerDocument
+from depot.dataset.dataset import STAGING
 from depot.errors import NoDataset, NotFound
-from depot.ledger import LEDGER_NAME, encode_ledger
-from depot.ledger import Ledger as LedgerDocument
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from tests import ondisk
 from tests.model import oracle
 from tests.model.checks import Checks

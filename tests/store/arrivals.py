@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from depot.arriving import Arrival
-from depot.put import Stored
 from depot.store import ArtifactStore
+from depot.writing.arriving import Arrival
+from depot.writing.put import Stored
 from tests.store.builders import GatedSource, hash_of, put
 from tests.store.faulty import WAIT_S
 

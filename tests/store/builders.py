@@ -13,15 +13,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.config.ledger import LEDGER_NAME, Ledger, decode_ledger, encode_ledger
+from depot.dataset.disk import Disk, system_disk
 from depot.device.host import DeviceWorkers
-from depot.disk import Disk, system_disk
 from depot.initialise import init_datasets
-from depot.ledger import LEDGER_NAME, Ledger, decode_ledger, encode_ledger
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
-from depot.put import Stored
-from depot.sources import Source
 from depot.store import ArtifactStore
+from depot.streams.sources import Source
+from depot.writing.put import Stored
 from tests import ondisk
 from tests.store.faulty import WAIT_S, FaultyDisk
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from depot.disk import Disk
+from depot.dataset.disk import Disk
 
 WAIT_S: Final = 20.0
 """Longest time a test waits for a signal: the end of a hang, not a measurement."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from depot.arriving import Arrival
 from depot.errors import HashMismatch
 from depot.http.pump import Pump
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.writing.arriving import Arrival
 from tests.store.arrivals import found, putting, until
 from tests.store.builders import (
     MIB,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from depot.artifact import Generation
-from depot.checked_state import VARIABLE, StateCorrupted
-from depot.mirror import Copy
-from depot.state import Table
+from depot.mirrors.mirror import Copy
+from depot.state.checked import VARIABLE, StateCorrupted
+from depot.state.tables import Table
 from depot.store import ArtifactStore
 from tests.store.builders import ONE, BytesSource, Node, config, hash_of, off_loop
 
@@ -33,7 +33,7 @@ async def test_a_copy_that_is_changed_in_place_is_caught_at_the_next_read(
         try:
             with pytest.raises(StateCorrupted, match="'copies on dataset 1'") as caught:
                 await store.describe(hash_of(ONE))
-            assert "depot/landing.py" in str(caught.value), "where it was inserted"
+            assert "depot/writing/landing.py" in str(caught.value), "where it was inserted"
             with pytest.raises(StateCorrupted):
                 await store.open_artifact(hash_of(ONE))
         finally:

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash
+from depot.config.ledger import LEDGER_NAME
 from depot.errors import ConfigGeneration, ConfigNotFound, LedgerUnknown, NoConfig, NoDataset
 from depot.initialise import init_datasets
-from depot.ledger import LEDGER_NAME
 from tests.store.builders import ONE, TWO, A, B, Node, config, off_loop, states
 
 

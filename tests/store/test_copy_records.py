@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import ArtifactHash
-from depot.copy_database import FILE_NAME, MAX_DATASETS, Changes, CopyDatabase, Row
 from depot.errors import FormatTooNew
+from depot.scrub.copy_database import FILE_NAME, MAX_DATASETS, Changes, CopyDatabase, Row
 from depot.store import ArtifactStore
 from tests.store.builders import ONE, TWO, A, B, Node, config, copies, hash_of, off_loop, put
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from depot.config.ledger import Ledger
 from depot.errors import DatasetRefused, NoDataset, NotFound
 from depot.initialise import init_datasets
-from depot.ledger import Ledger
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from tests.loop_mount import LoopDisk, loop_disk

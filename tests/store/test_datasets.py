@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from depot.dataset import Dataset
+from depot.config.ledger import LEDGER_NAME
+from depot.dataset.dataset import Dataset
 from depot.errors import DatasetBusy, NoDataset, QuotaExceeded
 from depot.initialise import init_datasets
-from depot.ledger import LEDGER_NAME
 from depot.store import ArtifactStore
 from tests.store.builders import (
     MIB,

@@ -10,11 +10,11 @@ from contextlib import suppress
 
 import pytest
 
-from depot.dataset import Dataset
-from depot.durability import Durability
-from depot.ledger import LEDGER_NAME
+from depot.config.ledger import LEDGER_NAME
+from depot.dataset.dataset import Dataset
+from depot.dataset.durability import Durability
+from depot.dataset.small_files import STAGING
 from depot.os_errors import SyncFailed
-from depot.small_files import STAGING
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,

@@ -11,8 +11,8 @@ import pytest
 
 from depot.artifact import Generation
 from depot.errors import ArtifactGeneration, HashMismatch, QuotaExceeded
-from depot.put import WHOLE_BYTES, Stored
 from depot.store import ArtifactStore
+from depot.writing.put import WHOLE_BYTES, Stored
 from tests.store.builders import (
     ONE,
     TWO,

@@ -12,10 +12,10 @@ import pytest
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound, QuotaExceeded
-from depot.mirror import Copy
-from depot.put import Stored
-from depot.reader import VerifyReads
+from depot.mirrors.mirror import Copy
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.writing.put import Stored
 from tests.store.builders import (
     MIB,
     ONE,
@@ -377,7 +377,7 @@ async def test_wrong_block_digests_cannot_spread_a_wrong_byte(node: Node) -> Non
 
 
 async def spoil_digests(node: Node, index: int, wrong: bytes) -> None:
-    from depot.block_digests import BlockDigests, encode_digests
+    from depot.streams.block_digests import BlockDigests, encode_digests
 
     starts = range(0, len(wrong), MIB)
     digests = b"".join(ArtifactHash.of(wrong[start : start + MIB]).digest for start in starts)

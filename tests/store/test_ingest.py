@@ -11,10 +11,10 @@ import threading
 import pytest
 import zstandard
 
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.errors import BodyTimeout, HashMismatch, InvalidRequest, LengthMismatch, TooLarge
-from depot.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
 from depot.store import ArtifactStore
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.sources import Pace, SocketSource, Source, StreamSource, ZstdSource
 from tests.store.builders import (
     MIB,
     ONE,

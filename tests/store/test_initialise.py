@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from depot.dataset import Dataset
+from depot.config.ledger import LEDGER_NAME, NO_LEDGER, Ledger, decode_ledger, encode_ledger
+from depot.config.state_dir import StateDir
+from depot.dataset.dataset import Dataset
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable, FormatTooNew
 from depot.initialise import init_datasets
-from depot.ledger import LEDGER_NAME, NO_LEDGER, Ledger, decode_ledger, encode_ledger
-from depot.state_dir import StateDir
 from tests.loop_mount import loop_disk
 from tests.store.builders import ONE, config
 from tests.store.faulty import FaultyDisk

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import MAX_GENERATION, Generation
+from depot.config.ledger import LEDGER_NAME, WITNESS_NAME, Ledger, encode_ledger
+from depot.config.pins import PinBook, encode_pins
 from depot.errors import ConfigGeneration, FormatTooNew, Io, LedgerUnknown, NoDataset
-from depot.ledger import LEDGER_NAME, WITNESS_NAME, Ledger, encode_ledger
-from depot.pins import PinBook, encode_pins
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from depot.artifact import Generation
+from depot.config.ledger import Ledger
 from depot.errors import (
     ArtifactInUse,
     InvalidRequest,
@@ -13,7 +14,6 @@ from depot.errors import (
     NotFound,
     NotInConfig,
 )
-from depot.ledger import Ledger
 from tests.store.builders import ONE, THREE, TWO, A, B, Node, config, hash_of, off_loop, put
 
 PINS = ".sled-depot/pins.json"

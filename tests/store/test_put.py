@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import ArtifactHash, Generation
+from depot.config.ledger import Ledger
 from depot.errors import (
     ArtifactGeneration,
     BodyTimeout,
@@ -25,8 +26,7 @@ from depot.errors import (
     TooFewCopies,
     TooManyPuts,
 )
-from depot.ledger import Ledger
-from depot.put import WHOLE_BYTES
+from depot.writing.put import WHOLE_BYTES
 from tests import ondisk
 from tests.store.builders import (
     MIB,

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash
-from depot.dataset import RESERVE, RESERVE_BYTES
+from depot.config.ledger import Ledger, encode_ledger
+from depot.dataset.dataset import RESERVE, RESERVE_BYTES
 from depot.errors import QuotaExceeded, TooLarge
 from depot.initialise import init_datasets
-from depot.ledger import Ledger, encode_ledger
-from depot.sources import FileSource
+from depot.streams.sources import FileSource
 from tests import ondisk
 from tests.store.builders import (
     MIB,

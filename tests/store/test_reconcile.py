@@ -10,8 +10,8 @@ import time
 import pytest
 
 from depot.artifact import Generation
+from depot.config.ledger import LEDGER_NAME, Ledger
 from depot.errors import NotFound
-from depot.ledger import LEDGER_NAME, Ledger
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,

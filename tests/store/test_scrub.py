@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from depot.copy_records import CopyRecords
 from depot.options import StoreOptions
-from depot.scrub_pause import Pause
-from depot.scrub_report import MAX_PAUSE_S, DatasetScrub, ScrubPass, decode_passes, encode_passes
+from depot.scrub.copy_records import CopyRecords
+from depot.scrub.pause import Pause
+from depot.scrub.report import MAX_PAUSE_S, DatasetScrub, ScrubPass, decode_passes, encode_passes
 from depot.store import ArtifactStore
 from tests.store.builders import (
     MIB,

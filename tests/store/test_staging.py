@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from depot import staging
-from depot.dataset import Dataset, new_staged_name
-from depot.device import arena
-from depot.device.arena import Arena
-from depot.disk import Disk
+from depot.dataset import staging
+from depot.dataset.dataset import Dataset, new_staged_name
+from depot.dataset.disk import Disk
+from depot.dataset.staging import ALIGNMENT_BYTES, MOST_AT_ONCE, QUICK_S, GivenUp, write_staged
 from depot.initialise import init_datasets
-from depot.staging import ALIGNMENT_BYTES, MOST_AT_ONCE, QUICK_S, GivenUp, write_staged
+from depot.streams import arena
+from depot.streams.arena import Arena
 
 PAGE = ALIGNMENT_BYTES
 DIRECT = pytest.mark.parametrize("direct", [True, False], ids=["direct", "buffered"])

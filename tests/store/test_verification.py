@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from depot import verification
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES
-from depot.dataset import Dataset
-from depot.disk import Disk
+from depot.dataset import verification
+from depot.dataset.dataset import Dataset
+from depot.dataset.disk import Disk
+from depot.dataset.verification import STEP_BYTES, Begun, Verification
 from depot.errors import DatasetUnusable, NotFound
 from depot.initialise import init_datasets
-from depot.reader import VerifyReads
-from depot.verification import STEP_BYTES, Begun, Verification
+from depot.reading.reader import VerifyReads
+from depot.streams.blocks import BLOCK_SIZE_BYTES
 from tests.loop_mount import loop_disk
 from tests.store.builders import (
     ONE,

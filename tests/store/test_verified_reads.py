@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from depot.block_digests import BlockDigests, decode_digests, encode_digests
 from depot.errors import NotFound
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
-from depot.stream_hash import stream_hash
+from depot.streams.block_digests import BlockDigests, decode_digests, encode_digests
+from depot.streams.stream_hash import stream_hash
 from tests.store.builders import (
     MIB,
     A,

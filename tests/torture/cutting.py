@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from depot.disk import Disk
+from depot.dataset.disk import Disk
 
 
 class CutPoint:

@@ -24,11 +24,11 @@ from typing import Final
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound
 from depot.initialise import init_datasets
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
-from depot.put import Stored
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.writing.put import Stored
 from tests import ondisk
 from tests.store.builders import MIB, BytesSource, hash_of
 from tests.store.damage import hurt_file

@@ -24,9 +24,9 @@ from typing import Final
 from depot.artifact import ArtifactConfig, Generation
 from depot.errors import NotFound
 from depot.initialise import init_datasets
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from tests.store.builders import MIB, BytesSource, hash_of
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each

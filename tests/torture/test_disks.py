@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from depot.disk import SYSTEM
+from depot.dataset.disk import SYSTEM
 from depot.initialise import init_datasets
 from tests.torture.campaign import Skip
 from tests.torture.disks import LoopDisk, loop_disks, opened_for_cutting

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash
-from depot.ledger import LEDGER_NAME, Ledger, encode_ledger
+from depot.config.ledger import LEDGER_NAME, Ledger, encode_ledger
 from tests.torture.history import Accepted, Event, History, content_of, name_of
 from tests.torture.judge import Places, judge_dead, judge_settled
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.disk import DiskOf, system_disk
+from depot.dataset.disk import DiskOf, system_disk
 from depot.errors import (
     ArtifactGeneration,
     ArtifactInUse,
@@ -28,8 +28,8 @@ from depot.errors import (
     NotInConfig,
 )
 from depot.options import StoreOptions
-from depot.put import Stored
 from depot.store import ArtifactStore
+from depot.writing.put import Stored
 from tests import ondisk
 from tests.store.builders import BytesSource, put_short
 from tests.torture.child import Tell

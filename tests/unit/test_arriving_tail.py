@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from depot.arriving_tail import PIECE_BYTES, TAIL_BYTES, Tail
-from depot.blocks import BLOCK_SIZE_BYTES
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.writing.arriving_tail import PIECE_BYTES, TAIL_BYTES, Tail
 
 CONTENT = random.Random(5).randbytes(3 * BLOCK_SIZE_BYTES + PIECE_BYTES + 77)
 SIZE = len(CONTENT)

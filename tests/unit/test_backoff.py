@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from depot.backoff import Backoff
+from depot.concurrency.backoff import Backoff
 
 
 def test_what_never_failed_is_due() -> None:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depot.artifact import ArtifactHash
-from depot.block_digests import BlockDigests, block_count, decode_digests, encode_digests
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.document import Unreadable
-from depot.resumable_sha256 import ResumableSha256
+from depot.streams.block_digests import BlockDigests, block_count, decode_digests, encode_digests
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.resumable_sha256 import ResumableSha256
 
 MIB = BLOCK_SIZE_BYTES
 CONTENT = bytes(range(256)) * 4096 * 2 + b"the short last block"

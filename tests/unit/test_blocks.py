@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from depot.blocks import BLOCK_SIZE_BYTES, Block, BlockPool, Ring
+from depot.streams.blocks import BLOCK_SIZE_BYTES, Block, BlockPool, Ring
 
 
 def test_a_block_comes_back_when_its_last_holder_lets_go() -> None:

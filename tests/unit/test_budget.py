@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.budget import MAX_STEP_BYTES, STEP_S, Budget
+from depot.streams.budget import MAX_STEP_BYTES, STEP_S, Budget
 
 MIB = 1 << 20
 

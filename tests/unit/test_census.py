@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depot.artifact import ArtifactConfig, ArtifactHash
-from depot.census import Census, Lacks
-from depot.inventory import Copy, Inventory, is_good, missing_bytes, take_stock
-from depot.ledger import Ledger, Resolved, Standing
-from depot.persistent import PersistentMap
+from depot.config.ledger import Ledger, Resolved, Standing
+from depot.healing.census import Census, Lacks
+from depot.mirrors.inventory import Copy, Inventory, is_good, missing_bytes, take_stock
+from depot.state.persistent import PersistentMap
 
 NAMES = [ArtifactHash.of(b"%d" % number) for number in range(6)]
 names = st.sampled_from(NAMES)
@@ -37,7 +37,7 @@ steps = st.lists(
 
 
 class FakeMirror:
-    """What a census asks of a mirror, changed as `depot.mirror` does it."""
+    """What a census asks of a mirror, changed as `depot.mirrors.mirror` does it."""
 
     def __init__(self) -> None:
         self.rows: dict[ArtifactHash, Copy] = {}

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash
-from depot.checked_state import (
+from depot.config.ledger import Ledger, Resolved, Standing
+from depot.config.pins import PinBook
+from depot.mirrors.mirror import Condition, Copy, MirrorState
+from depot.state.checked import (
     VARIABLE,
     ChecksummingStore,
     StateCorrupted,
     checksum,
     make_state,
 )
-from depot.ledger import Ledger, Resolved, Standing
-from depot.mirror import Condition, Copy, MirrorState
-from depot.pins import PinBook
-from depot.state import PlainStore, StateStore, Table
+from depot.state.tables import PlainStore, StateStore, Table
 
 ONE = ArtifactHash.of(b"one")
 TWO = ArtifactHash.of(b"two")

@@ -32,7 +32,7 @@ def test_a_command_that_is_none_is_a_usage_error() -> None:
         ("agent.cli.preparing", ["aiohttp", "agent.daemon", "agent.client"]),
         ("agent.cli.verbs.status", ["agent.daemon", "agent.api", "tree_sitter"]),
         ("depot.device.__main__", ["asyncio", "aiohttp", "pydantic", "structlog", "depot.store"]),
-        ("depot.attaching", ["asyncio", "aiohttp", "pydantic", "structlog", "depot.store"]),
+        ("depot.dataset.attaching", ["asyncio", "aiohttp", "pydantic", "structlog", "depot.store"]),
     ],
 )
 def test_nobody_waits_for_the_import_of_what_is_not_needed(module: str, spared: list[str]) -> None:

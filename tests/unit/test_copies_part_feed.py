@@ -14,7 +14,7 @@ from agent.copies.peer_answer import PeerAnswer
 from agent.copies.peers import PeerBody
 from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
-from depot.budget import Budget
+from depot.streams.budget import Budget
 from tests.copying import ARTIFACT
 
 SOURCE = SourceUrl.parse("http://127.0.0.2:1")

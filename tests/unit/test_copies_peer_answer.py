@@ -6,9 +6,9 @@ import pytest
 from multidict import CIMultiDict
 
 from agent.copies.peer_answer import Asked, PeerAnswer, judge_answer
-from depot.arriving import MAX_DEPTH
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy, TooLarge
+from depot.writing.arriving import MAX_DEPTH
 
 ARTIFACT = ArtifactHash.of(b"artifact")
 OTHER = ArtifactHash.of(b"other")

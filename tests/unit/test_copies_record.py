@@ -9,7 +9,7 @@ import pytest
 
 from agent.copies.record import CopyBook, CopyRecord
 from depot.artifact import ArtifactHash, Generation
-from depot.checked_state import StateCorrupted, make_state
+from depot.state.checked import StateCorrupted, make_state
 
 MAX_FINISHED = 100
 

@@ -32,7 +32,7 @@ from depot.errors import DatasetBusy, FormatTooNew
 from depot.http.limits import HttpLimits
 from depot.http.way import Way
 from depot.options import StoreOptions
-from depot.reader import VerifyReads
+from depot.reading.reader import VerifyReads
 from depot.store_status import DatasetStatus, StoreStatus
 
 DATASETS = [{"path": "/m2/a"}, {"path": "/m2/b"}]

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot import fencing
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.config import fencing
+from depot.config.ledger import NO_LEDGER, Ledger, Resolved, Standing
 from depot.errors import (
     ArtifactGeneration,
     ArtifactInUse,
@@ -17,7 +18,6 @@ from depot.errors import (
     NoConfig,
     NotInConfig,
 )
-from depot.ledger import NO_LEDGER, Ledger, Resolved, Standing
 
 X, Y, Z = (ArtifactHash.of(name) for name in (b"x", b"y", b"z"))
 NOTHING: frozenset[ArtifactHash] = frozenset()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from depot.filesystem import (
+from depot.dataset.filesystem import (
     Mount,
     dirty_bytes,
     mount_of,

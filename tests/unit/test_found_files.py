@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depot.artifact import ArtifactHash
-from depot.found_files import FoundFile, FoundFiles
+from depot.dataset.found_files import FoundFile, FoundFiles
 
 artifacts = st.binary(min_size=32, max_size=32).map(ArtifactHash)
 numbers = st.integers(0, 2**64 - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from depot.grace import Grace
+from depot.config.grace import Grace
 
 LONGEST_S = 600.0
 START_S = 1_000_000.0

@@ -11,7 +11,6 @@ import pytest
 import zstandard
 
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.compressing import (
     MAX_LEVEL,
     MAX_PLACES,
@@ -22,7 +21,8 @@ from depot.http.compressing import (
     make_encoder,
     sample_bounds,
 )
-from depot.sources import MAX_ZSTD_WINDOW_BYTES
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.sources import MAX_ZSTD_WINDOW_BYTES
 
 MIB = 1 << 20
 TEXT = b"".join(b"%d bottles, %d glasses\n" % (n, n * n) for n in range(200_000))

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from depot.http.outlet import Outlet, limit_waiting
-from depot.sources import Pace
+from depot.streams.sources import Pace
 
 MIB = 1 << 20
 BLOCK = bytes(MIB)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from depot.blocks import BLOCK_SIZE_BYTES
 from depot.http.carrier import ReadInto, read_into
 from depot.http.paired_turn import PairedTurn
 from depot.http.permit import Gate
 from depot.http.turn import TURN_BYTES, Outcome, State, Turn
+from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from depot.keyed_lock import KeyedLock
+from depot.concurrency.keyed_lock import KeyedLock
 
 
 async def test_holders_of_one_key_take_turns_in_order() -> None:

@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash
-from depot.document import Unreadable
-from depot.errors import FormatTooNew
-from depot.ledger import (
+from depot.config.ledger import (
     NO_LEDGER,
     Ledger,
     Rank,
@@ -26,6 +24,8 @@ from depot.ledger import (
     encode_witness,
     resolve,
 )
+from depot.document import Unreadable
+from depot.errors import FormatTooNew
 
 X, Y = (ArtifactHash.of(name) for name in (b"x", b"y"))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from depot.budget import Budget
-from depot.ingest import fill
-from depot.limited import LimitedSource
+from depot.streams.budget import Budget
+from depot.streams.limited import LimitedSource
+from depot.writing.ingest import fill
 
 WAIT_S = 20.0
 

@@ -9,7 +9,7 @@ from agent.wire import ArtifactConfigBody, ArtifactListBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import InvalidRequest
 from depot.http.requests import parse_json
-from depot.reading import CopyCounts, Listing
+from depot.reading.answers import CopyCounts, Listing
 
 MANY = [ArtifactHash.of(b"%d" % number) for number in range(3000)]
 NAMES = [str(artifact) for artifact in MANY]

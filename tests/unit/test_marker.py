@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depot import document
+from depot.dataset.marker import Marker, decode_marker, encode_marker
 from depot.errors import DatasetUnusable, FormatTooNew
-from depot.marker import Marker, decode_marker, encode_marker
 
 PATH = Path("/m2/a")
 MARKER = Marker("dataset-1", ("dataset-2",), "sled-1")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.persistent import PersistentMap
+from depot.state.persistent import PersistentMap
 
 # More rows than are kept in one dict, so that both shapes are met, and keys that fall together.
 STARTS = st.sampled_from([0, 3, 255, 256, 257, 2000])

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from depot import document
 from depot.artifact import ArtifactHash
+from depot.config.pins import MAX_PINNED, PinBook, decode_pins, encode_pins
+from depot.dataset.small_files import MAX_DOCUMENT_BYTES
 from depot.document import Unreadable
 from depot.errors import FormatTooNew, InvalidRequest, TooLarge
-from depot.pins import MAX_PINNED, PinBook, decode_pins, encode_pins
-from depot.small_files import MAX_DOCUMENT_BYTES
 
 X, Y = (ArtifactHash.of(name) for name in (b"x", b"y"))
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)

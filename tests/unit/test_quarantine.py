@@ -8,7 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from depot.artifact import ArtifactHash
-from depot.quarantine import (
+from depot.dataset.quarantine_names import (
     QuarantinedFile,
     Reason,
     choose_to_purge,

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from depot.artifact import ArtifactHash
-from depot.quarantine import QuarantinedFile, Reason, file_name
-from depot.quarantine_shelf import Shelf, largest_of
+from depot.dataset.quarantine_names import QuarantinedFile, Reason, file_name
+from depot.quarantine.shelf import Shelf, largest_of
 
 ARTIFACTS = [ArtifactHash.of(bytes([number])) for number in range(4)]
 

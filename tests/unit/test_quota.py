@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from depot.quota import Quota, Reservation
+from depot.mirrors.quota import Quota, Reservation
 
 
 class QuotaMachine(RuleBasedStateMachine):

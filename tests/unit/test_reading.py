@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from depot.artifact import ArtifactHash
-from depot.open_artifact import OpenArtifact
+from depot.mirrors.open_artifact import OpenArtifact
 
 
 def test_b4_an_error_that_closing_reports_is_not_one_of_what_was_read() -> None:

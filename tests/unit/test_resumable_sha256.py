@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.resumable_sha256 import CHUNK_BYTES, ResumableSha256, available
+from depot.streams.resumable_sha256 import CHUNK_BYTES, ResumableSha256, available
 
 
 def test_it_is_available_where_the_tests_run() -> None:

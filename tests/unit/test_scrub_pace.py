@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from depot.scrub_pace import FLOOR_BYTES_PER_S, Aged, ScrubPace
+from depot.scrub.pace import FLOOR_BYTES_PER_S, Aged, ScrubPace
 
 DAY_S = 86400.0
 NOW_S = 1_800_000_000.0

@@ -18,8 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depot.errors import BodyTimeout, InvalidRequest, LengthMismatch
-from depot.ingest import fill
-from depot.sources import FileSource, Pace, PaceMeter, SocketSource, StreamSource, ZstdSource
+from depot.streams.sources import (
+    FileSource,
+    Pace,
+    PaceMeter,
+    SocketSource,
+    StreamSource,
+    ZstdSource,
+)
+from depot.writing.ingest import fill
 
 PACE = Pace(idle_timeout_s=10.0, min_bytes_per_s=100.0, window_s=30.0)
 IMPATIENT = Pace(idle_timeout_s=0.02, min_bytes_per_s=0.0)

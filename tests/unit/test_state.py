@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from depot.checked_state import ChecksummingStore
-from depot.state import PlainStore, StateStore, Table
+from depot.state.checked import ChecksummingStore
+from depot.state.tables import PlainStore, StateStore, Table
 
 
 def checksumming() -> StateStore:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from depot.state_dir import StateDir
+from depot.config.state_dir import StateDir
 from tests import ondisk
 
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from depot.artifact import ArtifactHash
-from depot.blocks import BLOCK_SIZE_BYTES
-from depot.stream_hash import stream_hash
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.stream_hash import stream_hash
 
 MIB = BLOCK_SIZE_BYTES
 CONTENT = random.Random(4).randbytes(3 * MIB + 5)

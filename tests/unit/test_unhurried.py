@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from depot.unhurried import gently_sorted, unhurried
+from depot.concurrency.unhurried import gently_sorted, unhurried
 
 
 class Clock:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.blocks import BLOCK_SIZE_BYTES
-from depot.verified_read import VerifiedRead, only_for
+from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.verified_read import VerifiedRead, only_for
 from tests.unit.test_block_digests import KINDS, digests_of
 
 MIB = BLOCK_SIZE_BYTES

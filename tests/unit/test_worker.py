@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
+from depot.concurrency.threads import DaemonThreads
 from depot.os_errors import WrongBytes, describe_error, full_disk
-from depot.worker import DaemonThreads
 
 WAIT_S = 20.0
 

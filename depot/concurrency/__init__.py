@@ -1,0 +1,1 @@
+"""Threads, locks and turns: what waits for what, and for how long."""

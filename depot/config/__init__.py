@@ -1,0 +1,1 @@
+"""Which config is in force, and what it allows."""

@@ -1,0 +1,439 @@
+"""The ledger and the pins as kept on every mirror: read, resolved, changed, brought up to date.
+
+Keeps G1 to G4, with `ledger` and `fencing` deciding: a config is on every healthy dataset, durable,
+before it is acknowledged or acted on; the witness follows before the answer. One lock orders every
+change; readers look at `resolved` and `book`, rows of the state store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.config import fencing
+from depot.config.grace import Grace
+from depot.config.ledger import (
+    LEDGER_NAME,
+    NO_LEDGER,
+    Ledger,
+    Rank,
+    Readings,
+    Resolved,
+    Standing,
+    decode_ledger,
+    encode_ledger,
+    resolve,
+)
+from depot.config.pins import PINS_NAME, PinBook, decode_pins, encode_pins
+from depot.config.state_dir import StateDir
+from depot.dataset.dataset import Dataset
+from depot.dataset.small_files import METADATA
+from depot.document import Unreadable
+from depot.errors import (
+    ConfigGeneration,
+    DatasetUnusable,
+    DepotError,
+    FormatTooNew,
+    Io,
+    LedgerUnknown,
+    NoConfig,
+    NoDataset,
+    NotFound,
+    NotInConfig,
+    QuotaExceeded,
+)
+from depot.mirrors.mirror import Mirror, MirrorState
+from depot.mirrors.mirror_set import MirrorSet
+from depot.os_errors import describe_error, full_disk
+from depot.state.tables import StateStore, Table
+
+EventSink = Callable[[str, Mapping[str, object]], None]
+"""Called on the event loop with a kind and its fields; must not block."""
+
+T = TypeVar("T")
+_PINS: Final = f"{METADATA}/{PINS_NAME}"
+_CURRENT: Final = "current"
+_SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
+_PINS_UNKNOWN: Final = (
+    "no dataset has pins that can be read, so nothing may be dropped or deleted: bring a dataset "
+    f"with intact pins back, or move the pins in {METADATA} away on every dataset and pin again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one mirror says; `unseen` when its ledger cannot be read, `unpinned` its pins.
+
+    Attributes:
+        device_failed: one of them could not be read at all, which may go better another time.
+    """
+
+    ledger: Ledger | None
+    book: PinBook | None = None
+    unseen: str | None = None
+    unpinned: str | None = None
+    device_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The pins, and whether they are all there are; see `LedgerKeeper.pins_known`."""
+
+    book: PinBook
+    known: bool = True
+
+
+class LedgerKeeper:
+    """Owns what this node has accepted."""
+
+    def __init__(
+        self,
+        mirrors: MirrorSet,
+        state_dir: StateDir,
+        *,
+        state: StateStore,
+        delete_grace_s: float,
+        on_event: EventSink,
+    ) -> None:
+        self._store = state
+        self._ledger: Table[str, Resolved] = state.table("ledger")
+        self._pins: Table[str, Pins] = state.table("pins")
+        unknown = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
+        self._keep(unknown, Pins(PinBook()))
+        self._ledger_problems: tuple[str, ...] = ()
+        self._grace = Grace(delete_grace_s)
+        self._readings: dict[int, tuple[Dataset, _Reading]] = {}
+        self._mirrors = mirrors
+        self._state_dir = state_dir
+        self._delete_grace_s = delete_grace_s
+        self._emit = on_event
+        self._lock = asyncio.Lock()
+        self._witness: Rank | None = None
+        self._witness_problem: str | None = None
+
+    @property
+    def resolved(self) -> Resolved:
+        """The state that decisions are made on."""
+        return self._ledger[_CURRENT]
+
+    @property
+    def book(self) -> PinBook:
+        """The pins."""
+        return self._pins[_CURRENT].book
+
+    @property
+    def pins_known(self) -> bool:
+        """False while there are pins on some dataset and none that can be read.
+
+        Then nothing is dropped and nothing deleted: whatever it is, it may be pinned.
+        """
+        return self._pins[_CURRENT].known
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the ledgers and the witness, for the status."""
+        witness = (self._witness_problem,) if self._witness_problem else ()
+        pins = () if self.pins_known else (_PINS_UNKNOWN,)
+        return (*pins, *self._ledger_problems, *witness)
+
+    def deletions_held_until_s(self) -> float:
+        """Unix time before which nothing is deleted (D4); 0 when nothing holds deletions."""
+        return self._grace.held_until_s(self.resolved.ledger.delete_not_before_s)
+
+    async def load(self) -> None:
+        """Read the witness and every ledger, at boot.
+
+        Raises:
+            FormatTooNew: the witness was written by a newer program.
+        """
+        self._witness, self._witness_problem = await asyncio.to_thread(
+            self._state_dir.read_witness, self._mirrors.sled_id
+        )
+        await self.reload()
+
+    async def reload(self) -> bool:
+        """Look at every ledger again, after a dataset came; tell whether the config changed.
+
+        What came is written to by others once it has the ledger (G3); one that cannot take it
+        stays out.
+        """
+        async with self._lock:
+            before = self.resolved
+            joining = [mirror for mirror in self._mirrors.all if mirror.joining]
+            readings = await self._read_all()
+            self._adopt(readings, remembered=_settled_ledger(before))
+            if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
+                await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), joining)
+                if self.resolved.certain:
+                    await self._acknowledge(self.resolved.floor)
+            if self.book.version:
+                await self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), joining)
+            for mirror in joining:
+                if not self._unread_matters(readings[mirror.index]):
+                    mirror.join()
+            return before.floor != self.resolved.floor
+
+    async def put_config(self, proposed: ArtifactConfig) -> bool:
+        """Accept a config; False when it is the one in force (which repairs its ledger copies).
+
+        Raises:
+            NoDataset, LedgerUnknown, ConfigGeneration, ArtifactInUse, QuotaExceeded, Io.
+        """
+        async with self._lock:
+            self._mirrors.require_readable()
+            changed = self._judge(proposed)
+            self._mirrors.require_healthy()
+            if not changed:
+                await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger))
+                self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
+                return False
+            current, now_s = self.resolved.ledger, time.time()
+            drops, grace_s = await asyncio.to_thread(self._weigh, current, proposed, now_s)
+            if drops:
+                await self._require_pins()
+            await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
+            self._emit(
+                "config_changed",
+                {"generation": int(proposed.generation), "artifacts": len(proposed.artifacts)},
+            )
+            return True
+
+    async def reset(self, expected: Generation) -> None:
+        """Forget config and generation on every dataset, in a new epoch.
+
+        Raises:
+            NoDataset: a dataset is not there or cannot be written.
+            NoConfig: there is nothing to forget.
+            ConfigGeneration: `expected` is not the current generation.
+        """
+        async with self._lock:
+            healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
+            if healthy < configured:
+                raise NoDataset(
+                    "a reset needs every dataset present and writable, found "
+                    f"{healthy} of {configured}; the status says which is not"
+                )
+            floor = self.resolved.floor
+            if floor.generation < 0:
+                raise NoConfig
+            if int(expected) != floor.generation:
+                raise ConfigGeneration(
+                    f"expected generation {expected}, the current one is {floor.generation}",
+                    expected,
+                    Generation(floor.generation),
+                )
+            await self._accept(Ledger(floor.epoch + 1, None))
+            self._emit("reset", {"generation": floor.generation, "ledger_epoch": floor.epoch + 1})
+
+    async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
+        """Hold artifacts under a name.
+
+        Raises:
+            NoDataset, NoConfig, LedgerUnknown, NotInConfig, InvalidRequest, QuotaExceeded, Io.
+        """
+        async with self._lock:
+            self._mirrors.require_readable()
+            config = fencing.check_config_known(self.resolved)
+            outside = sorted(set(artifacts) - config.artifacts)
+            if outside:
+                raise NotInConfig(
+                    f"{len(outside)} artifact(s) of the pin, first {outside[0]}, are not in the "
+                    f"config of generation {config.generation}"
+                )
+            await self._require_pins()
+            await self._replace_pins(self.book.with_pin(name, artifacts))
+
+    async def delete_pin(self, name: str) -> None:
+        """Let go of a pin.
+
+        Raises:
+            NoDataset, NotFound, QuotaExceeded, Io.
+        """
+        async with self._lock:
+            self._mirrors.require_readable()
+            await self._require_pins()
+            if name not in self.book.pins:
+                raise NotFound(f"no pin is named {name!r}")
+            await self._replace_pins(self.book.without_pin(name))
+
+    def _judge(self, proposed: ArtifactConfig) -> bool:
+        try:
+            return fencing.accept_config(self.resolved, proposed, self.book.artifacts)
+        except DepotError as error:
+            self._emit(
+                "config_refused",
+                {"generation": int(proposed.generation), "code": error.code, "error": str(error)},
+            )
+            raise
+
+    async def _accept(self, ledger: Ledger) -> None:
+        await self._write(LEDGER_NAME, await self._encoded(ledger))
+        await self._acknowledge(ledger.rank)
+        standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
+        # What a dataset that is away knows is no better known now (G1).
+        certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
+        self._keep(Resolved(standing, ledger, ledger.rank, certain), self._pins[_CURRENT])
+
+    def _weigh(self, current: Ledger, proposed: ArtifactConfig, now_s: float) -> tuple[bool, float]:
+        """Tell whether it drops something, and until when (Unix time) nothing is deleted for it.
+
+        In a thread: both go through every artifact. The lock keeps the ledger as it is meanwhile.
+        """
+        held = current.config.artifacts if current.config else frozenset()
+        stored = frozenset[ArtifactHash]()
+        if current.config is None:
+            stored = stored.union(*(mirror.artifacts.rows for mirror in self._mirrors.all))
+        grace_s = fencing.grace_end(current, proposed, now_s, self._delete_grace_s, stored)
+        return not held <= proposed.artifacts, grace_s
+
+    async def _encoded(self, ledger: Ledger) -> bytes:
+        return await asyncio.to_thread(encode_ledger, ledger, self._mirrors.sled_id)
+
+    async def _require_pins(self) -> None:
+        """Raise LedgerUnknown while the pins are not known; they are looked for once more."""
+        if not self.pins_known:
+            readings = await self._read_all()
+            self._keep(self.resolved, self._pins_after(readings))
+        if not self.pins_known:
+            raise LedgerUnknown(_PINS_UNKNOWN)
+
+    async def _replace_pins(self, book: PinBook) -> None:
+        await self._write(_PINS, await asyncio.to_thread(encode_pins, book))
+        self._keep(self.resolved, Pins(book, known=self.pins_known))
+
+    def _keep(self, resolved: Resolved, pins: Pins) -> None:
+        with self._store.transaction() as change:
+            change.put(self._ledger, _CURRENT, resolved)
+            change.put(self._pins, _CURRENT, pins)
+
+    async def _acknowledge(self, rank: Rank) -> None:
+        if rank == self._witness and self._witness_problem is None:
+            return
+        self._witness = rank
+        try:
+            await asyncio.to_thread(self._state_dir.write_witness, rank, self._mirrors.sled_id)
+            self._witness_problem = None
+        except OSError as error:
+            # The datasets have it; what is weaker now is the next boot with one of them stale.
+            self._witness_problem = f"the witness cannot be written: {describe_error(error)}"
+
+    async def _write(self, name: str, content: bytes) -> None:
+        outcomes = await self._each(lambda m: m.call(Dataset.write_document, name, content))
+        failures = [outcome for outcome in outcomes if outcome is not None]
+        if len(failures) < len(outcomes):
+            return
+        if all(isinstance(e, DatasetUnusable) for e in failures):
+            raise NoDataset("no dataset is there to be written")
+        if all(isinstance(e, OSError) and full_disk(e) for e in failures):
+            raise QuotaExceeded("every dataset is full, also its reserve for metadata")
+        raise Io("no dataset could write it")
+
+    async def _spread(self, name: str, content: bytes, joining: Sequence[Mirror] = ()) -> None:
+        # A failure has moved the mirror's state already; its return brings it here again.
+        await self._each(lambda m: m.call(Dataset.ensure_document, name, content), joining)
+
+    async def _each(
+        self, work: Callable[[Mirror], Awaitable[None]], joining: Sequence[Mirror] = ()
+    ) -> list[OSError | DatasetUnusable | None]:
+        async def attempt(mirror: Mirror) -> OSError | DatasetUnusable | None:
+            try:
+                await work(mirror)
+            except (OSError, DatasetUnusable) as error:
+                return error
+            return None
+
+        mirrors = [*self._mirrors.healthy(), *(mirror for mirror in joining if mirror.joining)]
+        return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
+
+    async def _read_all(self) -> list[_Reading]:
+        readings = await asyncio.gather(*(self._reading(mirror) for mirror in self._mirrors.all))
+        problems = (problem for r in readings for problem in (r.unseen, r.unpinned))
+        self._ledger_problems = tuple(problem for problem in problems if problem is not None)
+        return readings
+
+    def _adopt(self, readings: list[_Reading], *, remembered: Ledger | None) -> None:
+        found = [reading.ledger for reading in readings if reading.ledger is not None]
+        unseen = sum(reading.unseen is not None for reading in readings)
+        absent = len(readings) - len(found) - unseen
+        # What was in force a moment ago counts even if the datasets that have it are away now.
+        ledgers = found if remembered is None else [remembered, *found]
+        resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
+        self._keep(resolved, self._pins_after(readings))
+
+    def _unread_matters(self, reading: _Reading) -> bool:
+        """Tell whether a dataset has to be read again, at the next look, to know where we are."""
+        known = self.resolved.standing is not Standing.UNKNOWN and self.pins_known
+        return reading.device_failed and not known
+
+    def _pins_after(self, readings: Sequence[_Reading]) -> Pins:
+        books = [reading.book for reading in readings if reading.book is not None]
+        book = max((self.book, *books), key=lambda book: book.version)
+        unread = any(reading.unpinned for reading in readings)
+        return Pins(book, known=bool(books) or book.version > 0 or not unread)
+
+    async def _reading(self, mirror: Mirror) -> _Reading:
+        # What is suspect was read when it was attached and nothing was written to it since. Its
+        # device may hang, and whoever waits here holds up the others (B4).
+        if mirror.state is MirrorState.SUSPECT and not mirror.joining:
+            dataset, kept = self._readings.get(mirror.index, (None, None))
+            if kept is not None and dataset is mirror.dataset:
+                return kept
+        reading = await _read(mirror, self._mirrors.sled_id)
+        if mirror.readable:
+            self._readings[mirror.index] = (mirror.dataset, reading)
+        return reading
+
+
+def _settled_ledger(resolved: Resolved) -> Ledger | None:
+    known = resolved.standing in _SETTLED and resolved.floor != NO_LEDGER.rank
+    return resolved.ledger if known else None
+
+
+async def _read(mirror: Mirror, sled_id: str | None) -> _Reading:
+    if not mirror.readable:
+        return _Reading(None, unseen=f"dataset {mirror.path} is missing: {mirror.last_error}")
+    try:
+        book, unpinned = await _read_pins(mirror)
+        ledger, unseen = await _read_ledger(mirror, sled_id)
+    except FormatTooNew as error:
+        mirror.detach(str(error))  # an older program must not write what it cannot read
+        return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
+    except DatasetUnusable as error:
+        return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
+    return _Reading(
+        ledger,
+        book,
+        None if unseen is None else f"dataset {mirror.path}: {unseen}",
+        None if unpinned is None else f"dataset {mirror.path}: {unpinned}",
+        device_failed=any(isinstance(error, OSError) for error in (unseen, unpinned)),
+    )
+
+
+async def _read_ledger(
+    mirror: Mirror, sled_id: str | None
+) -> tuple[Ledger | None, OSError | Unreadable | None]:
+    try:
+        content = await mirror.read(Dataset.read_document, LEDGER_NAME)
+        if content is None:
+            return None, None
+        return await asyncio.to_thread(_decoded, content, sled_id), None
+    except (OSError, Unreadable) as error:
+        return None, error
+
+
+async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadable | None]:
+    try:
+        content = await mirror.read(Dataset.read_document, _PINS)
+        return None if content is None else await asyncio.to_thread(decode_pins, content), None
+    except (OSError, Unreadable) as error:
+        return None, error
+
+
+def _decoded(content: bytes, sled_id: str | None) -> Ledger:
+    ledger = decode_ledger(content, sled_id)
+    _ = ledger.rank  # worked out here, in a thread: it goes through every artifact, and is kept
+    return ledger

@@ -1,0 +1,1 @@
+"""One dataset: everything that touches its files."""

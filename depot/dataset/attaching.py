@@ -1,0 +1,93 @@
+"""Opening a dataset, finding out what stands on it, opening its files: where its device is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from depot.artifact import ArtifactHash
+from depot.dataset.dataset import Dataset, Space
+from depot.dataset.disk import Disk
+from depot.dataset.found_files import FoundFiles
+from depot.device.resident import RemoteFile, file_here, forget
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A dataset that was just opened, and what stands on it.
+
+    Attributes:
+        mounted: its path is a mount of its own.
+        problem: why it cannot be written.
+    """
+
+    dataset: Dataset
+    files: FoundFiles
+    space: Space
+    mounted: bool
+    problem: OSError | None
+
+
+def attach(path: Path, require_mountpoint: bool, sled_id: str | None, disk: Disk) -> Attachment:
+    """Open, lock, scan and probe the dataset at `path`; raises as `Dataset.attach`."""
+    dataset = Dataset.attach(
+        path, require_mountpoint=require_mountpoint, sled_id=sled_id, disk=disk
+    )
+    try:
+        files, space = dataset.scan(), dataset.space()
+        try:
+            dataset.probe()
+        except OSError as error:
+            return Attachment(dataset, files, space, path.is_mount(), error)
+        return Attachment(dataset, files, space, path.is_mount(), None)
+    except BaseException:
+        dataset.close()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An artifact's file where its dataset is.
+
+    Attributes:
+        file: a descriptor there; None when `content` is all there is to read.
+    """
+
+    file: int | RemoteFile | None
+    size_bytes: int
+    content: bytes | None = None
+
+
+def open_here(dataset: Dataset, artifact: ArtifactHash) -> Opened:
+    """Open an artifact in this process."""
+    fd, size_bytes = dataset.open_artifact(artifact)
+    return Opened(fd, size_bytes)
+
+
+def open_for_another(dataset: Dataset, artifact: ArtifactHash, content_bytes: int) -> Opened:
+    """Open an artifact for another process; read it at once if it has at most `content_bytes`."""
+    fd, size_bytes = dataset.open_artifact(artifact)
+    if size_bytes > content_bytes:
+        return Opened(file_here(fd), size_bytes)
+    try:
+        content = bytearray(size_bytes)
+        with memoryview(content) as view:
+            filled = 0
+            while filled < size_bytes and (count := os.preadv(fd, [view[filled:]], filled)):
+                filled += count
+        return Opened(None, size_bytes, bytes(content[:filled]))
+    finally:
+        os.close(fd)
+
+
+def open_staged(dataset: Dataset, name: str, *, remote: bool) -> Opened:
+    """Open a file that is still being written; its size says nothing yet."""
+    fd = dataset.open_staged(name)
+    return Opened(file_here(fd) if remote else fd, 0)
+
+
+def release(dataset: Dataset) -> None:
+    """Let go of a dataset and of every file on it that this process has open."""
+    forget(dataset)
+    dataset.release()

@@ -1,0 +1,527 @@
+"""One dataset: a directory on one M.2 that carries our marker.
+
+On disk::
+
+    <64 hex>                 an artifact, mode 0444
+    artifact-config.json     the ledger
+    .sled-depot/marker.json  who this dataset is (its UUID, its siblings', its sled's)
+    .sled-depot/pins.json    what local consumers hold
+    .sled-depot/lock         flock of the process that uses it
+    .sled-depot/reserve      room kept so that metadata can be written to a full disk
+    .sled-depot/staging/     files not yet under their name, and `leaving-<64 hex>`: about to go
+    .sled-depot/quarantine/  damaged copies that were set aside (`depot.dataset.quarantine_names`)
+
+Everything goes through the directory descriptor taken at `attach`, and every write and commit first
+compares that descriptor with what the path leads to now: a path without its marker, unmounted or
+swapped is missing, never empty, and nothing is written there. Whatever touches the device goes
+through the dataset's `Disk`. All calls block; `Mirror` runs them.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from depot.artifact import ArtifactHash
+from depot.dataset import open_files, small_files
+from depot.dataset.disk import SYSTEM, Disk
+from depot.dataset.durability import Durability
+from depot.dataset.found_files import FoundFile, FoundFiles
+from depot.dataset.lock import take_lock
+from depot.dataset.marker import MARKER_NAME, Marker, decode_marker
+from depot.dataset.small_files import (
+    METADATA,
+    directory,
+    exists,
+    make_directory,
+    open_root,
+    sync_directory,
+)
+from depot.dataset.small_files import STAGING as STAGING  # part of the layout above
+from depot.dataset.verification import Verifications
+from depot.device.resident import stay
+from depot.errors import DatasetForeign, DatasetUnusable
+from depot.os_errors import SyncFailed
+
+BLOCKS: Final = f"{METADATA}/blocks"
+RESERVE: Final = f"{METADATA}/reserve"
+RESERVE_BYTES: Final = 32 << 20
+"""More than the ledger of the largest config that can be sent."""
+_PROBE: Final = b"probe"
+_ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_BAD_INODE: Final = (errno.EIO, errno.EUCLEAN)
+# Of staged files: this process's, which begin as no other's do, and a number.
+_OURS: Final = f"{secrets.token_hex(16)}-"
+_NUMBERS: Final = itertools.count()
+_ASIDE: Final = "leaving-"
+_ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What the filesystem says: bytes free to us, bytes in all, inodes free (None: no limit)."""
+
+    free_bytes: int
+    total_bytes: int
+    free_inodes: int | None
+
+
+class Dataset:
+    """An attached dataset: marker seen, lock held, directory open."""
+
+    def __init__(self, path: Path, root_fd: int, lock_fd: int, marker: Marker, disk: Disk) -> None:
+        self.path = path
+        self.marker = marker
+        self.disk = disk
+        self.device_id = os.fstat(root_fd).st_dev
+        self.checksums_data = disk.checksums_data(path)
+        self.syncs_whole = disk.syncs_whole(path)
+        self.verifications = Verifications()
+        self.durability = Durability()
+        self._root = root_fd
+        self._lock = lock_fd
+
+    @classmethod
+    def attach(
+        cls, path: Path, *, require_mountpoint: bool, sled_id: str | None, disk: Disk = SYSTEM
+    ) -> Self:
+        """Open and lock the dataset at `path`, and clear what dead writers staged.
+
+        Raises:
+            DatasetUnusable: no such directory, no marker, not a mount, another sled's.
+            DatasetBusy: another process uses it.
+            FormatTooNew: the marker was written by a newer program.
+            OSError: the device fails.
+        """
+        with open_root(path) as root:
+            marker = read_marker(root, path, disk)
+            if require_mountpoint and not path.is_mount():
+                raise DatasetUnusable(f"{path} is not a mount point of its own")
+            if sled_id is not None and marker.sled_id != sled_id:
+                raise DatasetUnusable(
+                    f"{path} belongs to sled {marker.sled_id}, this is sled {sled_id}"
+                )
+            with ExitStack() as unless_attached:
+                # Or the next try would find the lock taken, by this process.
+                lock = take_lock(root, path)
+                unless_attached.callback(os.close, lock)
+                held_root = os.dup(root)
+                unless_attached.callback(os.close, held_root)
+                dataset = cls(path, held_root, lock, marker, disk)
+                dataset._clear_staging()
+                unless_attached.pop_all()
+        return dataset
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """Stay here: another process gets what stands for it, with these facts."""
+        return stay(
+            self,
+            {
+                "path": self.path,
+                "marker": self.marker,
+                "device_id": self.device_id,
+                "checksums_data": self.checksums_data,
+            },
+        )
+
+    def close(self) -> None:
+        """Give up the directory and the lock."""
+        self.verifications.end_all()
+        fds = (self._root, self._lock)
+        # The numbers may soon be somebody else's: a late call of ours must not go there.
+        self._root = self._lock = -1
+        for fd in fds:
+            with suppress(OSError):
+                os.close(fd)
+
+    @property
+    def root(self) -> int:
+        """The directory's descriptor, to which every name here is relative."""
+        return self._root
+
+    def release(self) -> None:
+        """Give up the directory, the lock and every file on it, so that it can be unmounted."""
+        self.close()
+        open_files.revoke(self.path, self.device_id)
+
+    def check_identity(self) -> None:
+        """Raise DatasetUnusable when the path no longer leads to this dataset."""
+        try:
+            held = os.fstat(self._root)
+        except FileNotFoundError as error:  # a filesystem that keeps no removed directory
+            raise DatasetUnusable(f"{self.path} is not there any more") from error
+        try:
+            found = self.disk.stat_path(self.path)
+            there = (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+        except OSError as error:
+            raise DatasetUnusable(f"{self.path}: {os.strerror(error.errno or 0)}") from error
+        if not there:
+            raise DatasetUnusable(f"{self.path} leads to another filesystem or directory now")
+        if not exists(self._root, f"{METADATA}/{MARKER_NAME}", self.disk):
+            raise DatasetUnusable(f"{self.path} has lost its marker")
+        if not exists(self._root, STAGING, self.disk):  # made anew at the next attach
+            raise DatasetUnusable(f"{self.path} has lost its staging directory")
+
+    def space(self) -> Space:
+        """Ask the filesystem."""
+        found = self.disk.statvfs(self._root)
+        unit = found.f_frsize
+        # btrfs makes inodes as it needs them, and says that of 0 inodes 0 are free.
+        free_inodes = found.f_favail if found.f_files else None
+        return Space(found.f_bavail * unit, found.f_blocks * unit, free_inodes)
+
+    def scan(self) -> FoundFiles:
+        """Find every artifact: a regular file named by a hash."""
+        # A descriptor of its own: scans through a shared one would share its position.
+        with directory(self._root, ".", self.disk) as root:
+            names = self.disk.listdir(root)
+        is_artifact = _ARTIFACT_NAME.fullmatch
+        return self.look_at(
+            ArtifactHash(bytes.fromhex(name)) for name in names if is_artifact(name)
+        )
+
+    def look_at(self, artifacts: Iterable[ArtifactHash]) -> FoundFiles:
+        """Find the files of some artifacts, where there are any."""
+        found = FoundFiles()
+        for artifact in artifacts:
+            file = self._file_of(artifact)
+            if file is not None:
+                found.add(artifact, file)
+        return found
+
+    def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
+        """Open an artifact for reading: descriptor and size in bytes.
+
+        Raises:
+            FileNotFoundError: there is none; a link or directory of its name is not one.
+        """
+        # O_NONBLOCK: a FIFO in the file's place must not hang the reader.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = self.disk.open(str(artifact), flags, dir_fd=self._root)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise FileNotFoundError(errno.ENOENT, "a symbolic link") from error
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        except OSError:
+            os.close(fd)
+            raise
+        return fd, found.st_size
+
+    def stage(self, name: str | None = None) -> tuple[int, str]:
+        """Create a file that no other writer can have: descriptor and name for `commit`.
+
+        A writer that must know the name beforehand makes it with `new_staged_name`.
+        """
+        self.check_identity()
+        name = name or new_staged_name()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        return self.disk.open(name, flags, 0o444, dir_fd=self._root), name
+
+    def open_staged(self, name: str) -> int:
+        """Open a file that is being written, for reading.
+
+        Raises:
+            FileNotFoundError: it was not begun, or has another name or none by now.
+        """
+        return self.disk.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
+
+    def sync(self, fd: int) -> None:
+        """Make a staged file durable.
+
+        Raises:
+            SyncFailed: the file is worthless; never try again.
+        """
+        with self.durability.syncing(names=False):
+            small_files.sync_file(fd, self.disk)
+
+    def sync_whole(self, root: int) -> None:
+        """Make every staged file durable that was written since `root` was opened.
+
+        Raises:
+            SyncFailed: any of them may be worthless; never try again.
+        """
+        with self.durability.syncing(names=False):
+            small_files.sync_whole(root, self.disk)
+
+    @contextmanager
+    def naming(self, artifacts: Collection[ArtifactHash]) -> Iterator[set[ArtifactHash]]:
+        """Staged, synced files get these names within the block, durably at its end.
+
+        Yields those that have no file yet: whoever renames one takes it out.
+
+        Raises:
+            SyncFailed: no name is durable. All are taken back, and not counted until they are.
+        """
+        try:
+            with (
+                self.durability.naming(artifacts) as unnamed,
+                self.durability.syncing(names=True),
+            ):
+                yield unnamed
+                small_files.sync_names(self._root, self.disk)
+        except SyncFailed:
+            with suppress(OSError):
+                self.disown_names()
+            raise
+
+    def disown_names(self) -> None:
+        """Remove every name that could not be made durable: a later sync proves nothing of it."""
+        self.durability.disown(lambda artifact: self.discard(str(artifact)))
+
+    def sync_failures(self) -> int:
+        """How many syncs have failed since the dataset was attached."""
+        return self.durability.failures
+
+    def discard(self, staged: str) -> None:
+        """Remove a staged file, if it is still there."""
+        with suppress(FileNotFoundError):
+            self.disk.unlink(staged, dir_fd=self._root)
+
+    def set_aside(self, artifact: ArtifactHash) -> None:
+        """Take an artifact's name away, if it is still there, so that it can be decided on."""
+        self.check_identity()
+        with suppress(FileNotFoundError):
+            self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
+
+    def remove_aside(self, artifact: ArtifactHash) -> None:
+        """Remove an artifact that was set aside, and what was derived from it."""
+        self.discard(_blocks_of(artifact))
+        self.discard(_aside(artifact))
+
+    def bring_back(self, artifact: ArtifactHash) -> None:
+        """Give an artifact that was set aside its name again, unless another took it."""
+        if self.artifact_size(artifact) is not None:
+            self.remove_aside(artifact)
+            return
+        with suppress(FileNotFoundError):
+            self.disk.rename(_aside(artifact), str(artifact), dir_fd=self._root)
+
+    def bring_all_back(self) -> None:
+        """Undo what was set aside and never decided on: a crash or a hang came in between."""
+        with directory(self._root, STAGING, self.disk) as staging:
+            names = [name for name in self.disk.listdir(staging) if _ASIDE_NAME.fullmatch(name)]
+        for name in names:
+            self.bring_back(ArtifactHash.parse(name.removeprefix(_ASIDE)))
+
+    def unlink(self, artifact: ArtifactHash) -> None:
+        """Remove an artifact, if it is still there."""
+        self.check_identity()
+        with suppress(FileNotFoundError):
+            self.disk.unlink(str(artifact), dir_fd=self._root)
+
+    def read_block_digests(self, artifact: ArtifactHash) -> bytes | None:
+        """Read what was kept of an artifact's block digests; None when there is nothing."""
+        return small_files.read_document(self._root, _blocks_of(artifact), self.disk)
+
+    def block_digests_kept(self) -> set[ArtifactHash]:
+        """Name the artifacts of which block digests are kept."""
+        try:
+            with directory(self._root, BLOCKS, self.disk) as blocks:
+                names = self.disk.listdir(blocks)
+        except FileNotFoundError:
+            return set()
+        return {ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)}
+
+    def discard_block_digests(self, artifact: ArtifactHash) -> None:
+        """Remove an artifact's block digests, if there are any."""
+        self.discard(_blocks_of(artifact))
+
+    def write_block_digests(self, artifact: ArtifactHash, content: bytes) -> None:
+        """Keep an artifact's block digests. Not synced: they are derived, and checked when read."""
+        make_directory(self._root, BLOCKS, self.disk)
+        fd, staged = self.stage()
+        try:
+            try:
+                small_files.write_all(fd, memoryview(content), self.disk)
+            finally:
+                os.close(fd)
+            self.disk.rename(staged, _blocks_of(artifact), dir_fd=self._root)
+        except OSError:
+            self.discard(staged)
+            raise
+
+    def artifact_size(self, artifact: ArtifactHash) -> int | None:
+        """Size in bytes of the file under the artifact's name; None when none is there for good.
+
+        A file that cannot even be looked at counts as empty, which no copy is: one bad sector is
+        no reason to do without all the others.
+        """
+        file = self._file_of(artifact)
+        return None if file is None else file.size_bytes
+
+    def _file_of(self, artifact: ArtifactHash) -> FoundFile | None:
+        if not self.durability.is_certain(artifact):
+            return None
+        try:
+            found = self.disk.stat(str(artifact), dir_fd=self._root)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in _BAD_INODE:
+                raise
+            return FoundFile(0, 0, 0, 0.0)
+        return _found_file(found) if stat.S_ISREG(found.st_mode) else None
+
+    def read_document(self, name: str) -> bytes | None:
+        """Read a small file; None when there is none.
+
+        Raises:
+            OSError: it is not a regular file, too large, or the device fails.
+        """
+        return small_files.read_document(self._root, name, self.disk)
+
+    def write_document(self, name: str, content: bytes) -> None:
+        """Replace a small file atomically and durably; draws on the reserve when the disk is full.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self.check_identity()
+        try:
+            self._write_document(name, content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with suppress(FileNotFoundError):
+                self.disk.unlink(RESERVE, dir_fd=self._root)
+            self._write_document(name, content)
+            # At once: the document before it is gone, and nobody may take the room (Q2).
+            self.refill_reserve()
+
+    def ensure_document(self, name: str, content: bytes) -> None:
+        """Have a small file hold `content`, durably.
+
+        What can be read there is no proof of that: memory gives back what a failed sync, or a
+        process that was killed before its sync, never brought to the device. So it is written
+        unless this very content was written before and nothing failed since.
+        """
+        self.check_identity()
+        if self.durability.has_written(name, content):
+            with suppress(OSError):  # what cannot be read is replaced
+                if self.read_document(name) == content:
+                    return
+        self.write_document(name, content)
+
+    def _write_document(self, name: str, content: bytes) -> None:
+        with self.durability.syncing(names=True):
+            small_files.write_document(self._root, name, content, self.disk)
+        self.durability.wrote(name, content)
+
+    def probe(self) -> None:
+        """Prove that a file can be made, synced, read back and removed; refill the reserve.
+
+        Raises:
+            OSError: it cannot, also when the device gives back something else.
+        """
+        fd, name = self.stage()
+        try:
+            small_files.write_all(fd, memoryview(_PROBE), self.disk)
+            self.sync(fd)
+            self._read_probe(name)
+        except OSError as error:
+            if isinstance(error, SyncFailed) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        finally:
+            os.close(fd)
+            self.discard(name)
+        self.refill_reserve()
+
+    def _read_probe(self, name: str) -> None:
+        # One that takes what is written and gives nothing back must not condemn every copy on it.
+        if self.read_document(name) != _PROBE:
+            raise OSError(errno.EIO, "what was written is not what is read")
+
+    def refill_reserve(self) -> None:
+        """Take the room that metadata may need on a full disk; as much as there is, if need be."""
+        size_bytes = min(RESERVE_BYTES, self.space().total_bytes // 16)
+        try:
+            fd = self.disk.open(RESERVE, os.O_WRONLY | os.O_CREAT, dir_fd=self._root)
+            try:
+                if os.fstat(fd).st_blocks * 512 < size_bytes:
+                    self.disk.fallocate(fd, size_bytes)
+            finally:
+                os.close(fd)
+        except OSError as error:  # a reserve is help, not a condition
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+    def _clear_staging(self) -> None:
+        # The lock is held, so whoever staged these is dead (Q3).
+        try:
+            make_directory(self._root, STAGING, self.disk)
+            with directory(self._root, STAGING, self.disk) as staging:
+                for name in self.disk.listdir(staging):
+                    if not _ASIDE_NAME.fullmatch(name):
+                        self.disk.unlink(name, dir_fd=staging)
+            self.bring_all_back()
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+
+
+def new_staged_name() -> str:
+    """Make a name for a file to be staged, which no other has."""
+    return f"{STAGING}/{_OURS}{next(_NUMBERS):x}"
+
+
+def _found_file(status: os.stat_result) -> FoundFile:
+    changed_at_s = status.st_ctime_ns / 1e9
+    return FoundFile(status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
+
+
+def _aside(artifact: ArtifactHash) -> str:
+    return f"{STAGING}/{_ASIDE}{artifact}"
+
+
+def _blocks_of(artifact: ArtifactHash) -> str:
+    return f"{BLOCKS}/{artifact}"
+
+
+def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:
+    """Read the marker of the dataset at `path`.
+
+    Raises:
+        DatasetUnusable: there is none, or it is damaged.
+    """
+    content = small_files.read_document(root_fd, f"{METADATA}/{MARKER_NAME}", disk)
+    if content is None:
+        raise DatasetUnusable(
+            f"{path} has no marker: not mounted, the wrong disk, or a new one "
+            f"('sled-agent datasets replace {path}' takes a new disk into use; "
+            "a sled that never had any begins with 'sled-agent init')"
+        )
+    return decode_marker(content, path)
+
+
+def prepare_metadata(root_fd: int, path: Path, disk: Disk = SYSTEM) -> None:
+    """Make the metadata directories in a directory that is empty but for what systems put there.
+
+    Raises:
+        DatasetForeign: something else is in it.
+    """
+    if not exists(root_fd, METADATA, disk):
+        others = sorted(set(disk.listdir(root_fd)) - {"lost+found", ".zfs"})
+        if others:
+            raise DatasetForeign(
+                f"{path} is not empty and has no marker (found {others[0]!r} and "
+                f"{len(others) - 1} more); expected an empty directory"
+            )
+    for name in (METADATA, STAGING):
+        make_directory(root_fd, name, disk)
+    # Or a power cut takes the directory, and the marker in it, away again.
+    for name in (".", METADATA):
+        sync_directory(root_fd, name, disk)

@@ -1,0 +1,1 @@
+"""Making good what is bad or missing, deleting what nobody wants, replacing disks."""

@@ -1,0 +1,1 @@
+"""Damaged copies that were set aside: kept, listed, restored, let go."""

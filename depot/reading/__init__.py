@@ -1,0 +1,1 @@
+"""How an artifact gets out, with only checked bytes where that is due."""

@@ -1,0 +1,127 @@
+"""What a store says of artifacts: how many copies each has, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.errors import NotFound
+
+if TYPE_CHECKING:
+    from depot.mirrors.mirror import Mirror
+    from depot.quarantine.keeper import Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Good copies of each artifact of a config that has any."""
+
+    generation: Generation
+    copies: Mapping[ArtifactHash, int]
+
+
+_STRIDE: Final = 2048
+
+
+class CopyCounts(Mapping[ArtifactHash, int]):
+    """Copies of each artifact that has any, in order; counted when first asked, in any thread.
+
+    Args:
+        certain: for each dataset, the artifacts whose copy there counts.
+    """
+
+    def __init__(self, config: ArtifactConfig, certain: Sequence[Set[ArtifactHash]]) -> None:
+        self._config = config
+        self._certain = certain
+
+    @cached_property
+    def _counts(self) -> dict[ArtifactHash, int]:
+        counts: dict[ArtifactHash, int] = {}
+        ordered = self._config.ordered
+        for at in range(0, len(ordered), _STRIDE):  # other threads run in between
+            some = ordered[at : at + _STRIDE]
+            there = [map(here.__contains__, some) for here in self._certain]
+            counts.update(zip(some, map(sum, zip(*there, strict=True)), strict=bool(there)))
+        if all(counts.values()):
+            return counts
+        return {artifact: count for artifact, count in counts.items() if count}
+
+    def __getitem__(self, artifact: ArtifactHash) -> int:
+        return self._counts[artifact]
+
+    def __iter__(self) -> Iterator[ArtifactHash]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def items(self) -> ItemsView[ArtifactHash, int]:
+        """Each artifact with the number of its copies."""
+        return self._counts.items()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDetail:
+    """One dataset's copy.
+
+    Attributes:
+        dataset: the dataset's path.
+        present: there is a good copy, and it is not in doubt.
+        verified_at: Unix time when it last hashed to its name; None: never.
+        path: the file, for consumers on this machine.
+        damaged: there is no good copy, but a damaged one, under its name or in quarantine.
+        quarantined: ids of the copies in quarantine.
+    """
+
+    dataset: str
+    present: bool
+    verified_at: float | None = None
+    size_bytes: int | None = None
+    path: str | None = None
+    damaged: bool = False
+    quarantined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactDetail:
+    """One artifact on every dataset."""
+
+    sha256: ArtifactHash
+    copies: tuple[CopyDetail, ...]
+
+
+def detail_of(
+    artifact: ArtifactHash, mirrors: Iterable[Mirror], quarantined: Iterable[Quarantined]
+) -> ArtifactDetail:
+    """Describe an artifact's copies.
+
+    Raises:
+        NotFound: no dataset has a file of that name, nor a damaged one in quarantine.
+    """
+    aside = [each for each in quarantined if each.file.artifact == artifact]
+    copies = tuple(_copy_detail(artifact, mirror, aside) for mirror in mirrors)
+    if not aside and all(copy.size_bytes is None for copy in copies):
+        raise NotFound(f"{artifact} is not here")
+    return ArtifactDetail(artifact, copies)
+
+
+def _copy_detail(
+    artifact: ArtifactHash, mirror: Mirror, aside: Iterable[Quarantined]
+) -> CopyDetail:
+    copy = mirror.artifacts.get(artifact)
+    ids = tuple(each.id for each in aside if each.index == mirror.index)
+    if copy is None:
+        return CopyDetail(str(mirror.path), present=False, damaged=bool(ids), quarantined=ids)
+    counts = mirror.certain_copy(artifact) is not None
+    return CopyDetail(
+        str(mirror.path),
+        counts,
+        copy.verified_at_s,
+        copy.size_bytes,
+        str(mirror.path / str(artifact)) if counts else None,
+        damaged=mirror.good_copy(artifact) is None,
+        quarantined=ids,
+    )

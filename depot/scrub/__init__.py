@@ -1,0 +1,1 @@
+"""Verifying every copy in the background, and what was found out about each."""

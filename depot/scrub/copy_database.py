@@ -1,0 +1,265 @@
+"""The database behind `copy_records`: what was found out about each copy, across restarts.
+
+On disk: `<state_dir>/copies.sqlite3`. Nothing in it is the only place where something is known: a
+database that is lost costs time, because every copy is read again. So one that cannot be used is
+set aside under `.unusable`, and a new one is begun; one that is merely locked or on a full disk is
+left where it is and tried again. Bounded: one row for each file that is there, and only for the
+datasets seen last. All calls block.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from depot.artifact import ArtifactHash
+from depot.errors import FormatTooNew
+
+FILE_NAME: Final = "copies.sqlite3"
+FORMAT: Final = 1
+MAX_DATASETS: Final = 16
+"""Datasets that are remembered: more than a node has, so that disks may come and go."""
+BUSY_TIMEOUT_S: Final = 1.0
+_SIDE_FILES: Final = ("", "-wal", "-shm")
+_SCHEMA: Final = """
+    CREATE TABLE dataset (id TEXT PRIMARY KEY, seen_at REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE copy (
+        dataset_id TEXT NOT NULL,
+        sha256 BLOB NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        identity TEXT NOT NULL,
+        seen_at REAL NOT NULL,
+        verified_at REAL,
+        damaged INTEGER NOT NULL,
+        PRIMARY KEY (dataset_id, sha256)
+    ) WITHOUT ROWID;
+    CREATE TABLE finding (
+        dataset_id TEXT NOT NULL,
+        sha256 BLOB NOT NULL,
+        found_at REAL NOT NULL,
+        PRIMARY KEY (dataset_id, sha256)
+    ) WITHOUT ROWID;
+    CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+# The disk or somebody else's lock: nothing is wrong with the contents, and it may pass.
+_PASSING: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+)
+
+
+class Row(NamedTuple):
+    """What is remembered of one copy; times are Unix seconds.
+
+    Attributes:
+        identity: of the file that this is about; of another file, it says nothing.
+        seen_at_s: when the file was first seen, or written.
+    """
+
+    size_bytes: int
+    identity: str
+    seen_at_s: float
+    verified_at_s: float | None
+    damaged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is remembered of one dataset.
+
+    Attributes:
+        rows: each artifact's, read from the database as they are asked for, once.
+        findings: when each bad copy was found that has not been made good since.
+    """
+
+    rows: Iterable[tuple[ArtifactHash, Row]] = ()
+    findings: Mapping[ArtifactHash, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be written about one dataset; `None` removes."""
+
+    dataset_id: str
+    rows: Mapping[ArtifactHash, Row | None]
+    findings: Mapping[ArtifactHash, float | None]
+
+
+class CopyDatabase:
+    """One open database.
+
+    Raises:
+        FormatTooNew: a newer program wrote it.
+        sqlite3.Error: it cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Used in one thread at a time, which is not always the same.
+        self._db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+        )
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def recall(self, dataset_id: str, now_s: float) -> Remembered:
+        """Read what is remembered of a dataset, and forget those not seen for longest.
+
+        Raises, also while the rows are gone through:
+            sqlite3.Error, TypeError, ValueError, InvalidRequest: it cannot be read.
+        """
+        self._begin()
+        self._db.execute("INSERT OR REPLACE INTO dataset VALUES (?, ?)", (dataset_id, now_s))
+        old = self._db.execute(
+            "SELECT id FROM dataset ORDER BY seen_at DESC LIMIT -1 OFFSET ?", (MAX_DATASETS,)
+        ).fetchall()
+        for (gone,) in old:
+            for statement in (
+                "DELETE FROM copy WHERE dataset_id = ?",
+                "DELETE FROM finding WHERE dataset_id = ?",
+                "DELETE FROM dataset WHERE id = ?",
+            ):
+                self._db.execute(statement, (gone,))
+        self._db.execute("COMMIT")
+        rows = self._db.execute(
+            "SELECT sha256, size_bytes, identity, seen_at, verified_at, damaged FROM copy "
+            "WHERE dataset_id = ?",
+            (dataset_id,),
+        )
+        copies = (
+            (ArtifactHash(digest), _row(size, identity, seen, verified, damaged))
+            for digest, size, identity, seen, verified, damaged in rows
+        )
+        found = self._db.execute(
+            "SELECT sha256, found_at FROM finding WHERE dataset_id = ?", (dataset_id,)
+        )
+        return Remembered(copies, {ArtifactHash(digest): float(at) for digest, at in found})
+
+    def write(self, changes: Collection[Changes]) -> None:
+        """Write what changed, all of it or nothing."""
+        self._begin()
+        for each in changes:
+            self._write_rows(each.dataset_id, each.rows)
+            self._write_findings(each.dataset_id, each.findings)
+        self._db.execute("COMMIT")
+
+    def notes(self) -> dict[str, str]:
+        """Every note, by name."""
+        return dict(self._db.execute("SELECT name, value FROM note"))
+
+    def write_notes(self, notes: Mapping[str, str | None]) -> None:
+        """Replace or, where the value is None, remove notes."""
+        self._begin()
+        for name, value in notes.items():
+            if value is None:
+                self._db.execute("DELETE FROM note WHERE name = ?", (name,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, value))
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close it; what was not committed is gone."""
+        self._db.close()
+
+    def _begin(self) -> None:
+        if self._db.in_transaction:  # the one before failed half-way
+            self._db.execute("ROLLBACK")
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def _prepare(self, path: Path) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > FORMAT:
+            raise FormatTooNew(f"{path} has format {version}, this program knows up to {FORMAT}")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        # What the last seconds told may be lost in a power cut: it is found out again.
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        self._begin()  # finds out now that it cannot be written
+        if version == 0:
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={FORMAT}")
+        self._db.execute("COMMIT")
+
+    def _write_rows(self, dataset_id: str, rows: Mapping[ArtifactHash, Row | None]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    dataset_id,
+                    artifact.digest,
+                    row.size_bytes,
+                    row.identity,
+                    row.seen_at_s,
+                    row.verified_at_s,
+                    int(row.damaged),
+                )
+                for artifact, row in rows.items()
+                if row is not None
+            ],
+        )
+        self._db.executemany(
+            "DELETE FROM copy WHERE dataset_id = ? AND sha256 = ?",
+            [(dataset_id, artifact.digest) for artifact, row in rows.items() if row is None],
+        )
+
+    def _write_findings(self, dataset_id: str, found: Mapping[ArtifactHash, float | None]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO finding VALUES (?, ?, ?)",
+            [(dataset_id, a.digest, at_s) for a, at_s in found.items() if at_s is not None],
+        )
+        self._db.executemany(
+            "DELETE FROM finding WHERE dataset_id = ? AND sha256 = ?",
+            [(dataset_id, a.digest) for a, at_s in found.items() if at_s is None],
+        )
+
+
+def _row(size: object, identity: object, seen: object, verified: object, damaged: object) -> Row:
+    # A page that has rotted may hold anything: text where numbers were, for one.
+    if (
+        isinstance(size, int)
+        and isinstance(identity, str)
+        and isinstance(seen, float)
+        and (verified is None or isinstance(verified, float))
+    ):
+        return Row(size, identity, seen, verified, damaged == 1)
+    raise ValueError("what is remembered of a copy is not what was written")
+
+
+def open_database(path: Path) -> tuple[CopyDatabase, str | None]:
+    """Open or make the database; what is wrong with one that had to be set aside.
+
+    Raises:
+        FormatTooNew: a newer program wrote it.
+        sqlite3.Error, OSError: not even a new one can be used now.
+    """
+    try:
+        return CopyDatabase(path), None
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        if may_pass(error):
+            raise
+        set_aside(path)
+        return CopyDatabase(path), f"{path.name} could not be used ({error}) and was begun anew"
+
+
+def may_pass(error: Exception) -> bool:
+    """Tell whether the database may be usable later as it is."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _PASSING
+
+
+def set_aside(path: Path) -> None:
+    """Rename the database. Only the last one is kept, so that they cannot fill the disk."""
+    for suffix in _SIDE_FILES:
+        source = path.with_name(path.name + suffix)
+        target = path.with_name(f"{path.name}.unusable{suffix}")
+        with suppress(FileNotFoundError):
+            os.replace(source, target)

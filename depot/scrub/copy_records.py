@@ -1,0 +1,428 @@
+"""What was found out about each copy, kept across restarts: when it was verified, that it is bad.
+
+A record is about one file, which its inode and modification time name: of a file that took its
+place behind our back it says nothing. What changes is written in batches, in a thread; what was not
+written yet when the process died is found out again. The database never stops the store: while it
+cannot be used everything is in memory only, and the status says so (S5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from depot.artifact import ArtifactHash
+from depot.concurrency.threads import DaemonThreads
+from depot.dataset.dataset import Dataset
+from depot.dataset.found_files import FoundFile
+from depot.errors import DatasetUnusable, FormatTooNew, InvalidRequest
+from depot.mirrors.mirror import Copy, Mirror
+from depot.os_errors import describe_error
+from depot.scrub.copy_database import (
+    FILE_NAME,
+    Changes,
+    CopyDatabase,
+    Remembered,
+    Row,
+    may_pass,
+    open_database,
+    set_aside,
+)
+
+T = TypeVar("T")
+
+FLUSH_INTERVAL_S: Final = 2.0
+MAX_FINDINGS: Final = 100_000
+"""Bad copies of a dataset whose healing is timed; a disk that lost more has other worries."""
+_CALL_TIMEOUT_S: Final = 10.0
+_BATCH: Final = 500
+_MOST_ROWS: Final = 4000
+
+
+@dataclass(slots=True)
+class Tally:
+    """Bad copies of one dataset since the start; the times from found to healed, in seconds."""
+
+    found: int = 0
+    healed: int = 0
+    heal_s: float = 0.0
+    last_heal_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Book:
+    """What is known of one attached dataset beyond its copies.
+
+    Attributes:
+        ages: when each copy that is not damaged was last verified or, if never, first seen.
+        findings: when each bad copy was found that has not been made good since.
+        changed: artifacts whose row is to be written.
+        settled: artifacts whose finding is to be written.
+    """
+
+    dataset_id: str
+    ages: dict[ArtifactHash, float] = field(default_factory=dict)
+    findings: dict[ArtifactHash, float] = field(default_factory=dict)
+    changed: set[ArtifactHash] = field(default_factory=set)
+    settled: set[ArtifactHash] = field(default_factory=set)
+
+
+class CopyRecords:
+    """The records of every dataset of a store.
+
+    Args:
+        state_dir: where the database is.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, state_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = state_dir / FILE_NAME
+        self._clock = clock
+        self._threads = DaemonThreads("copy-records", 1)
+        self._db: CopyDatabase | None = None
+        self._begun_anew: str | None = None
+        self._out_of_use: str | None = None
+        self._books: dict[int, _Book] = {}
+        self._tallies: dict[int, Tally] = {}
+        self._notes: dict[str, str] = {}
+        self._all_lost = False
+        self._writing = asyncio.Lock()
+        self._recalling = asyncio.Lock()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the database, for the status."""
+        return tuple(said for said in (self._begun_anew, self._out_of_use) if said)
+
+    async def open(self) -> None:
+        """Open the database, or do without.
+
+        Raises:
+            FormatTooNew: a newer program wrote it.
+        """
+        self._notes = await self._use(CopyDatabase.notes) or {}
+
+    async def close(self, mirrors: Iterable[Mirror]) -> None:
+        """Write what is not written yet, and close the database."""
+        await self.flush(mirrors)
+        with suppress(OSError):
+            await self._threads.call(_CALL_TIMEOUT_S, self._close_now)
+        self._threads.close()
+
+    async def run(self, mirrors: Collection[Mirror]) -> None:
+        """Write what changes, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_INTERVAL_S)
+            await self.flush(mirrors)
+
+    # What is known
+
+    def tally(self, mirror: Mirror) -> Tally:
+        """The bad copies found and healed on a dataset."""
+        return self._tallies.setdefault(mirror.index, Tally())
+
+    def basis_s(self, mirror: Mirror, artifact: ArtifactHash, copy: Copy) -> float:
+        """When a copy was last verified or, if never, first seen."""
+        if copy.verified_at_s is not None:
+            return copy.verified_at_s
+        book = self._books.get(mirror.index)
+        return book.ages.get(artifact, 0.0) if book else 0.0
+
+    def oldest_s(self, mirror: Mirror) -> float | None:
+        """The least basis of the copies of a dataset; None when there are none."""
+        book = self._books.get(mirror.index)
+        return min(book.ages.values(), default=None) if book else None
+
+    def findings(self, mirror: Mirror) -> Mapping[ArtifactHash, float]:
+        """When each bad copy was found that has not been made good since."""
+        book = self._books.get(mirror.index)
+        return book.findings if book else {}
+
+    def forget(self, mirror: Mirror, unwanted: Callable[[ArtifactHash], bool]) -> None:
+        """Wait no longer for the healing of what is gone and not wanted any more."""
+        book = self._books.get(mirror.index)
+        for artifact in [a for a in self.findings(mirror) if unwanted(a)]:
+            if book is not None and artifact not in mirror.artifacts:
+                del book.findings[artifact]
+                book.settled.add(artifact)
+
+    # Taking note
+
+    async def recall(
+        self, index: int, dataset_id: str, files: Mapping[ArtifactHash, FoundFile]
+    ) -> dict[ArtifactHash, Copy]:
+        """Begin the records of a dataset that was attached: what is known of its files."""
+        async with self._recalling:  # two that change places are told of each other
+            before = self._before(index, dataset_id)
+            # The rows are compared with the files now.
+            same = [book for book in before if book.dataset_id == dataset_id]
+            await self._write([_settled(book) for book in same])
+            # Those of one that left for another cannot be: what overtook them is not known.
+            gone = [book for book in before if book.dataset_id != dataset_id]
+            await self._write([_forgotten(book) for book in gone])
+            unwritten = frozenset().union(*(book.changed for book in same))
+            self._books[index], copies = await self._matched(dataset_id, files, unwritten)
+        return copies
+
+    async def _matched(
+        self,
+        dataset_id: str,
+        files: Mapping[ArtifactHash, FoundFile],
+        unwritten: Collection[ArtifactHash],
+    ) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+        now_s = self._clock()
+
+        def matched(db: CopyDatabase | None) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+            remembered = db.recall(dataset_id, now_s) if db else Remembered()
+            return _matched(dataset_id, remembered, files, unwritten, now_s)
+
+        # In a thread also without a database: every file is gone through.
+        found = await self._use(matched)
+        return await asyncio.to_thread(matched, None) if found is None else found
+
+    def _before(self, index: int, dataset_id: str) -> list[_Book]:
+        """Take the records that end: of what was in this slot, and of this dataset in another."""
+        ending = [
+            i for i, book in self._books.items() if i == index or book.dataset_id == dataset_id
+        ]
+        return [self._books.pop(i) for i in ending]
+
+    def note(
+        self, mirror: Mirror, artifact: ArtifactHash, before: Copy | None, after: Copy | None
+    ) -> None:
+        """Take note that a copy changed; `Mirror.on_record`."""
+        book = self._books.get(mirror.index)
+        if book is None:
+            return
+        book.changed.add(artifact)
+        if after is None or after.damaged:
+            book.ages.pop(artifact, None)
+        elif after.verified_at_s is not None:
+            book.ages[artifact] = after.verified_at_s
+        elif before is None or before.damaged or before.verified_at_s is not None:
+            book.ages[artifact] = self._clock()
+        if after is None:
+            return  # it may have been quarantined: what was found there is still to be healed
+        if not after.damaged:
+            self._healed(mirror, book, artifact, after)
+        elif (before is None or not before.damaged) and artifact not in book.findings:
+            self._found(mirror, book, artifact)
+
+    def _found(self, mirror: Mirror, book: _Book, artifact: ArtifactHash) -> None:
+        self.tally(mirror).found += 1
+        if len(book.findings) < MAX_FINDINGS:
+            book.findings[artifact] = self._clock()
+            book.settled.add(artifact)
+
+    def _healed(self, mirror: Mirror, book: _Book, artifact: ArtifactHash, copy: Copy) -> None:
+        if copy.verified_at_s is None or artifact not in book.findings:
+            return
+        tally = self.tally(mirror)
+        tally.healed += 1
+        tally.last_heal_s = max(0.0, self._clock() - book.findings.pop(artifact))
+        tally.heal_s += tally.last_heal_s
+        book.settled.add(artifact)
+
+    # Notes of others
+
+    def read_note(self, name: str) -> str | None:
+        """Return what was kept under a name."""
+        return self._notes.get(name)
+
+    async def keep_note(self, name: str, value: str | None) -> None:
+        """Keep a short text across restarts; None: no more."""
+        if self._notes.get(name) == value:
+            return
+        if value is None:
+            self._notes.pop(name, None)
+        else:
+            self._notes[name] = value
+        await self._use(lambda db: db.write_notes({name: value}))
+
+    # Writing
+
+    async def flush(self, mirrors: Iterable[Mirror]) -> None:
+        """Write what changed; what cannot be written now is kept for the next time."""
+        async with self._writing:
+            known = [(m, self._books[m.index]) for m in mirrors if m.index in self._books]
+            if self._all_lost:
+                await self._write_all_again(known)
+            while await self._flush_some(known):
+                pass  # what many copies are rows of is never in memory at once
+
+    async def _flush_some(self, known: Collection[tuple[Mirror, _Book]]) -> bool:
+        """Write part of what changed; whether there is more that can be written."""
+        before = sum(len(book.changed) for _, book in known)
+        taken = [(b.dataset_id, _some(b.changed), set(b.settled)) for _, b in known]
+        written = False
+        try:
+            changes = [
+                await self._changes(mirror, book, some)
+                for (mirror, book), (_, some, _) in zip(known, taken, strict=True)
+            ]
+            written = await self._write([each for each in changes if each.rows or each.findings])
+        finally:
+            if not written:  # also when it was cancelled half-way, as every duty is at the end
+                self._take_again(taken)
+        return written and 0 < sum(len(book.changed) for _, book in known) < before
+
+    def _take_again(
+        self, taken: Iterable[tuple[str, set[ArtifactHash], set[ArtifactHash]]]
+    ) -> None:
+        books = {book.dataset_id: book for book in self._books.values()}
+        for dataset_id, changed, settled in taken:
+            if book := books.get(dataset_id):
+                book.changed |= changed
+                book.settled |= settled
+
+    async def _write(self, changes: Collection[Changes]) -> bool:
+        return not changes or await self._use(lambda db: _written(db, changes)) is not None
+
+    async def _write_all_again(self, known: Collection[tuple[Mirror, _Book]]) -> None:
+        self._all_lost = False
+        notes = dict(self._notes)
+        await self._use(lambda db: db.write_notes(notes))
+        for mirror, book in known:
+            book.changed.update(mirror.artifacts)
+            book.settled.update(book.findings)
+
+    async def _changes(self, mirror: Mirror, book: _Book, changed: set[ArtifactHash]) -> Changes:
+        book.changed -= changed
+        settled = _settled(book)
+        rows: dict[ArtifactHash, Row | None] = {}
+        left = iter(sorted(changed))
+        while batch := tuple(islice(left, _BATCH)):
+            found = await self._rows(mirror, book, batch)
+            if found is None:
+                book.changed.update(batch, left)
+                break
+            rows.update(found)
+        return Changes(book.dataset_id, rows, settled.findings)
+
+    async def _rows(
+        self, mirror: Mirror, book: _Book, batch: tuple[ArtifactHash, ...]
+    ) -> dict[ArtifactHash, Row | None] | None:
+        """What is to be written of some copies; None when they cannot be looked at now."""
+        try:
+            if mirror.dataset.marker.dataset_id != book.dataset_id:
+                return {}
+            files = await mirror.read(Dataset.look_at, batch)
+        except (OSError, DatasetUnusable):
+            return None
+        return {a: self._row(mirror, book, a, files.get(a)) for a in batch}
+
+    def _row(
+        self, mirror: Mirror, book: _Book, artifact: ArtifactHash, file: FoundFile | None
+    ) -> Row | None:
+        copy = mirror.artifacts.get(artifact)
+        if copy is None or file is None or copy.size_bytes != file.size_bytes:
+            return None
+        verified_at_s = copy.verified_at_s
+        if verified_at_s is not None and file.changed_at_s > verified_at_s:
+            verified_at_s = None  # this file may not be the one that was verified
+        seen_at_s = book.ages.get(artifact) or copy.verified_at_s or self._clock()
+        return Row(file.size_bytes, file.identity, seen_at_s, verified_at_s, copy.damaged)
+
+    # The database
+
+    async def _use(self, action: Callable[[CopyDatabase], T]) -> T | None:
+        """Do something with the database; None when it cannot be used now."""
+        try:
+            result = await self._threads.call(_CALL_TIMEOUT_S, self._attempt, action)
+        except (sqlite3.Error, OSError) as error:
+            said = describe_error(error) if isinstance(error, OSError) else str(error)
+            self._out_of_use = f"what is found out about copies is in memory only: {said}"
+            return None
+        self._out_of_use = None
+        return result
+
+    def _attempt(self, action: Callable[[CopyDatabase], T]) -> T:
+        # In the thread, which alone uses the database.
+        try:
+            return action(self._opened())
+        except FormatTooNew:
+            raise
+        except (sqlite3.Error, TypeError, ValueError, InvalidRequest) as error:
+            if may_pass(error):
+                raise
+            self._close_now()
+            set_aside(self._path)
+            self._begun_anew = f"{FILE_NAME} could not be used ({error}) and was begun anew"
+            self._all_lost = True
+            return action(self._opened())
+
+    def _opened(self) -> CopyDatabase:
+        if self._db is None:
+            self._db, begun_anew = open_database(self._path)
+            self._begun_anew = begun_anew or self._begun_anew
+        return self._db
+
+    def _close_now(self) -> None:
+        database, self._db = self._db, None
+        if database is not None:
+            database.close()
+
+
+def _written(database: CopyDatabase, changes: Collection[Changes]) -> bool:
+    database.write(changes)
+    return True
+
+
+def _settled(book: _Book) -> Changes:
+    settled, book.settled = book.settled, set()
+    return Changes(book.dataset_id, {}, {a: book.findings.get(a) for a in settled})
+
+
+def _forgotten(book: _Book) -> Changes:
+    return replace(_settled(book), rows=dict.fromkeys(book.changed))
+
+
+def _some(changed: set[ArtifactHash]) -> set[ArtifactHash]:
+    return set(islice(changed, _MOST_ROWS))
+
+
+def _matched(
+    dataset_id: str,
+    remembered: Remembered,
+    files: Mapping[ArtifactHash, FoundFile],
+    unwritten: Collection[ArtifactHash],
+    now_s: float,
+) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+    """Compare what is remembered with the files that are there."""
+    book = _Book(dataset_id, findings=dict(remembered.findings))
+    copies: dict[ArtifactHash, Copy] = {}
+    for artifact, row in remembered.rows:
+        file = files.get(artifact)
+        if file is None:
+            book.changed.add(artifact)
+        elif artifact not in unwritten and _is_about(row, file):
+            copies[artifact] = copy = _copy_of(file, row, now_s)
+            if copy.verified_at_s is not None and not copy.damaged:
+                book.ages[artifact] = copy.verified_at_s
+            elif not copy.damaged:
+                book.ages[artifact] = min(row.seen_at_s, now_s)
+    for artifact, file in files.items():
+        if artifact not in copies:
+            copies[artifact] = Copy(file.size_bytes)
+            book.changed.add(artifact)
+            book.ages[artifact] = now_s
+    return book, copies
+
+
+def _is_about(row: Row, file: FoundFile) -> bool:
+    return (row.size_bytes, row.identity) == (file.size_bytes, file.identity)
+
+
+def _copy_of(file: FoundFile, row: Row, now_s: float) -> Copy:
+    # A time to come was taken from a clock that was wrong: such a copy would not be read for years.
+    verified_at_s = row.verified_at_s
+    if verified_at_s is not None and verified_at_s > now_s:
+        verified_at_s = None
+    return Copy(file.size_bytes, verified_at_s, row.damaged)

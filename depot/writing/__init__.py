@@ -1,0 +1,1 @@
+"""How an artifact gets in: admission, the stream, the commit."""
