@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -43,3 +44,6 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
     """The log of the test, as a list of entries instead of lines on the terminal."""
     with capture_logs() as entries:
         yield entries
+    for entry in entries:
+        if isinstance(error := entry.get("exc_info"), BaseException):
+            traceback.print_exception(error)  # pytest shows it beside a failure

@@ -25,7 +25,7 @@ from tests.http.sled import Sled, agent_api
 from tests.http.test_fast_path_fuzz import Collector, _quiet, comparable
 from tests.store.builders import Node, config, copies, hash_of
 
-EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 NAME: Final = b"@NAME@"
 BODY: Final = b"@BODY@"
 """Stand for an artifact that was not put before, and its content."""
