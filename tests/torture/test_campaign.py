@@ -165,7 +165,7 @@ def test_a_campaign_of_no_runs_is_refused(
 @pytest.mark.parametrize("variable", ["ARGS", "TORTURE_ARGS"])
 def test_make_passes_arguments_on_and_leaves_the_documents_alone(variable: str) -> None:
     done = subprocess.run(
-        ["make", "--dry-run", "torture", f"{variable}=--help"],
+        ["make", "--dry-run", "--no-print-directory", "torture", f"{variable}=--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
