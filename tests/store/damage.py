@@ -35,11 +35,15 @@ def truncate(size_bytes: int) -> Harm:
 
 def hurt_file(path: Path, harm: Harm) -> None:
     before = path.stat()
-    harmed = harm(bytearray(path.read_bytes()))
     path.chmod(0o644)
-    path.write_bytes(harmed)
-    path.chmod(0o444)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with path.open("r+b") as file:  # a store that runs may set it aside before this is done
+        harmed = harm(bytearray(file.read()))
+        file.seek(0)
+        file.write(harmed)
+        file.truncate()
+        file.flush()
+        os.fchmod(file.fileno(), 0o444)
+        os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 async def hurt(node: Node, index: int, content: bytes, harm: Harm) -> None:
