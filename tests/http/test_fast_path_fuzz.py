@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -186,29 +186,38 @@ class Depots:
         return [await self._talk(url, activity, sent) for url, activity in self._servers]
 
     async def _talk(self, url: str, activity: Activity, sent: list[bytes]) -> bytes:
-        """Send each piece, wait until the server has done with it, and at the end for the end.
+        async def settle(other: RawClient) -> None:
+            while not await is_quiet(other, activity):
+                pass
 
-        Pieces that the server gets together by chance are a request that is lost: the library
-        forgets those that came with one that cannot be parsed.
-        """
-        address = URL(url)
-        loop = asyncio.get_running_loop()
-        assert address.host
-        assert address.port
-        transport, collector = await loop.create_connection(Collector, address.host, address.port)
-        try:
-            async with RawClient.connect(url) as other:
-                for piece in sent:
-                    transport.write(piece)
-                    while not await is_quiet(other, activity):
-                        pass
-            if not transport.is_closing():
-                transport.write_eof()
-            async with asyncio.timeout(30):
-                await collector.ended.wait()
-        finally:
-            transport.abort()
-        return collector.content
+        return await converse(url, sent, settle)
+
+
+async def converse(
+    url: str, sent: list[bytes], settle: Callable[[RawClient], Awaitable[None]]
+) -> bytes:
+    """Send each piece, wait until the server has done with it, and at the end for the end.
+
+    Pieces that the server gets together by chance are a request that is lost: the library forgets
+    those that came with one that cannot be parsed.
+    """
+    address = URL(url)
+    loop = asyncio.get_running_loop()
+    assert address.host
+    assert address.port
+    transport, collector = await loop.create_connection(Collector, address.host, address.port)
+    try:
+        async with RawClient.connect(url) as other:
+            for piece in sent:
+                transport.write(piece)
+                await settle(other)
+        if not transport.is_closing():
+            transport.write_eof()
+        async with asyncio.timeout(30):
+            await collector.ended.wait()
+    finally:
+        transport.abort()
+    return collector.content
 
 
 async def is_quiet(other: RawClient, activity: Activity) -> bool:

@@ -11,19 +11,18 @@ import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from yarl import URL
 
-from depot.http.activity import Activity
 from depot.store import ArtifactStore
 from tests.http.raw import RawClient
 from tests.http.sled import Sled, agent_api
-from tests.http.test_fast_path_fuzz import Collector, comparable, is_quiet
+from tests.http.test_fast_path_fuzz import comparable, converse, is_quiet
 from tests.store.builders import Node, config, copies, hash_of
 
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "100"))
@@ -31,7 +30,7 @@ NAME: Final = b"@NAME@"
 BODY: Final = b"@BODY@"
 """Stand for an artifact that was not put before, and its content."""
 BODY_BYTES: Final = 12
-ROUNDS: Final = 50
+ROUNDS: Final = 200
 """Answers on another connection meanwhile; a put takes some of them."""
 ARTIFACTS: Final = EXAMPLES * 100
 
@@ -153,29 +152,13 @@ class Sleds:
         return [await self._talk(sled, sent) for sled in self._sleds]
 
     async def _talk(self, sled: Sled, sent: list[bytes]) -> bytes:
-        address, loop = URL(sled.url), asyncio.get_running_loop()
-        assert address.host
-        assert address.port
-        transport, collector = await loop.create_connection(Collector, address.host, address.port)
-        try:
-            async with RawClient.connect(sled.url) as other:
-                for piece in sent:
-                    transport.write(piece)
-                    await _settled(other, sled.activity)
-            if not transport.is_closing():
-                transport.write_eof()
-            async with asyncio.timeout(30):
-                await collector.ended.wait()
-        finally:
-            transport.abort()
-        return collector.content
+        async def settle(other: RawClient) -> None:
+            # But for a put of which only a part is here: that one waits.
+            for _ in range(ROUNDS):
+                if await is_quiet(other, sled.activity):
+                    return
 
-
-async def _settled(other: RawClient, activity: Activity) -> None:
-    """Let what was sent be answered, but for a put of which only a part is here: that one waits."""
-    for _ in range(ROUNDS):
-        if await is_quiet(other, activity):
-            return
+        return await converse(sled.url, sent, settle)
 
 
 def _content(number: int) -> bytes:
@@ -183,14 +166,18 @@ def _content(number: int) -> bytes:
 
 
 @pytest.fixture
-def sleds(tmp_path: Path, blocking_calls_fail: BlockBuster) -> Iterator[Sleds]:
-    nodes = []
-    for name in ("plain", "fast"):
-        root = tmp_path / name
-        root.mkdir()
-        nodes.append(Node.make(root))
-    sleds = Sleds(nodes)
-    with asyncio.Runner() as runner:
+def sleds(blocking_calls_fail: BlockBuster) -> Iterator[Sleds]:
+    # In memory where there is such a place: no put waits for a disk that others keep busy.
+    shared = Path("/dev/shm")
+    with (
+        TemporaryDirectory(dir=shared if shared.is_dir() else None) as root,
+        asyncio.Runner() as runner,
+    ):
+        nodes = []
+        for name in ("plain", "fast"):
+            (Path(root) / name).mkdir()
+            nodes.append(Node.make(Path(root) / name))
+        sleds = Sleds(nodes)
         sleds.runner = runner
         runner.run(sleds.start())
         yield sleds
