@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test torture lint format bench demo lock clean
+.PHONY: help setup run test torture fuzz lint format bench demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,15 @@ test: lint ## lint, then every test; PYTEST_ARGS="-x tests/unit" narrows it
 # As root on Linux. TORTURE_ARGS=--write-docs puts the results into docs/reliability.md.
 torture: $(STAMP) ## mistreat the store for hours and judge it; ARGS=--help says more
 	$(BIN)/python -m tests.torture $(TORTURE_ARGS)
+
+# FUZZ_EXAMPLES and MODEL_EXAMPLES set how long; every failure prints how to make it again.
+FUZZ_EXAMPLES ?= 5000
+MODEL_EXAMPLES ?= 2000
+fuzz: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
+fuzz: export MODEL_EXAMPLES := $(MODEL_EXAMPLES)
+fuzz: $(STAMP) ## random bytes to the servers and random calls to the store, for hours
+	$(BIN)/python -m pytest -o timeout=0 tests/http/test_fast_path_fuzz.py \
+	  tests/http/test_fast_puts_fuzz.py tests/model/test_store_machine.py $(PYTEST_ARGS)
 
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix
