@@ -11,8 +11,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -173,6 +173,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             state_dir, configured=settings.heal.peers, max_learnt=settings.heal.max_peers
         )
         duties = Duties(relay)
+        stack.enter_context(_unattended_work(duties))
         node = NodeSampler(settings.dataset_paths)
         stack.callback(node.close)
         relay.connect(events.emit, _log_event, _config_watcher(store, copies), peers.learn)
@@ -346,6 +347,18 @@ def _log_event(kind: str, fields: Mapping[str, object]) -> None:
                 _log.debug("event", kind=kind, **fields)
         else:
             _log.info("event", kind=kind, **fields)
+
+
+@contextmanager
+def _unattended_work(duties: Duties) -> Iterator[None]:
+    """Have the errors that no task waits for noted as a failing duty."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(duties.unattended_failed)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)
 
 
 def _config_watcher(

@@ -4,6 +4,8 @@ Rules kept here:
 - Nothing is fire-and-forget (S5): a duty that raises is logged with its traceback, counted, named
   in the status until a run succeeds, and recorded as an event when it begins and ceases to fail.
 - One failing duty ends neither the agent nor the other duties; it is run again, later and later.
+- What nobody waits for (the end of a write that its put gave up, a callback of the event loop) is a
+  duty too, in the sum: `UNATTENDED`. It has no next run, so it is named until the agent restarts.
 
 `keep_running` and `every` are task roots: whoever owns the task group starts them in it.
 """
@@ -14,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -22,6 +24,7 @@ EventSink = Callable[[str, Mapping[str, object]], None]
 
 FIRST_RESTART_S: Final = 1.0
 LAST_RESTART_S: Final = 60.0
+UNATTENDED: Final = "unattended work"
 
 _log = structlog.get_logger(__name__)
 
@@ -64,13 +67,24 @@ class Duties:
             self._on_event("duty_recovered", {"duty": name})
 
     def failed(self, name: str, error: Exception) -> None:
-        """Note that a run failed. Called while `error` is handled, for its traceback."""
+        """Note that a run failed."""
         before = self._state(name)
         text = f"{type(error).__name__}: {error}"
         self._states[name] = DutyState(name, True, before.failures + 1, text, self._clock())
-        _log.exception("duty failed", duty=name, failures=before.failures + 1)
+        _log.error("duty failed", duty=name, failures=before.failures + 1, exc_info=error)
         if not before.failing:
             self._on_event("duty_failed", {"duty": name, "error": text})
+
+    def unattended_failed(
+        self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]
+    ) -> None:
+        """Note an error that reached the event loop; for `loop.set_exception_handler`."""
+        error = context.get("exception")
+        # Not a callback's OSError: that is asyncio itself, about a connection it could not accept.
+        if isinstance(error, Exception) and ("future" in context or not isinstance(error, OSError)):
+            self.failed(UNATTENDED, error)
+        else:
+            loop.default_exception_handler(dict(context))
 
     async def keep_running(self, name: str, duty: Callable[[], Awaitable[None]]) -> None:
         """Run a duty that has no end; when it fails, start it again after a growing pause."""

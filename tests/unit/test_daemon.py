@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from blockbuster import BlockBuster
 
 from agent.assembly import (
     EventRelay,
+    assembled,
     body_pump,
     compressor,
     copy_options,
@@ -26,6 +28,7 @@ from agent.config.settings import Settings
 from agent.copies.manager import CopyOptions
 from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
+from agent.duties import UNATTENDED
 from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import DatasetBusy, FormatTooNew
@@ -223,6 +226,20 @@ def test_events_from_before_the_log_is_open_are_kept_in_order() -> None:
     relay("third", {})
 
     assert heard == ["first", "second", "third"]
+
+
+async def test_s5_an_agent_shows_the_errors_that_nothing_in_it_waits_for(
+    tmp_path: Path, blocking_calls_fail: BlockBuster
+) -> None:
+    blocking_calls_fail.deactivate()  # before it serves anyone, an agent may look up its version
+    made = settings(datasets=[{"path": str(tmp_path / "a")}, {"path": str(tmp_path / "b")}])
+    loop = asyncio.get_running_loop()
+    async with assembled(made, tmp_path / "state") as agent:
+        loop.call_soon({}.popitem)
+        await asyncio.sleep(0)
+        (duty,) = agent.duties.snapshot()
+        assert (duty.name, duty.failing) == (UNATTENDED, True)
+    assert loop.get_exception_handler() is None
 
 
 def test_the_status_line_names_what_is_wrong_first() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
 from agent import duties as module
-from agent.duties import Duties, DutyState
+from agent.duties import UNATTENDED, Duties, DutyState
 
 
 class Seen:
@@ -105,3 +106,39 @@ async def test_a_failing_duty_is_named_until_it_succeeds(duties: Duties) -> None
 def test_pauses_between_restarts_grow_to_a_bound() -> None:
     pauses = module.pauses_s(1.0)
     assert [next(pauses) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+async def _end_of_a_task_that_nobody_awaits(error: BaseException) -> None:
+    async def fail() -> None:
+        raise error
+
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+
+
+async def test_s5_an_error_that_nobody_waits_for_is_a_failing_duty(
+    duties: Duties, seen: Seen
+) -> None:
+    asyncio.get_running_loop().set_exception_handler(duties.unattended_failed)
+    await _end_of_a_task_that_nobody_awaits(OSError("disk on fire"))
+    gc.collect()
+    (state,) = duties.snapshot()
+    assert state == DutyState(UNATTENDED, True, 1, "OSError: disk on fire", 7.0)
+    assert [kind for kind, _ in seen.events] == ["duty_failed"]
+
+
+async def test_s5_an_error_of_a_callback_is_a_failing_duty(duties: Duties) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(duties.unattended_failed)
+    loop.call_soon({}.popitem)
+    await asyncio.sleep(0)
+    assert duties.snapshot()[0].failures == 1
+
+
+async def test_a_connection_that_cannot_be_accepted_is_no_failing_duty(
+    duties: Duties, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = {"message": "socket.accept() out of system resource", "exception": OSError(24, "no")}
+    duties.unattended_failed(asyncio.get_running_loop(), context)
+    assert duties.snapshot() == ()
+    assert "out of system resource" in caplog.text
