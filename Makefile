@@ -100,9 +100,9 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet
   --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
 lock: $(STAMP) ## bring both lock files up to date with pyproject.toml
-	$(UV_COMPILE) --group dev --output-file requirements.lock
+	$(UV_COMPILE) --extra coordinator --group dev --output-file requirements.lock
 	$(UV_COMPILE) --constraint requirements.lock --output-file packaging/requirements.lock
 
 clean: ## remove .venv, build outputs and caches; var/ stays
 	rm -rf $(VENV) build dist htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find agent depot tests packaging -name __pycache__ -type d -prune -exec rm -rf {} +
+	find agent coordinator depot tests packaging -name __pycache__ -type d -prune -exec rm -rf {} +

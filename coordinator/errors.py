@@ -1,0 +1,105 @@
+"""What a coordinator refuses, beyond what a depot does: leaves of the one error tree.
+
+As in `depot.errors`: an error says what was refused, what was expected and what was found, and
+knows nothing of HTTP. `code` is stable and on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from depot.errors import DepotError
+
+
+class BadRelease(DepotError):
+    """The upload is not a release repository, or not a safe one."""
+
+    code = "BadRelease"
+
+
+class Untrusted(DepotError):
+    """No trust root of this fleet verifies the release."""
+
+    code = "Untrusted"
+
+
+class Expired(DepotError):
+    """Metadata of the release has expired, and the upload did not allow that."""
+
+    code = "Expired"
+
+
+class TargetMismatch(DepotError):
+    """A target's bytes are not those that the signed metadata names."""
+
+    code = "TargetMismatch"
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(f"target {target!r}: {reason}")
+        self.target = target
+
+    def details(self) -> dict[str, object]:
+        """Name the target."""
+        return {"target": self.target}
+
+
+class ReleaseConflict(DepotError):
+    """Another release is already recorded under this version or artifact name."""
+
+    code = "ReleaseConflict"
+
+    def __init__(self, message: str, difference: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.difference = dict(difference)
+
+    def details(self) -> dict[str, object]:
+        """What is recorded and what was sent."""
+        return self.difference
+
+
+class ReleaseNotFound(DepotError):
+    """No release of this version is recorded."""
+
+    code = "NotFound"
+
+
+class TargetRelease(DepotError):
+    """The release is the fleet's target, and cannot be removed."""
+
+    code = "TargetRelease"
+
+
+class ReleaseUnusable(DepotError):
+    """The release cannot become the target: pruned or incomplete."""
+
+    code = "ReleaseUnusable"
+
+
+class TrustRootNotFound(DepotError):
+    """No trust root has this id."""
+
+    code = "NotFound"
+
+
+class SledNotFound(DepotError):
+    """No sled has this id."""
+
+    code = "NotFound"
+
+
+class SledExpunged(DepotError):
+    """The sled was expunged; no work is done with it."""
+
+    code = "SledExpunged"
+
+
+class DatabaseUnavailable(DepotError):
+    """The database cannot be reached, or has not the expected schema."""
+
+    code = "DatabaseUnavailable"
+
+
+class Quiescing(DepotError):
+    """The coordinator is about to stop and takes no more uploads."""
+
+    code = "Quiescing"

@@ -1,0 +1,109 @@
+"""What the rooms of the coordinator pass to each other: frozen values, without behaviour.
+
+Times are Unix seconds, sizes bytes. Rows of the database are turned into these and back in
+`coordinator.database` alone; bodies of the API in `coordinator.api` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from depot.artifact import ArtifactHash, Generation
+
+
+class SledPolicy(StrEnum):
+    """What the operator wants of a sled."""
+
+    IN_SERVICE = "in_service"
+    EXPUNGED = "expunged"
+
+
+class SledState(StrEnum):
+    """How a sled fared when it was last asked."""
+
+    OK = "ok"
+    BEHIND = "behind"
+    AHEAD = "ahead"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+
+
+class ReleaseState(StrEnum):
+    """Whether every artifact of a release is somewhere."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class Sled:
+    """A node of the fleet, and how to reach it."""
+
+    id: str
+    agent_url: str
+    depot_url: str
+    policy: SledPolicy = SledPolicy.IN_SERVICE
+    state: SledState | None = None
+    """None until it was asked for the first time."""
+    last_error: str | None = None
+    last_seen_at: float | None = None
+    generation: Generation | None = None
+    """The one it last confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseArtifact:
+    """One name of an artifact in a release; several names may share one SHA-256."""
+
+    name: str
+    version: str
+    sha256: ArtifactHash
+    size_bytes: int
+    kind: str | None = None
+    """In releases whose targets are listed by `artifacts.json`."""
+    tags: tuple[tuple[str, str], ...] | None = None
+    """Sorted; in those listed by `artifacts-v2.json`. At most one of `kind` and `tags` is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A recorded release."""
+
+    version: str
+    sha256: ArtifactHash
+    """Of the uploaded zip; of its snapshot's targets metadata where there was no zip."""
+    file_name: str
+    time_created_s: float
+    allowed_expired: bool
+    """It had expired when it was uploaded, and the operator allowed that."""
+    state: ReleaseState
+    artifacts: tuple[ReleaseArtifact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRoot:
+    """A root of trust the operator added."""
+
+    id: str
+    version: int
+    """Of the root metadata."""
+    content: bytes
+    """The root.json, as it was sent."""
+    time_added_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request to a sled: an entry of the ring behind `history`."""
+
+    time_s: float
+    sled_id: str
+    operation: str
+    """`put_config`, `list`, `put`, `copy` or `reset`."""
+    generation: Generation | None = None
+    artifact: ArtifactHash | None = None
+    source: str | None = None
+    """Where the bytes came from: the staging depot, or the id of a sled."""
+    error: str | None = None
+    """None when it went well."""
