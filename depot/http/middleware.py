@@ -38,7 +38,7 @@ from depot.http.activity import Activity
 from depot.http.held_bodies import HeldBodies
 from depot.http.limits import HttpLimits
 from depot.http.patience import patience
-from depot.http.problems import REQUEST_ID_HEADER, problem_response, row_of
+from depot.http.problems import PROBLEMS, REQUEST_ID_HEADER, Problems, Row, problem_response, row_of
 from depot.http.requests import (
     BODY_TAKEN,
     FOREGONE,
@@ -62,7 +62,9 @@ AT_ONCE_BYTES: Final = 16 << 10
 _STARTED: Final = web.RequestKey("started", bool)
 
 
-def front(api: ApiInfo, activity: Activity, bodies: HeldBodies) -> Middleware:
+def front(
+    api: ApiInfo, activity: Activity, bodies: HeldBodies, problems: Problems = PROBLEMS
+) -> Middleware:
     """Make the middleware of one server."""
 
     @web.middleware
@@ -80,7 +82,7 @@ def front(api: ApiInfo, activity: Activity, bodies: HeldBodies) -> Middleware:
                 _abort(request)
                 raise ConnectionResetError("the client is gone") from error
             except Exception as error:
-                response = _answer_to(request, error)
+                response = _answer_to(request, error, problems)
             await _finish(request, response, draining=activity.draining)
             return response
 
@@ -127,17 +129,17 @@ def _refuse_early(request: web.Request, api: ApiInfo, activity: Activity) -> Non
         raise ExpectationFailed(f"Expect: expected 100-continue, found {expected[:80]!r}")
 
 
-def _answer_to(request: web.Request, error: Exception) -> web.StreamResponse:
+def _answer_to(request: web.Request, error: Exception, problems: Problems) -> web.StreamResponse:
     """Log `error` and make its answer; raises ConnectionResetError when there can be none."""
     problem = as_problem(error)
-    _log(request, problem, error)
+    _log(request, problem, error, row_of(problem, problems))
     if not _connected(request):
         raise ConnectionResetError("the client is gone") from error
     if request.get(_STARTED):
         # Cut short, never ended cleanly: the client must not take half a body for a whole (B2).
         _abort(request)
         raise ConnectionResetError("the answer was broken off") from error
-    return problem_response(problem, request[REQUEST_ID])
+    return problem_response(problem, request[REQUEST_ID], problems)
 
 
 def _connected(request: web.Request) -> bool:
@@ -174,11 +176,10 @@ def _named(request: web.Request) -> dict[str, object]:
     }
 
 
-def _log(request: web.Request, problem: DepotError, error: Exception) -> None:
+def _log(request: web.Request, problem: DepotError, error: Exception, row: Row) -> None:
     if isinstance(problem, Internal):
         log.error("request failed", exc_info=error, **_named(request))
         return
-    row = row_of(problem)
     log.log(
         row.log_level,
         "request refused",

@@ -1,5 +1,7 @@
 """The one table from error class to HTTP status and log level, and the error body.
 
+A server with errors of its own brings a table that goes on from this one (`make_app`).
+
 Every 4xx and 5xx of both servers is made here, whoever notices the problem: a handler, the
 middleware, the protocol (a malformed request) or the door (too many connections). The body is
 `{"request_id", "error_code", "message", "details"?}` and `x-request-id` has the same id.
@@ -75,9 +77,12 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
 }
 
 
-def row_of(error: DepotError) -> Row:
+Problems = Mapping[type[DepotError], Row]
+
+
+def row_of(error: DepotError, problems: Problems = PROBLEMS) -> Row:
     """Look `error` up by its class; a class without a row is a mistake of ours."""
-    return PROBLEMS[type(error)]
+    return problems[type(error)]
 
 
 def problem_headers(error: DepotError) -> dict[str, str]:
@@ -104,10 +109,12 @@ def problem_body(error: DepotError, request_id: str) -> bytes:
     return json.dumps(body).encode()
 
 
-def problem_response(error: DepotError, request_id: str) -> web.Response:
+def problem_response(
+    error: DepotError, request_id: str, problems: Problems = PROBLEMS
+) -> web.Response:
     """The answer to a request that failed with `error`."""
     return web.Response(
-        status=row_of(error).status,
+        status=row_of(error, problems).status,
         headers={REQUEST_ID_HEADER: request_id, **problem_headers(error)},
         body=problem_body(error, request_id),
         content_type=JSON_TYPE,

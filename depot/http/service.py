@@ -21,7 +21,7 @@ from depot.http.held_bodies import HeldBodies
 from depot.http.limits import HttpLimits
 from depot.http.middleware import add_request_id, defer_continue, front, unknown_path
 from depot.http.openapi import Endpoint, openapi_document
-from depot.http.problems import JSON_TYPE
+from depot.http.problems import JSON_TYPE, PROBLEMS, Problems
 from depot.http.protocol import DepotServer
 from depot.http.requests import LIMITS
 from depot.http.versions import ApiInfo
@@ -34,12 +34,19 @@ ACTIVITY: Final = web.AppKey("activity", Activity)
 
 
 def make_app(
-    endpoints: Sequence[Endpoint], *, api: ApiInfo, limits: HttpLimits | None = None
+    endpoints: Sequence[Endpoint],
+    *,
+    api: ApiInfo,
+    limits: HttpLimits | None = None,
+    problems: Problems = PROBLEMS,
 ) -> web.Application:
-    """Make the app that serves `endpoints` and, at /openapi.json, their description."""
+    """Make the app that serves `endpoints` and, at /openapi.json, their description.
+
+    `problems` has a row for each error that a handler may raise, those of `depot.http` among them.
+    """
     activity, limits = Activity(), limits or HttpLimits()
     bodies = HeldBodies(limits.json_memory_bytes)
-    app = web.Application(middlewares=[front(api, activity, bodies)])
+    app = web.Application(middlewares=[front(api, activity, bodies, problems)])
     app[ACTIVITY] = activity
     app[LIMITS] = limits
     app.on_response_prepare.append(add_request_id)
