@@ -1,4 +1,4 @@
-"""Configuration from the environment: `SLED_AGENT__SECTION__KEY=value`.
+"""Configuration from the environment: `PREFIX__SECTION__KEY=value`, the prefix a program's own.
 
 An environment variable is text, so each is read as the type of its key says; text that cannot be
 read so is passed on as it is, and the models refuse it like any other wrong value. Variables win
@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, get_origin
+from typing import Any, Final, get_origin
 
-from agent.config.keys import KEYS, PREFIX, Key
+from agent.config.keys import Form, Key
 
-_BY_VARIABLE: Final = {key.variable: key for key in KEYS}
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
@@ -27,12 +26,12 @@ class Overlay:
     unknown: tuple[str, ...] = ()
 
 
-def read_environment(environ: Mapping[str, str]) -> Overlay:
+def read_environment(form: Form[Any], environ: Mapping[str, str]) -> Overlay:
     """Pick our variables out of `environ` and read each by the type of its key."""
-    ours = sorted(name for name in environ if name.startswith(PREFIX))
-    known = {name: _BY_VARIABLE[name] for name in ours if name in _BY_VARIABLE}
+    ours = sorted(name for name in environ if name.startswith(form.prefix))
+    known = {name: form.by_variable[name] for name in ours if name in form.by_variable}
     return Overlay(
-        values={key.place: _read(key, environ[name]) for name, key in known.items()},
+        values={key.place: _read(key, environ[name], form) for name, key in known.items()},
         variables={key.place: name for name, key in known.items()},
         unknown=tuple(name for name in ours if name not in known),
     )
@@ -57,8 +56,8 @@ def overlaid(table: Mapping[str, object], overlay: Overlay) -> dict[str, object]
     return merged
 
 
-def _read(key: Key, text: str) -> object:
-    if key.place == ("datasets",):
+def _read(key: Key, text: str, form: Form[Any]) -> object:
+    if key.name in form.arrays:
         return [{"path": path} for path in _list(text)]
     if get_origin(key.annotation) is tuple:
         return _list(text)

@@ -11,13 +11,13 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from agent.config.environment import Overlay, overlaid, read_environment
-from agent.config.keys import name_of, unknown_key, unknown_variable
-from agent.config.settings import Settings, conflicts
+from agent.config.keys import AGENT, Form, S, name_of
+from agent.config.settings import Settings
 from agent.config.toml_lines import Path as Place
 from agent.config.toml_lines import key_lines, line_of
 from agent.config.units import shown
@@ -62,14 +62,23 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: with every mistake, those of the file first, in its order.
     """
-    overlay = read_environment(environ)
-    strangers = [f"{name}: {unknown_variable(name)}" for name in overlay.unknown]
+    return load_form(AGENT, path, environ)
+
+
+def load_form(form: Form[S], path: Path, environ: Mapping[str, str]) -> S:
+    """Read the configuration file of any program, and its variables.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    overlay = read_environment(form, environ)
+    strangers = [f"{name}: {form.unknown_variable(name)}" for name in overlay.unknown]
     try:
         text = _read(path)
         table = _parse(path, text)
     except ConfigurationError as error:
         raise ConfigurationError([*error.problems, *strangers]) from None
-    settings, problems = check(overlaid(table, overlay))
+    settings, problems = check_form(form, overlaid(table, overlay))
     if problems or strangers:
         raise ConfigurationError([*_rendered(path, text, overlay, problems), *strangers])
     return settings
@@ -80,14 +89,19 @@ def check(table: Mapping[str, object]) -> tuple[Settings, list[Problem]]:
 
     The settings are usable when there is no problem.
     """
+    return check_form(AGENT, table)
+
+
+def check_form(form: Form[S], table: Mapping[str, object]) -> tuple[S, list[Problem]]:
+    """As `check`, for the configuration of any program."""
     problems: list[Problem] = []
     try:
-        settings = Settings.model_validate(table)
+        settings = form.model.model_validate(table)
     except ValidationError as error:
-        problems = [Problem(found["loc"], _message(found)) for found in error.errors()]
-        settings = Settings.model_validate(_without(table, {_key(p.place) for p in problems}))
+        problems = [Problem(found["loc"], _message(form, found)) for found in error.errors()]
+        settings = form.model.model_validate(_without(table, {_key(p.place) for p in problems}))
     broken = {_key(problem.place) for problem in problems}
-    for conflict in conflicts(settings):
+    for conflict in form.conflicts(settings):
         if not any(key[: len(bad)] == bad for key in conflict.keys for bad in broken):
             problems.append(Problem(conflict.keys[0], conflict.message))
     return settings, problems
@@ -121,14 +135,14 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
     return f"{path}:{line}:{column}: not TOML: {match[1]}"
 
 
-def _message(found: ErrorDetails) -> str:
+def _message(form: Form[Any], found: ErrorDetails) -> str:
     """Say in this program's words what a model refused."""
     context = found.get("ctx", {})
     match found["type"]:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
-            return unknown_key(found["loc"])
+            return form.unknown_key(found["loc"])
         case "missing":
             return "expected a value, found none"
         case kind if kind in _EXPECTED:
