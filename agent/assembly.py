@@ -11,8 +11,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,17 +22,18 @@ from typing import Final
 import structlog
 
 from agent.api import agent_app
-from agent.config.settings import Settings
+from agent.config.settings import HttpTable, Settings
 from agent.config.units import Address
 from agent.copies.manager import CopyManager, CopyOptions
 from agent.copies.networks import AllowedNetworks
 from agent.copies.peer_book import HealingPeers, PeerBook
 from agent.copies.peers import PeerFetcher, PeerLimits
-from agent.duties import Duties
+from agent.duties import Duties, unattended_work
 from agent.events import EventLog
 from agent.loop_lag import LoopLag
 from agent.metrics import Metrics
 from agent.node import INTERVAL_S, NodeSampler
+from agent.process import CannotStart
 from agent.status import StatusSource
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
@@ -58,10 +59,6 @@ _ROUTINE: Final = frozenset({"put"})
 _LOGGED_ELSEWHERE: Final = frozenset({"copied", "copy_failed", "duty_failed"})
 _log = structlog.get_logger("agent")
 _stdlib_log = logging.getLogger("agent")
-
-
-class CannotStart(Exception):
-    """The agent cannot start; the message is for the operator who tried."""
 
 
 class EventRelay:
@@ -109,8 +106,8 @@ class Agent:
         Raises:
             CannotStart: one is taken or not ours to take.
         """
-        await _listen(self.agent_server, self.settings.agent.listen, "agent.listen")
-        await _listen(self.depot_server, self.settings.depot.listen, "depot.listen")
+        await listen_at(self.agent_server, self.settings.agent.listen, "agent.listen")
+        await listen_at(self.depot_server, self.settings.depot.listen, "depot.listen")
 
     def begin_duties(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every long task in `group`; they run until cancelled."""
@@ -173,7 +170,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             state_dir, configured=settings.heal.peers, max_learnt=settings.heal.max_peers
         )
         duties = Duties(relay)
-        stack.enter_context(_unattended_work(duties))
+        stack.enter_context(unattended_work(duties))
         node = NodeSampler(settings.dataset_paths)
         stack.callback(node.close)
         relay.connect(events.emit, _log_event, _config_watcher(store, copies), peers.learn)
@@ -231,9 +228,8 @@ def store_options(settings: Settings) -> StoreOptions:
     )
 
 
-def http_limits(settings: Settings) -> HttpLimits:
+def http_limits(http: HttpTable) -> HttpLimits:
     """The bounds of each server."""
-    http = settings.http
     return HttpLimits(
         header_timeout_s=http.header_timeout_s,
         idle_timeout_s=http.idle_timeout_s,
@@ -298,7 +294,7 @@ def _servers(
     lag: LoopLag,
 ) -> tuple[HttpService, HttpService]:
     """Make the sled agent API and the repo depot API, neither of them listening."""
-    limits = http_limits(settings)
+    limits = http_limits(settings.http)
     metrics = Metrics(status.read, events.counts, lag.read)
     agent_api = agent_app(
         store=store,
@@ -328,7 +324,12 @@ def _servers(
     )
 
 
-async def _listen(server: HttpService, address: Address, key: str) -> None:
+async def listen_at(server: HttpService, address: Address, key: str) -> None:
+    """Have `server` listen.
+
+    Raises:
+        CannotStart: it may not, or another one does; with the configuration's `key`.
+    """
     try:
         await server.start(address.host, address.port)
     except OSError as error:
@@ -347,18 +348,6 @@ def _log_event(kind: str, fields: Mapping[str, object]) -> None:
                 _log.debug("event", kind=kind, **fields)
         else:
             _log.info("event", kind=kind, **fields)
-
-
-@contextmanager
-def _unattended_work(duties: Duties) -> Iterator[None]:
-    """Have the errors that no task waits for noted as a failing duty."""
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-    loop.set_exception_handler(duties.unattended_failed)
-    try:
-        yield
-    finally:
-        loop.set_exception_handler(before)
 
 
 def _config_watcher(

@@ -2,22 +2,14 @@
 
 Rules kept here (S3):
 - The first SIGTERM or SIGINT drains: no new work, running requests finish within
-  `drain_timeout_s`, exit 0. The second ends the process at once.
+  `drain_timeout_s`, exit 0. What a second one does, and what nothing can keep up, is `process`'s.
 - One task group owns every long task; none outlives it.
-- Nothing can keep the process from ending, not even a thread that waits for a dead device.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import os
-import resource
-import signal
-import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -26,20 +18,17 @@ from typing import Final
 
 import structlog
 
-from agent import garbage
-from agent.assembly import Agent, CannotStart, assembled
+from agent import garbage, process
+from agent.assembly import Agent, assembled
 from agent.config.settings import Settings, state_directory
 from agent.notify import Notifier
+from agent.process import EXIT_OK, CannotStart, StopSignals, leave_within
 from depot.dataset.lock import LOCK
 from depot.errors import DatasetBusy, DepotError
 from depot.store_status import StoreStatus
 
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 1
 # What closing may take beyond draining: cancelled requests, the event log, the datasets.
 _CLOSE_TIMEOUT_S: Final = 40.0
-# What the interpreter may take to end once everything is closed.
-_EXIT_TIMEOUT_S: Final = 5.0
 
 _log = structlog.get_logger("agent")
 
@@ -58,36 +47,7 @@ class Ready:
 
     def write(self, path: Path) -> None:
         """Write the ready file, which is whole or not there."""
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(asdict(self), file)
-                os.fchmod(file.fileno(), 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-
-
-class StopSignals:
-    """SIGTERM and SIGINT: the first asks to stop, the second does not ask."""
-
-    def __init__(self) -> None:
-        self.requested = asyncio.Event()
-
-    def install(self, on_first: Callable[[], None]) -> None:
-        """Listen from now on; `on_first` is called with the first signal."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received, number, on_first)
-
-    def _received(self, number: signal.Signals, on_first: Callable[[], None]) -> None:
-        if self.requested.is_set():
-            _log.warning("second signal: leaving at once", signal=number.name)
-            leave_now(128 + number)
-        _log.info("stopping", signal=number.name)
-        self.requested.set()
-        on_first()
+        process.write_ready_file(path, asdict(self))
 
 
 def run(settings: Settings, environ: Mapping[str, str], announce: Callable[[Ready], None]) -> int:
@@ -98,20 +58,7 @@ def run(settings: Settings, environ: Mapping[str, str], announce: Callable[[Read
     Raises:
         CannotStart: with the reason.
     """
-    raise_descriptor_limit()
-    status = EXIT_FAILED
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(_live(settings, environ, announce))
-            status = EXIT_OK
-        except CannotStart:
-            raise
-        except Exception:  # The root of all tasks: logged here, or nowhere.
-            _log.exception("the agent failed")
-        finally:
-            # Closing the runner waits for threads of the default executor, without an end.
-            leave_within(_EXIT_TIMEOUT_S, status)
-    return status
+    return process.run(_live(settings, environ, announce))
 
 
 async def _live(
@@ -192,38 +139,3 @@ def _holder(datasets: Iterable[Path]) -> str:
         with suppress(OSError, ValueError, IndexError):
             return f" (pid {int((path / LOCK).read_text().split()[0])})"
     return ""
-
-
-def raise_descriptor_limit() -> None:
-    """Allow as many open files as the system lets us: soft limits date from select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:  # a sandbox, or a limit beyond the kernel's own
-        _log.warning("the descriptor limit stays", limit=soft, error=str(error))
-
-
-def leave_within(timeout_s: float, status: int) -> None:
-    """Make sure that the process ends within `timeout_s`.
-
-    A thread that waits for a dead device can neither be interrupted nor joined; the interpreter
-    would wait for it for ever. So a daemon thread ends the process when the orderly way has not.
-    Every write that was acknowledged is durable by then (B3), and locks end with the process.
-    """
-    timer = threading.Timer(timeout_s, _give_up, (timeout_s, status))
-    timer.daemon = True
-    timer.start()
-
-
-def _give_up(timeout_s: float, status: int) -> None:
-    _log.warning("leaving work behind that does not end", waited_s=timeout_s)
-    leave_now(status)
-
-
-def leave_now(status: int) -> None:
-    """End the process without waiting for anything but its own output."""
-    with suppress(OSError, ValueError):  # a reader that went away
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -120,3 +121,15 @@ def pauses_s(first_s: float) -> Iterator[float]:
     while True:
         yield pause_s
         pause_s = min(2 * pause_s, LAST_RESTART_S)
+
+
+@contextmanager
+def unattended_work(duties: Duties) -> Iterator[None]:
+    """Have the errors that no task waits for noted as a failing duty."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(duties.unattended_failed)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from agent import daemon, logs
-from agent.assembly import CannotStart
 from agent.cli.configured import FAILED, config_option, fail, settings_of
 from agent.daemon import Ready
+from agent.process import CannotStart
 
 
 @click.command(short_help="Run the agent until SIGTERM or SIGINT.")

@@ -277,7 +277,7 @@ class TestRun:
     def test_a_thread_that_never_ends_does_not_keep_the_process(self) -> None:
         script = (
             "import threading\n"
-            "from agent.daemon import leave_within\n"
+            "from agent.process import leave_within\n"
             "threading.Thread(target=threading.Event().wait).start()\n"
             "leave_within(0.1, 7)\n"
         )

@@ -144,7 +144,7 @@ def test_every_http_key_reaches_the_servers() -> None:
             "json_memory": "17MiB",
         }
     )
-    assert http_limits(made) == HttpLimits(
+    assert http_limits(made.http) == HttpLimits(
         header_timeout_s=1,
         idle_timeout_s=2,
         min_body_bytes_per_s=3,
@@ -179,7 +179,7 @@ def test_the_defaults_of_the_configuration_are_those_of_the_libraries() -> None:
     # But for one: a library does not start processes unless it is asked to.
     library = replace(StoreOptions(), device_workers=DeviceWorkers.PROCESS)
     assert store_options(settings()) == library
-    assert http_limits(settings()) == HttpLimits()
+    assert http_limits(settings().http) == HttpLimits()
     assert copy_options(settings()) == CopyOptions()
 
 
