@@ -1,5 +1,7 @@
 """The options every verb of `depot` takes, before or after the verb.
 
+`depot-coordinator` has a `Common` of its own, made of `remembered`, `url_of` and `REPORTING`.
+
 One mechanism: `shared` adds the same options to a group or a verb. Each option leaves its value in
 `Context.meta`, which click shares between a group and its verb and which is filled from the
 outside in, so the one closest to the verb wins. `common` then fills what is missing from the
@@ -12,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import update_wrapper
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import click
@@ -39,6 +41,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., object])
 class Common:
     """Which servers to talk to, and how to report."""
 
+    program: ClassVar = "depot"
     agent_url: str = DEFAULT_AGENT_URL
     depot_url: str = DEFAULT_DEPOT_URL
     json: bool = False
@@ -127,17 +130,27 @@ def common(meta: Mapping[str, object], environ: Mapping[str, str]) -> Common:
         click.BadParameter: an environment variable does not hold a URL.
     """
     return Common(
-        agent_url=_url(meta, "agent", environ, AGENT_VARIABLE) or DEFAULT_AGENT_URL,
-        depot_url=_url(meta, "depot", environ, DEPOT_VARIABLE) or DEFAULT_DEPOT_URL,
-        json=bool(meta.get(_KEY + "json")),
-        quiet=bool(meta.get(_KEY + "quiet")),
+        agent_url=url_of(meta, "agent", environ, AGENT_VARIABLE) or DEFAULT_AGENT_URL,
+        depot_url=url_of(meta, "depot", environ, DEPOT_VARIABLE) or DEFAULT_DEPOT_URL,
+        json=bool(remembered(meta, "json")),
+        quiet=bool(remembered(meta, "quiet")),
     )
 
 
-def _url(
+def remembered(meta: Mapping[str, object], name: str) -> object:
+    """What was typed for an option that `remember` keeps; None when it was not."""
+    return meta.get(_KEY + name)
+
+
+def url_of(
     meta: Mapping[str, object], name: str, environ: Mapping[str, str], variable: str
 ) -> str | None:
-    typed = meta.get(_KEY + name)
+    """A server's URL: what was typed, else the environment's, else None.
+
+    Raises:
+        click.BadParameter: the variable does not hold a URL.
+    """
+    typed = remembered(meta, name)
     if isinstance(typed, str):
         return typed
     if not environ.get(variable):
@@ -148,34 +161,21 @@ def _url(
         raise click.BadParameter(str(error), param_hint=variable) from None
 
 
-def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    """Leave a value that was typed; an option that was not typed leaves the outer one alone."""
+def remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """Click callback: leave a value that was typed.
+
+    An option that was not typed leaves the outer one alone.
+    """
     if value:
         ctx.meta[f"{_KEY}{param.name}"] = value
 
 
-_OPTIONS: Final = (
-    click.option(
-        "--agent",
-        type=url,
-        metavar="URL",
-        expose_value=False,
-        callback=_remember,
-        help=f"Sled agent API. [env: {AGENT_VARIABLE}; default: {DEFAULT_AGENT_URL}]",
-    ),
-    click.option(
-        "--depot",
-        type=url,
-        metavar="URL",
-        expose_value=False,
-        callback=_remember,
-        help=f"Repo depot API. [env: {DEPOT_VARIABLE}; default: {DEFAULT_DEPOT_URL}]",
-    ),
+REPORTING: Final = (
     click.option(
         "--json",
         is_flag=True,
         expose_value=False,
-        callback=_remember,
+        callback=remember,
         help="One JSON document on stdout; one per line with --follow and --watch.",
     ),
     click.option(
@@ -183,9 +183,28 @@ _OPTIONS: Final = (
         "-q",
         is_flag=True,
         expose_value=False,
-        callback=_remember,
+        callback=remember,
         help="No progress and no notes on stderr; warnings and errors still are.",
     ),
+)
+_OPTIONS: Final = (
+    click.option(
+        "--agent",
+        type=url,
+        metavar="URL",
+        expose_value=False,
+        callback=remember,
+        help=f"Sled agent API. [env: {AGENT_VARIABLE}; default: {DEFAULT_AGENT_URL}]",
+    ),
+    click.option(
+        "--depot",
+        type=url,
+        metavar="URL",
+        expose_value=False,
+        callback=remember,
+        help=f"Repo depot API. [env: {DEPOT_VARIABLE}; default: {DEFAULT_DEPOT_URL}]",
+    ),
+    *REPORTING,
 )
 
 

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import click
 from rich.console import Console
@@ -29,9 +29,24 @@ from rich.text import Text
 
 from agent.cli.failures import ExitCode, Failure, local, local_errors
 from agent.cli.formats import printable, wrapped
-from agent.cli.options import Common
 
 Document = Mapping[str, object]
+
+
+class Manner(Protocol):
+    """How a command reports."""
+
+    @property
+    def program(self) -> str:
+        """What its messages begin with."""
+
+    @property
+    def json(self) -> bool:
+        """Whether results are documents."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only results, warnings and errors are told."""
 
 
 class _Stream(Console):
@@ -45,8 +60,9 @@ class Output:
     """What one command writes."""
 
     def __init__(
-        self, common: Common, *, stdout: TextIO | None = None, stderr: TextIO | None = None
+        self, common: Manner, *, stdout: TextIO | None = None, stderr: TextIO | None = None
     ) -> None:
+        self.program = common.program
         self.json = common.json
         self.quiet = common.quiet
         self.out = _stream(stdout or sys.stdout)
@@ -93,7 +109,7 @@ class Output:
 
     def warning(self, text: str) -> None:
         """Tell on stderr what is to be seen to although the command goes well; --quiet or not."""
-        message = Text.assemble(("depot: warning: ", "bold yellow"), printable(text))
+        message = Text.assemble((f"{self.program}: warning: ", "bold yellow"), printable(text))
         self._line(self.err, wrapped(message, _width(self.err)))
 
     def failure(self, failure: Failure) -> None:
@@ -103,7 +119,7 @@ class Output:
             with suppress(Failure):
                 self._write({**self._result, "error": failure.document()})
                 self._flush()
-        message = Text.assemble(("depot: ", "bold red"), printable(failure.message))
+        message = Text.assemble((f"{self.program}: ", "bold red"), printable(failure.message))
         self._line(self.err, wrapped(message, _width(self.err)))
         if failure.hint:
             self._line(self.err, wrapped(Text(f"  {failure.hint}"), _width(self.err)))
@@ -138,7 +154,7 @@ class Output:
 
 
 @contextmanager
-def reporting(common: Common) -> Iterator[Output]:
+def reporting(common: Manner) -> Iterator[Output]:
     """Run the body of a verb: its result is written when it ends, and its failure if it fails.
 
     Raises:
