@@ -294,7 +294,9 @@ class Sled:
             self.slots[index].copies[put.name] = Copy(len(sent))
         # Where the quota ended it, nothing was written that would show whether the path is there.
         self._let_go(put, [*full, *(index for index in staged if self.slots[index].truthful)])
-        return len(put.good) + len(landed) or errors.Io
+        # What held it when the put began may have left since, with its copy.
+        still_good = [slot for slot in put.good if slot.good(put.name)]
+        return len(still_good) + len(landed) or errors.Io
 
     def _judge(self, put: OpenPut, sent: bytes, staged: set[int]) -> Refusal | None:
         if refusal := self._judge_content(put, sent, staged) or self.check_known():
