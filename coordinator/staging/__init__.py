@@ -1,0 +1,1 @@
+"""Where uploaded artifacts are until enough sleds hold them."""
