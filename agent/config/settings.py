@@ -96,6 +96,10 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 Interval = Annotated[float, BeforeValidator(_parse_interval)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
 Directory = Annotated[Path, BeforeValidator(_parse_path)]
+# Lax for the array only: TOML has lists, and its elements are checked one by one.
+Networks = Annotated[
+    tuple[Annotated[Network, BeforeValidator(_parse_network)], ...], Field(strict=False)
+]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -161,10 +165,7 @@ class CopyTable(_Table):
 
     max_concurrent: Count = 8
     max_sources: Annotated[int, Field(ge=1, le=16)] = 4
-    # Lax for the array only: TOML has lists, and its elements are checked one by one.
-    allowed_sources: Annotated[
-        tuple[Annotated[Network, BeforeValidator(_parse_network)], ...], Field(strict=False)
-    ] = DEFAULT_SOURCES
+    allowed_sources: Networks = DEFAULT_SOURCES
     connect_timeout_s: Seconds = 10.0
     idle_timeout_s: Seconds = 30.0
     min_bytes_per_s: Count = 1024

@@ -1,0 +1,139 @@
+"""Every key of the coordinator's configuration: its name, type, default and bounds.
+
+The rules are those of the agent's (`agent.config.settings`): no key is unknown, no value is
+guessed, every bound of the service (S1) stands here. Everything has a default, so that an empty
+file is a coordinator with a SQLite database and a staging directory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from agent.config.keys import Form
+from agent.config.loading import load_form
+from agent.config.settings import (
+    GIB,
+    Conflict,
+    Directory,
+    HttpTable,
+    Listen,
+    LogTable,
+    Networks,
+    Size,
+)
+from agent.config.units import Address
+
+PREFIX: Final = "DEPOT_COORDINATOR__"
+DEFAULT_LISTEN: Final = Address("127.0.0.1", 12340)
+DEFAULT_STAGING: Final = Path("/var/lib/sled-depot-coordinator/staging")
+DATABASE_FILE: Final = "coordinator.sqlite3"
+_DATABASES: Final = re.compile(r"sqlite\+aiosqlite:///+[^/:].*|postgresql\+asyncpg://.*", re.DOTALL)
+
+
+def _parse_database(value: object) -> str:
+    if isinstance(value, str) and _DATABASES.fullmatch(value) and "\0" not in value:
+        return value
+    # A URL may hold a password, and messages end up in logs: only its scheme is told.
+    found = value.partition(":")[0][:40] if isinstance(value, str) else type(value).__name__
+    raise ValueError(
+        "expected sqlite+aiosqlite:////absolute/path or postgresql+asyncpg://user@host/name, "
+        f"found {found!r}"
+    )
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DatabaseTable(_Table):
+    """`[database]`: what the coordinators of one fleet share."""
+
+    url: Annotated[str, BeforeValidator(_parse_database)] | None = None
+    """None: a SQLite file beside the staging directory."""
+
+
+class StagingTable(_Table):
+    """`[staging]`: uploaded artifacts, until enough sleds have them."""
+
+    path: Directory = DEFAULT_STAGING
+    quota_bytes: Size = Field(default=100 * GIB, alias="quota")
+
+
+class UploadTable(_Table):
+    """`[upload]`: what a release may take while it arrives."""
+
+    max_size_bytes: Size = Field(default=50 * GIB, alias="max_size")
+    max_concurrent: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+class ReplicationTable(_Table):
+    """`[replication]`: how the fleet is brought to hold every release."""
+
+    min_sled_replication: Annotated[int, Field(ge=1, le=1000)] = 3
+    period_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 60.0
+    activation: Literal["periodic", "manual"] = "periodic"
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=1024)] = 8
+
+
+class ImportTable(_Table):
+    """`[import]`: releases fetched from a TUF repository by its URL."""
+
+    allowed_sources: Networks = ()
+
+
+class PruneTable(_Table):
+    """`[prune]`: which releases stay when the others go."""
+
+    enabled: bool = False
+    keep_previous_targets: Annotated[int, Field(ge=0, le=1000)] = 2
+    keep_newest: Annotated[int, Field(ge=0, le=1000)] = 3
+
+
+class CoordinatorSettings(_Table):
+    """The whole configuration."""
+
+    listen: Listen = DEFAULT_LISTEN
+    drain_timeout_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 20.0
+    database: DatabaseTable = DatabaseTable()
+    staging: StagingTable = StagingTable()
+    upload: UploadTable = UploadTable()
+    replication: ReplicationTable = ReplicationTable()
+    import_: ImportTable = Field(default=ImportTable(), alias="import")
+    prune: PruneTable = PruneTable()
+    http: HttpTable = HttpTable()
+    log: LogTable = LogTable()
+
+    @property
+    def database_url(self) -> str:
+        """Where the database is: as it was said, or beside the staging directory."""
+        if self.database.url is not None:
+            return self.database.url
+        return f"sqlite+aiosqlite:///{self.staging.path.parent / DATABASE_FILE}"
+
+
+def conflicts(settings: CoordinatorSettings) -> Iterator[Conflict]:
+    """List what is wrong between keys that are valid by themselves."""
+    http = settings.http
+    if http.max_connections_per_client > http.max_connections:
+        yield Conflict(
+            (("http", "max_connections_per_client"), ("http", "max_connections")),
+            f"expected at most http.max_connections ({http.max_connections}), "
+            f"found {http.max_connections_per_client}",
+        )
+
+
+COORDINATOR: Final = Form(CoordinatorSettings, conflicts, PREFIX)
+
+
+def load(path: Path, environ: Mapping[str, str]) -> CoordinatorSettings:
+    """Read the configuration file and the `DEPOT_COORDINATOR__` variables.
+
+    Raises:
+        ConfigurationError: with every mistake.
+    """
+    return load_form(COORDINATOR, path, environ)
