@@ -1,0 +1,187 @@
+"""`CoordinatorClient`: every endpoint of the coordinator's API, for its commands and for agents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+from yarl import URL
+
+from agent.calls import Calls, read_answer
+from agent.upload import OnSent, open_upload
+from coordinator.wire import (
+    ExpungedBody,
+    GenerationAdvanceBody,
+    GenerationBody,
+    HealthBody,
+    Policy,
+    ReleaseUploadedBody,
+    SledBody,
+    SledPolicyBody,
+    SledPutBody,
+    SledsBody,
+    TrustRootAddedBody,
+    TrustRootBody,
+    TrustRootsBody,
+)
+from depot.client import ClientTimeouts
+from depot.errors import Unreachable
+
+# Staging a large release, and looking at a repository far away, take minutes.
+ANSWER_TIMEOUT_S: Final = 600.0
+ZIP_TYPE: Final = "application/zip"
+JSON_TYPE: Final = "application/json"
+
+
+class CoordinatorClient:
+    """A client of one coordinator; an async context manager.
+
+    Every method raises Unreachable and Refused.
+
+    Args:
+        url: where the coordinator listens.
+        timeouts: how patient to be.
+        answer_timeout_s: with an answer as a whole.
+        session: used instead of an own one, and not closed.
+
+    Raises:
+        InvalidRequest: `url` is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeouts: ClientTimeouts | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._calls = Calls(
+            url,
+            server="coordinator",
+            timeouts=timeouts or ClientTimeouts(idle_s=answer_timeout_s),
+            answer_timeout_s=answer_timeout_s,
+            session=session,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Open a session unless one was given."""
+        await self._calls.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the session if it is the client's own."""
+        await self._calls.__aexit__(*exc)
+
+    # ---- sleds
+
+    async def put_sled(
+        self,
+        sled_id: str,
+        agent_url: str,
+        *,
+        depot_url: str | None = None,
+        repo_depot_port: int | None = None,
+    ) -> SledBody:
+        """Add a sled, or say where it is now."""
+        body = SledPutBody(
+            agent_url=agent_url, depot_url=depot_url, repo_depot_port=repo_depot_port
+        )
+        return await self._calls.ask(SledBody, "PUT", self._sled(sled_id), body)
+
+    async def sleds(self) -> tuple[SledBody, ...]:
+        """Every sled, by id."""
+        return (await self._calls.get(SledsBody, "v1", "sleds")).items
+
+    async def sled(self, sled_id: str) -> SledBody:
+        """One sled."""
+        return await self._calls.ask(SledBody, "GET", self._sled(sled_id))
+
+    async def set_sled_policy(self, sled_id: str, policy: Policy) -> ExpungedBody:
+        """Expunge a sled, or put it in service again."""
+        url = self._calls.at("v1", "sleds", sled_id, "policy")
+        return await self._calls.ask(ExpungedBody, "PUT", url, SledPolicyBody(policy=policy))
+
+    def _sled(self, sled_id: str) -> URL:
+        return self._calls.at("v1", "sleds", sled_id)
+
+    # ---- trust roots
+
+    async def add_trust_root(self, content: bytes) -> str:
+        """Trust releases that this root.json verifies; the root's id. Idempotent.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        json.loads(content)
+        async with open_upload(
+            content, on_sent=None, idle_timeout_s=self._calls.answer_timeout_s
+        ) as upload:
+            url = self._calls.at("v1", "trust-roots")
+            added = await self._calls.upload(TrustRootAddedBody, "POST", url, upload, JSON_TYPE)
+        return added.id
+
+    async def trust_roots(self) -> tuple[TrustRootBody, ...]:
+        """Every root of trust, oldest first."""
+        return (await self._calls.get(TrustRootsBody, "v1", "trust-roots")).items
+
+    async def trust_root(self, root_id: str) -> bytes:
+        """A root.json, as it was added."""
+        url = self._calls.at("v1", "trust-roots", root_id)
+        async with self._calls.exchange("GET", url) as response:
+            return await read_answer(response)
+
+    async def remove_trust_root(self, root_id: str) -> None:
+        """Trust a root no longer."""
+        async with self._calls.exchange("DELETE", self._calls.at("v1", "trust-roots", root_id)):
+            return
+
+    # ---- generation
+
+    async def generation(self) -> int:
+        """The generation of the wanted set."""
+        return (await self._calls.get(GenerationBody, "v1", "generation")).generation
+
+    async def advance_generation(self, to: int) -> int:
+        """Raise the generation to at least this; what it is then."""
+        url = self._calls.at("v1", "generation", "advance")
+        body = GenerationAdvanceBody(to=to)
+        return (await self._calls.ask(GenerationBody, "POST", url, body)).generation
+
+    # ---- releases
+
+    async def upload_release(
+        self,
+        file: Path,
+        *,
+        file_name: str,
+        allow_expired: bool = False,
+        version: str | None = None,
+        on_sent: OnSent | None = None,
+    ) -> ReleaseUploadedBody:
+        """Upload a release from a zip file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        query: dict[str, Any] = {"file_name": file_name}
+        query |= {"allow_expired": "true"} if allow_expired else {}
+        query |= {} if version is None else {"version": version}
+        async with open_upload(
+            file, on_sent=on_sent, idle_timeout_s=self._calls.answer_timeout_s
+        ) as upload:
+            url = self._calls.at("v1", "releases", **query)
+            try:
+                return await self._calls.upload(ReleaseUploadedBody, "PUT", url, upload, ZIP_TYPE)
+            except Unreachable:
+                if upload.error is not None:
+                    raise upload.error from None
+                raise
+
+    # ---- how it is
+
+    async def ready(self) -> HealthBody:
+        """Whether the coordinator can do its work; Refused with `NotReady` when not."""
+        return await self._calls.get(HealthBody, "health", "ready")
