@@ -53,6 +53,19 @@ class Sled:
 
 
 @dataclass(frozen=True, slots=True)
+class SledSighting:
+    """How a sled fared when it was asked."""
+
+    sled_id: str
+    state: SledState
+    error: str | None = None
+    seen_at_s: float | None = None
+    """When it answered; None when it did not."""
+    generation: Generation | None = None
+    """The one it confirmed; None when it said nothing about that."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseArtifact:
     """One name of an artifact in a release; several names may share one SHA-256."""
 

@@ -1,0 +1,80 @@
+"""The database: opened and migrated once, and then transactions, each run until it succeeds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from coordinator.database.engine import make_engine, parse_url
+from coordinator.database.migrating import migrate
+from coordinator.database.retrying import until_done
+from coordinator.database.transaction import Transaction
+
+_T = TypeVar("_T")
+PATIENCE_S: Final = 15.0
+
+
+class Database:
+    """An open database; closed with `async with`, or `close`."""
+
+    def __init__(self, engine: AsyncEngine, *, patience_s: float, rng: random.Random) -> None:
+        self._engine = engine
+        self._patience_s = patience_s
+        self._rng = rng
+
+    @classmethod
+    async def open(
+        cls, url: str, *, patience_s: float = PATIENCE_S, rng: random.Random | None = None
+    ) -> Self:
+        """Connect to a database, and bring its schema up to this program's.
+
+        Args:
+            url: as SQLAlchemy writes it, of SQLite (a file) or PostgreSQL.
+            patience_s: how long a transaction is tried for, against others that are in its way.
+            rng: for the back-off.
+
+        Raises:
+            DatabaseUnavailable: it cannot be reached, or a newer program migrated it.
+        """
+        parsed, rng = parse_url(url), rng or random.Random()
+        await migrate(parsed, patience_s=patience_s, rng=rng)
+        # In a thread: it imports the driver, and looks where a relative path leads.
+        engine = await asyncio.to_thread(make_engine, parsed, patience_s)
+        return cls(engine, patience_s=patience_s, rng=rng)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    async def run(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        """Run `work` in a transaction of its own and commit it; what it raises rolls back.
+
+        `work` runs again when another transaction was in the way, so it must do nothing but read
+        and write rows, and work its result out anew. It must not call `run`: SQLite has one
+        connection.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be used, or others are in the way for too long.
+        """
+
+        async def once() -> _T:
+            async with self._engine.begin() as connection:
+                return await work(Transaction(connection))
+
+        return await until_done(once, patience_s=self._patience_s, rng=self._rng)

@@ -1,0 +1,56 @@
+"""Bringing a database's schema up to what this program knows.
+
+All of it is one transaction: a coordinator that is killed in the middle leaves the old schema. Of
+two that start at once one migrates; the other finds that done, at once or when it tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL
+
+from coordinator.database.retrying import until_done
+from coordinator.errors import DatabaseUnavailable
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+async def migrate(url: URL, *, patience_s: float, rng: random.Random) -> None:
+    """Migrate a database to the newest schema, in a thread.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, or a newer program migrated it.
+    """
+    config = config_for(url, patience_s)
+    try:
+        await until_done(
+            lambda: asyncio.to_thread(_upgrade, config), patience_s=patience_s, rng=rng
+        )
+    except DatabaseUnavailable as error:
+        shown = url.render_as_string(hide_password=True)
+        raise DatabaseUnavailable(f"{shown}: {error}") from error
+
+
+def config_for(url: URL, patience_s: float) -> Config:
+    """What Alembic is told about a database."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(url=url, patience_s=patience_s)
+    return config
+
+
+def _upgrade(config: Config) -> None:
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise DatabaseUnavailable(
+            f"its schema is of a newer version than this program knows ({error})"
+        ) from error

@@ -1,0 +1,1 @@
+"""How each version of this program brought the schema to its own: Alembic's environment."""

@@ -1,0 +1,1 @@
+"""One module for each revision; what was released is never changed."""

@@ -1,0 +1,57 @@
+"""One transaction, as the functions of this package see it.
+
+Rule kept here (F3): whatever changes a row that decides what sleds are to hold raises the
+generation in the same transaction, once. There is no other way to write: the connection stays in
+here, and the tables cascade nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Delete, Insert, Row, Select, Update, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from coordinator.database.tables import DECIDE_WHAT_IS_WANTED, generation
+
+
+class Transaction:
+    """Reads and writes rows until `Database.run` commits or rolls back."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._raised = False
+
+    async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """Read all rows of a query."""
+        result = await self._connection.execute(query)
+        found: Sequence[Row[Any]] = result.all()
+        return found
+
+    async def first(self, query: Select[Any]) -> Row[Any] | None:
+        """Read the first row of a query."""
+        result = await self._connection.execute(query)
+        found: Row[Any] | None = result.first()
+        return found
+
+    async def write(
+        self,
+        statement: Insert | Update | Delete,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+    ) -> int:
+        """Change rows, and return how many; with `rows`, once for each of them.
+
+        With `rows` some drivers cannot count, and return -1. No rows at all are no change.
+        """
+        if rows is not None and not rows:
+            return 0
+        changed = (await self._connection.execute(statement, rows)).rowcount
+        if changed and statement.table in DECIDE_WHAT_IS_WANTED:
+            await self._raise_generation()
+        return changed
+
+    async def _raise_generation(self) -> None:
+        if not self._raised:
+            await self._connection.execute(update(generation).values(value=generation.c.value + 1))
+            self._raised = True
