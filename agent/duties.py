@@ -99,17 +99,32 @@ class Duties:
             await asyncio.sleep(pause_s)
 
     async def every(
-        self, interval_s: float, name: str, action: Callable[[], Awaitable[None]]
+        self,
+        interval_s: float,
+        name: str,
+        action: Callable[[], Awaitable[None]],
+        *,
+        first_retry_s: float | None = None,
     ) -> None:
-        """Run `action` now and then `interval_s` after the end of each run."""
+        """Run `action` now and then `interval_s` after the end of each run.
+
+        With `first_retry_s`, one that failed is run again after that, and after twice as long each
+        further time, up to the interval.
+        """
+        retries = None
         while True:
+            pause_s = interval_s
             try:
                 await action()
             except Exception as error:  # A task root, as above.
                 self.failed(name, error)
+                if first_retry_s is not None:
+                    retries = retries or pauses_s(first_retry_s)
+                    pause_s = min(next(retries), interval_s)
             else:
                 self.succeeded(name)
-            await asyncio.sleep(interval_s)
+                retries = None
+            await asyncio.sleep(pause_s)
 
     def _state(self, name: str) -> DutyState:
         return self._states.get(name) or DutyState(name)

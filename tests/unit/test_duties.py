@@ -86,6 +86,15 @@ async def test_only_the_first_and_the_last_failure_of_a_row_are_events(
     assert seen.events[0][1] == {"duty": "scrub", "error": "OSError: disk on fire"}
 
 
+async def test_a_periodic_duty_that_failed_need_not_wait_for_its_next_time(
+    duties: Duties,
+) -> None:
+    script = Script(failures=3)
+    async with asyncio.timeout(20):
+        await run_until(script.done, duties.every(3600, "register", script, first_retry_s=0))
+    assert duties.snapshot()[0].failures == 3
+
+
 async def test_a_duty_that_ends_is_not_run_again(duties: Duties) -> None:
     await duties.keep_running("scrub", Script(failures=0))
     assert duties.snapshot() == (DutyState("scrub"),)
