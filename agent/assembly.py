@@ -21,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from agent import registration
 from agent.api import agent_app
 from agent.config.settings import HttpTable, Settings
 from agent.config.units import Address
@@ -113,12 +114,29 @@ class Agent:
         """Start every long task in `group`; they run until cancelled."""
         duties = self.duties
         keep_store = partial(self.store.run_duties, HealingPeers(self.peers, self.copies))
-        return [
+        tasks = [
             group.create_task(duties.keep_running("store", keep_store), name="store"),
             group.create_task(duties.keep_running("peers", self.peers.run), name="peers"),
             group.create_task(duties.keep_running("copies", self.copies.run), name="copies"),
             group.create_task(duties.every(INTERVAL_S, "node", self.node.sample), name="node"),
         ]
+        if coordinators := self.settings.coordinator.urls:
+            register = duties.every(
+                registration.INTERVAL_S,
+                "registration",
+                registration.Registration(coordinators, self.address).tell,
+                first_retry_s=registration.FIRST_RETRY_S,
+            )
+            tasks.append(group.create_task(register, name="registration"))
+        return tasks
+
+    def address(self) -> registration.SledAddress:
+        """Who this sled is and where others reach it, once it listens."""
+        return registration.SledAddress(
+            self.store.status().sled_id,
+            self.settings.agent.advertise_url or self.agent_server.url,
+            self.settings.depot.advertise_url or self.depot_server.url,
+        )
 
     async def drain(self) -> None:
         """Take no new work, and return when what runs has ended or run out of time.

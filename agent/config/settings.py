@@ -19,6 +19,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from agent.config.advertising import why_not_advertised
 from agent.config.units import (
     Address,
     parse_address,
@@ -29,10 +30,11 @@ from agent.config.units import (
 )
 from agent.copies.networks import AllowedNetworks
 from agent.copies.source_url import SourceUrl
-from depot.errors import BadSource
+from depot.errors import BadSource, InvalidRequest
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
 from depot.http.hot_artifacts import DEFAULT_BUDGET_BYTES
 from depot.http.limits import MAX_JSON_BODY_BYTES
+from depot.remote import base_url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -104,6 +106,20 @@ Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+def _parse_url(value: object) -> str:
+    try:
+        return str(base_url(value if isinstance(value, str) else "")).rstrip("/")
+    except InvalidRequest:
+        raise ValueError(f"expected a URL like http://host:port, found {shown(value)}") from None
+
+
+def _parse_depot_url(value: object) -> str:
+    try:
+        return str(SourceUrl.parse(value if isinstance(value, str) else ""))
+    except BadSource as error:
+        raise ValueError(str(error)) from None
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -112,12 +128,14 @@ class AgentTable(_Table):
     """`[agent]`: the sled agent API."""
 
     listen: Listen = Address("127.0.0.1", 12345)
+    advertise_url: Annotated[str | None, BeforeValidator(_parse_url)] = None
 
 
 class DepotTable(_Table):
     """`[depot]`: the repo depot API."""
 
     listen: Listen = Address("127.0.0.1", 12348)
+    advertise_url: Annotated[str | None, BeforeValidator(_parse_depot_url)] = None
     zstd_level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = DEFAULT_LEVEL
     zstd_min_size_bytes: Size = Field(default=DEFAULT_MIN_SIZE_BYTES, alias="zstd_min_size")
     max_bytes_per_s: Limit = 0
@@ -125,6 +143,14 @@ class DepotTable(_Table):
     send: Literal["auto", "copy", "splice", "pipe"] = "auto"
     fast_path: bool = True
     hot_cache_bytes: Limit = Field(default=DEFAULT_BUDGET_BYTES, alias="hot_cache")
+
+
+class CoordinatorTable(_Table):
+    """`[coordinator]`: who is told where this sled is."""
+
+    urls: Annotated[
+        tuple[Annotated[str, BeforeValidator(_parse_url)], ...], Field(strict=False)
+    ] = ()
 
 
 class DatasetTable(_Table):
@@ -173,18 +199,11 @@ class CopyTable(_Table):
     max_bytes_per_s_per_source: Limit = 0
 
 
-def _parse_peer(value: object) -> str:
-    try:
-        return str(SourceUrl.parse(value if isinstance(value, str) else ""))
-    except BadSource as error:
-        raise ValueError(str(error)) from None
-
-
 class HealTable(_Table):
     """`[heal]`: where artifacts come back from that no dataset here has whole."""
 
     peers: Annotated[
-        tuple[Annotated[str, BeforeValidator(_parse_peer)], ...], Field(strict=False)
+        tuple[Annotated[str, BeforeValidator(_parse_depot_url)], ...], Field(strict=False)
     ] = ()
     max_peers: Annotated[int, Field(ge=0, le=1024)] = 64
     max_bytes_per_s: Limit = 0
@@ -228,6 +247,7 @@ class Settings(_Table):
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 20.0
     agent: AgentTable = AgentTable()
     depot: DepotTable = DepotTable()
+    coordinator: CoordinatorTable = CoordinatorTable()
     datasets: Annotated[tuple[DatasetTable, ...], Field(strict=False)] = ()
     storage: StorageTable = StorageTable()
     scrub: ScrubTable = ScrubTable()
@@ -274,6 +294,20 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
             f"found {settings.http.max_connections_per_client}",
         )
     yield from _peer_conflicts(settings)
+    yield from _advertising_conflicts(settings)
+
+
+def _advertising_conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Addresses that a coordinator would be told and could not use."""
+    coordinators = settings.coordinator.urls
+    for name, server in (("agent", settings.agent), ("depot", settings.depot)):
+        if not coordinators or server.advertise_url is not None:
+            continue
+        if why := why_not_advertised(server.listen, coordinators):
+            yield Conflict(
+                ((name, "advertise_url"), (name, "listen"), ("coordinator", "urls")),
+                f"expected the URL at which coordinators and peers reach {name}.listen: {why}",
+            )
 
 
 def _peer_conflicts(settings: Settings) -> Iterator[Conflict]:

@@ -30,7 +30,13 @@ EXAMPLE: Final = PACKAGING / "agent.example.toml"
 UNIT: Final = PACKAGING / "systemd" / "sled-agent.service"
 MAX_EXPOSURE: Final = 2.0
 # Keys whose default is none, or is found when the agent starts.
-WITHOUT_DEFAULT: Final = {"sled_id", "state_dir", "datasets"}
+WITHOUT_DEFAULT: Final = {
+    "sled_id",
+    "state_dir",
+    "datasets",
+    "agent.advertise_url",
+    "depot.advertise_url",
+}
 
 
 def needs(tool: str) -> pytest.MarkDecorator:

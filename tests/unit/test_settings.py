@@ -19,7 +19,9 @@ WRONG = {
     "state_dir": ("7", "expected a path, found 7"),
     "drain_timeout_s": ("-1", "expected at least 0, found -1"),
     "agent.listen": ('"12345"', 'expected "host:port"'),
+    "agent.advertise_url": ('"sled-7:12345"', 'expected a URL like http://host:port, found "sl'),
     "depot.listen": ("12348", 'expected "host:port"'),
+    "depot.advertise_url": ('"http://a:1/?x"', "'http://a:1/?x' is not the URL of a depot"),
     "depot.zstd_level": ("20", "expected at most 19, found 20"),
     "depot.zstd_min_size": ('"-1"', "expected a size"),
     "depot.max_bytes_per_s": ('"fast"', "expected a size"),
@@ -27,6 +29,7 @@ WRONG = {
     "depot.send": ('"mail"', "expected 'auto', 'copy', 'splice' or 'pipe', found"),
     "depot.fast_path": ("1", "expected true or false, found 1"),
     "depot.hot_cache": ('"many"', 'expected a size such as "20GiB"'),
+    "coordinator.urls": ('["ftp://x"]', "expected a URL like http://host:port"),
     "datasets": ("7", "expected an array, found 7"),
     "storage.quota": ('"20 gigs"', 'expected a size such as "20GiB", found "20 gigs"'),
     "storage.max_artifact_size": ("true", "expected a size"),
@@ -67,6 +70,9 @@ WRONG = {
     "log.format": ("1", "expected 'console' or 'json', found 1"),
     "debug.checksum_state": ("1", "expected true or false, found 1"),
 }
+
+# Keys whose wrong value is wrong in an element.
+IN_ARRAYS = ("copy.allowed_sources", "coordinator.urls", "heal.peers")
 
 
 @pytest.fixture
@@ -141,7 +147,7 @@ class TestEveryKey:
 
         found = problem(f"# first line\n{key.name} = {value}\n{datasets}")
 
-        element = "[0]" if key.name in ("copy.allowed_sources", "heal.peers") else ""
+        element = "[0]" if key.name in IN_ARRAYS else ""
         assert found.startswith(f"agent.toml:2: {key.name}{element}: {expected}")
 
     @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
@@ -265,6 +271,27 @@ class TestConflicts:
         peers = 'heal.peers = ["http://10.1.2.3", "http://[::ffff:10.1.2.3]", "http://depot.lan"]'
         settings = read(f'{peers}\ncopy.allowed_sources = ["10.0.0.0/8"]\n{MINIMAL}')
         assert len(settings.heal.peers) == 3
+
+    @pytest.mark.parametrize("server", ["agent", "depot"])
+    @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+    def test_no_coordinator_is_told_of_all_addresses(self, server: str, host: str) -> None:
+        urls = 'coordinator.urls = ["http://127.0.0.1:12340"]'
+        found = problem(f'{server}.listen = "{host}:7"\n{urls}\n{MINIMAL}')
+        assert f"{server}.advertise_url: expected the URL at which coordinators" in found
+        assert found.endswith("is no address that anybody can connect to")
+        read(f'{server}.listen = "{host}:7"\n{MINIMAL}')
+        read(
+            f'{server}.listen = "{host}:7"\n{server}.advertise_url = "http://a:7"\n{urls}\n{MINIMAL}'
+        )
+
+    @pytest.mark.parametrize("coordinator", ["http://10.0.0.1", "http://coordinator.lan:12340"])
+    def test_no_other_machine_is_told_of_loopback(self, coordinator: str) -> None:
+        urls = f'coordinator.urls = ["{coordinator}"]'
+        found = problems(f"{urls}\n{MINIMAL}")
+        assert [line.partition(":")[0] for line in found] == ["agent.toml", "agent.toml"]
+        assert all("is reached from this machine only" in line for line in found)
+        for own in ("http://127.0.0.2:12340", "http://[::1]", "http://localhost"):
+            read(f'coordinator.urls = ["{own}"]\n{MINIMAL}')
 
     def test_a_quota_below_the_largest_artifact_is_legal(self) -> None:
         read(MINIMAL + '[storage]\nquota = "1MiB"\n')
