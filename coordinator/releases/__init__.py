@@ -1,0 +1,1 @@
+"""Signed releases, read and verified: a library without database, server or command line."""
