@@ -66,6 +66,9 @@ class Policy:
     Attributes:
         min_sled_replication: sleds that must hold an artifact before staging lets go of it; all
             sleds of a smaller fleet.
+        puts_to_relays: sleds that are sent the same artifact from staging when they relay: the
+            others get it from these in the same time. Of sleds that do not relay, as many are sent
+            it as must hold it.
         hop_bytes: what a link carries while one more sled of a chain begins to receive. The larger
             it is, the flatter are the trees.
         max_fan_out: sleds that one sled serves the same artifact at once, at most.
@@ -74,6 +77,7 @@ class Policy:
     """
 
     min_sled_replication: int = 3
+    puts_to_relays: int = 1
     hop_bytes: int = 2 * MIB
     max_fan_out: int = 8
     max_sources: int = 4
@@ -180,17 +184,23 @@ class Spread:
         """When a copy can begin, and after whose."""
         have = len(self.origins)
         with_relays = have + self.relays
-        if index >= with_relays:
-            so_far = doubling_round(index, with_relays)
-            if so_far > with_relays and parent < so_far // 2:
-                return Start.FINISHED, so_far // 2 + parent
-            if parent >= have or self.origins[parent].start is not Start.NOW:
-                return Start.FINISHED, parent
+        if index >= with_relays and (earlier := self._served_before(index, parent)) is not None:
+            return Start.FINISHED, earlier
+        if parent < have and self.origins[parent].start is Start.NOW:
             return Start.NOW, None
-        if parent >= have:
-            return Start.BEGUN, parent
-        start = self.origins[parent].start
-        return start, None if start is Start.NOW else parent
+        relayed = index < with_relays and (
+            parent >= have or self.origins[parent].start is Start.BEGUN
+        )
+        return Start.BEGUN if relayed else Start.FINISHED, parent
+
+    def _served_before(self, index: int, parent: int) -> int | None:
+        """Whom the same sled serves before; those that do not relay are served one by one."""
+        with_relays = len(self.origins) + self.relays
+        so_far = doubling_round(index, with_relays)
+        if so_far > with_relays:
+            return so_far // 2 + parent if parent < so_far // 2 else None
+        relayed_to = len(self.origins) + parent * self.fan_out
+        return relayed_to if relayed_to < with_relays else None
 
     def _sources(
         self, nodes: tuple[str, ...], parents: list[int], index: int, parent: int
@@ -217,7 +227,8 @@ class Plan:
         lost: wanted artifacts that nobody has: no sled, no staging, and every sled has said so.
         out_of_reach: wanted artifacts that nobody has who can be asked; a sled that is set aside
             may have them.
-        awaited: wanted artifacts that only another coordinator's staging has.
+        awaited: wanted artifacts that nobody has yet and that are on their way: in the staging of
+            another coordinator, or arriving at a sled.
         droppable: staged here, and held by enough sleds under `generation`.
         unwanted: staged here, and not wanted under `generation`. Somebody may be uploading it
             anew: ask the database again, in the transaction that lets go of it.

@@ -66,17 +66,17 @@ def test_without_relays_each_serves_one_after_the_other_what_it_has_whole() -> N
 
 def test_what_a_put_brings_is_read_when_the_put_has_begun_or_ended() -> None:
     begun = _spread("A", "bc", relays=1, start=Start.BEGUN)
-    assert _table(begun) == ["b < A begun A", "c < A finished A"]
+    assert _table(begun) == ["b < A begun A", "c < A finished b"]
     finished = _spread("A", "bc", relays=0, start=Start.FINISHED)
     assert _table(finished) == ["b < A finished A", "c < A finished b"]
 
 
-def test_those_that_do_not_relay_come_last_and_read_from_those_that_have_it_whole() -> None:
+def test_those_that_do_not_relay_come_last_after_whom_their_source_relays_to() -> None:
     assert _table(_spread("A", "bcxy", relays=2)) == [
         "b < A now",
         "c < b,A begun b",
-        "x < A now",
-        "y < b,A finished b",
+        "x < A finished b",
+        "y < b,A finished c",
     ]
 
 
