@@ -93,15 +93,17 @@ demo: $(STAMP) ## three agents pass a release around, and every copy is checked
 	$(BIN)/python packaging/demo.py
 
 # Universal: one file for every platform and every supported Python, chosen by
-# markers. The image's lock is constrained by the developers' lock, so what is
+# markers. The images' locks are constrained by the developers' lock, so what is
 # shipped is what was tested.
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet \
   --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
-lock: $(STAMP) ## bring both lock files up to date with pyproject.toml
+lock: $(STAMP) ## bring the lock files up to date with pyproject.toml
 	$(UV_COMPILE) --extra coordinator --group dev --output-file requirements.lock
 	$(UV_COMPILE) --constraint requirements.lock --output-file packaging/requirements.lock
+	$(UV_COMPILE) --constraint requirements.lock --extra coordinator \
+	  --output-file packaging/requirements.coordinator.lock
 
 clean: ## remove .venv, build outputs and caches; var/ stays
 	rm -rf $(VENV) build dist htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -10,33 +10,26 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 import venv
 import zipfile
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from agent.config.keys import KEYS, Key
 from agent.config.loading import load
-from agent.config.settings import DEFAULT_SOURCES
-from agent.config.toml_lines import key_lines
-from agent.config.units import Address, parse_duration, parse_size
+from coordinator import settings as coordinator
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGING: Final = ROOT / "packaging"
 EXAMPLE: Final = PACKAGING / "agent.example.toml"
 UNIT: Final = PACKAGING / "systemd" / "sled-agent.service"
+COORDINATOR_UNIT: Final = PACKAGING / "systemd" / "depot-coordinator.service"
+UNITS: Final = (UNIT, COORDINATOR_UNIT)
+COORDINATOR_EXAMPLE: Final = PACKAGING / "coordinator.example.toml"
 MAX_EXPOSURE: Final = 2.0
-# Keys whose default is none, or is found when the agent starts.
-WITHOUT_DEFAULT: Final = {
-    "sled_id",
-    "state_dir",
-    "datasets",
-    "agent.advertise_url",
-    "depot.advertise_url",
-}
 
 
 def needs(tool: str) -> pytest.MarkDecorator:
@@ -50,100 +43,32 @@ def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
     )
 
 
-class TestExampleConfiguration:
-    # A key without a default stands in a comment; here all of them are read.
-    TEXT: Final = re.sub(r'^# (\w+ = ")', r"\1", EXAMPLE.read_text(), flags=re.M)
-
-    def test_it_is_a_valid_configuration(self) -> None:
-        load(EXAMPLE, {})
-
-    def test_it_has_every_key_and_no_other(self) -> None:
-        names = {
-            ".".join(part for part in place if isinstance(part, str))
-            for place in key_lines(self.TEXT)
-        }
-        tables = {name for name in names if any(other.startswith(f"{name}.") for other in names)}
-        known = {key.name for key in KEYS if key.name != "datasets"} | {"datasets.path"}
-        assert names - tables == known
-
-    @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
-    def test_each_key_is_explained_with_its_default_and_unit(self, key: Key) -> None:
-        comment = self.comment_above(key)
-        assert re.search(r"Default: |No default\.", comment), comment
-        if "_bytes_per_s" in key.name:
-            assert "Bytes per second" in comment
-        elif key.name.endswith("_s"):
-            assert "Seconds" in comment
-        elif key.annotation is int and isinstance(self.value(key), str):
-            assert "Size" in comment
-        elif key.name.endswith("_level"):
-            assert "Level" in comment
-        elif key.annotation is int:
-            assert "Count" in comment
-        elif key.annotation is float:
-            assert "Duration" in comment
-
-    @pytest.mark.parametrize(
-        "key", [key for key in KEYS if key.name not in WITHOUT_DEFAULT], ids=lambda key: key.name
-    )
-    def test_the_value_that_stands_there_is_the_default(self, key: Key) -> None:
-        default = load(EXAMPLE, {})
-        value: object = self.value(key)
-        assert self.parsed(key, value) == key.default, default
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            assert f"Default: {json.dumps(value)}" in self.comment_above(key).replace("\n", " ")
-
-    def value(self, key: Key) -> object:
-        value: object = tomllib.loads(self.TEXT)
-        for part in key.place:
-            assert isinstance(value, dict)
-            value = value[part]
-        return value
-
-    def comment_above(self, key: Key) -> str:
-        lines = self.TEXT.splitlines()
-        index = key_lines(self.TEXT)[key.place] - 2
-        comment: list[str] = []
-        while index >= 0 and lines[index].startswith("# "):
-            comment.insert(0, lines[index].removeprefix("# "))
-            index -= 1
-        return "\n".join(comment)
-
-    @staticmethod
-    def parsed(key: Key, value: object) -> object:
-        if key.name == "copy.allowed_sources":
-            assert isinstance(value, list)
-            return DEFAULT_SOURCES if value == [str(net) for net in DEFAULT_SOURCES] else value
-        if key.name.endswith(".listen"):
-            host, _, port = str(value).rpartition(":")
-            return Address(host, int(port))
-        if isinstance(value, list):
-            return tuple(value)
-        if isinstance(value, str) and key.annotation is int:
-            return parse_size(value)
-        if isinstance(value, str) and key.annotation is float:
-            return parse_duration(value)
-        return value
-
-
 class TestSystemd:
     @needs("systemd-analyze")
-    def test_the_unit_is_hardened(self) -> None:
-        done = run("systemd-analyze", "security", "--offline=true", "--no-pager", UNIT)
+    @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+    def test_each_unit_is_hardened(self, unit: Path) -> None:
+        done = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
         exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
         assert exposure, done.stdout + done.stderr
         assert float(exposure[1]) <= MAX_EXPOSURE
 
     @needs("systemd-analyze")
-    def test_the_unit_and_its_drop_in_are_clean(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("shipped", UNITS, ids=lambda unit: unit.stem)
+    def test_each_unit_and_its_drop_in_are_clean(self, shipped: Path, tmp_path: Path) -> None:
         # The installed path does not exist here; an executable that does stands in for it.
-        shutil.copytree(UNIT.parent, tmp_path, dirs_exist_ok=True)
-        unit = tmp_path / UNIT.name
-        unit.write_text(unit.read_text().replace("/opt/sled-depot/bin/sled-agent", "/bin/true"))
+        shutil.copytree(shipped.parent, tmp_path, dirs_exist_ok=True)
+        unit = tmp_path / shipped.name
+        unit.write_text(re.sub(r"/opt/sled-depot/bin/[\w-]+", "/bin/true", unit.read_text()))
         done = run("systemd-analyze", "verify", "--man=no", unit)
         # Other units of this machine may have faults of their own.
-        ours = [line for line in done.stderr.splitlines() if "sled-agent" in line]
+        ours = [line for line in done.stderr.splitlines() if shipped.stem in line]
         assert not ours
+
+    def test_the_coordinator_is_shut_in_as_the_agent_is(self) -> None:
+        agent, coordinator = (_hardening(unit) for unit in UNITS)
+        # The agent's status reads the machine's memory and load.
+        assert coordinator - agent == {"ProcSubset=pid"}
+        assert not agent - coordinator
 
     def test_a_dead_dataset_does_not_stop_the_unit(self) -> None:
         text = UNIT.read_text()
@@ -157,23 +82,58 @@ class TestSystemd:
             assert re.search(rf"^After=.*\b{mount}\b", settings, re.M)
             assert re.search(rf"^ReadWritePaths=.*-{path}\b", settings, re.M)
 
-    def test_the_unit_gives_a_drain_the_time_it_takes(self) -> None:
-        stop = re.search(r"^TimeoutStopSec=(\d+)s$", UNIT.read_text(), re.M)
+    @pytest.mark.parametrize(
+        ("unit", "drain_timeout_s"),
+        [
+            (UNIT, load(EXAMPLE, {}).drain_timeout_s),
+            (COORDINATOR_UNIT, coordinator.load(COORDINATOR_EXAMPLE, {}).drain_timeout_s),
+        ],
+        ids=lambda value: value.stem if isinstance(value, Path) else "",
+    )
+    def test_each_unit_gives_a_drain_the_time_it_takes(
+        self, unit: Path, drain_timeout_s: float
+    ) -> None:
+        stop = re.search(r"^TimeoutStopSec=(\d+)s$", unit.read_text(), re.M)
         assert stop
-        assert int(stop[1]) > load(EXAMPLE, {}).drain_timeout_s + 45
+        assert int(stop[1]) > drain_timeout_s + 45
+
+    def test_what_the_coordinator_keeps_is_in_its_state_directory(self) -> None:
+        name = re.search(r"^StateDirectory=(\S+)$", COORDINATOR_UNIT.read_text(), re.M)
+        assert name
+        made = coordinator.load(COORDINATOR_EXAMPLE, {})
+        assert made.staging.path.parent == Path("/var/lib") / name[1]
+        assert made.database_url.startswith(f"sqlite+aiosqlite:////var/lib/{name[1]}/")
 
     @needs("systemd-sysusers")
-    def test_the_user_of_the_unit_is_created(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("unit", "conf"),
+        [(UNIT, "sled-depot.conf"), (COORDINATOR_UNIT, "depot-coordinator.conf")],
+        ids=["sled-agent", "depot-coordinator"],
+    )
+    def test_the_user_of_each_unit_is_created(self, unit: Path, conf: str, tmp_path: Path) -> None:
         (tmp_path / "etc").mkdir()
-        done = run(
-            "systemd-sysusers", f"--root={tmp_path}", PACKAGING / "sysusers.d" / "sled-depot.conf"
-        )
+        done = run("systemd-sysusers", f"--root={tmp_path}", PACKAGING / "sysusers.d" / conf)
         if done.returncode != 0 and os.geteuid() != 0:
             pytest.skip("systemd-sysusers needs root")
         assert done.returncode == 0, done.stderr
-        user = re.search(r"^User=(\S+)$", UNIT.read_text(), re.M)
+        user = re.search(r"^User=(\S+)$", unit.read_text(), re.M)
         assert user
         assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{user[1]}:")
+
+    @needs("systemd-tmpfiles")
+    def test_the_coordinators_password_is_for_nobody_to_read(self, tmp_path: Path) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("another owner needs root")
+        directory = tmp_path / "etc" / "sled-depot"
+        directory.mkdir(parents=True)
+        (directory / "coordinator.env").touch(mode=0o644)
+        confs = sorted((PACKAGING / "tmpfiles.d").glob("*.conf"))
+
+        done = run("systemd-tmpfiles", "--create", f"--root={tmp_path}", *confs)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (directory / "coordinator.env").stat().st_mode & 0o777 == 0o600
+        assert directory.stat().st_mode & 0o777 == 0o755
 
     @needs("systemd-tmpfiles")
     def test_mount_points_are_made_once_and_a_mounted_dataset_keeps_its_owner(
@@ -199,58 +159,115 @@ class TestSystemd:
         return [str(path) for path in load(EXAMPLE, {}).dataset_paths]
 
 
-class TestContainerfile:
-    TEXT: Final = (PACKAGING / "Containerfile").read_text()
-    # Instructions with their continuation lines joined.
-    INSTRUCTIONS: Final = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", TEXT, flags=re.M))
+def _hardening(unit: Path) -> set[str]:
+    """The lines that take something away from a service: the last of its section."""
+    lines = unit.read_text().partition("ProtectSystem=")[2].partition("[Install]")[0].splitlines()
+    return {line for line in lines[1:] if line and not line.startswith("#")}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A container file and the program that is in it."""
+
+    path: Path
+    program: str
+    lock: str
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text()
+
+    @cached_property
+    def joined(self) -> str:
+        """Its instructions, with their continuation lines joined."""
+        return re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", self.text, flags=re.M))
 
     def instructions(self, name: str) -> list[str]:
-        return re.findall(rf"^{name} (.*)$", self.INSTRUCTIONS, re.M)
+        return re.findall(rf"^{name} (.*)$", self.joined, re.M)
 
-    def test_the_base_images_are_named_with_a_version(self) -> None:
-        for image in self.instructions("FROM"):
-            assert re.match(r"docker\.io/library/python:3\.\d+-slim-\w+( AS build)?$", image)
 
-    def test_the_agent_does_not_run_as_root(self) -> None:
-        [user] = self.instructions("USER")
+IMAGES: Final = (
+    Image(PACKAGING / "Containerfile", "sled-agent", "requirements.lock"),
+    Image(
+        PACKAGING / "Containerfile.coordinator",
+        "depot-coordinator",
+        "requirements.coordinator.lock",
+    ),
+)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.program)
+class TestContainerfile:
+    def test_the_base_images_are_named_with_a_version(self, image: Image) -> None:
+        for base in image.instructions("FROM"):
+            assert re.match(r"docker\.io/library/python:3\.\d+-slim-\w+( AS build)?$", base)
+
+    def test_nothing_runs_as_root(self, image: Image) -> None:
+        [user] = image.instructions("USER")
         assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user)
-        final = self.INSTRUCTIONS.rpartition("FROM ")[2]
+        final = image.joined.rpartition("FROM ")[2]
         assert final.index("USER ") < final.index("ENTRYPOINT ")
         assert "RUN" not in final[final.index("USER ") :]
 
-    def test_dependencies_are_installed_with_hashes_and_the_wheel_without_an_index(self) -> None:
-        installs = re.findall(r"pip install ([^&\n]*)", self.INSTRUCTIONS)
+    def test_dependencies_are_installed_with_hashes_and_the_wheel_without_an_index(
+        self, image: Image
+    ) -> None:
+        installs = re.findall(r"pip install ([^&\n]*)", image.joined)
         dependencies, wheel = installs
         assert "--require-hashes" in dependencies
-        assert "requirements.lock" in dependencies
+        assert f"/{image.lock}" in dependencies
         assert "--no-index" in wheel
         assert "--no-deps" in wheel
 
-    def test_what_is_copied_from_the_tree_is_there(self) -> None:
-        for copy in self.instructions("COPY"):
+    def test_what_is_copied_from_the_tree_is_there(self, image: Image) -> None:
+        for copy in image.instructions("COPY"):
             *sources, _ = copy.split()
             for source in sources:
                 if not source.startswith(("--from", "/", "dist/")):
                     assert (ROOT / source).is_file()
 
-    def test_it_has_a_health_check_and_exec_forms(self) -> None:
-        [check] = self.instructions("HEALTHCHECK")
+    def test_it_has_a_health_check_and_exec_forms(self, image: Image) -> None:
+        [check] = image.instructions("HEALTHCHECK")
         assert "/health/live" in json.loads(check[check.index("[") :])[2]
-        [entry], [command] = self.instructions("ENTRYPOINT"), self.instructions("CMD")
-        assert json.loads(entry) == ["sled-agent"]
+        [entry], [command] = image.instructions("ENTRYPOINT"), image.instructions("CMD")
+        assert json.loads(entry) == [image.program]
         assert json.loads(command)[0] == "run"
 
-    def test_a_read_only_root_is_documented_and_nothing_outside_volumes_is_configured(self) -> None:
-        assert "--read-only" in self.TEXT
-        example = load(EXAMPLE, {})
-        for path in (*example.dataset_paths, example.state_dir):
-            assert f":{path}" in self.TEXT
-            assert re.search(rf"RUN install .*{path}\b", self.INSTRUCTIONS)
+    def test_a_read_only_root_is_documented_and_nothing_outside_volumes_is_configured(
+        self, image: Image
+    ) -> None:
+        assert "--read-only" in image.text
+        for path in written(image):
+            assert f":{path}" in image.text
+            assert re.search(rf"RUN install .*{path}\b", image.joined)
 
-    def test_its_environment_is_configuration(self) -> None:
-        variables = dict(re.findall(r"(SLED_AGENT__\w+)=(\S+)", self.INSTRUCTIONS))
+    def test_its_environment_is_configuration(self, image: Image) -> None:
+        variables = dict(re.findall(r"((?:SLED_A|DEPOT_C)\w+__\w+)=(\S+)", image.joined))
         assert variables
-        load(EXAMPLE, variables)
+        if image.program == "sled-agent":
+            load(EXAMPLE, variables)
+        else:
+            coordinator.load(COORDINATOR_EXAMPLE, variables)
+
+
+def written(image: Image) -> list[Path]:
+    """Where the program writes by its example configuration."""
+    if image.program == "sled-agent":
+        example = load(EXAMPLE, {})
+        return [path for path in (*example.dataset_paths, example.state_dir) if path]
+    return [coordinator.load(COORDINATOR_EXAMPLE, {}).staging.path.parent]
+
+
+def test_what_a_coordinator_needs_is_locked_as_it_was_tested() -> None:
+    tested, shipped, agents = (
+        set(re.findall(r"^[\w.-]+==\S+", path.read_text(), re.M))
+        for path in (
+            ROOT / "requirements.lock",
+            PACKAGING / "requirements.coordinator.lock",
+            PACKAGING / "requirements.lock",
+        )
+    )
+    assert agents < shipped < tested
 
 
 @pytest.mark.timeout(600)
@@ -264,6 +281,7 @@ def test_wheel_and_sdist_install_into_a_clean_environment_and_start(tmp_path: Pa
     assert sdist.name.removesuffix(".tar.gz") == wheel.name.partition("-py3")[0]
     assert {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()} == {
         "agent",
+        "coordinator",
         "depot",
         wheel.name.partition("-py3")[0] + ".dist-info",
     }
