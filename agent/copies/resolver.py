@@ -85,7 +85,7 @@ class CheckedResolver(AbstractResolver):
 
 def not_allowed(what: str, networks: AllowedNetworks) -> BadSource:
     """Make the refusal of an address; `what` ends where "is outside" goes on."""
-    return BadSource(f"{what} is outside the networks that copies may come from: {networks}")
+    return BadSource(f"{what} is outside the allowed networks: {networks}")
 
 
 def _get_addresses(host: str, port: int) -> tuple[str, ...] | OSError:

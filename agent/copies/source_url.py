@@ -151,4 +151,4 @@ def _without_credentials(text: str) -> str:
 
 
 def _bad(text: str, why: str) -> BadSource:
-    return BadSource(f"{text[:200]!r} is not the URL of a depot: {why}")
+    return BadSource(f"{text[:200]!r} is not a server's base URL: {why}")

@@ -100,7 +100,7 @@ class ReleaseTarget:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRelease:
-    """A release that was verified whole.
+    """A release that was verified whole. Its targets may be read in several threads at once.
 
     Attributes:
         release: what is to be recorded.
