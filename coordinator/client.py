@@ -21,6 +21,7 @@ from coordinator.wire import (
     SledBody,
     SledPolicyBody,
     SledPutBody,
+    SledResetBody,
     SledsBody,
     TrustRootAddedBody,
     TrustRootBody,
@@ -103,6 +104,11 @@ class CoordinatorClient:
         """Expunge a sled, or put it in service again."""
         url = self._calls.at("v1", "sleds", sled_id, "policy")
         return await self._calls.ask(ExpungedBody, "PUT", url, SledPolicyBody(policy=policy))
+
+    async def reset_sled(self, sled_id: str) -> SledResetBody:
+        """Make a sled forget its config and generation; it deletes nothing."""
+        url = self._calls.at("v1", "sleds", sled_id, "reset")
+        return await self._calls.ask(SledResetBody, "POST", url)
 
     def _sled(self, sled_id: str) -> URL:
         return self._calls.at("v1", "sleds", sled_id)

@@ -1,0 +1,51 @@
+"""The coordinator's API: one table of endpoints, and the app that serves it.
+
+A handler parses, calls one verb, renders; how a refusal looks is `depot.http`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from aiohttp import web
+
+from agent.api.queries import strict_about_queries
+from coordinator.api.generation import GenerationApi
+from coordinator.api.observe import ObserveApi
+from coordinator.api.problems import PROBLEMS
+from coordinator.api.sled_desk import SledDesk
+from coordinator.api.sleds import SledApi
+from coordinator.database.database import Database
+from depot.http.limits import HttpLimits
+from depot.http.openapi import Endpoint
+from depot.http.service import make_app
+from depot.http.versions import ApiInfo
+
+COORDINATOR_API: Final = ApiInfo(
+    title="Coordinator API",
+    description="Releases, trust, sleds and replication of one fleet.",
+    version="1.0.0",
+    oldest=(1, 0, 0),
+    newest=(1, 0, 0),
+)
+
+
+def coordinator_endpoints(
+    *,
+    database: Database,
+    wake: Callable[[], None],
+    reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
+) -> tuple[Endpoint, ...]:
+    """The table of the coordinator's API."""
+    table = (
+        *GenerationApi(database, wake).endpoints(),
+        *SledApi(database, SledDesk(), wake).endpoints(),
+        *ObserveApi(reasons_not_ready).endpoints(),
+    )
+    return tuple(map(strict_about_queries, table))
+
+
+def coordinator_app(table: Sequence[Endpoint], limits: HttpLimits | None = None) -> web.Application:
+    """The app that serves the coordinator's API."""
+    return make_app(table, api=COORDINATOR_API, limits=limits, problems=PROBLEMS)

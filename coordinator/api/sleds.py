@@ -1,0 +1,165 @@
+"""Endpoints for sleds: who is in the fleet, and the remedies for one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from agent.copies.source_url import SourceUrl
+from coordinator.api.sled_desk import SledDesk
+from coordinator.database import sleds
+from coordinator.database.database import Database
+from coordinator.values import SledPolicy, SledState
+from coordinator.wire import (
+    ExpungedBody,
+    SledBody,
+    SledPolicyBody,
+    SledPutBody,
+    SledResetBody,
+    SledsBody,
+)
+from depot.errors import InvalidRequest
+from depot.http.openapi import Endpoint, Parameter
+from depot.http.replies import json_reply
+from depot.http.requests import read_json
+
+DEFAULT_DEPOT_PORT: Final = 12348
+_SLED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+SLED_IN_PATH: Final = Parameter(
+    name="sled_id",
+    where="path",
+    schema={"type": "string", "pattern": f"^{_SLED_ID.pattern}$"},
+)
+
+
+class SledApi:
+    """Handlers for `/v1/sleds`.
+
+    Args:
+        database: of the fleet.
+        desk: talks to one sled's agent.
+        wake: has the sleds looked after at once.
+    """
+
+    def __init__(self, database: Database, desk: SledDesk, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._desk = desk
+        self._wake = wake
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The part of the table that is served here."""
+        return (
+            Endpoint(
+                method="GET",
+                path="/v1/sleds",
+                operation_id="sled_list",
+                handler=self.list,
+                summary="List every sled.",
+                response=SledsBody,
+            ),
+            Endpoint(
+                method="GET",
+                path="/v1/sleds/{sled_id}",
+                operation_id="sled_get",
+                handler=self.get,
+                summary="Get one sled.",
+                parameters=(SLED_IN_PATH,),
+                response=SledBody,
+            ),
+            Endpoint(
+                method="PUT",
+                path="/v1/sleds/{sled_id}",
+                operation_id="sled_put",
+                handler=self.put,
+                summary="Add a sled, or say where it is now; by an operator or its agent.",
+                parameters=(SLED_IN_PATH,),
+                request=SledPutBody,
+                response=SledBody,
+            ),
+            Endpoint(
+                method="PUT",
+                path="/v1/sleds/{sled_id}/policy",
+                operation_id="sled_policy_put",
+                handler=self.put_policy,
+                summary="Expunge a sled, which stops all work with it, or put it in service again.",
+                parameters=(SLED_IN_PATH,),
+                request=SledPolicyBody,
+                response=ExpungedBody,
+            ),
+            Endpoint(
+                method="POST",
+                path="/v1/sleds/{sled_id}/reset",
+                operation_id="sled_reset",
+                handler=self.reset,
+                summary="Make a sled that is ahead for good forget its config and generation.",
+                parameters=(SLED_IN_PATH,),
+                response=SledResetBody,
+            ),
+        )
+
+    async def list(self, _: web.Request) -> web.Response:
+        """GET /v1/sleds."""
+        found = await self._database.run(sleds.every)
+        return json_reply(SledsBody(items=tuple(map(SledBody.of, found))))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """GET /v1/sleds/{sled_id}."""
+        sled_id = sled_in_path(request)
+        found = await self._database.run(lambda tx: sleds.get(tx, sled_id))
+        return json_reply(SledBody.of(found))
+
+    async def put(self, request: web.Request) -> web.Response:
+        """PUT /v1/sleds/{sled_id}."""
+        sled_id = sled_in_path(request)
+        agent_url, depot_url = urls_of(await read_json(request, SledPutBody))
+        found = await self._database.run(lambda tx: sleds.upsert(tx, sled_id, agent_url, depot_url))
+        if found.state is not SledState.OK:  # it is new, or it is back
+            self._wake()
+        return json_reply(SledBody.of(found))
+
+    async def put_policy(self, request: web.Request) -> web.Response:
+        """PUT /v1/sleds/{sled_id}/policy."""
+        sled_id = sled_in_path(request)
+        policy = SledPolicy((await read_json(request, SledPolicyBody)).policy)
+        found = await self._database.run(lambda tx: sleds.set_policy(tx, sled_id, policy))
+        self._wake()
+        notes = await self._desk.what_stays(found) if policy is SledPolicy.EXPUNGED else ()
+        return json_reply(ExpungedBody(**SledBody.of(found).model_dump(), notes=notes))
+
+    async def reset(self, request: web.Request) -> web.Response:
+        """POST /v1/sleds/{sled_id}/reset."""
+        sled_id = sled_in_path(request)
+        found = await self._database.run(lambda tx: sleds.get(tx, sled_id))
+        forgotten = await self._desk.reset(found)
+        self._wake()
+        return json_reply(SledResetBody(id=sled_id, forgotten_generation=int(forgotten)))
+
+
+def sled_in_path(request: web.Request) -> str:
+    """The sled's id; raises InvalidRequest when it cannot be one."""
+    sled_id = request.match_info["sled_id"]
+    if not _SLED_ID.fullmatch(sled_id):
+        raise InvalidRequest(
+            "sled_id: expected 1 to 128 letters, digits, dots, dashes and underscores, the first "
+            f"a letter or digit, found {sled_id[:140]!r}"
+        )
+    return sled_id
+
+
+def urls_of(body: SledPutBody) -> tuple[str, str]:
+    """Where a sled's agent and its depot listen, normalised.
+
+    Raises:
+        BadSource: one of them is no URL.
+        InvalidRequest: the depot's port is said twice.
+    """
+    agent = SourceUrl.parse(body.agent_url)
+    if body.depot_url is None:
+        port = body.repo_depot_port or DEFAULT_DEPOT_PORT
+        return str(agent), str(SourceUrl(agent.scheme, agent.host, port))
+    if body.repo_depot_port is not None:
+        raise InvalidRequest("repo_depot_port: expected none beside depot_url, which has a port")
+    return str(agent), str(SourceUrl.parse(body.depot_url))

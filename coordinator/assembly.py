@@ -1,0 +1,140 @@
+"""A coordinator put together from its settings: what is built, in which order, and who owns it.
+
+Rules: the staging depot comes first, because it holds the lock that keeps a second coordinator off
+the same directory; everything is closed in the opposite order, also when building fails half-way;
+every long task is started in the task group of whoever runs the coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agent.assembly import http_limits, listen_at
+from agent.duties import Duties, unattended_work
+from coordinator.api import coordinator_app, coordinator_endpoints
+from coordinator.database import generation
+from coordinator.database.database import Database
+from coordinator.settings import CoordinatorSettings
+from coordinator.staging.depot import StagingDepot
+from depot.errors import DepotError
+from depot.http.service import HttpService
+
+READY_TIMEOUT_S: Final = 5.0
+_log = structlog.get_logger("coordinator")
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """A built coordinator: open, listening once `listen` has returned."""
+
+    settings: CoordinatorSettings
+    database: Database
+    staging: StagingDepot
+    duties: Duties
+    server: HttpService
+
+    async def listen(self) -> None:
+        """Open the port.
+
+        Raises:
+            CannotStart: it is taken or not ours to take.
+        """
+        await listen_at(self.server, self.settings.listen, "listen")
+
+    def begin_duties(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start every long task in `group`; they run until cancelled."""
+        keep = self.duties.keep_running
+        return [group.create_task(keep("staging", self.staging.run_duties), name="staging")]
+
+    def status_line(self) -> str:
+        """One line for `systemctl status`; what is wrong comes first."""
+        failing = [duty for duty in self.duties.snapshot() if duty.failing]
+        wrong = [f"{duty.name} fails: {duty.last_error}" for duty in failing]
+        return "; ".join([*wrong, *self.staging.warnings(), f"listening on {self.server.url}"])
+
+    async def drain(self) -> None:
+        """Take no new work, and return when what runs has ended or run out of time."""
+        await self.server.drain(self.settings.drain_timeout_s)
+
+
+@asynccontextmanager
+async def assembled(settings: CoordinatorSettings) -> AsyncIterator[Coordinator]:
+    """Build a coordinator and take it apart again.
+
+    Raises:
+        DatasetBusy: another coordinator has the staging directory.
+        DepotError, OSError: the staging directory or the database cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        staging = await stack.enter_async_context(
+            await StagingDepot.open(
+                settings.staging.path,
+                quota_bytes=settings.staging.quota_bytes,
+                on_event=_log_event,
+            )
+        )
+        database = await stack.enter_async_context(
+            await Database.open(await asyncio.to_thread(_prepared, settings))
+        )
+        duties = Duties(_log_event)
+        stack.enter_context(unattended_work(duties))
+        health = Health(lambda: database.run(generation.read), staging)
+        table = coordinator_endpoints(
+            database=database, wake=lambda: None, reasons_not_ready=health.reasons_not_ready
+        )
+        limits = http_limits(settings.http)
+        server = HttpService(coordinator_app(table, limits), limits=limits, name="coordinator")
+        # With no time to drain: that was done, or the end is not an orderly one.
+        stack.push_async_callback(server.stop, 0.0)
+        yield Coordinator(
+            settings=settings, database=database, staging=staging, duties=duties, server=server
+        )
+
+
+class Health:
+    """Looks whether the coordinator can do its work."""
+
+    def __init__(
+        self, ask_database: Callable[[], Awaitable[object]], staging: StagingDepot
+    ) -> None:
+        self._ask_database = ask_database
+        self._staging = staging
+
+    async def reasons_not_ready(self) -> list[str]:
+        """Each reason why not; empty when it can."""
+        return [*await self._of_database(), *self._of_staging()]
+
+    async def _of_database(self) -> list[str]:
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._ask_database()
+        except TimeoutError:
+            return ["the database does not answer"]
+        except DepotError as error:
+            return [str(error)]
+        return []
+
+    def _of_staging(self) -> list[str]:
+        status = self._staging.status()
+        if status.state == "healthy":
+            return []
+        # No path of this machine: whoever asks may be anyone.
+        return [f"the staging depot is {status.state}"]
+
+
+def _prepared(settings: CoordinatorSettings) -> str:
+    """The database's URL; the directory of the embedded one is made."""
+    if settings.database.url is None:
+        Path(settings.staging.path).parent.mkdir(parents=True, exist_ok=True)
+    return settings.database_url
+
+
+def _log_event(kind: str, fields: Mapping[str, object]) -> None:
+    _log.info("event", kind=kind, **fields)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from coordinator.client import CoordinatorClient
+from depot.errors import Refused
+from tests.unit.fake_node import FakeNode
+
+AGENT = "http://[fd00::5]:12345"
+
+
+async def test_a_sleds_depot_is_on_its_agents_host_unless_it_says_otherwise(
+    client: CoordinatorClient,
+) -> None:
+    assert (await client.put_sled("s1", AGENT)).depot_url == "http://[fd00::5]:12348"
+    moved = await client.put_sled("s1", AGENT, repo_depot_port=9)
+    assert moved.depot_url == "http://[fd00::5]:9"
+    moved = await client.put_sled("s1", AGENT, depot_url="http://peer/")
+    assert moved.depot_url == "http://peer"
+    assert [sled.id for sled in await client.sleds()] == ["s1"]
+    assert await client.sled("s1") == moved
+
+
+@pytest.mark.parametrize(
+    ("sled_id", "agent_url", "code"),
+    [
+        ("a b", AGENT, "InvalidRequest"),
+        ("-a", AGENT, "InvalidRequest"),
+        ("a", "ftp://x", "BadSource"),
+        ("a", "http://user:pw@host", "BadSource"),
+    ],
+)
+async def test_a_sled_has_a_plain_id_and_a_url(
+    client: CoordinatorClient, sled_id: str, agent_url: str, code: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        await client.put_sled(sled_id, agent_url)
+    assert (caught.value.status, caught.value.remote_code) == (400, code)
+    assert not await client.sleds()
+
+
+async def test_the_port_of_a_depot_is_said_once(client: CoordinatorClient) -> None:
+    with pytest.raises(Refused, match="repo_depot_port"):
+        await client.put_sled("a", AGENT, depot_url="http://x", repo_depot_port=9)
+
+
+async def test_a_sled_that_is_none_is_not_found(client: CoordinatorClient) -> None:
+    with pytest.raises(Refused) as caught:
+        await client.sled("nobody")
+    assert (caught.value.status, caught.value.remote_code) == (404, "NotFound")
+
+
+async def test_an_expunged_sled_does_not_come_back_by_registering(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    held = node.hold(b"one")
+    node.config = (4, [held])
+    await client.put_sled("s1", node.agent_url)
+    expunged = await client.set_sled_policy("s1", "expunged")
+    assert expunged.policy == "expunged"
+    assert "stay on its disks: 1, of generation 4" in expunged.notes[0]
+    with pytest.raises(Refused) as caught:
+        await client.put_sled("s1", node.agent_url)
+    assert (caught.value.status, caught.value.remote_code) == (409, "SledExpunged")
+    with pytest.raises(Refused, match="was expunged"):
+        await client.reset_sled("s1")
+    restored = await client.set_sled_policy("s1", "in_service")
+    assert (restored.policy, restored.notes) == ("in_service", ())
+    await client.put_sled("s1", node.agent_url)
+
+
+async def test_a_sled_is_expunged_although_its_agent_does_not_answer(
+    client: CoordinatorClient,
+) -> None:
+    await client.put_sled("s1", "http://127.0.0.1:9")
+    assert "did not say what" in (await client.set_sled_policy("s1", "expunged")).notes[0]
+
+
+async def test_a_reset_makes_the_agent_forget_the_generation_that_it_is_at(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    node.config = (17, [])
+    node.script["POST /artifacts-config/reset"] = [(204, {})]
+    await client.put_sled("s1", node.agent_url)
+    assert (await client.reset_sled("s1")).forgotten_generation == 17
+    assert node.requests["POST /artifacts-config/reset"] == 1
+
+
+async def test_a_reset_that_the_agent_refuses_is_refused(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    node.config = (17, [])
+    node.refuse("POST /artifacts-config/reset", 503, "NoDataset", "one is missing")
+    await client.put_sled("s1", node.agent_url)
+    with pytest.raises(Refused, match="one is missing") as caught:
+        await client.reset_sled("s1")
+    assert caught.value.status == 502
+
+
+async def test_the_generation_can_be_advanced_and_never_goes_back(
+    client: CoordinatorClient,
+) -> None:
+    before = await client.generation()
+    assert await client.advance_generation(before + 5) == before + 5
+    with pytest.raises(Refused) as caught:
+        await client.advance_generation(before)
+    assert (caught.value.status, caught.value.remote_code) == (409, "CONFIG_GENERATION")
+    assert await client.generation() == before + 5
