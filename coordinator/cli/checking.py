@@ -1,0 +1,55 @@
+"""`depot-coordinator check-config`, and reading a configuration for `run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from agent.cli.configured import USAGE, config_option
+from agent.cli.formats import printable
+from agent.config.loading import ConfigurationError
+from agent.config.units import format_size
+from coordinator.settings import CoordinatorSettings, load
+
+
+@click.command("check-config", short_help="Check a configuration and show what it comes to.")
+@config_option
+def check_config(config: Path) -> None:
+    """Check a configuration, name every mistake in it, and show what it comes to."""
+    settings = settings_of(config)
+    networks = ", ".join(map(str, settings.import_.allowed_sources)) or "none: URLs are refused"
+    click.echo(f"{config}: fine")
+    for name, value in (
+        ("listen", settings.listen),
+        ("database", _without_password(settings.database_url)),
+        ("staging", f"{settings.staging.path}, {format_size(settings.staging.quota_bytes)}"),
+        ("activation", _activation(settings)),
+        ("imports", networks),
+    ):
+        click.echo(f"  {name:<11} {printable(str(value))}")
+
+
+def settings_of(config: Path) -> CoordinatorSettings:
+    """Read the configuration; name every mistake in it, and end, if there is one."""
+    try:
+        return load(config, os.environ)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(printable(problem), err=True)
+        sys.exit(USAGE)
+
+
+def _activation(settings: CoordinatorSettings) -> str:
+    if settings.replication.activation == "manual":
+        return "manual"
+    return f"every {settings.replication.period_s:g} s"
+
+
+def _without_password(url: str) -> str:
+    """A database's URL for people: what stands before the @ may hold a secret."""
+    scheme, slashes, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{slashes}{user.partition(':')[0]}{at}{host}"

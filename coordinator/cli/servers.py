@@ -1,0 +1,71 @@
+"""The coordinator a verb talks to, and how its refusals become failures of the command."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Final
+
+from agent.cli.failures import ExitCode, Failure
+from agent.cli.servers import failure_of
+from coordinator.cli.options import Common
+from coordinator.client import CoordinatorClient
+from depot.errors import DepotError
+
+# What a person can do about each `error_code` of the coordinator.
+HINTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "BadRelease": "it has to be a TUF repository: metadata/ and targets/, in a zip below repo/",
+        "BadSource": "import.allowed_sources in the coordinator's configuration names the networks"
+        " that releases may be fetched from",
+        "BodyTimeout": "the way to the server is too slow; look at the network, then try again",
+        "CONFIG_GENERATION": "`depot-coordinator generation show` says where the fleet is",
+        "DatabaseUnavailable": "look at the database that database.url names, and at the"
+        " coordinator's log",
+        "DepotCopy": "check that the repository can be reached from the coordinator",
+        "Expired": "have the release signed anew, or accept it with --allow-expired",
+        "Internal": "the server's log has the traceback, under the request id",
+        "NotReady": "`depot-coordinator status` and the coordinator's log say more",
+        "QuotaExceeded": "wait until the sleds have what is staged (`depot-coordinator status`),"
+        " or raise staging.quota",
+        "Quiescing": "upload to another coordinator, or start this one again",
+        "ReleaseConflict": "a release and the artifacts it names never change: build it under"
+        " another version",
+        "ReleaseUnusable": "upload the release again, which brings back what is lost",
+        "ShuttingDown": "the coordinator is stopping; try again when it is back",
+        "SledExpunged": "`depot-coordinator sled restore ID` puts it in service again",
+        "TargetMismatch": "the file was damaged after it was signed; fetch it again",
+        "TargetRelease": "make another release the target first: `depot-coordinator target set`",
+        "TooLarge": "upload.max_size in the coordinator's configuration sets what is taken",
+        "TooManyUploads": "upload.max_concurrent are running already; try again in a moment",
+        "Refused": "look at the sled itself: `depot --agent URL status`",
+        "Unreachable": "look at the sled itself: does its agent run, and is that its address?",
+        "Untrusted": "`depot-coordinator trust ls` shows the roots of trust; `trust add ROOT.json`"
+        " adds the one that the release is signed under",
+    }
+)
+
+
+@asynccontextmanager
+async def coordinator(common: Common) -> AsyncIterator[CoordinatorClient]:
+    """Open a client of the coordinator; its errors leave as failures."""
+    try:
+        async with CoordinatorClient(common.url) as client:
+            yield client
+    except DepotError as error:
+        raise hinted(failure_of(error, "coordinator", common.url)) from error
+
+
+def hinted(failure: Failure) -> Failure:
+    """The failure with what helps at a coordinator; what helps at an agent is no help here."""
+    if failure.exit_code is not ExitCode.REFUSED:
+        return failure
+    return Failure(
+        failure.message,
+        failure.exit_code,
+        code=failure.code,
+        hint=HINTS.get(failure.code, ""),
+        request_id=failure.request_id,
+        details=failure.details,
+    )

@@ -1,0 +1,206 @@
+"""`depot-coordinator sled`: the nodes of the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+from rich.text import Text
+
+from agent.cli.failures import usage
+from agent.cli.formats import Column, age, moment, printable, table
+from agent.cli.options import url
+from agent.cli.output import Output, reporting
+from coordinator.cli import options
+from coordinator.cli.options import Common
+from coordinator.cli.servers import coordinator
+from coordinator.wire import Policy, SledBody
+
+STYLES: Final = {
+    "ok": "green",
+    "behind": "yellow",
+    "ahead": "red",
+    "refused": "red",
+    "unreachable": "red",
+}
+_COLUMNS: Final = (
+    Column("SLED"),
+    Column("STATE"),
+    Column("GENERATION", right=True),
+    Column("SEEN"),
+    Column("AGENT"),
+    Column("LAST ERROR", prose=True),
+)
+
+
+@click.group()
+@options.shared_group
+def sled() -> None:
+    """The nodes of the fleet: add, list, show, reset, expunge."""
+
+
+@sled.command("add")
+@click.argument("sled_id", metavar="ID")
+@click.argument("agent_url", metavar="AGENT_URL", type=url)
+@click.option("--depot-url", type=url, metavar="URL", help="Where its peers fetch from it.")
+@click.option(
+    "--repo-depot-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The same, when only the port differs. [default: 12348 on the agent's host]",
+)
+@options.shared
+def add(
+    common: Common,
+    sled_id: str,
+    agent_url: str,
+    depot_url: str | None,
+    repo_depot_port: int | None,
+) -> None:
+    """Add sled ID, whose agent listens at AGENT_URL, or say where it is now.
+
+    A sled with `coordinator.urls` in its configuration does this by itself.
+    """
+    with reporting(common) as output:
+        if depot_url and repo_depot_port:
+            raise usage("--depot-url has a port, so --repo-depot-port cannot be given too")
+        asyncio.run(_add(common, output, sled_id, agent_url, depot_url, repo_depot_port))
+
+
+@sled.command("ls")
+@options.shared
+def ls(common: Common) -> None:
+    """List every sled, and how it fared when it was last asked."""
+    with reporting(common) as output:
+        asyncio.run(_ls(common, output))
+
+
+@sled.command("show")
+@click.argument("sled_id", metavar="ID")
+@options.shared
+def show(common: Common, sled_id: str) -> None:
+    """Show one sled."""
+    with reporting(common) as output:
+        asyncio.run(_show(common, output, sled_id))
+
+
+@sled.command("expunge")
+@click.argument("sled_id", metavar="ID")
+@options.shared
+def expunge(common: Common, sled_id: str) -> None:
+    """Stop all work with a sled; what is on its disks stays there."""
+    with reporting(common) as output:
+        asyncio.run(_set_policy(common, output, sled_id, "expunged"))
+
+
+@sled.command("restore")
+@click.argument("sled_id", metavar="ID")
+@options.shared
+def restore(common: Common, sled_id: str) -> None:
+    """Put an expunged sled in service again."""
+    with reporting(common) as output:
+        asyncio.run(_set_policy(common, output, sled_id, "in_service"))
+
+
+@sled.command("reset")
+@click.argument("sled_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.shared
+def reset(common: Common, sled_id: str, yes: bool) -> None:
+    """Make a sled that is ahead of the fleet for good forget its generation.
+
+    It deletes nothing, and takes the fleet's generation with the next pass. Make sure that its
+    generation is not that of another fleet, which looks after it, too.
+    """
+    with reporting(common) as output:
+        if not yes:
+            _confirm(f"Make the agent of sled {sled_id} forget its config and generation?")
+        asyncio.run(_reset(common, output, sled_id))
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise usage("this has to be confirmed, and nobody is there to ask", hint="give --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+async def _add(
+    common: Common,
+    output: Output,
+    sled_id: str,
+    agent_url: str,
+    depot_url: str | None,
+    repo_depot_port: int | None,
+) -> None:
+    async with coordinator(common) as client:
+        found = await client.put_sled(
+            sled_id, agent_url, depot_url=depot_url, repo_depot_port=repo_depot_port
+        )
+    said = f"{found.id}: agent {found.agent_url}, depot {found.depot_url}"
+    output.document(found.model_dump(mode="json"), [said])
+
+
+async def _ls(common: Common, output: Output) -> None:
+    async with coordinator(common) as client:
+        sleds = await client.sleds()
+    document = {"items": [each.model_dump(mode="json") for each in sleds]}
+    output.document(document, listing(sleds, output.width) if sleds else ["no sleds"])
+
+
+async def _show(common: Common, output: Output, sled_id: str) -> None:
+    async with coordinator(common) as client:
+        found = await client.sled(sled_id)
+    output.document(found.model_dump(mode="json"), [*_facts(found)])
+
+
+async def _set_policy(common: Common, output: Output, sled_id: str, policy: Policy) -> None:
+    async with coordinator(common) as client:
+        found = await client.set_sled_policy(sled_id, policy)
+    said = "is in service" if policy == "in_service" else "is expunged"
+    output.document(found.model_dump(mode="json"), [f"{sled_id} {said}", *found.notes])
+
+
+async def _reset(common: Common, output: Output, sled_id: str) -> None:
+    async with coordinator(common) as client:
+        done = await client.reset_sled(sled_id)
+    said = f"{sled_id} forgot generation {done.forgotten_generation}"
+    output.document(done.model_dump(mode="json"), [said])
+
+
+def listing(sleds: Sequence[SledBody], width: int | None) -> list[Text]:
+    """One line for each sled, below a head."""
+    return table(_COLUMNS, [_row(each) for each in sleds], width=width)
+
+
+def _row(found: SledBody) -> tuple[str | Text, ...]:
+    generation = "-" if found.generation is None else str(found.generation)
+    seen = "never" if found.last_seen is None else age(_passed_s(found.last_seen))
+    return (found.id, state_of(found), generation, seen, found.agent_url, found.last_error or "")
+
+
+def state_of(found: SledBody) -> Text:
+    """The state of a sled in one word, coloured."""
+    if found.policy == "expunged":
+        return Text("expunged", style="dim")
+    return Text(found.state or "not asked", style=STYLES.get(found.state or "", ""))
+
+
+def _passed_s(time: datetime) -> float:
+    return (datetime.now(UTC) - time).total_seconds()
+
+
+def _facts(found: SledBody) -> Iterator[Text]:
+    generation = "none confirmed" if found.generation is None else str(found.generation)
+    yield Text.assemble("state       ", state_of(found))
+    for name, said in (
+        ("agent", found.agent_url),
+        ("depot", found.depot_url),
+        ("generation", generation),
+        ("seen", "never" if found.last_seen is None else moment(found.last_seen)),
+        ("last error", found.last_error or "none"),
+    ):
+        yield Text(f"{name:<11} {printable(said)}")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from tests.coordinator.cli.conftest import Cli
+from tests.coordinator.running import InThread
+from tests.unit.fake_node import FakeNode
+
+
+def test_a_sled_is_added_listed_and_shown(cli: Cli) -> None:
+    added = cli.fine("sled", "add", "s1", "127.0.0.1:1")
+    assert added == "s1: agent http://127.0.0.1:1, depot http://127.0.0.1:12348\n"
+    head, row = cli.fine("sled", "ls").splitlines()
+    assert head.split() == ["SLED", "STATE", "GENERATION", "SEEN", "AGENT", "LAST", "ERROR"]
+    assert row.split() == ["s1", "not", "asked", "-", "never", "http://127.0.0.1:1"]
+    assert "agent       http://127.0.0.1:1" in cli.fine("sled", "show", "s1")
+
+
+def test_json_and_the_coordinator_may_stand_before_or_after_the_verb(
+    cli: Cli, server: InThread
+) -> None:
+    cli.fine("sled", "add", "s1", "h:1")
+    places = (
+        ("--json", "--coordinator", server.url, "sled", "ls"),
+        ("sled", "--json", "ls", "--coordinator", server.url),
+        ("sled", "ls", "--coordinator", server.url, "--json"),
+    )
+    assert all(cli(*place).document["items"][0]["id"] == "s1" for place in places)
+
+
+def test_a_refusal_ends_with_3_and_says_what_to_do(cli: Cli) -> None:
+    cli.fine("sled", "add", "s1", "127.0.0.1:9")
+    assert "s1 is expunged" in cli.fine("sled", "expunge", "s1")
+    refused = cli("sled", "add", "s1", "127.0.0.1:9", "--json")
+    assert refused.code == 3
+    assert "`depot-coordinator sled restore ID`" in refused.err
+    assert refused.document["error"]["code"] == "SledExpunged"
+    assert cli.fine("sled", "restore", "s1") == "s1 is in service\n"
+
+
+def test_a_reset_is_confirmed(cli: Cli, node: FakeNode) -> None:
+    node.config = (9, [])
+    node.script["POST /artifacts-config/reset"] = [(204, {})]
+    cli.fine("sled", "add", "s1", node.agent_url)
+    refused = cli("sled", "reset", "s1")
+    assert (refused.code, "give --yes" in refused.err) == (2, True)
+    assert node.requests["POST /artifacts-config/reset"] == 0
+    assert cli.fine("sled", "reset", "s1", "--yes") == "s1 forgot generation 9\n"
+
+
+def test_a_coordinator_that_is_not_there_ends_with_4(cli: Cli) -> None:
+    done = cli("sled", "ls", "--coordinator", "127.0.0.1:9")
+    assert done.code == 4
+    assert "--coordinator URL or DEPOT_COORDINATOR_URL" in done.err
+
+
+def test_the_generation_is_shown_and_advanced(cli: Cli) -> None:
+    before = int(cli.fine("generation", "show"))
+    assert cli.fine("generation", "advance", before + 3).startswith(f"generation {before + 3};")
+    assert cli("generation", "advance", before).code == 3
+    assert cli("generation", "show", "--json").document == {"generation": before + 3}
+
+
+def test_a_verb_that_is_none_is_a_usage_error(cli: Cli) -> None:
+    done = cli("--json", "sledge")
+    assert (done.code, done.document["error"]["exit_code"]) == (2, 2)
+    assert done.err.startswith("depot-coordinator: ")
