@@ -1,0 +1,304 @@
+"""Execute: do what a plan says, as far as it goes.
+
+Rules kept here:
+- What has begun is never cut off by the next pass: it goes on, its end is noted and counted, and
+  the next plan knows that it is under way. So a slow transfer keeps no pass open (F4).
+- A sled that is busy is asked again a little later; one that is full, or an artifact that cannot be
+  got there, later each time, across passes.
+- A sled that is ahead makes the database be asked. Only when that has moved on does the pass end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from coordinator.replication.job_queue import Job, JobQueue, Key, key_of
+from coordinator.replication.ports import FleetSnapshot
+from coordinator.replication.request_log import RequestLog
+from coordinator.replication.transfers import Transfers
+from coordinator.replication.values import Copy, Inventory, Plan, Put
+from coordinator.replication.verdict import Kind, Verdict
+from coordinator.values import Sled
+from depot.artifact import ArtifactHash, Generation
+from depot.concurrency.backoff import Backoff
+
+FULL_S: Final = 60.0
+BUSY_S: Final = 1.0
+MAX_BUSY: Final = 6
+_SET_ASIDE: Final = (Kind.AHEAD, Kind.BEHIND, Kind.UNREACHABLE)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a plan.
+
+    Attributes:
+        done: puts and copies that succeeded.
+        failed: that did not.
+        left_out: that were not tried, or not to the end.
+        moved_on: the database is at another generation than the plan.
+        interrupted: some of it was not begun.
+        set_aside: sleds, with what they were set aside for.
+    """
+
+    done: int = 0
+    failed: int = 0
+    left_out: int = 0
+    moved_on: bool = False
+    interrupted: bool = False
+    set_aside: dict[str, Verdict] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One plan on its way."""
+
+    generation: Generation
+    sleds: Mapping[str, Sled]
+    queue: JobQueue
+    outcome: Outcome = field(default_factory=Outcome)
+    busy: defaultdict[Key, int] = field(default_factory=lambda: defaultdict(int))
+    copies_asked: int = 0
+    """Copies of which it is not known yet whether they begin."""
+    interrupted: bool = False
+
+
+class Executor:
+    """Does plans, one after the other; an async context manager that owns what is under way.
+
+    Args:
+        read_generation: reads it from the database.
+        on_late: called when something succeeded that an earlier plan had begun.
+    """
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        log: RequestLog,
+        read_generation: Callable[[], Awaitable[Generation]],
+        *,
+        max_concurrent: int,
+        on_late: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._transfers = transfers
+        self._log = log
+        self._read_generation = read_generation
+        self._on_late = on_late
+        self._max_copies_asked = max_concurrent
+        # One slot is left for what takes no time.
+        self._max_puts = max(1, max_concurrent - 1)
+        self._puts = 0
+        self._under_way: dict[Key, asyncio.Task[None]] = {}
+        self._later: Backoff[Key] = Backoff()
+        self._tried: set[Key] = set()
+        self._full: Backoff[Key] = Backoff(first_s=FULL_S)
+        self._run: _Run | None = None
+        self._changed = asyncio.Event()
+        self._error: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        """Nothing runs yet."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of what is under way: puts break off, copies go on without being watched."""
+        await self._cancel(list(self._under_way))
+
+    def arriving(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        """What is under way to each sled."""
+        found: defaultdict[str, set[ArtifactHash]] = defaultdict(set)
+        for artifact, sled_id in self._under_way:
+            found[sled_id].add(artifact)
+        return {sled_id: frozenset(artifacts) for sled_id, artifacts in found.items()}
+
+    def try_again(self) -> None:
+        """Wait no longer with what failed before."""
+        self._later.clear()
+        self._full.clear()
+
+    def interrupt(self) -> None:
+        """Begin nothing more of the plan that is being done; `run` returns soon."""
+        if self._run is not None:
+            self._run.interrupted = True
+            self._changed.set()
+
+    async def keep_only(self, sleds: Collection[str]) -> None:
+        """Break off everything that is under way to other sleds."""
+        await self._cancel([key for key in self._under_way if key[1] not in sleds])
+
+    async def run(self, plan: Plan, snapshot: FleetSnapshot, inventory: Inventory) -> Outcome:
+        """Do a plan until nothing of it can go on, or it is interrupted.
+
+        Raises:
+            DatabaseUnavailable: the generation could not be read when that was needed.
+        """
+        self._forget_what_came(inventory)
+        queue = JobQueue(plan, inventory)
+        sleds = {sled.id: sled for sled in snapshot.sleds}
+        run = self._run = _Run(plan.generation, sleds, queue)
+        try:
+            while True:
+                self._begin_what_can(run)
+                if run.interrupted or queue.is_done:
+                    break
+                self._changed.clear()
+                await self._changed.wait()
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    raise error
+        finally:
+            self._run = None
+        run.outcome.left_out += queue.left_out
+        run.outcome.interrupted = not queue.is_done
+        return run.outcome
+
+    # ---- beginning
+
+    def _begin_what_can(self, run: _Run) -> None:
+        while not run.interrupted and self._puts < self._max_puts:
+            if (put := run.queue.next_put()) is None:
+                break
+            self._begin(run, put)
+        while not run.interrupted and run.copies_asked < self._max_copies_asked:
+            if (copy := run.queue.next_copy()) is None:
+                break
+            self._begin(run, copy)
+
+    def _begin(self, run: _Run, job: Job) -> None:
+        key, now_s = key_of(job), asyncio.get_running_loop().time()
+        due = self._later.is_due(key, now_s) and self._full.is_due(key, now_s)
+        if not due or key in self._under_way:
+            self._log.deferred()
+            run.outcome.left_out += 1
+            run.queue.leave_out(job)
+            return
+        if isinstance(job, Put):
+            self._puts += 1
+            work = self._send(run, job)
+        else:
+            run.copies_asked += 1
+            work = self._fetch(run, job)
+        task = asyncio.create_task(work, name=f"{job.target} gets {job.artifact}")
+        self._under_way[key] = task
+        task.add_done_callback(lambda ended: self._gone(key, ended))
+
+    def _gone(self, key: Key, task: asyncio.Task[None]) -> None:
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._error = error
+        self._changed.set()
+
+    async def _cancel(self, keys: Collection[Key]) -> None:
+        tasks = [self._under_way[key] for key in keys]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- one job
+
+    async def _send(self, run: _Run, put: Put) -> None:
+        try:
+            verdict = await self._transfers.send(
+                run.sleds[put.target], put.artifact, run.generation, lambda: self._begun(run, put)
+            )
+        finally:
+            self._puts -= 1
+        await self._settle(run, put, verdict)
+
+    async def _fetch(self, run: _Run, copy: Copy) -> None:
+        asked = True
+
+        def begun() -> None:
+            nonlocal asked
+            asked = False
+            run.copies_asked -= 1
+            self._begun(run, copy)
+
+        sources = [run.sleds[source] for source in copy.sources]
+        try:
+            verdict = await self._transfers.fetch(
+                run.sleds[copy.target], copy.artifact, run.generation, sources, begun
+            )
+        finally:
+            if asked:
+                run.copies_asked -= 1
+        if verdict is not None and verdict.kind is Kind.SOURCE and self._waits_for_it(run, copy):
+            return
+        await self._settle(run, copy, verdict)
+
+    def _waits_for_it(self, run: _Run, copy: Copy) -> bool:
+        """Whether the source of a relay had nothing to pass on yet, and is waited for now."""
+        if run is not self._run or not run.queue.after_its_source(copy):
+            return False
+        self._log.deferred()
+        return True
+
+    def _begun(self, run: _Run, job: Job) -> None:
+        if run is self._run:
+            run.queue.begun(job)
+            self._changed.set()
+
+    async def _settle(self, run: _Run, job: Job, verdict: Verdict | None) -> None:
+        """Note how a job ended; of a plan that is not being done any more, only for the next."""
+        key, current = key_of(job), run is self._run
+        if verdict is None:
+            # A sled that says it has got it, and then does not list it, is not asked over and over.
+            self._later.failed(key, asyncio.get_running_loop().time())
+            self._tried.add(key)
+            run.outcome.done += 1
+            if current:
+                run.queue.succeeded(job)
+            else:
+                self._on_late()
+        elif verdict.kind is Kind.BUSY and current and run.busy[key] < MAX_BUSY:
+            self._put_off(run, job)
+        else:
+            await self._failed(run, job, verdict)
+
+    def _put_off(self, run: _Run, job: Job) -> None:
+        pause_s = BUSY_S * 2 ** run.busy[key_of(job)]
+        run.busy[key_of(job)] += 1
+        self._log.deferred()
+        run.queue.put_off(job)
+        asyncio.get_running_loop().call_later(pause_s, self._again, run, job)
+
+    def _forget_what_came(self, inventory: Inventory) -> None:
+        held = {sled.id: sled.held for sled in inventory.sleds}
+        for key in list(self._tried):
+            artifact, sled_id = key
+            if artifact in held.get(sled_id, ()) or artifact not in inventory.sizes:
+                self._tried.discard(key)
+                self._later.forget(key)
+                self._full.forget(key)
+
+    def _again(self, run: _Run, job: Job) -> None:
+        if run is self._run:
+            run.queue.again(job)
+            self._changed.set()
+
+    async def _failed(self, run: _Run, job: Job, verdict: Verdict) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._tried.add(key_of(job))
+        if verdict.kind is Kind.FULL:
+            self._full.failed(key_of(job), now_s)
+        elif verdict.kind not in _SET_ASIDE:
+            self._later.failed(key_of(job), now_s)
+        run.outcome.failed += 1
+        moved_on = verdict.kind is Kind.AHEAD and await self._has_moved_on(run)
+        if run is not self._run:
+            return
+        run.queue.failed(job)
+        if moved_on:
+            run.outcome.moved_on = True
+            self.interrupt()
+        elif verdict.kind in _SET_ASIDE:
+            run.outcome.set_aside[job.target] = verdict
+            run.queue.set_aside(job.target)
+
+    async def _has_moved_on(self, run: _Run) -> bool:
+        return run is self._run and await self._read_generation() != run.generation

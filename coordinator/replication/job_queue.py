@@ -1,0 +1,261 @@
+"""Which put or copy may begin next: what waits for what, and whose turn it is. Nothing waits here.
+
+Rules kept here:
+- No sled has more than its share under way at once, and sleds take turns: one that is slow keeps
+  its own jobs waiting and nobody else's (F4).
+- A copy begins when what it waits for has begun, or has succeeded. When that failed, it begins with
+  those of its sources that have the artifact; with none, it is left to the next pass.
+- A plan may have a million copies: only so many are looked at as can keep every sled busy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from coordinator.replication.values import Copy, Inventory, Plan, Put, Spread, Start
+from depot.artifact import ArtifactHash
+
+PUTS_PER_SLED: Final = 2
+COPIES_PER_SLED: Final = 4
+OPEN_JOBS: Final = 10_000
+FAILURES_PER_SLED: Final = 5
+"""In one pass; a sled where so much goes wrong is left to the next one."""
+
+Key = tuple[ArtifactHash, str]
+Job = Put | Copy
+
+
+def key_of(job: Job) -> Key:
+    """What names a job within a plan, and what it brings in whichever plan."""
+    return job.artifact, job.target
+
+
+class _Lanes:
+    """Jobs that could begin, by target; the targets take turns."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._ready: dict[str, deque[Job]] = {}
+        self._active: Counter[str] = Counter()
+        self._turns: deque[str] = deque()
+        self._in_line: set[str] = set()
+
+    def add(self, job: Job) -> None:
+        if job.target not in self._ready:
+            self._ready[job.target] = deque()
+            self._line_up(job.target)
+        self._ready[job.target].append(job)
+
+    def next(self) -> Job | None:
+        while self._turns:
+            target = self._turns.popleft()
+            self._in_line.discard(target)
+            if target not in self._ready or self._active[target] >= self._each:
+                continue  # it gets a turn again with a new job, or when one of its own ends
+            job = self._ready[target].popleft()
+            self._active[target] += 1
+            if self._ready[target]:
+                self._line_up(target)
+            else:
+                del self._ready[target]
+            return job
+        return None
+
+    def ended(self, target: str) -> None:
+        self._active[target] -= 1
+        if target in self._ready:
+            self._line_up(target)
+
+    def drop(self, target: str) -> list[Job]:
+        return list(self._ready.pop(target, ()))
+
+    def _line_up(self, target: str) -> None:
+        if target not in self._in_line:
+            self._in_line.add(target)
+            self._turns.append(target)
+
+
+@dataclass(slots=True)
+class _Wait:
+    """Copies that wait for one put or copy."""
+
+    begun: list[Copy]
+    finished: list[Copy]
+
+
+class JobQueue:
+    """The jobs of one plan.
+
+    Attributes:
+        left_out: jobs that this pass gives up without having tried them.
+    """
+
+    def __init__(self, plan: Plan, inventory: Inventory, *, open_jobs: int = OPEN_JOBS) -> None:
+        self._have: set[Key] = set()
+        self._held = {sled.id: sled.held for sled in inventory.sleds}
+        self._aside = {sled.id for sled in inventory.sleds if sled.set_aside is not None}
+        self._puts, self._copies = _Lanes(PUTS_PER_SLED), _Lanes(COPIES_PER_SLED)
+        self._spreads: Iterator[Spread] = iter(plan.spreads)
+        self._open_jobs = open_jobs
+        self._unsettled: set[Key] = set()
+        self._begun: set[Key] = set()
+        self._waits: defaultdict[Key, _Wait] = defaultdict(lambda: _Wait([], []))
+        self._failures: Counter[str] = Counter()
+        self.left_out = 0
+        self._unsettled.update(map(key_of, plan.puts))
+        for put in plan.puts:
+            self._puts.add(put)
+        self._open()
+
+    @property
+    def is_done(self) -> bool:
+        """Every job has succeeded, failed or was left out."""
+        return not self._unsettled
+
+    def next_put(self) -> Job | None:
+        """A put that may begin, from now on under way."""
+        return self._puts.next()
+
+    def next_copy(self) -> Job | None:
+        """A copy that may be asked for, from now on under way."""
+        return self._copies.next()
+
+    def begun(self, job: Job) -> None:
+        """The artifact is arriving at the target: what only waits for that can begin."""
+        key = key_of(job)
+        if key in self._unsettled and key not in self._begun:
+            self._begun.add(key)
+            if (waits := self._waits.get(key)) is not None:
+                copies, waits.begun = waits.begun, []
+                self._free(copies)
+        self._open()
+
+    def succeeded(self, job: Job) -> None:
+        """The target has the artifact."""
+        key = key_of(job)
+        self._lanes(job).ended(job.target)
+        self._have.add(key)
+        self._settle(key)
+        if (waits := self._waits.pop(key, None)) is not None:
+            self._free((*waits.begun, *waits.finished))
+        self._open()
+
+    def failed(self, job: Job) -> None:
+        """The target has not got it, and this pass does not try again."""
+        self._failures[job.target] += 1
+        self.leave_out(job)
+        if self._failures[job.target] >= FAILURES_PER_SLED:
+            self.set_aside(job.target)
+
+    def leave_out(self, job: Job) -> None:
+        """Give up a job that has its turn, for this pass; that is nobody's fault."""
+        self._lanes(job).ended(job.target)
+        self._lose(job)
+        self._open()
+
+    def put_off(self, job: Job) -> None:
+        """The job is not under way any more; `again` brings it back."""
+        self._lanes(job).ended(job.target)
+
+    def again(self, job: Job) -> None:
+        """Have a job that was put off begin again, in its turn."""
+        if job.target in self._aside:
+            self._leave_out(job)
+        else:
+            self._lanes(job).add(job)
+        self._open()
+
+    def after_its_source(self, job: Copy) -> bool:
+        """Have a copy wait until its first source has the artifact whole.
+
+        False: it has it, or will not get it. Otherwise the copy is not under way any more.
+        """
+        first = (job.artifact, job.sources[0])
+        if job.start is not Start.BEGUN or first not in self._unsettled:
+            return False
+        self._copies.ended(job.target)
+        later = replace(job, start=Start.FINISHED, after=job.sources[0])
+        self._waits[first].finished.append(later)
+        return True
+
+    def set_aside(self, sled_id: str) -> None:
+        """Begin nothing on a sled any more, in this pass."""
+        self._aside.add(sled_id)
+        for job in (*self._puts.drop(sled_id), *self._copies.drop(sled_id)):
+            self._leave_out(job)
+        self._open()
+
+    # ---- how jobs come and go
+
+    def _lanes(self, job: Job) -> _Lanes:
+        return self._puts if isinstance(job, Put) else self._copies
+
+    def _open(self) -> None:
+        """Look at further artifacts while there is room."""
+        while len(self._unsettled) < self._open_jobs:
+            spread = next(self._spreads, None)
+            if spread is None:
+                return
+            copies = list(spread.copies())
+            self._unsettled.update(map(key_of, copies))
+            for copy in copies:
+                self._place(copy)
+
+    def _place(self, copy: Copy) -> None:
+        if copy.after is None:
+            self._free([copy])
+            return
+        after = (copy.artifact, copy.after)
+        if after in self._have or (copy.start is Start.BEGUN and after in self._begun):
+            self._free([copy])
+        elif after not in self._unsettled:
+            if not self._begins_otherwise(copy):
+                self._leave_out(copy)
+        elif copy.start is Start.BEGUN:
+            self._waits[after].begun.append(copy)
+        else:
+            self._waits[after].finished.append(copy)
+
+    def _free(self, copies: Iterable[Copy]) -> None:
+        """Let copies begin."""
+        for copy in copies:
+            if copy.target in self._aside:
+                self._leave_out(copy)
+            else:
+                self._copies.add(copy)
+
+    def _begins_otherwise(self, copy: Copy) -> bool:
+        """Let a copy begin, for which it was waited in vain, with the sources that are left."""
+        sources = tuple(source for source in copy.sources if self._has(source, copy.artifact))
+        if not sources or copy.target in self._aside:
+            return False
+        self._copies.add(replace(copy, sources=sources, start=Start.NOW, after=None))
+        return True
+
+    def _has(self, sled_id: str, artifact: ArtifactHash) -> bool:
+        if sled_id in self._aside:
+            return False
+        return (artifact, sled_id) in self._have or artifact in self._held.get(sled_id, ())
+
+    def _leave_out(self, job: Job) -> None:
+        self.left_out += 1
+        self._lose(job)
+
+    def _lose(self, job: Job) -> None:
+        """Settle a job that brought nothing. What waits for it may be a chain of a thousand."""
+        lost: deque[Job] = deque([job])
+        while lost:
+            key = key_of(lost.popleft())
+            self._settle(key)
+            waits = self._waits.pop(key, None)
+            for copy in () if waits is None else (*waits.begun, *waits.finished):
+                if not self._begins_otherwise(copy):
+                    self.left_out += 1
+                    lost.append(copy)
+
+    def _settle(self, key: Key) -> None:
+        self._unsettled.discard(key)
+        self._begun.discard(key)

@@ -1,0 +1,79 @@
+"""Requests to agents: so many at once, each within its time, each with an outcome for a value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+from coordinator.replication.ports import Agent
+from coordinator.replication.request_log import Request, RequestLog
+from coordinator.replication.verdict import Verdict, judge
+from coordinator.values import Sled
+from depot.errors import InvalidRequest, Refused, Unreachable
+
+MAX_CONCURRENT_REQUESTS: Final = 8
+Answer = TypeVar("Answer")
+AgentOf = Callable[[Sled], Agent]
+
+
+class Requests:
+    """Asks agents, `max_concurrent` at once.
+
+    Args:
+        agent_of: how to reach a sled's agent; raises InvalidRequest when its URL is none.
+    """
+
+    def __init__(
+        self,
+        agent_of: AgentOf,
+        log: RequestLog,
+        *,
+        max_concurrent: int = MAX_CONCURRENT_REQUESTS,
+    ) -> None:
+        self._agent_of = agent_of
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self.log = log
+        self.max_concurrent = max_concurrent
+        self.waiting = 0
+        """Requests that wait until others have ended."""
+
+    async def ask(
+        self,
+        request: Request,
+        call: Callable[[Agent], Awaitable[Answer]],
+        *,
+        timeout_s: float,
+    ) -> Answer | Verdict:
+        """Make a request and note how it ended."""
+        answer = await self.ask_quietly(request, call, timeout_s=timeout_s)
+        self.log.ended(request, answer.reason if isinstance(answer, Verdict) else None)
+        return answer
+
+    async def ask_quietly(
+        self,
+        request: Request,
+        call: Callable[[Agent], Awaitable[Answer]],
+        *,
+        timeout_s: float,
+    ) -> Answer | Verdict:
+        """Make a request that is part of another one, or of which the end is known later."""
+        async with self._slot():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await call(self._agent_of(request.sled))
+            except (Refused, Unreachable, InvalidRequest, OSError) as error:
+                return judge(error, request.generation)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        self.waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()

@@ -1,0 +1,133 @@
+"""One put, one copy: from the request until it is known how that ended.
+
+Rules kept here:
+- A transfer may take as long as its bytes need at the least bearable rate, not a fixed time.
+- A copy that was accepted is asked after until it has ended; it is that end which counts.
+- A copy that makes no progress is no longer waited for. The sled may go on with it: the next pass
+  sees what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.wire import CopyBody
+from coordinator.replication.ports import Staging
+from coordinator.replication.request_log import COPY, PUT, STAGING, Request
+from coordinator.replication.requests import Requests
+from coordinator.replication.verdict import Kind, Verdict
+from coordinator.values import Sled
+from depot.artifact import ArtifactHash, Generation
+from depot.errors import NoDataset, NotFound
+
+OnBegun = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How patient to be with transfers.
+
+    Attributes:
+        base_s: what a request takes besides its bytes.
+        least_bytes_per_s: a put that is slower is given up.
+        first_poll_s, longest_poll_s: until a copy is asked after: soon at first, later each time.
+        stalled_s: without a byte of progress, a copy is given up.
+        unanswered: questions after a copy that may go unanswered in a row.
+    """
+
+    base_s: float = 60.0
+    least_bytes_per_s: int = 1 << 20
+    first_poll_s: float = 0.1
+    longest_poll_s: float = 2.0
+    stalled_s: float = 120.0
+    unanswered: int = 3
+
+
+class Transfers:
+    """Puts artifacts on sleds, and has sleds fetch them."""
+
+    def __init__(self, requests: Requests, staging: Staging, pace: Pace | None = None) -> None:
+        self._requests = requests
+        self._staging = staging
+        self._pace = pace or Pace()
+
+    async def send(
+        self, sled: Sled, artifact: ArtifactHash, generation: Generation, on_begun: OnBegun
+    ) -> Verdict | None:
+        """Put a staged artifact on a sled; None when it is there."""
+        try:
+            staged = await self._staging.locate(artifact)
+        except (NotFound, NoDataset) as error:
+            return Verdict(Kind.LOCAL, str(error))
+        outcome = await self._requests.ask(
+            Request(sled, PUT, generation, artifact, STAGING),
+            lambda agent: agent.put(
+                artifact, generation, staged.path, on_sent=lambda _sent: on_begun()
+            ),
+            timeout_s=self._pace.base_s + staged.size_bytes / self._pace.least_bytes_per_s,
+        )
+        if not isinstance(outcome, Verdict):
+            return None
+        if outcome.kind is Kind.MISMATCH:
+            await self._staging.verify(artifact)
+        return outcome
+
+    async def fetch(
+        self,
+        sled: Sled,
+        artifact: ArtifactHash,
+        generation: Generation,
+        sources: Sequence[Sled],
+        on_begun: OnBegun,
+    ) -> Verdict | None:
+        """Have a sled fetch an artifact from the depots of others; None when it is there."""
+        request = Request(sled, COPY, generation, artifact, sources[0].id)
+        urls = [source.depot_url for source in sources]
+        copy_id = await self._requests.ask_quietly(
+            request,
+            lambda agent: agent.copy(artifact, generation, urls),
+            timeout_s=self._pace.base_s,
+        )
+        if isinstance(copy_id, Verdict):
+            outcome: Verdict | None = copy_id
+        else:
+            on_begun()
+            outcome = await self._follow(request, copy_id)
+        if outcome is None or outcome.kind is not Kind.BUSY:
+            self._requests.log.ended(request, None if outcome is None else outcome.reason)
+        return outcome
+
+    async def _follow(self, request: Request, copy_id: str) -> Verdict | None:
+        loop = asyncio.get_running_loop()
+        pause_s, unanswered = self._pace.first_poll_s, 0
+        done_bytes, moved_at_s = -1, loop.time()
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._pace.longest_poll_s)
+            copy = await self._look(request, copy_id)
+            if isinstance(copy, Verdict):
+                unanswered += 1
+                if copy.kind is not Kind.UNREACHABLE or unanswered >= self._pace.unanswered:
+                    return copy
+                continue
+            unanswered = 0
+            if copy.state != "running":
+                return _ended(copy)
+            if copy.bytes_done != done_bytes:
+                done_bytes, moved_at_s = copy.bytes_done, loop.time()
+            elif loop.time() - moved_at_s > self._pace.stalled_s:
+                return Verdict(Kind.REFUSED, f"the copy stands still at {done_bytes} bytes")
+
+    async def _look(self, request: Request, copy_id: str) -> CopyBody | Verdict:
+        return await self._requests.ask_quietly(
+            request, lambda agent: agent.copy_state(copy_id), timeout_s=self._pace.base_s
+        )
+
+
+def _ended(copy: CopyBody) -> Verdict | None:
+    if copy.state == "succeeded":
+        return None
+    kind = Kind.SOURCE if copy.state == "failed" else Kind.REFUSED
+    return Verdict(kind, f"the copy is {copy.state}: {copy.error or 'no reason is given'}")
