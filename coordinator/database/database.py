@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +15,7 @@ from coordinator.database.migrating import migrate
 from coordinator.database.retrying import until_done
 from coordinator.database.transaction import Transaction
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 PATIENCE_S: Final = 15.0
 
@@ -62,19 +63,24 @@ class Database:
         """Close every connection."""
         await self._engine.dispose()
 
-    async def run(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
-        """Run `work` in a transaction of its own and commit it; what it raises rolls back.
+    async def run(
+        self,
+        work: Callable[Concatenate[Transaction, _P], Awaitable[_T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """Run `work(tx, ...)` in a transaction of its own and commit; what it raises rolls back.
 
-        `work` runs again when another transaction was in the way, so it must do nothing but read
-        and write rows, and work its result out anew. It must not call `run`: SQLite has one
-        connection.
+        It runs again when another transaction was in the way, so it must do nothing but read and
+        write rows, and work its result out anew. It must not call `run`: SQLite has one connection.
 
         Raises:
             DatabaseUnavailable: the database cannot be used, or others are in the way for too long.
+            InvalidRequest: a value is one that the database cannot hold.
         """
 
         async def once() -> _T:
             async with self._engine.begin() as connection:
-                return await work(Transaction(connection))
+                return await work(Transaction(connection), *args, **kwargs)
 
         return await until_done(once, patience_s=self._patience_s, rng=self._rng)

@@ -6,10 +6,16 @@ import sqlite3
 from enum import Enum, auto
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-FAILURES: Final = (SQLAlchemyError, OSError)
+FAILURES: Final = (SQLAlchemyError, OSError, UnicodeEncodeError)
 """What may come out of the database: drivers let the network's own errors through."""
 
 _SERIALIZATION_FAILURE: Final = "40001"
@@ -26,12 +32,16 @@ class Failure(Enum):
     """Another transaction was in the way, and nothing of this one was done: run it again."""
     VIOLATION = auto()
     """A constraint was violated: by what another transaction did meanwhile, or by a defect."""
+    BAD_VALUE = auto()
+    """The database cannot hold a value that somebody sent: a text with a NUL, say."""
     UNAVAILABLE = auto()
     """The database cannot be used now. Whether a commit was done may be unknown."""
 
 
 def judge(error: Exception) -> Failure:
     """Tell what an error of the database is."""
+    if isinstance(error, (DataError, UnicodeEncodeError)):
+        return Failure.BAD_VALUE
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return Failure.UNAVAILABLE
     sqlstate = getattr(error.orig, "sqlstate", None)

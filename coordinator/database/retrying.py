@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from coordinator.database.failures import FAILURES, Failure, judge, reason
 from coordinator.errors import DatabaseUnavailable
+from depot.errors import InvalidRequest
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S: Final = 0.005
@@ -32,6 +33,7 @@ async def until_done(
 
     Raises:
         DatabaseUnavailable: the database cannot be used, or others are in the way for too long.
+        InvalidRequest: a value is one that the database cannot hold.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience_s
@@ -42,13 +44,12 @@ async def until_done(
         except FAILURES as error:
             failure = judge(error)
             violations += failure is Failure.VIOLATION
+            if failure is Failure.BAD_VALUE:
+                raise InvalidRequest(f"the database cannot hold it: {reason(error)}") from error
             if isinstance(error, IntegrityError) and violations >= _MAX_VIOLATIONS:
                 raise
-            if (
-                failure is Failure.UNAVAILABLE
-                or violations >= _MAX_VIOLATIONS
-                or loop.time() >= give_up_at
-            ):
+            too_late = violations >= _MAX_VIOLATIONS or loop.time() >= give_up_at
+            if failure is Failure.UNAVAILABLE or too_late:
                 raise DatabaseUnavailable(
                     f"the database cannot be used now: {reason(error)}"
                 ) from error

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, update
 
 from coordinator.database.tables import sleds
+from coordinator.database.texts import shortened
 from coordinator.database.transaction import Transaction
 from coordinator.errors import SledExpunged, SledNotFound
 from coordinator.values import Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
-
-MAX_ERROR_CHARACTERS: Final = 2_000
 
 
 async def upsert(tx: Transaction, sled_id: str, agent_url: str, depot_url: str) -> Sled:
@@ -51,7 +50,9 @@ async def get(tx: Transaction, sled_id: str) -> Sled:
 
 async def every(tx: Transaction) -> tuple[Sled, ...]:
     """All sleds, expunged ones too, by their ids."""
-    return tuple(_sled(row) for row in await tx.rows(select(sleds).order_by(sleds.c.id)))
+    # Not sorted by the database, whose order depends on how it was set up.
+    found = map(_sled, await tx.rows(select(sleds)))
+    return tuple(sorted(found, key=lambda sled: sled.id))
 
 
 async def in_service(tx: Transaction) -> tuple[Sled, ...]:
@@ -91,7 +92,7 @@ def _seen(known: Sled, sighting: SledSighting) -> dict[str, Any]:
     return {
         "its_id": sighting.sled_id,
         "state": sighting.state.value,
-        "last_error": None if sighting.error is None else sighting.error[:MAX_ERROR_CHARACTERS],
+        "last_error": shortened(sighting.error),
         "last_seen_at": seen_at,
         "generation": None if at_generation is None else int(at_generation),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.database.database import Database
+from tests.coordinator.database.making import make_empty, migrated_file
 from tests.coordinator.postgres import PostgresServer
 
 
@@ -28,11 +29,38 @@ async def empty_url(server: PostgresServer | None, tmp_path: Path) -> str:
     return await server.create()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a migrated SQLite file holds."""
+    return migrated_file(tmp_path_factory.mktemp("template") / "fleet.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def in_use() -> dict[PostgresServer, str]:
+    """The database of a server that tests use one after the other: making one takes longest."""
+    return {}
+
+
 @pytest.fixture
-async def database_url(empty_url: str) -> str:
+async def database_url(
+    server: PostgresServer | None, in_use: dict[PostgresServer, str], sqlite_file: Path
+) -> str:
     """Of a database that is migrated."""
-    await (await Database.open(empty_url)).close()
-    return empty_url
+    if server is None:
+        return f"sqlite+aiosqlite:///{sqlite_file}"
+    if server not in in_use:
+        in_use[server] = await server.create()
+        await (await Database.open(in_use[server])).close()
+    await make_empty(in_use[server])
+    return in_use[server]
+
+
+@pytest.fixture
+def sqlite_file(sqlite_template: bytes, tmp_path: Path) -> Path:
+    """A migrated SQLite file."""
+    path = tmp_path / "migrated.sqlite3"
+    path.write_bytes(sqlite_template)
+    return path
 
 
 @pytest.fixture

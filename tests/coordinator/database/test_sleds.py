@@ -10,21 +10,19 @@ from depot.artifact import Generation
 
 
 async def add(database: Database, sled_id: str, host: str = "node") -> Sled:
-    return await database.run(
-        lambda tx: sleds.upsert(tx, sled_id, f"http://{host}:12345", f"http://{host}:12348")
-    )
+    return await database.run(sleds.upsert, sled_id, f"http://{host}:12345", f"http://{host}:12348")
 
 
 async def test_a_sled_is_added_in_service_and_found_by_its_id(database: Database) -> None:
     added = await add(database, "s1")
     assert added == Sled("s1", "http://node:12345", "http://node:12348")
-    assert await database.run(lambda tx: sleds.get(tx, "s1")) == added
+    assert await database.run(sleds.get, "s1") == added
 
 
 async def test_a_sled_that_moved_keeps_what_is_known_of_it(database: Database) -> None:
     await add(database, "s1")
     seen = SledSighting("s1", SledState.OK, seen_at_s=5.5, generation=Generation(7))
-    await database.run(lambda tx: sleds.note(tx, [seen]))
+    await database.run(sleds.note, [seen])
     moved = await add(database, "s1", host="elsewhere")
     assert moved.agent_url == "http://elsewhere:12345"
     assert (moved.state, moved.last_seen_at, moved.generation) == (SledState.OK, 5.5, 7)
@@ -34,18 +32,18 @@ async def test_an_expunged_sled_does_not_come_back_by_registering_itself(
     database: Database,
 ) -> None:
     await add(database, "s1")
-    await database.run(lambda tx: sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED))
+    await database.run(sleds.set_policy, "s1", SledPolicy.EXPUNGED)
     with pytest.raises(SledExpunged, match="s1"):
         await add(database, "s1", host="elsewhere")
     assert await database.run(sleds.in_service) == ()
-    back = await database.run(lambda tx: sleds.set_policy(tx, "s1", SledPolicy.IN_SERVICE))
+    back = await database.run(sleds.set_policy, "s1", SledPolicy.IN_SERVICE)
     assert await database.run(sleds.in_service) == (back,)
 
 
 async def test_all_sleds_are_listed_by_id_and_those_in_service_apart(database: Database) -> None:
     for sled_id in ("s3", "s1", "s2"):
         await add(database, sled_id)
-    await database.run(lambda tx: sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED))
+    await database.run(sleds.set_policy, "s1", SledPolicy.EXPUNGED)
     assert [sled.id for sled in await database.run(sleds.every)] == ["s1", "s2", "s3"]
     assert [sled.id for sled in await database.run(sleds.in_service)] == ["s2", "s3"]
 
@@ -53,34 +51,34 @@ async def test_all_sleds_are_listed_by_id_and_those_in_service_apart(database: D
 async def test_what_a_sighting_does_not_know_stays_as_it_was(database: Database) -> None:
     await add(database, "s1")
     well = SledSighting("s1", SledState.OK, seen_at_s=5.0, generation=Generation(2))
-    await database.run(lambda tx: sleds.note(tx, [well]))
+    await database.run(sleds.note, [well])
     down = SledSighting("s1", SledState.UNREACHABLE, error="no answer")
-    await database.run(lambda tx: sleds.note(tx, [down]))
-    sled = await database.run(lambda tx: sleds.get(tx, "s1"))
+    await database.run(sleds.note, [down])
+    sled = await database.run(sleds.get, "s1")
     assert (sled.state, sled.last_error) == (SledState.UNREACHABLE, "no answer")
     assert (sled.last_seen_at, sled.generation) == (5.0, 2)
-    await database.run(lambda tx: sleds.note(tx, [well]))
-    assert (await database.run(lambda tx: sleds.get(tx, "s1"))).last_error is None
+    await database.run(sleds.note, [well])
+    assert (await database.run(sleds.get, "s1")).last_error is None
 
 
 async def test_sightings_of_sleds_that_are_gone_are_left_out(database: Database) -> None:
     await add(database, "s1")
     await add(database, "s2")
-    await database.run(lambda tx: sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED))
+    await database.run(sleds.set_policy, "s1", SledPolicy.EXPUNGED)
     sightings = [SledSighting(name, SledState.OK, seen_at_s=1.0) for name in ("s1", "s2", "s9")]
-    await database.run(lambda tx: sleds.note(tx, sightings))
+    await database.run(sleds.note, sightings)
     states = {sled.id: sled.state for sled in await database.run(sleds.every)}
     assert states == {"s1": None, "s2": SledState.OK}
 
 
 async def test_an_unknown_sled_is_named(database: Database) -> None:
     with pytest.raises(SledNotFound, match="s9"):
-        await database.run(lambda tx: sleds.get(tx, "s9"))
+        await database.run(sleds.get, "s9")
     with pytest.raises(SledNotFound, match="s9"):
-        await database.run(lambda tx: sleds.set_policy(tx, "s9", SledPolicy.EXPUNGED))
+        await database.run(sleds.set_policy, "s9", SledPolicy.EXPUNGED)
 
 
 async def test_sleds_come_and_go_without_a_new_generation(database: Database) -> None:
     await add(database, "s1")
-    await database.run(lambda tx: sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED))
+    await database.run(sleds.set_policy, "s1", SledPolicy.EXPUNGED)
     assert await database.run(generation.read) == 1

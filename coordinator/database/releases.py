@@ -1,0 +1,200 @@
+"""The releases, and under which names each has its artifacts.
+
+What sleds are to hold is the artifacts of all releases together; so recording a release and
+removing one each lead to a new generation (F3).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, delete, exists, insert, select, true, update
+
+from coordinator.database.naming import (
+    Name,
+    artifact_of,
+    name_of,
+    named,
+    require_compatible,
+    require_same,
+)
+from coordinator.database.tables import artifacts, release_artifacts, releases, target_releases
+from coordinator.database.target import read as read_target
+from coordinator.database.transaction import Transaction
+from coordinator.errors import ReleaseNotFound, TargetRelease
+from coordinator.values import Release, ReleaseArtifact, ReleaseState
+from depot.artifact import ArtifactHash
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A release as it is recorded, and whether that was done just now."""
+
+    release: Release
+    inserted: bool
+
+
+async def record(tx: Transaction, release: Release) -> Recorded:
+    """Record a release whose artifacts are staged.
+
+    Of one that is recorded already, only the state changes: its artifacts were supplied again.
+
+    Raises:
+        ReleaseConflict: its version, or the name of one of its artifacts, is taken by other
+            contents.
+    """
+    sent = named(release.version, release.artifacts)
+    hashes = {name: artifact.sha256 for name, artifact in sent.items()}
+    if (known := await _find(tx, release.version)) is not None:
+        require_same(release.version, _hashes(known.artifacts), hashes)
+        await _set_state(tx, release.version, ReleaseState.COMPLETE)
+        return Recorded(replace(known, state=ReleaseState.COMPLETE), inserted=False)
+    await _check_against_others(tx, release.version, hashes)
+    await _insert(tx, release, sent)
+    return Recorded(await get(tx, release.version), inserted=True)
+
+
+async def get(tx: Transaction, version: str) -> Release:
+    """Raises ReleaseNotFound when none of this version is recorded."""
+    if (release := await _find(tx, version)) is None:
+        raise ReleaseNotFound(f"no release {version!r} is recorded")
+    return release
+
+
+async def every(tx: Transaction) -> tuple[Release, ...]:
+    """All releases, by their versions."""
+    return await _read(tx, true())
+
+
+async def page(
+    tx: Transaction, after: str | None, limit: int
+) -> tuple[tuple[Release, ...], str | None]:
+    """Some releases in the order of their versions, and what to go on after; None at the end."""
+    versions = select(releases.c.version).order_by(releases.c.version).limit(limit + 1)
+    if after is not None:
+        versions = versions.where(releases.c.version > after)
+    found = [row.version for row in await tx.rows(versions)]
+    some = await _read(tx, releases.c.version.in_(found[:limit]))
+    in_this_order = {version: at for at, version in enumerate(found)}
+    ordered = tuple(sorted(some, key=lambda release: in_this_order[release.version]))
+    return ordered, found[limit - 1] if len(found) > limit else None
+
+
+async def remove(tx: Transaction, version: str) -> Release:
+    """Forget a release; what no other one has is no longer wanted.
+
+    Raises:
+        ReleaseNotFound: none of this version is recorded.
+        TargetRelease: it is the target.
+    """
+    release = await get(tx, version)
+    if await read_target(tx) == version:
+        raise TargetRelease(f"release {version!r} is the fleet's target; choose another one first")
+    await tx.write(delete(target_releases).where(target_releases.c.version == version))
+    await tx.write(delete(release_artifacts).where(release_artifacts.c.release_version == version))
+    await tx.write(delete(releases).where(releases.c.version == version))
+    referenced = exists().where(release_artifacts.c.sha256 == artifacts.c.sha256)
+    await tx.write(delete(artifacts).where(~referenced))
+    return release
+
+
+async def set_incomplete(tx: Transaction, incomplete: Collection[str]) -> None:
+    """Say which releases have an artifact that is nowhere; all others are complete."""
+    for row in await tx.rows(select(releases.c.version, releases.c.state)):
+        is_incomplete = row.version in incomplete
+        state = ReleaseState.INCOMPLETE if is_incomplete else ReleaseState.COMPLETE
+        if row.state != state.value:
+            await _set_state(tx, row.version, state)
+
+
+async def _insert(tx: Transaction, release: Release, sent: dict[Name, ReleaseArtifact]) -> None:
+    await tx.write(
+        insert(releases).values(
+            version=release.version,
+            sha256=release.sha256,
+            file_name=release.file_name,
+            time_created=release.time_created_s,
+            allowed_expired=release.allowed_expired,
+            state=release.state.value,
+        )
+    )
+    sizes = {artifact.sha256: artifact.size_bytes for artifact in sent.values()}
+    known = {row.sha256 for row in await tx.rows(select(artifacts.c.sha256))}
+    await tx.write(
+        insert(artifacts),
+        [
+            {"sha256": sha256, "size_bytes": size_bytes}
+            for sha256, size_bytes in sizes.items()
+            if sha256 not in known
+        ],
+    )
+    await tx.write(
+        insert(release_artifacts),
+        [
+            {
+                **name._asdict(),
+                "release_version": release.version,
+                "position": position,
+                "sha256": artifact.sha256,
+            }
+            for position, (name, artifact) in enumerate(sent.items())
+        ],
+    )
+
+
+async def _check_against_others(
+    tx: Transaction, version: str, sent: dict[Name, ArtifactHash]
+) -> None:
+    others: dict[str, dict[Name, ArtifactHash]] = defaultdict(dict)
+    for row in await tx.rows(select(release_artifacts)):
+        others[row.release_version][Name(row.name, row.version, row.qualifier)] = row.sha256
+    for other in sorted(others):
+        require_compatible(version, other, others[other], sent)
+
+
+async def _set_state(tx: Transaction, version: str, state: ReleaseState) -> None:
+    await tx.write(update(releases).where(releases.c.version == version).values(state=state.value))
+
+
+async def _find(tx: Transaction, version: str) -> Release | None:
+    return next(iter(await _read(tx, releases.c.version == version)), None)
+
+
+async def _read(tx: Transaction, which: ColumnElement[bool]) -> tuple[Release, ...]:
+    names = (
+        select(release_artifacts, artifacts.c.size_bytes)
+        .join(artifacts)
+        .join(releases)
+        .where(which)
+        .order_by(release_artifacts.c.position)
+    )
+    by_version: dict[str, list[ReleaseArtifact]] = defaultdict(list)
+    for row in await tx.rows(names):
+        name = Name(row.name, row.version, row.qualifier)
+        by_version[row.release_version].append(artifact_of(name, row.sha256, row.size_bytes))
+    found = await tx.rows(select(releases).where(which))
+    return tuple(
+        sorted(
+            (_release(row, by_version[row.version]) for row in found),
+            key=lambda release: release.version,
+        )
+    )
+
+
+def _release(row: Row[Any], its_artifacts: Sequence[ReleaseArtifact]) -> Release:
+    return Release(
+        version=row.version,
+        sha256=row.sha256,
+        file_name=row.file_name,
+        time_created_s=row.time_created,
+        allowed_expired=row.allowed_expired,
+        state=ReleaseState(row.state),
+        artifacts=tuple(its_artifacts),
+    )
+
+
+def _hashes(recorded: Sequence[ReleaseArtifact]) -> dict[Name, ArtifactHash]:
+    return {name_of(artifact): artifact.sha256 for artifact in recorded}

@@ -1,0 +1,57 @@
+"""All that a pass over the fleet goes by, read in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.database import generation, pins, releases, sleds, staged, target
+from coordinator.database.transaction import Transaction
+from coordinator.values import Release, Sled
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    """What the database said at one instant.
+
+    Attributes:
+        generation: of the sets of artifacts below.
+        wanted: on every sled, because a release has it; with its size in bytes.
+        kept: by sled, what only that sled is to hold besides: it has pinned it.
+        staged: by coordinator.
+        sleds: in service, by their ids.
+        releases: by their versions.
+        target: the version of the target release.
+    """
+
+    generation: Generation
+    wanted: Mapping[ArtifactHash, int]
+    kept: Mapping[str, frozenset[ArtifactHash]]
+    staged: Mapping[str, Mapping[ArtifactHash, int]]
+    sleds: tuple[Sled, ...]
+    releases: tuple[Release, ...]
+    target: str | None
+
+    def config_for(self, sled_id: str) -> ArtifactConfig:
+        """What a sled is to hold."""
+        here = self.kept.get(sled_id, frozenset())
+        return ArtifactConfig(self.generation, frozenset(self.wanted) | here)
+
+
+async def read(tx: Transaction) -> FleetSnapshot:
+    """Read all of it."""
+    recorded = await releases.every(tx)
+    return FleetSnapshot(
+        generation=await generation.read(tx),
+        wanted={
+            artifact.sha256: artifact.size_bytes
+            for release in recorded
+            for artifact in release.artifacts
+        },
+        kept=await pins.every(tx),
+        staged=await staged.by_coordinator(tx),
+        sleds=await sleds.in_service(tx),
+        releases=recorded,
+        target=await target.read(tx),
+    )

@@ -1,0 +1,63 @@
+"""Small fleets and releases, for the tests of the database."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from coordinator.database import sleds
+from coordinator.database.database import Database
+from coordinator.database.tables import generation, metadata
+from coordinator.database.transaction import Transaction
+from coordinator.values import Release, ReleaseArtifact, ReleaseState, Sled
+from depot.artifact import ArtifactHash
+
+
+def migrated_file(path: Path) -> bytes:
+    """Make a SQLite database, and return what its file holds."""
+
+    async def make() -> None:
+        await (await Database.open(f"sqlite+aiosqlite:///{path}")).close()
+
+    asyncio.run(make())
+    return path.read_bytes()
+
+
+async def make_empty(url: str) -> None:
+    """Bring a database back to how the migrations left it."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.begin() as connection:
+        for table in reversed(metadata.sorted_tables):
+            if table is not generation:
+                await connection.execute(delete(table))
+        await connection.execute(update(generation).values(value=1))
+
+
+def sha(content: str) -> ArtifactHash:
+    return ArtifactHash.of(content.encode())
+
+
+def artifact(name: str, content: str | None = None, *, version: str = "1.0") -> ReleaseArtifact:
+    """An artifact of a kind; of the same content, the same artifact."""
+    content = name if content is None else content
+    return ReleaseArtifact(name, version, sha(content), len(content), kind="image")
+
+
+def release(version: str, *artifacts: ReleaseArtifact) -> Release:
+    return Release(
+        version=version,
+        sha256=sha(f"zip of {version}"),
+        file_name=f"{version}.zip",
+        time_created_s=1234.5,
+        allowed_expired=False,
+        state=ReleaseState.COMPLETE,
+        artifacts=artifacts,
+    )
+
+
+async def add_sled(tx: Transaction, sled_id: str) -> Sled:
+    return await sleds.upsert(tx, sled_id, f"http://{sled_id}:12345", f"http://{sled_id}:12348")
