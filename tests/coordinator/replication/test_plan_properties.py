@@ -1,0 +1,218 @@
+"""What holds of every plan, whatever is where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.replication.plan import plan
+from coordinator.replication.values import (
+    MIB,
+    Inventory,
+    Plan,
+    Policy,
+    SledInventory,
+    Start,
+)
+from depot.artifact import ArtifactHash, Generation
+
+ARTIFACTS = tuple(ArtifactHash.of(bytes([number])) for number in range(6))
+WANTED = ARTIFACTS[:5]
+some_artifacts = st.frozensets(st.sampled_from(ARTIFACTS))
+
+
+@st.composite
+def sleds(draw: st.DrawFn, sled_id: str) -> SledInventory:
+    return SledInventory(
+        id=sled_id,
+        held=draw(st.dictionaries(st.sampled_from(ARTIFACTS), st.integers(0, 2))),
+        arriving=draw(some_artifacts),
+        relays=draw(st.booleans()),
+        set_aside=draw(st.sampled_from([None, None, None, "it does not answer"])),
+    )
+
+
+@st.composite
+def inventories(draw: st.DrawFn) -> Inventory:
+    sizes = st.sampled_from([0, 1, MIB, 40 * MIB, 4096 * MIB])
+    names = [f"sled-{number}" for number in range(draw(st.integers(0, 12)))]
+    return Inventory(
+        generation=Generation(3),
+        sizes={artifact: draw(sizes) for artifact in WANTED},
+        sleds=tuple(draw(sleds(name)) for name in names),
+        staged_here=draw(some_artifacts),
+        staged_elsewhere=draw(some_artifacts),
+    )
+
+
+policies = st.builds(
+    Policy,
+    min_sled_replication=st.integers(1, 4),
+    puts_to_relays=st.integers(1, 3),
+    max_fan_out=st.integers(1, 4),
+    max_sources=st.integers(1, 4),
+)
+seeds = st.integers(0, 3)
+Replica = tuple[ArtifactHash, str]
+
+
+def _usable(inventory: Inventory) -> dict[str, SledInventory]:
+    return {sled.id: sled for sled in inventory.sleds if sled.set_aside is None}
+
+
+def _holds(sled: SledInventory, artifact: ArtifactHash) -> bool:
+    return sled.held.get(artifact, 0) > 0
+
+
+def _relayed_from(sled: SledInventory, artifact: ArtifactHash) -> bool:
+    return sled.relays and artifact in sled.arriving and not _holds(sled, artifact)
+
+
+def _planned(found: Plan) -> list[Replica]:
+    puts = [(put.artifact, put.target) for put in found.puts]
+    return [*puts, *((copy.artifact, copy.target) for copy in found.copies())]
+
+
+def _can_be_given(inventory: Inventory, artifact: ArtifactHash) -> bool:
+    return artifact in inventory.staged_here or any(
+        _holds(sled, artifact) or _relayed_from(sled, artifact)
+        for sled in _usable(inventory).values()
+    )
+
+
+@given(inventories(), policies, seeds)
+def test_f1_every_missing_replica_that_anybody_can_give_is_planned_exactly_once(
+    inventory: Inventory, policy: Policy, seed: int
+) -> None:
+    missing = {
+        (artifact, sled.id)
+        for sled in _usable(inventory).values()
+        for artifact in WANTED
+        if not _holds(sled, artifact) and artifact not in sled.arriving
+        if _can_be_given(inventory, artifact)
+    }
+    assert Counter(_planned(plan(inventory, policy, Random(seed)))) == Counter(missing)
+
+
+@given(inventories(), policies, seeds)
+def test_who_gives_an_artifact_has_it_or_is_receiving_it_or_gets_it_in_this_plan(
+    inventory: Inventory, policy: Policy, seed: int
+) -> None:
+    found = plan(inventory, policy, Random(seed))
+    planned, usable = set(_planned(found)), _usable(inventory)
+    assert {put.artifact for put in found.puts} <= inventory.staged_here
+    for copy in found.copies():
+        assert copy.target not in copy.sources
+        assert 1 <= len(set(copy.sources)) == len(copy.sources) <= policy.max_sources
+        for source in copy.sources:
+            assert (
+                _holds(usable[source], copy.artifact)
+                or _relayed_from(usable[source], copy.artifact)
+                or (copy.artifact, source) in planned
+            )
+
+
+@given(inventories(), policies, seeds)
+def test_a_copy_waits_for_what_brings_its_first_source_the_bytes_and_never_in_a_circle(
+    inventory: Inventory, policy: Policy, seed: int
+) -> None:
+    found = plan(inventory, policy, Random(seed))
+    usable = _usable(inventory)
+    begun = {(put.artifact, put.target) for put in found.puts}
+    served: dict[Replica, str] = {}
+    for copy in found.copies():
+        source = usable[copy.sources[0]]
+        match copy.start, copy.after:
+            case Start.NOW, None:
+                at_hand = _holds(source, copy.artifact) or _relayed_from(source, copy.artifact)
+                assert at_hand
+            case Start.BEGUN, after:
+                assert after == source.id
+                assert source.relays
+                assert (copy.artifact, after) in begun
+            case Start.FINISHED, after:
+                assert after is not None
+                # What it waits for stands before it in the plan, so there is no circle.
+                assert (copy.artifact, after) in begun
+                assert after == source.id or served[copy.artifact, after] == source.id
+            case found_instead:
+                raise AssertionError(found_instead)
+        begun.add((copy.artifact, copy.target))
+        served[copy.artifact, copy.target] = source.id
+
+
+@given(inventories(), policies, seeds)
+def test_f2_staging_lets_go_only_of_what_enough_sleds_in_service_hold(
+    inventory: Inventory, policy: Policy, seed: int
+) -> None:
+    found = plan(inventory, policy, Random(seed))
+    enough = max(1, min(policy.min_sled_replication, len(inventory.sleds)))
+    for artifact in inventory.staged_here:
+        holders = sum(_holds(sled, artifact) for sled in _usable(inventory).values())
+        held = artifact in WANTED and holders >= enough
+        assert (artifact in found.droppable) == held
+        assert (artifact in found.unwanted) == (artifact not in WANTED)
+
+
+@given(inventories(), policies, seeds)
+def test_each_wanted_artifact_is_somewhere_or_named(
+    inventory: Inventory, policy: Policy, seed: int
+) -> None:
+    found = plan(inventory, policy, Random(seed))
+    held = {
+        artifact
+        for artifact in WANTED
+        if any(_holds(sled, artifact) for sled in _usable(inventory).values())
+    }
+    named = found.lost | found.out_of_reach | found.awaited
+    assert named == set(WANTED) - held - inventory.staged_here
+    assert len(named) == len(found.lost) + len(found.out_of_reach) + len(found.awaited)
+    if len(_usable(inventory)) < len(inventory.sleds):
+        assert not found.lost
+
+
+@given(inventories(), policies, seeds)
+def test_a_seed_gives_one_plan_in_whatever_order_things_are_listed(
+    inventory: Inventory, policy: Policy, seed: int
+) -> None:
+    turned = replace(
+        inventory,
+        sizes=dict(reversed(list(inventory.sizes.items()))),
+        sleds=tuple(
+            replace(sled, held=dict(reversed(list(sled.held.items()))))
+            for sled in reversed(inventory.sleds)
+        ),
+    )
+    assert plan(inventory, policy, Random(seed)) == plan(turned, policy, Random(seed))
+
+
+@given(
+    st.integers(2, 40),
+    st.integers(1, 25),
+    st.booleans(),
+    st.sampled_from([1, MIB, 512 * MIB]),
+    seeds,
+)
+def test_no_sled_of_an_empty_fleet_gets_more_than_its_share(
+    number: int, artifacts: int, relays: bool, size_bytes: int, seed: int
+) -> None:
+    wanted = [ArtifactHash.of(bytes([each])) for each in range(artifacts)]
+    fleet = Inventory(
+        generation=Generation(1),
+        sizes=dict.fromkeys(wanted, size_bytes),
+        sleds=tuple(SledInventory(id=str(each), relays=relays) for each in range(number)),
+        staged_here=frozenset(wanted),
+    )
+    found = plan(fleet, Policy(), Random(seed))
+    puts = Counter(put.target for put in found.puts)
+    assert max(puts.values()) <= -(-len(found.puts) // number)
+    serves = Counter(copy.sources[0] for copy in found.copies())
+    of_one = Counter((copy.artifact, copy.sources[0]) for copy in found.copies())
+    most_of_one = max(of_one.values(), default=0)
+    average = found.copies_planned / number
+    assert max(serves.values(), default=0) <= average + most_of_one
+    assert most_of_one <= (Policy().max_fan_out if relays else number.bit_length())
