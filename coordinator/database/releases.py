@@ -101,11 +101,17 @@ async def remove(tx: Transaction, version: str) -> Release:
     return release
 
 
-async def set_incomplete(tx: Transaction, incomplete: Collection[str]) -> None:
-    """Say which releases have an artifact that is nowhere; all others are complete."""
+async def mark(
+    tx: Transaction, *, incomplete: Collection[str] = (), complete: Collection[str] = ()
+) -> None:
+    """Say which releases have an artifact that is nowhere, and which have none such (any more).
+
+    A release that is not recorded any more is left out.
+    """
+    wanted = dict.fromkeys(complete, ReleaseState.COMPLETE)
+    wanted |= dict.fromkeys(incomplete, ReleaseState.INCOMPLETE)
     for row in await tx.rows(select(releases.c.version, releases.c.state)):
-        is_incomplete = row.version in incomplete
-        state = ReleaseState.INCOMPLETE if is_incomplete else ReleaseState.COMPLETE
+        state = wanted.get(row.version, ReleaseState(row.state))
         if row.state != state.value:
             await _set_state(tx, row.version, state)
 

@@ -28,7 +28,7 @@ class FleetSnapshot:
     generation: Generation
     wanted: Mapping[ArtifactHash, int]
     kept: Mapping[str, frozenset[ArtifactHash]]
-    staged: Mapping[str, Mapping[ArtifactHash, int]]
+    staged: Mapping[str, frozenset[ArtifactHash]]
     sleds: tuple[Sled, ...]
     releases: tuple[Release, ...]
     target: str | None
@@ -42,14 +42,16 @@ class FleetSnapshot:
 async def read(tx: Transaction) -> FleetSnapshot:
     """Read all of it."""
     recorded = await releases.every(tx)
+    wanted = {
+        artifact.sha256: artifact.size_bytes
+        for release in recorded
+        for artifact in release.artifacts
+    }
+    kept = {sled_id: its - wanted.keys() for sled_id, its in (await pins.every(tx)).items()}
     return FleetSnapshot(
         generation=await generation.read(tx),
-        wanted={
-            artifact.sha256: artifact.size_bytes
-            for release in recorded
-            for artifact in release.artifacts
-        },
-        kept=await pins.every(tx),
+        wanted=wanted,
+        kept={sled_id: its for sled_id, its in kept.items() if its},
         staged=await staged.by_coordinator(tx),
         sleds=await sleds.in_service(tx),
         releases=recorded,

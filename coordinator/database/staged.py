@@ -7,33 +7,26 @@ the row is written, and deleted after it is gone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import bindparam, delete, insert, select
 
 from coordinator.database import generation
 from coordinator.database.tables import staged_artifacts
 from coordinator.database.transaction import Transaction
-from depot.artifact import ArtifactHash, Generation
+from depot.artifact import ArtifactHash, Generation, in_order
 
 
-async def add(tx: Transaction, coordinator_id: str, sizes: Mapping[ArtifactHash, int]) -> None:
-    """Say that artifacts are staged, some of them perhaps already; sizes in bytes."""
-    known = await _of(tx, coordinator_id)
-    await tx.write(
-        insert(staged_artifacts),
-        [
-            {"coordinator_id": coordinator_id, "sha256": sha256, "size_bytes": size_bytes}
-            for sha256, size_bytes in sizes.items()
-            if sha256 not in known
-        ],
-    )
+async def add(tx: Transaction, coordinator_id: str, artifacts: Iterable[ArtifactHash]) -> None:
+    """Say that artifacts are staged, some of them perhaps already."""
+    await _insert(tx, coordinator_id, set(artifacts) - await _of(tx, coordinator_id))
 
 
-async def replace(tx: Transaction, coordinator_id: str, sizes: Mapping[ArtifactHash, int]) -> None:
-    """Say what is staged, and that nothing else is: what a coordinator finds when it starts."""
-    await _delete(tx, coordinator_id, await _of(tx, coordinator_id) - sizes.keys())
-    await add(tx, coordinator_id, sizes)
+async def replace(tx: Transaction, coordinator_id: str, artifacts: Iterable[ArtifactHash]) -> None:
+    """Say what is staged, and that nothing else is: what a coordinator finds when it looks."""
+    known, found = await _of(tx, coordinator_id), set(artifacts)
+    await _delete(tx, coordinator_id, known - found)
+    await _insert(tx, coordinator_id, found - known)
 
 
 async def drop(
@@ -60,17 +53,26 @@ async def forget(tx: Transaction, coordinator_id: str) -> None:
     )
 
 
-async def by_coordinator(tx: Transaction) -> dict[str, dict[ArtifactHash, int]]:
-    """What each coordinator has staged, with sizes in bytes."""
-    found: dict[str, dict[ArtifactHash, int]] = defaultdict(dict)
+async def by_coordinator(tx: Transaction) -> dict[str, frozenset[ArtifactHash]]:
+    """What each coordinator has staged; those with nothing are left out."""
+    found: dict[str, set[ArtifactHash]] = defaultdict(set)
     for row in await tx.rows(select(staged_artifacts)):
-        found[row.coordinator_id][row.sha256] = row.size_bytes
-    return dict(found)
+        found[row.coordinator_id].add(row.sha256)
+    return {coordinator_id: frozenset(staged) for coordinator_id, staged in found.items()}
 
 
 async def _of(tx: Transaction, coordinator_id: str) -> set[ArtifactHash]:
     its = staged_artifacts.c.coordinator_id == coordinator_id
     return {row.sha256 for row in await tx.rows(select(staged_artifacts.c.sha256).where(its))}
+
+
+async def _insert(
+    tx: Transaction, coordinator_id: str, artifacts: Collection[ArtifactHash]
+) -> None:
+    await tx.write(
+        insert(staged_artifacts),
+        [{"coordinator_id": coordinator_id, "sha256": sha256} for sha256 in in_order(artifacts)],
+    )
 
 
 async def _delete(
@@ -81,5 +83,5 @@ async def _delete(
             staged_artifacts.c.coordinator_id == coordinator_id,
             staged_artifacts.c.sha256 == bindparam("its_sha256"),
         ),
-        [{"its_sha256": sha256} for sha256 in sorted(artifacts)],
+        [{"its_sha256": sha256} for sha256 in in_order(artifacts)],
     )

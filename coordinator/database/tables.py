@@ -143,7 +143,6 @@ staged_artifacts: Final = Table(
     metadata,
     Column("coordinator_id", Text, primary_key=True),
     Column("sha256", Sha256, primary_key=True),
-    Column("size_bytes", BigInteger, nullable=False),
 )
 """What lies in which coordinator's staging depot."""
 

@@ -41,7 +41,7 @@ async def test_the_same_release_again_is_known_and_changes_nothing(database: Dat
 async def test_a_release_that_is_supplied_again_is_complete_again(database: Database) -> None:
     sent = release("1.0", artifact("a"))
     await record(database, sent)
-    await database.run(releases.set_incomplete, {"1.0"})
+    await database.run(releases.mark, incomplete={"1.0"})
     lost = await database.run(releases.get, "1.0")
     assert lost.state is ReleaseState.INCOMPLETE
     assert (await record(database, sent)).release.state is ReleaseState.COMPLETE
@@ -124,13 +124,18 @@ async def test_the_last_page_is_known_to_be_the_last_when_it_is_full(database: D
     assert (await database.run(releases.page, None, 2))[1] is None
 
 
-async def test_which_releases_are_incomplete_is_said_of_all_at_once(database: Database) -> None:
+async def test_releases_are_marked_incomplete_and_complete_and_others_left_as_they_are(
+    database: Database,
+) -> None:
     for version in ("1", "2", "3"):
         await record(database, release(version, artifact(version)))
-    for incomplete in ({"1", "2"}, {"2", "3"}, set[str]()):
-        await database.run(releases.set_incomplete, incomplete)
+
+    async def incomplete() -> set[str]:
         found = await database.run(releases.every)
-        assert {
-            each.version for each in found if each.state is ReleaseState.INCOMPLETE
-        } == incomplete
+        return {each.version for each in found if each.state is ReleaseState.INCOMPLETE}
+
+    await database.run(releases.mark, incomplete={"1", "2", "gone"})
+    assert await incomplete() == {"1", "2"}
+    await database.run(releases.mark, incomplete={"3"}, complete={"1", "gone"})
+    assert await incomplete() == {"2", "3"}
     assert await database.run(generation.read) == 4

@@ -24,7 +24,7 @@ async def test_a_snapshot_says_what_each_sled_is_to_hold(database: Database) -> 
         await releases.record(tx, first)
         await releases.record(tx, second)
         await pins.keep(tx, "s1", [sha("bb"), sha("x")])
-        await staged.add(tx, "c1", {sha("a"): 1})
+        await staged.add(tx, "c1", [sha("a")])
         await target.choose(tx, "2.0", 1.0)
         await sleds.set_policy(tx, "s3", SledPolicy.EXPUNGED)
 
@@ -37,5 +37,19 @@ async def test_a_snapshot_says_what_each_sled_is_to_hold(database: Database) -> 
     assert [sled.id for sled in found.sleds] == ["s1", "s2"]
     assert found.releases == (first, second)
     assert found.target == "2.0"
-    assert found.staged == {"c1": {sha("a"): 1}}
+    assert found.staged == {"c1": {sha("a")}}
     assert found.kept == {"s1": {sha("x")}}
+
+
+async def test_what_is_kept_for_a_sled_and_wanted_everywhere_is_named_once(
+    database: Database,
+) -> None:
+    async def fill(tx: Transaction) -> None:
+        await add_sled(tx, "s1")
+        await pins.keep(tx, "s1", [sha("x")])
+        await releases.record(tx, release("1.0", artifact("x")))
+
+    await database.run(fill)
+    found = await database.run(snapshot.read)
+    assert found.kept == {}
+    assert found.config_for("s1").artifacts == {sha("x")}

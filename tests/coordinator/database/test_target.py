@@ -37,7 +37,7 @@ async def test_a_release_that_is_unknown_removed_or_incomplete_cannot_be_the_tar
 ) -> None:
     await choose(database, "1")
     await database.run(releases.remove, "2")
-    await database.run(releases.set_incomplete, {"3"})
+    await database.run(releases.mark, incomplete={"3"})
     for version in ("9", "2"):
         with pytest.raises(ReleaseNotFound, match=version):
             await choose(database, version)

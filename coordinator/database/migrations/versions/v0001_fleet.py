@@ -120,7 +120,6 @@ def _records() -> None:
         "staged_artifacts",
         sa.Column("coordinator_id", sa.Text, nullable=False),
         sa.Column("sha256", sa.LargeBinary, nullable=False),
-        sa.Column("size_bytes", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("coordinator_id", "sha256", name=op.f("pk_staged_artifacts")),
     )
     op.create_table(
