@@ -114,7 +114,9 @@ def test_a_role_that_is_delegated_to_and_in_no_snapshot_is_named(tmp_path: Path)
     release = ReleaseBuilder()
     release.delegate("forgotten", ["*"])
     del release.roles["forgotten"]
-    with pytest.raises(BadRelease, match="the role 'forgotten' is delegated to, and the snapshot does"):
+    with pytest.raises(
+        BadRelease, match="the role 'forgotten' is delegated to, and the snapshot does"
+    ):
         names(release, tmp_path)
 
 
