@@ -42,6 +42,7 @@ from depot.reading.reader import VerifyReads
 from depot.streams.block_digests import BlockDigests
 from depot.streams.sources import Pace
 from depot.streams.verified_read import VerifiedRead
+from tests.descriptors import open_descriptors
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.store.arrivals import eventually
@@ -259,10 +260,10 @@ async def test_s1_a_turn_that_waits_for_its_place_holds_no_descriptor(
 ) -> None:
     first, second = connection.turn(), connection.turn(timeout_s=0.05)
     taking, played = await began(connection, first)
-    before = len(await off_loop(os.listdir, "/proc/self/fd"))
+    before = await open_descriptors()
     waiting = [asyncio.create_task(connection.turn().take()) for _ in range(20)]
     assert await second.take() == Outcome(State.ABANDONED)
-    assert len(await off_loop(os.listdir, "/proc/self/fd")) == before
+    assert await open_descriptors() == before
     for each in waiting:
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -402,6 +402,8 @@ class Sled:
     def _heal(self, name: str) -> bool:
         whole = self.whole_in_quarantine().get(name)
         sizes = [slot.copies[name].size_bytes for slot in self.slots if slot.good(name)]
+        if not (sizes or whole):
+            return False  # what held it was found to be gone when another one was healed
         size_bytes = sizes[0] if whole is None else whole.stat().st_size
         put = self.admit(name, self.floor.generation, size_bytes, counted=False)
         if not isinstance(put, OpenPut) or not (put.good or whole):

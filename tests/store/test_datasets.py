@@ -16,6 +16,7 @@ from depot.dataset.dataset import Dataset
 from depot.errors import DatasetBusy, NoDataset, QuotaExceeded
 from depot.initialise import init_datasets
 from depot.store import ArtifactStore
+from tests.descriptors import open_descriptors
 from tests.store.builders import (
     MIB,
     ONE,
@@ -329,22 +330,20 @@ async def test_an_open_that_hangs_gives_its_descriptor_back_when_it_ends(node: N
     async with node.open(device_timeout_s=0.2) as store:
         await store.put_config(config(1, ONE))
         await put(store, ONE)
-        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        descriptors = await open_descriptors()
         hang = node.disk(A).hang("open", name=str(hash_of(ONE)))
         with await store.open_artifact(hash_of(ONE)) as opened:
             assert opened.dataset == B
         hang.let_go()
     await threads_end("dataset-")
-    assert (
-        len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors - 8
-    )  # the database has three
+    assert await open_descriptors() == descriptors - 8  # the database has three
 
 
 async def test_a_cancelled_open_gives_its_descriptor_back(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
         await put(store, ONE)
-        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        descriptors = await open_descriptors()
         hang = node.disk(A).hang("open", name=str(hash_of(ONE)))
         opening = asyncio.ensure_future(store.open_artifact(hash_of(ONE)))
         await off_loop(hang.wait_begun)
@@ -353,9 +352,7 @@ async def test_a_cancelled_open_gives_its_descriptor_back(node: Node) -> None:
             await opening
         hang.let_go()
     await threads_end("dataset-")
-    assert (
-        len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors - 8
-    )  # the database has three
+    assert await open_descriptors() == descriptors - 8  # the database has three
 
 
 async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
@@ -563,10 +560,10 @@ async def test_a_start_that_failed_half_way_holds_no_lock(node: Node) -> None:
     # Clearing the staging directory fails once: the next look at the dataset attaches it.
     await off_loop((node.paths[B] / ".sled-depot/staging/dead").write_bytes, b"half")
     node.disk(B).fail("unlink", errno.EIO, times=1)
-    descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+    descriptors = await open_descriptors()
     async with node.open() as store:
         assert states(store) == ["healthy", "missing"]
-        assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors + 6
+        assert await open_descriptors() == descriptors + 6
         await store.check_datasets()
         assert states(store) == ["healthy", "healthy"]
     assert await node.leftovers() == []

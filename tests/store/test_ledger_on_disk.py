@@ -16,6 +16,7 @@ from depot.config.ledger import LEDGER_NAME, WITNESS_NAME, Ledger, encode_ledger
 from depot.config.pins import PinBook, encode_pins
 from depot.errors import ConfigGeneration, FormatTooNew, Io, LedgerUnknown, NoDataset
 from depot.store import ArtifactStore
+from tests.descriptors import open_descriptors
 from tests.store.builders import (
     ONE,
     THREE,
@@ -116,10 +117,10 @@ async def test_a_directory_in_the_ledgers_place_leaks_no_descriptor(node: Node) 
     async with node.open() as store:
         assert store.config() == config(5, ONE, TWO)
         await store.check_datasets()
-        descriptors = len(await off_loop(os.listdir, "/proc/self/fd"))
+        descriptors = await open_descriptors()
         for _ in range(5):
             await store.check_datasets()
-        assert len(await off_loop(os.listdir, "/proc/self/fd")) == descriptors
+        assert await open_descriptors() == descriptors
         assert any("not a regular file" in warning for warning in store.status().warnings)
 
 
