@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from coordinator.replication.layout import fan_out_for
 from coordinator.replication.places import Fleet, Places
@@ -36,6 +36,7 @@ class Filler:
         self._enough = enough_sleds(inventory, policy)
         self._shares = Shares(len(fleet.sleds), policy.hop_bytes)
         self._ids = [sled.id for sled in fleet.sleds]
+        self._relays = [sled.relays for sled in fleet.sleds]
         # Made once for each sled: every holder can be an origin of every artifact.
         self._at_hand = [Origin(sled=sled) for sled in self._ids]
 
@@ -46,66 +47,77 @@ class Filler:
             *self._shares.by_sending(places.holders),
             *self._shares.by_sending(self._relaying(places.arriving)),
         ]
-        put_to = self._put_targets(artifact, places, any_at_hand=bool(at_hand))
+        missing = self._in_turn(places.missing)
+        relaying = self._relaying(missing)
+        number = self._puts_wanted(artifact, places, at_hand, relaying)
+        put_to = self._shares.for_puts(relaying or missing, number)
         self._shares.put(put_to, self._inventory.sizes[artifact])
         self.puts += (Put(artifact, self._ids[sled]) for sled in put_to)
-        missing = [sled for sled in places.missing if sled not in put_to]
         # What arrives at a sled that does not relay is of use to nobody else for a long time.
         soon = self._relaying(put_to) if at_hand else put_to
-        if missing and (at_hand or soon):
-            self._spread(artifact, at_hand, soon, missing)
+        if len(missing) > len(put_to) and (at_hand or soon):
+            others = [sled for sled in missing if not self._relays[sled]]
+            self._spread(artifact, at_hand, soon, _less(relaying, put_to), _less(others, put_to))
 
-    def _put_targets(
-        self, artifact: ArtifactHash, places: Places, *, any_at_hand: bool
-    ) -> list[int]:
-        """Whom to send an artifact from staging: as many as leave enough sleds with it.
+    def _in_turn(self, missing: Sequence[int]) -> list[int]:
+        """Those first who have the least to send, because they are to pass it on."""
+        first = self._rng.randrange(len(missing))
+        return self._shares.by_sending([*missing[first:], *missing[:first]])
 
-        Sleds that relay get it from each other instead, with one put in time of one transfer.
+    def _puts_wanted(
+        self,
+        artifact: ArtifactHash,
+        places: Places,
+        at_hand: Sequence[int],
+        relaying: Sequence[int],
+    ) -> int:
+        """How many sleds to send an artifact from staging, so that enough have it.
+
+        Sleds that relay get it from each other instead, in the time that a single put takes.
         """
         if artifact not in self._inventory.staged_here:
-            return []
-        number = self._enough - len(places.holders) - len(places.arriving)
-        number = max(number, 0 if any_at_hand else 1)
-        if relaying := self._relaying(places.missing):
-            number = min(number, self._policy.puts_to_relays)
-        return self._shares.for_puts(relaying or places.missing, number)
+            return 0
+        short = self._enough - len(places.holders) - len(places.arriving)
+        wanted = max(short, 0 if at_hand else 1)
+        return min(wanted, self._policy.puts_to_relays) if relaying else wanted
 
     def _spread(
         self,
         artifact: ArtifactHash,
         at_hand: Sequence[int],
         soon: Sequence[int],
-        missing: Sequence[int],
+        relaying: Sequence[int],
+        others: Sequence[int],
     ) -> None:
-        """Plan the copies to sleds that lack an artifact and that no put goes to."""
-        size_bytes = self._inventory.sizes[artifact]
-        first = self._rng.randrange(len(missing))
-        order = self._shares.by_sending([*missing[first:], *missing[:first]])
-        relaying = self._relaying(order)
-        targets = [*relaying, *(sled for sled in order if not self._fleet.sleds[sled].relays)]
+        """Plan the copies to those that lack it, from those that have it or are to have it soon."""
+        size_bytes, policy = self._inventory.sizes[artifact], self._policy
+        targets = (*relaying, *others)
         # More origins than there are targets would serve nobody.
-        at_hand = at_hand[: max(len(targets), self._policy.max_sources)]
-        origins = (*(self._at_hand[sled] for sled in at_hand), *map(self._origin, soon))
+        at_hand = at_hand[: max(len(targets), policy.max_sources)]
         spread = Spread(
             artifact=artifact,
-            origins=origins,
+            origins=(*map(self._at_hand.__getitem__, at_hand), *map(self._origin, soon)),
             targets=tuple(map(self._ids.__getitem__, targets)),
             relays=len(relaying),
             fan_out=fan_out_for(
                 size_bytes,
                 len(relaying),
-                len(origins),
-                hop_bytes=self._policy.hop_bytes,
-                max_fan_out=self._policy.max_fan_out,
+                len(at_hand) + len(soon),
+                hop_bytes=policy.hop_bytes,
+                max_fan_out=policy.max_fan_out,
             ),
-            max_sources=self._policy.max_sources,
+            max_sources=policy.max_sources,
         )
         self._shares.serve(spread.parents(), (*at_hand, *soon, *targets), size_bytes)
         self.spreads.append(spread)
 
     def _origin(self, sled: int) -> Origin:
-        relays = self._fleet.sleds[sled].relays
-        return Origin(sled=self._ids[sled], start=Start.BEGUN if relays else Start.FINISHED)
+        start = Start.BEGUN if self._relays[sled] else Start.FINISHED
+        return Origin(sled=self._ids[sled], start=start)
 
     def _relaying(self, sleds: Iterable[int]) -> list[int]:
-        return [sled for sled in sleds if self._fleet.sleds[sled].relays]
+        return list(filter(self._relays.__getitem__, sleds))
+
+
+def _less(sleds: Sequence[int], put_to: Collection[int]) -> list[int]:
+    return [sled for sled in sleds if sled not in put_to]

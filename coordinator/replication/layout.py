@@ -12,12 +12,12 @@ MAX_HOPS: Final = 250
 """Agents relay through a thousand others; some of these may be origins that are still receiving."""
 
 
-def forest_parent(index: int, origins: int, fan_out: int) -> int:
-    """Whom a target reads from when everybody relays: each serves `fan_out` others at once.
+def forest(targets: int, fan_out: int) -> list[int]:
+    """Whom each target reads from when all relay: each serves `fan_out` others at once.
 
     With a fan-out of 1 these are chains, one from each origin.
     """
-    return (index - origins) // fan_out
+    return [index // fan_out for index in range(targets)]
 
 
 def doubling_round(index: int, origins: int) -> int:

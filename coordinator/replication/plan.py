@@ -46,7 +46,9 @@ def plan(inventory: Inventory, policy: Policy, rng: random.Random) -> Plan:
         lost=lost if seen else frozenset(),
         out_of_reach=frozenset() if seen else lost,
         awaited=frozenset(awaited),
-        droppable=_droppable(inventory, fleet.sleds, enough_sleds(inventory, policy)),
+        droppable=_droppable(
+            inventory.staged_here & fleet.held, fleet.sleds, enough_sleds(inventory, policy)
+        ),
         unwanted=inventory.staged_here - wanted,
     )
 
@@ -79,12 +81,12 @@ def _short_of_copies(
 
 
 def _droppable(
-    inventory: Inventory, sleds: Sequence[SledInventory], enough: int
+    staged: Iterable[ArtifactHash], sleds: Sequence[SledInventory], enough: int
 ) -> frozenset[ArtifactHash]:
     """What is staged here without need, because so many sleds have it."""
     return frozenset(
         artifact
-        for artifact in inventory.staged_here & inventory.sizes.keys()
+        for artifact in staged
         if _at_least(enough, (sled.held.get(artifact) for sled in sleds))
     )
 

@@ -24,10 +24,8 @@ class Shares:
         return sorted(sleds, key=self._sends_bytes.__getitem__)
 
     def for_puts(self, sleds: Iterable[int], number: int) -> list[int]:
-        """Some that have been given the least by puts, and of these that have least to send."""
-        return nsmallest(
-            number, sleds, key=lambda sled: (self._puts_bytes[sled], self._sends_bytes[sled])
-        )
+        """Some that have been given the least by puts; of equals, those that stand first."""
+        return nsmallest(number, sleds, key=self._puts_bytes.__getitem__)
 
     def put(self, targets: Iterable[int], size_bytes: int) -> None:
         """These are sent something from staging."""

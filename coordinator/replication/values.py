@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from coordinator.replication.layout import doubling_round, forest_parent
+from coordinator.replication.layout import doubling_round, forest
 from depot.artifact import ArtifactHash, Generation
 
 MIB: Final = 1 << 20
@@ -172,12 +172,11 @@ class Spread:
 
     def parents(self) -> list[int]:
         """Of each target: the index of who serves it, through the origins and then the targets."""
-        have = len(self.origins)
-        relays = range(have, have + self.relays)
-        others = range(relays.stop, have + len(self.targets))
+        with_relays = len(self.origins) + self.relays
+        others = range(with_relays, len(self.origins) + len(self.targets))
         return [
-            *(forest_parent(index, have, self.fan_out) for index in relays),
-            *(index - doubling_round(index, relays.stop) for index in others),
+            *forest(self.relays, self.fan_out),
+            *(index - doubling_round(index, with_relays) for index in others),
         ]
 
     def _wait(self, index: int, parent: int) -> tuple[Start, int | None]:

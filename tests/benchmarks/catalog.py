@@ -7,7 +7,17 @@ from typing import Final
 
 from tests.benchmarks.measure import Row
 from tests.benchmarks.rig import Rig
-from tests.benchmarks.rows import connections, copying, fanout, get, limits, put, small, start
+from tests.benchmarks.rows import (
+    connections,
+    copying,
+    fanout,
+    get,
+    limits,
+    planning,
+    put,
+    small,
+    start,
+)
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Rig], list[Row]]]] = {
     "get-1": get.one,
@@ -32,6 +42,7 @@ MEASUREMENTS: Final[Mapping[str, Callable[[Rig], list[Row]]]] = {
     "memory-idle": connections.idle_memory,
     "memory-put": connections.put_memory,
     "start": start.start,
+    "plan": planning.planning,
     "limit-sha256-hot": limits.sha256_hot,
     "limit-sha256-cold": limits.sha256_cold,
     "limit-direct": limits.direct,

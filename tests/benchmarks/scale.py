@@ -23,6 +23,7 @@ class Scale:
         fan_out_bytes: of the artifact that they pass around.
         idle, slow: connections beside a normal GET.
         artifacts: that an agent starts with.
+        sleds, fleet_artifacts: of the fleet that a coordinator looks after.
     """
 
     size_bytes: int
@@ -34,6 +35,8 @@ class Scale:
     max_nodes: int = 32
     idle: int = 500
     slow: int = 200
+    sleds: int = 1_000
+    fleet_artifacts: int = 1_000
 
 
 def full(size_bytes: int, rounds: int) -> Scale:
@@ -60,4 +63,6 @@ def tiny() -> Scale:
         idle=20,
         slow=5,
         artifacts=200,
+        sleds=20,
+        fleet_artifacts=20,
     )
