@@ -8,6 +8,7 @@ every long task is started in the task group of whoever runs the coordinator.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from typing import Final
 import structlog
 
 from agent.assembly import http_limits, listen_at
+from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
 from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.database import generation
 from coordinator.database.database import Database
 from coordinator.settings import CoordinatorSettings
 from coordinator.staging.depot import StagingDepot
+from coordinator.uploads.desk import UploadDesk, UploadLimits
 from depot.errors import DepotError
 from depot.http.service import HttpService
 
@@ -37,6 +40,7 @@ class Coordinator:
     settings: CoordinatorSettings
     database: Database
     staging: StagingDepot
+    desk: UploadDesk
     duties: Duties
     server: HttpService
 
@@ -65,7 +69,9 @@ class Coordinator:
 
 
 @asynccontextmanager
-async def assembled(settings: CoordinatorSettings) -> AsyncIterator[Coordinator]:
+async def assembled(
+    settings: CoordinatorSettings, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Coordinator]:
     """Build a coordinator and take it apart again.
 
     Raises:
@@ -85,17 +91,36 @@ async def assembled(settings: CoordinatorSettings) -> AsyncIterator[Coordinator]
         )
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
+        desk = UploadDesk(database, staging, upload_limits(settings), lambda: None, clock=clock)
+        stack.callback(desk.close)
         health = Health(lambda: database.run(generation.read), staging)
         table = coordinator_endpoints(
-            database=database, wake=lambda: None, reasons_not_ready=health.reasons_not_ready
+            database=database,
+            desk=desk,
+            wake=lambda: None,
+            reasons_not_ready=health.reasons_not_ready,
         )
         limits = http_limits(settings.http)
         server = HttpService(coordinator_app(table, limits), limits=limits, name="coordinator")
         # With no time to drain: that was done, or the end is not an orderly one.
         stack.push_async_callback(server.stop, 0.0)
         yield Coordinator(
-            settings=settings, database=database, staging=staging, duties=duties, server=server
+            settings=settings,
+            database=database,
+            staging=staging,
+            desk=desk,
+            duties=duties,
+            server=server,
         )
+
+
+def upload_limits(settings: CoordinatorSettings) -> UploadLimits:
+    """The bounds of uploads."""
+    return UploadLimits(
+        max_size_bytes=settings.upload.max_size_bytes,
+        max_concurrent=settings.upload.max_concurrent,
+        networks=AllowedNetworks.of(settings.import_.allowed_sources),
+    )
 
 
 class Health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,12 +18,17 @@ from coordinator.wire import (
     GenerationBody,
     HealthBody,
     Policy,
+    ReleaseBody,
+    ReleaseImportBody,
+    ReleasesBody,
     ReleaseUploadedBody,
     SledBody,
     SledPolicyBody,
     SledPutBody,
     SledResetBody,
     SledsBody,
+    TargetReleaseBody,
+    TargetReleasePutBody,
     TrustRootAddedBody,
     TrustRootBody,
     TrustRootsBody,
@@ -160,14 +166,14 @@ class CoordinatorClient:
 
     async def upload_release(
         self,
-        file: Path,
+        content: Path | bytes,
         *,
         file_name: str,
         allow_expired: bool = False,
         version: str | None = None,
         on_sent: OnSent | None = None,
     ) -> ReleaseUploadedBody:
-        """Upload a release from a zip file.
+        """Upload a release: a zip of a TUF repository, from a file or from memory. Idempotent.
 
         Raises:
             OSError: the file cannot be read.
@@ -176,7 +182,7 @@ class CoordinatorClient:
         query |= {"allow_expired": "true"} if allow_expired else {}
         query |= {} if version is None else {"version": version}
         async with open_upload(
-            file, on_sent=on_sent, idle_timeout_s=self._calls.answer_timeout_s
+            content, on_sent=on_sent, idle_timeout_s=self._calls.answer_timeout_s
         ) as upload:
             url = self._calls.at("v1", "releases", **query)
             try:
@@ -185,6 +191,44 @@ class CoordinatorClient:
                 if upload.error is not None:
                     raise upload.error from None
                 raise
+
+    async def import_release(
+        self, url: str, *, allow_expired: bool = False, version: str | None = None
+    ) -> ReleaseUploadedBody:
+        """Have the coordinator fetch a release from a TUF repository. Idempotent."""
+        body = ReleaseImportBody(url=url, allow_expired=allow_expired, version=version)
+        at = self._calls.at("v1", "releases", "import")
+        return await self._calls.ask(ReleaseUploadedBody, "POST", at, body)
+
+    async def releases(self) -> AsyncIterator[ReleaseBody]:
+        """Every release, by version; asked for a page at a time."""
+        query: dict[str, str] = {}
+        while True:
+            url = self._calls.at("v1", "releases", **query)
+            page = await self._calls.ask(ReleasesBody, "GET", url)
+            for release in page.items:
+                yield release
+            if page.next_page is None:
+                return
+            query = {"page": page.next_page}
+
+    async def release(self, version: str) -> ReleaseBody:
+        """One release."""
+        return await self._calls.get(ReleaseBody, "v1", "releases", version)
+
+    async def remove_release(self, version: str) -> None:
+        """Forget a release; sleds drop what no other one has."""
+        async with self._calls.exchange("DELETE", self._calls.at("v1", "releases", version)):
+            return
+
+    async def target_release(self) -> str | None:
+        """The version that the fleet is to run."""
+        return (await self._calls.get(TargetReleaseBody, "v1", "target-release")).version
+
+    async def set_target_release(self, version: str) -> None:
+        """Choose the version that the fleet is to run."""
+        body = TargetReleasePutBody(version=version)
+        await self._calls.send("PUT", body, "v1", "target-release")
 
     # ---- how it is
 

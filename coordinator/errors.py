@@ -103,3 +103,10 @@ class Quiescing(DepotError):
     """The coordinator is about to stop and takes no more uploads."""
 
     code = "Quiescing"
+
+
+class TooManyUploads(DepotError):
+    """`upload.max_concurrent` are running already."""
+
+    code = "TooManyUploads"
+    retry_after_s = 10

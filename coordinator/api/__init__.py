@@ -14,9 +14,12 @@ from agent.api.queries import strict_about_queries
 from coordinator.api.generation import GenerationApi
 from coordinator.api.observe import ObserveApi
 from coordinator.api.problems import PROBLEMS
+from coordinator.api.releases import ReleaseApi
 from coordinator.api.sled_desk import SledDesk
 from coordinator.api.sleds import SledApi
+from coordinator.api.trust import TrustApi
 from coordinator.database.database import Database
+from coordinator.uploads.desk import UploadDesk
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
 from depot.http.service import make_app
@@ -34,6 +37,7 @@ COORDINATOR_API: Final = ApiInfo(
 def coordinator_endpoints(
     *,
     database: Database,
+    desk: UploadDesk,
     wake: Callable[[], None],
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
 ) -> tuple[Endpoint, ...]:
@@ -41,6 +45,8 @@ def coordinator_endpoints(
     table = (
         *GenerationApi(database, wake).endpoints(),
         *SledApi(database, SledDesk(), wake).endpoints(),
+        *TrustApi(database).endpoints(),
+        *ReleaseApi(database, desk, wake).endpoints(),
         *ObserveApi(reasons_not_ready).endpoints(),
     )
     return tuple(map(strict_about_queries, table))

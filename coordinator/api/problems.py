@@ -26,5 +26,6 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.SledExpunged: Row(409, logging.INFO),
         errors.DatabaseUnavailable: Row(503, logging.ERROR),
         errors.Quiescing: Row(503, logging.INFO),
+        errors.TooManyUploads: Row(429, logging.INFO),
     }
 )

@@ -14,6 +14,7 @@ from agent.config.loading import check_form
 from coordinator.assembly import Coordinator, assembled
 from coordinator.client import CoordinatorClient
 from coordinator.settings import COORDINATOR, CoordinatorSettings
+from tests.coordinator.releases.builder import NOW_S
 
 START_TIMEOUT_S: Final = 60
 
@@ -36,7 +37,7 @@ def settings(place: Path, **tables: object) -> CoordinatorSettings:
 async def coordinating(place: Path, **tables: object) -> AsyncIterator[Coordinator]:
     """A coordinator that listens, with its duties."""
     made = await asyncio.to_thread(settings, place, **tables)
-    async with assembled(made) as coordinator:
+    async with assembled(made, clock=lambda: NOW_S) as coordinator:
         await coordinator.listen()
         async with asyncio.TaskGroup() as group:
             tasks = coordinator.begin_duties(group)

@@ -1,0 +1,1 @@
+"""Releases on their way in: received, verified, staged, recorded."""
