@@ -168,8 +168,9 @@ class Cycle:
         for sled_id, report in reports.items():
             if report.pinned is None:
                 continue
-            outside = report.pinned.difference(snapshot.sizes)
-            if outside == snapshot.kept.get(sled_id, frozenset()):
+            known = snapshot.kept.get(sled_id, frozenset())
+            # What is kept and in a release again makes no difference, and stays (F3).
+            if report.pinned & known | report.pinned.difference(snapshot.sizes) == known:
                 self._pins.forget(sled_id)
             elif self._pins.is_due(sled_id, now_s):
                 self._pins.failed(sled_id, now_s)
@@ -222,7 +223,7 @@ class Cycle:
         good &= snapshot.incomplete
         if bad or good:
             _log.info("releases changed", incomplete=sorted(bad), complete=sorted(good))
-            await self._records.write_incomplete(bad, good)
+            await self._records.write_states(bad, good)
 
     async def _execute(
         self, plan: Plan, snapshot: FleetSnapshot, inventory: Inventory, *, soon: bool

@@ -48,10 +48,12 @@ class LettingGo:
             DepotError: staging cannot tell, or change, what it holds.
         """
         candidates = (plan.droppable | self._long_unwanted(plan)).difference(in_use)
-        if not candidates or await self._records.generation() != plan.generation:
+        if not candidates or not await self._records.strike_staged(candidates, plan.generation):
             return []
         dropped = await self._staging.drop(sorted(candidates), since=as_of.moment)
-        await self._records.write_staged(self._staging.held)
+        if len(dropped) < len(candidates):
+            # Somebody has claimed the others, or deleting failed: they are here all the same.
+            await self._records.write_staged(self._staging.held)
         for artifact in dropped:
             _log.info(
                 "let go of a staged artifact",

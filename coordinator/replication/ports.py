@@ -159,6 +159,14 @@ class Records(Protocol):
         recorded.
         """
 
+    async def strike_staged(
+        self, artifacts: Collection[ArtifactHash], at_generation: Generation
+    ) -> bool:
+        """Write down that staging is about to let go of artifacts.
+
+        False, and nothing is changed, when the database is at another generation.
+        """
+
     async def write_sightings(self, sightings: Sequence[SledSighting]) -> None:
         """Write down how sleds fared."""
 
@@ -167,5 +175,5 @@ class Records(Protocol):
     ) -> None:
         """Add to the ring of requests, and to the counts of a lifetime."""
 
-    async def write_incomplete(self, versions: Collection[str], complete: Collection[str]) -> None:
+    async def write_states(self, incomplete: Collection[str], complete: Collection[str]) -> None:
         """Mark releases that have lost an artifact, and those that have got all back."""

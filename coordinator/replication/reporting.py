@@ -116,7 +116,7 @@ class Reporting:
         """Write down every so often, until cancelled: a pass may last, and be asked about."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            if len(self._log):
+            if self._unwritten or len(self._log):
                 await self.flush()
 
     async def flush(self) -> None:
