@@ -7,7 +7,7 @@ whoever goes through them, one after the other.
 from __future__ import annotations
 
 from array import array
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -31,10 +31,15 @@ class FoundFile(NamedTuple):
     @property
     def identity(self) -> str:
         """Inode and modification time; another file under the name has another one."""
-        return f"{self.inode}:{self.mtime_ns}" if self.inode else ""
+        return identity_of(self.inode, self.mtime_ns)
 
 
-class FoundFiles(Mapping[ArtifactHash, FoundFile]):
+def identity_of(inode: int, mtime_ns: int) -> str:
+    """See `FoundFile.identity`."""
+    return f"{inode}:{mtime_ns}" if inode else ""
+
+
+class FoundFiles:
     """Files by artifact; whoever makes it adds each once, and then hands it out."""
 
     def __init__(self) -> None:
@@ -56,6 +61,26 @@ class FoundFiles(Mapping[ArtifactHash, FoundFile]):
         """Each artifact with the size of its file in bytes."""
         return zip(self._artifacts, self._sizes, strict=True)
 
+    def identities(self) -> Iterator[tuple[ArtifactHash, int, str]]:
+        """Each artifact with size and identity of its file; for those who compare every one."""
+        named = map(identity_of, self._inodes, self._mtimes)
+        return zip(self._artifacts, self._sizes, named, strict=True)
+
+    def find(self, artifact: ArtifactHash) -> FoundFile | None:
+        """The file of one artifact."""
+        place = self._places.get(artifact)
+        if place is None:
+            return None
+        return FoundFile(
+            self._sizes[place], self._inodes[place], self._mtimes[place], self._changes[place]
+        )
+
+    def __contains__(self, artifact: ArtifactHash) -> bool:
+        return artifact in self._places
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
     @cached_property
     def _artifacts(self) -> list[ArtifactHash]:
         return ArtifactHash.divide(self._digests)
@@ -63,27 +88,6 @@ class FoundFiles(Mapping[ArtifactHash, FoundFile]):
     @cached_property
     def _places(self) -> dict[ArtifactHash, int]:
         return {artifact: place for place, artifact in enumerate(self._artifacts)}
-
-    def _at(self, place: int) -> FoundFile:
-        return FoundFile(
-            self._sizes[place], self._inodes[place], self._mtimes[place], self._changes[place]
-        )
-
-    def __getitem__(self, artifact: ArtifactHash) -> FoundFile:
-        return self._at(self._places[artifact])
-
-    def __contains__(self, artifact: object) -> bool:
-        return artifact in self._places
-
-    def __iter__(self) -> Iterator[ArtifactHash]:
-        return iter(self._artifacts)
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def items(self) -> ItemsView[ArtifactHash, FoundFile]:
-        """Each artifact with its file."""
-        return _Items(self)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Cross as what was packed, and nothing that was unpacked since."""
@@ -102,14 +106,3 @@ class FoundFiles(Mapping[ArtifactHash, FoundFile]):
         files._digests, files._sizes, files._inodes = digests, sizes, inodes
         files._mtimes, files._changes = mtimes, changes
         return files
-
-
-class _Items(ItemsView[ArtifactHash, FoundFile]):
-    def __init__(self, files: FoundFiles) -> None:
-        super().__init__(files)
-        self._files = files
-
-    def __iter__(self) -> Iterator[tuple[ArtifactHash, FoundFile]]:
-        files = self._files
-        each = map(FoundFile, files._sizes, files._inodes, files._mtimes, files._changes)
-        return zip(files._artifacts, each, strict=True)

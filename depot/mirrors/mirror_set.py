@@ -18,7 +18,7 @@ from depot.artifact import ArtifactHash
 from depot.concurrency.threads import waiting_for
 from depot.dataset.attaching import Attachment, attach
 from depot.dataset.disk import DiskOf
-from depot.dataset.found_files import FoundFile
+from depot.dataset.found_files import FoundFiles
 from depot.dataset.marker import Marker
 from depot.device.host import Host
 from depot.device.resident import let_go
@@ -32,16 +32,14 @@ _HELD_ON_LOOK_S: Final = 0.1
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a dataset that comes back waits for its old descriptors; a dead device keeps them."""
 
-Recall = Callable[
-    [int, str, Mapping[ArtifactHash, FoundFile]], Awaitable[Mapping[ArtifactHash, Copy]]
-]
+Recall = Callable[[int, str, FoundFiles], Awaitable[Mapping[ArtifactHash, Copy]]]
 
 
 async def recall_nothing(
-    _index: int, _dataset_id: str, files: Mapping[ArtifactHash, FoundFile]
+    _index: int, _dataset_id: str, files: FoundFiles
 ) -> Mapping[ArtifactHash, Copy]:
     """Know of each file only that it is there."""
-    return {artifact: Copy(file.size_bytes) for artifact, file in files.items()}
+    return {artifact: Copy(size_bytes) for artifact, size_bytes in files.sizes()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,25 @@ _SCHEMA: Final = """
     ) WITHOUT ROWID;
     CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+# A page that has rotted may hold anything: text where numbers were, for one.
+_ROTTEN: Final = """
+    SELECT count(*) FROM copy WHERE dataset_id = ? AND NOT (
+        typeof(sha256) = 'blob' AND length(sha256) = 32 AND typeof(size_bytes) = 'integer'
+        AND typeof(identity) = 'text' AND typeof(seen_at) = 'real'
+        AND typeof(verified_at) IN ('real', 'null') AND typeof(damaged) = 'integer')
+"""
+_ROWS: Final = """
+    SELECT sha256, size_bytes, identity, seen_at, verified_at, damaged FROM copy
+    WHERE dataset_id = ?
+"""
 # The disk or somebody else's lock: nothing is wrong with the contents, and it may pass.
 _PASSING: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 )
+
+
+Recalled = tuple[bytes, int, str, float, float | None, int]
+"""The digest of an artifact and what a `Row` of it has, as they stand in the database."""
 
 
 class Row(NamedTuple):
@@ -72,11 +87,12 @@ class Remembered:
     """What is remembered of one dataset.
 
     Attributes:
-        rows: each artifact's, read from the database as they are asked for, once.
+        rows: each copy's, read from the database as they are asked for, once. They are plain: a
+            hundred thousand are gone through at every start.
         findings: when each bad copy was found that has not been made good since.
     """
 
-    rows: Iterable[tuple[ArtifactHash, Row]] = ()
+    rows: Iterable[Recalled] = ()
     findings: Mapping[ArtifactHash, float] = field(default_factory=dict)
 
 
@@ -127,19 +143,14 @@ class CopyDatabase:
             ):
                 self._db.execute(statement, (gone,))
         self._db.execute("COMMIT")
-        rows = self._db.execute(
-            "SELECT sha256, size_bytes, identity, seen_at, verified_at, damaged FROM copy "
-            "WHERE dataset_id = ?",
-            (dataset_id,),
-        )
-        copies = (
-            (ArtifactHash(digest), _row(size, identity, seen, verified, damaged))
-            for digest, size, identity, seen, verified, damaged in rows
-        )
+        (rotten,) = self._db.execute(_ROTTEN, (dataset_id,)).fetchone()
+        if rotten:
+            raise ValueError("what is remembered of a copy is not what was written")
+        rows = self._db.execute(_ROWS, (dataset_id,))
         found = self._db.execute(
             "SELECT sha256, found_at FROM finding WHERE dataset_id = ?", (dataset_id,)
         )
-        return Remembered(copies, {ArtifactHash(digest): float(at) for digest, at in found})
+        return Remembered(rows, {ArtifactHash(digest): float(at) for digest, at in found})
 
     def write(self, changes: Collection[Changes]) -> None:
         """Write what changed, all of it or nothing."""
@@ -220,18 +231,6 @@ class CopyDatabase:
             "DELETE FROM finding WHERE dataset_id = ? AND sha256 = ?",
             [(dataset_id, a.digest) for a, at_s in found.items() if at_s is None],
         )
-
-
-def _row(size: object, identity: object, seen: object, verified: object, damaged: object) -> Row:
-    # A page that has rotted may hold anything: text where numbers were, for one.
-    if (
-        isinstance(size, int)
-        and isinstance(identity, str)
-        and isinstance(seen, float)
-        and (verified is None or isinstance(verified, float))
-    ):
-        return Row(size, identity, seen, verified, damaged == 1)
-    raise ValueError("what is remembered of a copy is not what was written")
 
 
 def open_database(path: Path) -> tuple[CopyDatabase, str | None]:

@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from depot.artifact import ArtifactHash
 from depot.concurrency.threads import DaemonThreads
 from depot.dataset.dataset import Dataset
-from depot.dataset.found_files import FoundFile
+from depot.dataset.found_files import FoundFile, FoundFiles
 from depot.errors import DatasetUnusable, FormatTooNew, InvalidRequest
 from depot.mirrors.mirror import Copy, Mirror
 from depot.os_errors import describe_error
@@ -156,7 +156,7 @@ class CopyRecords:
     # Taking note
 
     async def recall(
-        self, index: int, dataset_id: str, files: Mapping[ArtifactHash, FoundFile]
+        self, index: int, dataset_id: str, files: FoundFiles
     ) -> dict[ArtifactHash, Copy]:
         """Begin the records of a dataset that was attached: what is known of its files."""
         async with self._recalling:  # two that change places are told of each other
@@ -174,7 +174,7 @@ class CopyRecords:
     async def _matched(
         self,
         dataset_id: str,
-        files: Mapping[ArtifactHash, FoundFile],
+        files: FoundFiles,
         unwritten: Collection[ArtifactHash],
     ) -> tuple[_Book, dict[ArtifactHash, Copy]]:
         now_s = self._clock()
@@ -316,7 +316,7 @@ class CopyRecords:
             files = await mirror.read(Dataset.look_at, batch)
         except (OSError, DatasetUnusable):
             return None
-        return {a: self._row(mirror, book, a, files.get(a)) for a in batch}
+        return {a: self._row(mirror, book, a, files.find(a)) for a in batch}
 
     def _row(
         self, mirror: Mirror, book: _Book, artifact: ArtifactHash, file: FoundFile | None
@@ -391,38 +391,35 @@ def _some(changed: set[ArtifactHash]) -> set[ArtifactHash]:
 def _matched(
     dataset_id: str,
     remembered: Remembered,
-    files: Mapping[ArtifactHash, FoundFile],
+    files: FoundFiles,
     unwritten: Collection[ArtifactHash],
     now_s: float,
 ) -> tuple[_Book, dict[ArtifactHash, Copy]]:
     """Compare what is remembered with the files that are there."""
     book = _Book(dataset_id, findings=dict(remembered.findings))
     copies: dict[ArtifactHash, Copy] = {}
-    for artifact, row in remembered.rows:
-        file = files.get(artifact)
+    # Each with its artifact: one object for that, wherever it is kept from now on.
+    found: dict[bytes, tuple[ArtifactHash, int, str]]
+    found = {file[0]: file for file in files.identities()}
+    for digest, size_bytes, identity, seen_at_s, verified_at_s, damaged in remembered.rows:
+        file = found.get(digest)
         if file is None:
-            book.changed.add(artifact)
-        elif artifact not in unwritten and _is_about(row, file):
-            copies[artifact] = copy = _copy_of(file, row, now_s)
-            if copy.verified_at_s is not None and not copy.damaged:
-                book.ages[artifact] = copy.verified_at_s
-            elif not copy.damaged:
-                book.ages[artifact] = min(row.seen_at_s, now_s)
-    for artifact, file in files.items():
+            book.changed.add(ArtifactHash(digest))
+            continue
+        if file[1:] != (size_bytes, identity) or digest in unwritten:
+            continue
+        artifact = file[0]
+        # A time to come was taken from a clock that was wrong: one that has such a copy
+        # verified would keep it from being read for years.
+        if verified_at_s is not None and verified_at_s > now_s:
+            verified_at_s = None
+        copies[artifact] = Copy(size_bytes, verified_at_s, bool(damaged))
+        if not damaged:
+            basis_s = min(seen_at_s, now_s) if verified_at_s is None else verified_at_s
+            book.ages[artifact] = basis_s
+    for artifact, size_bytes in files.sizes():
         if artifact not in copies:
-            copies[artifact] = Copy(file.size_bytes)
+            copies[artifact] = Copy(size_bytes)
             book.changed.add(artifact)
             book.ages[artifact] = now_s
     return book, copies
-
-
-def _is_about(row: Row, file: FoundFile) -> bool:
-    return (row.size_bytes, row.identity) == (file.size_bytes, file.identity)
-
-
-def _copy_of(file: FoundFile, row: Row, now_s: float) -> Copy:
-    # A time to come was taken from a clock that was wrong: such a copy would not be read for years.
-    verified_at_s = row.verified_at_s
-    if verified_at_s is not None and verified_at_s > now_s:
-        verified_at_s = None
-    return Copy(file.size_bytes, verified_at_s, row.damaged)

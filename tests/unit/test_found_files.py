@@ -28,9 +28,11 @@ def test_files_that_were_packed_are_what_they_were(
 ) -> None:
     found = packed(expected)
     for there in (found, pickle.loads(pickle.dumps(found, protocol=5))):
-        assert dict(there.items()) == expected
-        assert dict(there.sizes()) == {a: file.size_bytes for a, file in expected.items()}
-        assert {artifact: there[artifact] for artifact in there} == expected
+        named = [(a, file.size_bytes, file.identity) for a, file in expected.items()]
+        assert list(there.identities()) == named
+        assert list(there.sizes()) == [each[:2] for each in named]
+        assert {artifact: there.find(artifact) for artifact in expected} == expected
+        assert (there.find(other) is None) == (other not in expected)
         assert len(there) == len(expected)
         assert (other in there) == (other in expected)
 
