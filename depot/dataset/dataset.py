@@ -35,7 +35,7 @@ from depot.artifact import ArtifactHash
 from depot.dataset import open_files, small_files
 from depot.dataset.disk import SYSTEM, Disk
 from depot.dataset.durability import Durability
-from depot.dataset.found_files import FoundFile, FoundFiles
+from depot.dataset.found_files import FoundFiles
 from depot.dataset.lock import take_lock
 from depot.dataset.marker import MARKER_NAME, Marker, decode_marker
 from depot.dataset.small_files import (
@@ -184,19 +184,34 @@ class Dataset:
         # A descriptor of its own: scans through a shared one would share its position.
         with directory(self._root, ".", self.disk) as root:
             names = self.disk.listdir(root)
-        is_artifact = _ARTIFACT_NAME.fullmatch
-        return self.look_at(
-            ArtifactHash(bytes.fromhex(name)) for name in names if is_artifact(name)
-        )
+        is_artifact, found = _ARTIFACT_NAME.fullmatch, FoundFiles()
+        for name in names:
+            if is_artifact(name):
+                self._look_at(name, bytes.fromhex(name), found)
+        return found
 
     def look_at(self, artifacts: Iterable[ArtifactHash]) -> FoundFiles:
         """Find the files of some artifacts, where there are any."""
         found = FoundFiles()
         for artifact in artifacts:
-            file = self._file_of(artifact)
-            if file is not None:
-                found.add(artifact, file)
+            self._look_at(str(artifact), artifact, found)
         return found
+
+    def _look_at(self, name: str, digest: bytes, found: FoundFiles) -> None:
+        if not self.durability.is_certain(digest):
+            return
+        try:
+            status = self.disk.stat(name, dir_fd=self._root)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in _BAD_INODE:
+                raise
+            found.add(digest, 0)
+            return
+        if stat.S_ISREG(status.st_mode):
+            changed_at_s = status.st_ctime_ns / 1e9
+            found.add(digest, status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
         """Open an artifact for reading: descriptor and size in bytes.
@@ -360,21 +375,8 @@ class Dataset:
         A file that cannot even be looked at counts as empty, which no copy is: one bad sector is
         no reason to do without all the others.
         """
-        file = self._file_of(artifact)
+        file = self.look_at((artifact,)).find(artifact)
         return None if file is None else file.size_bytes
-
-    def _file_of(self, artifact: ArtifactHash) -> FoundFile | None:
-        if not self.durability.is_certain(artifact):
-            return None
-        try:
-            found = self.disk.stat(str(artifact), dir_fd=self._root)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno not in _BAD_INODE:
-                raise
-            return FoundFile(0, 0, 0, 0.0)
-        return _found_file(found) if stat.S_ISREG(found.st_mode) else None
 
     def read_document(self, name: str) -> bytes | None:
         """Read a small file; None when there is none.
@@ -476,11 +478,6 @@ class Dataset:
 def new_staged_name() -> str:
     """Make a name for a file to be staged, which no other has."""
     return f"{STAGING}/{_OURS}{next(_NUMBERS):x}"
-
-
-def _found_file(status: os.stat_result) -> FoundFile:
-    changed_at_s = status.st_ctime_ns / 1e9
-    return FoundFile(status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
 
 
 def _aside(artifact: ArtifactHash) -> str:

@@ -84,7 +84,7 @@ class Durability:
                 for artifact in ours:
                     del self._naming[artifact]
 
-    def is_certain(self, artifact: ArtifactHash) -> bool:
+    def is_certain(self, artifact: bytes) -> bool:
         """Tell whether the artifact's name, if it is there, will be there after a power cut."""
         return artifact not in self._naming and artifact not in self._disowned
 

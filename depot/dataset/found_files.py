@@ -49,13 +49,20 @@ class FoundFiles:
         self._mtimes = array("q")
         self._changes = array("d")
 
-    def add(self, artifact: ArtifactHash, file: FoundFile) -> None:
-        """Note one more."""
-        self._digests += artifact
-        self._sizes.append(file.size_bytes)
-        self._inodes.append(file.inode)
-        self._mtimes.append(file.mtime_ns)
-        self._changes.append(file.changed_at_s)
+    def add(
+        self,
+        digest: bytes,
+        size_bytes: int,
+        inode: int = 0,
+        mtime_ns: int = 0,
+        changed_at_s: float = 0.0,
+    ) -> None:
+        """Note one more, by the digest that is its name; see `FoundFile`."""
+        self._digests += digest
+        self._sizes.append(size_bytes)
+        self._inodes.append(inode)
+        self._mtimes.append(mtime_ns)
+        self._changes.append(changed_at_s)
 
     def sizes(self) -> Iterator[tuple[ArtifactHash, int]]:
         """Each artifact with the size of its file in bytes."""

@@ -18,7 +18,7 @@ tables = st.dictionaries(artifacts, files, max_size=8)
 def packed(expected: dict[ArtifactHash, FoundFile]) -> FoundFiles:
     found = FoundFiles()
     for artifact, file in expected.items():
-        found.add(artifact, file)
+        found.add(artifact, *file)
     return found
 
 
