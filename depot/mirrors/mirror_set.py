@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Final, Self
 
 from depot.artifact import ArtifactHash
@@ -112,17 +113,27 @@ class MirrorSet:
         Raises:
             DatasetBusy: another process uses the dataset (also recorded).
         """
-        if mirror.index not in self._attaching:
-            await _released(mirror)
-            try:
-                mirror.host.start()
-                await mirror.host.ready()
-            except DatasetUnusable as error:
-                mirror.last_error = str(error)
-                return
-            disk = self._disk_of(mirror.path)
-            begun = mirror.begin(attach, mirror.path, self._require_mountpoint, self.sled_id, disk)
-            self._attaching[mirror.index] = _Attaching.of(begun)
+        if await self._begun(mirror):
+            await self._take_in(mirror)
+
+    async def _begun(self, mirror: Mirror) -> bool:
+        """Begin to attach it, unless that runs; False, with the reason recorded: it cannot be."""
+        if mirror.index in self._attaching:
+            return True
+        await _released(mirror)
+        try:
+            mirror.host.start()
+            await mirror.host.ready()
+        except DatasetUnusable as error:
+            mirror.last_error = str(error)
+            return False
+        disk = self._disk_of(mirror.path)
+        begun = mirror.begin(attach, mirror.path, self._require_mountpoint, self.sled_id, disk)
+        self._attaching[mirror.index] = _Attaching.of(begun)
+        return True
+
+    async def _take_in(self, mirror: Mirror) -> None:
+        """Wait for an attach that was begun, and take in what it found."""
         # A hung attach is awaited again at the next try, never started twice.
         attaching = self._attaching[mirror.index].call
         await asyncio.wait((self._attaching[mirror.index].waiting,), timeout=mirror.timeout_s)
@@ -164,7 +175,6 @@ class MirrorSet:
     async def _attach_each(self) -> None:
         for mirror in self.all:
             mirror.host.start()  # all at once: a process takes a while to be ready
-        # Without a known sled the first one decides, so it comes before the others.
         busy = await self._attach_those(self.all)
         for _ in range(_HELD_ON_LOOKS):
             if not busy:
@@ -175,14 +185,18 @@ class MirrorSet:
         if len(busy) == len(self.all):
             raise next(iter(busy.values()))
 
-    async def _attach_those(self, mirrors: Iterable[Mirror]) -> dict[Mirror, DatasetBusy]:
-        """Attach each in turn; those that other processes hold."""
+    async def _attach_those(self, mirrors: Collection[Mirror]) -> dict[Mirror, DatasetBusy]:
+        """Look at them side by side, and take in one after the other; those that others hold."""
         busy: dict[Mirror, DatasetBusy] = {}
-        for mirror in mirrors:
-            try:
-                await self.attach(mirror)
-            except DatasetBusy as error:
-                busy[mirror] = error
+        # Without a known sled the first one decides, so nothing is done with the others before.
+        together = [mirrors] if self.sled_id is not None else [[mirror] for mirror in mirrors]
+        for some in together:
+            begun = await asyncio.gather(*map(self._begun, some))
+            for mirror in compress(some, begun):
+                try:
+                    await self._take_in(mirror)
+                except DatasetBusy as error:
+                    busy[mirror] = error
         return busy
 
     async def close(self) -> None:
