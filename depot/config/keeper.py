@@ -350,7 +350,9 @@ class LedgerKeeper:
         return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
 
     async def _read_all(self) -> list[_Reading]:
-        readings = await asyncio.gather(*(self._reading(mirror) for mirror in self._mirrors.all))
+        ledgers = _Ledgers(self._mirrors.sled_id)
+        every = self._mirrors.all
+        readings = await asyncio.gather(*(self._reading(mirror, ledgers) for mirror in every))
         problems = (problem for r in readings for problem in (r.unseen, r.unpinned))
         self._ledger_problems = tuple(problem for problem in problems if problem is not None)
         return readings
@@ -375,14 +377,14 @@ class LedgerKeeper:
         unread = any(reading.unpinned for reading in readings)
         return Pins(book, known=bool(books) or book.version > 0 or not unread)
 
-    async def _reading(self, mirror: Mirror) -> _Reading:
+    async def _reading(self, mirror: Mirror, ledgers: _Ledgers) -> _Reading:
         # What is suspect was read when it was attached and nothing was written to it since. Its
         # device may hang, and whoever waits here holds up the others (B4).
         if mirror.state is MirrorState.SUSPECT and not mirror.joining:
             dataset, kept = self._readings.get(mirror.index, (None, None))
             if kept is not None and dataset is mirror.dataset:
                 return kept
-        reading = await _read(mirror, self._mirrors.sled_id)
+        reading = await _read(mirror, ledgers)
         if mirror.readable:
             self._readings[mirror.index] = (mirror.dataset, reading)
         return reading
@@ -393,12 +395,12 @@ def _settled_ledger(resolved: Resolved) -> Ledger | None:
     return resolved.ledger if known else None
 
 
-async def _read(mirror: Mirror, sled_id: str | None) -> _Reading:
+async def _read(mirror: Mirror, ledgers: _Ledgers) -> _Reading:
     if not mirror.readable:
         return _Reading(None, unseen=f"dataset {mirror.path} is missing: {mirror.last_error}")
     try:
         book, unpinned = await _read_pins(mirror)
-        ledger, unseen = await _read_ledger(mirror, sled_id)
+        ledger, unseen = await _read_ledger(mirror, ledgers)
     except FormatTooNew as error:
         mirror.detach(str(error))  # an older program must not write what it cannot read
         return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
@@ -414,13 +416,13 @@ async def _read(mirror: Mirror, sled_id: str | None) -> _Reading:
 
 
 async def _read_ledger(
-    mirror: Mirror, sled_id: str | None
+    mirror: Mirror, ledgers: _Ledgers
 ) -> tuple[Ledger | None, OSError | Unreadable | None]:
     try:
         content = await mirror.read(Dataset.read_document, LEDGER_NAME)
         if content is None:
             return None, None
-        return await asyncio.to_thread(_decoded, content, sled_id), None
+        return await ledgers.decoded(content), None
     except (OSError, Unreadable) as error:
         return None, error
 
@@ -431,6 +433,23 @@ async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadab
         return None if content is None else await asyncio.to_thread(decode_pins, content), None
     except (OSError, Unreadable) as error:
         return None, error
+
+
+class _Ledgers:
+    """What the datasets say, decoded; the same document only once, as it is on all of them."""
+
+    def __init__(self, sled_id: str | None) -> None:
+        self._sled_id = sled_id
+        self._last: tuple[bytes, Ledger] | None = None
+        self._lock = asyncio.Lock()
+
+    async def decoded(self, content: bytes) -> Ledger:
+        """Raises Unreadable and FormatTooNew as `decode_ledger`."""
+        async with self._lock:
+            if self._last is None or self._last[0] != content:
+                ledger = await asyncio.to_thread(_decoded, content, self._sled_id)
+                self._last = content, ledger
+            return self._last[1]
 
 
 def _decoded(content: bytes, sled_id: str | None) -> Ledger:
