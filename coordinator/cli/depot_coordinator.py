@@ -39,6 +39,8 @@ _HOMES: Final = {
     "check-config": "coordinator.cli.checking:check_config",
     "sled": "coordinator.cli.sleds:sled",
     "trust": "coordinator.cli.trust:trust",
+    "release": "coordinator.cli.releases:release",
+    "target": "coordinator.cli.target:target",
     "generation": "coordinator.cli.generation:generation",
 }
 

@@ -1,0 +1,195 @@
+"""`depot-coordinator release`: what the fleet is to hold."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.text import Text
+
+from agent.cli.formats import Column, moment, plural, printable, short, size, table
+from agent.cli.output import Output, reporting
+from coordinator.cli import options
+from coordinator.cli.options import Common
+from coordinator.cli.servers import coordinator
+from coordinator.cli.uploading import Asked, upload_from
+from coordinator.wire import ReleaseArtifactBody, ReleaseBody, ReleaseUploadedBody
+
+_URL: Final = re.compile(r"https?://", re.IGNORECASE)
+_COLUMNS: Final = (
+    Column("VERSION"),
+    Column("STATE"),
+    Column("ARTIFACTS", right=True),
+    Column("SIZE", right=True),
+    Column("UPLOADED"),
+    Column("FILE", name=True),
+)
+_ARTIFACT_COLUMNS: Final = (
+    Column("SHA256"),
+    Column("SIZE", right=True),
+    Column("VERSION"),
+    Column("KIND OR TAGS"),
+    Column("NAME", name=True),
+)
+
+
+@click.group()
+@options.shared_group
+def release() -> None:
+    """Signed sets of artifacts: upload, list, show, remove, prune."""
+
+
+@release.command("upload")
+@click.argument("source", metavar="FILE.zip|DIR|URL")
+@click.option(
+    "--allow-expired", is_flag=True, help="Take it though its metadata has expired; recorded."
+)
+@click.option(
+    "--version",
+    metavar="V",
+    help="Of a release that does not say it itself; of others, what they must say.",
+)
+@options.shared
+def upload(common: Common, source: str, allow_expired: bool, version: str | None) -> None:
+    """Upload a release: a zip or a directory of a signed TUF repository, or its URL.
+
+    A URL is fetched by the coordinator, from the networks in its import.allowed_sources. The same
+    release again brings back what was lost of it.
+    """
+    with reporting(common) as output:
+        asked = Asked(allow_expired=allow_expired, version=version)
+        if _URL.match(source):
+            asyncio.run(_import(common, output, source, asked))
+        else:
+            asyncio.run(_upload(common, output, Path(source), asked))
+
+
+@release.command("ls")
+@options.shared
+def ls(common: Common) -> None:
+    """List every release."""
+    with reporting(common) as output:
+        asyncio.run(_ls(common, output))
+
+
+@release.command("show")
+@click.argument("version", metavar="VERSION")
+@click.option("--long", is_flag=True, help="Show whole hashes and names.")
+@options.shared
+def show(common: Common, version: str, long: bool) -> None:
+    """Show a release and its artifacts."""
+    with reporting(common) as output:
+        asyncio.run(_show(common, output, version, long=long))
+
+
+@release.command("rm")
+@click.argument("version", metavar="VERSION")
+@options.shared
+def rm(common: Common, version: str) -> None:
+    """Forget a release; sleds drop what no other one has and nobody has pinned."""
+    with reporting(common) as output:
+        asyncio.run(_rm(common, output, version))
+
+
+async def _upload(common: Common, output: Output, path: Path, asked: Asked) -> None:
+    async with coordinator(common) as client:
+        _tell(output, await upload_from(client, output, path, asked))
+
+
+async def _import(common: Common, output: Output, url: str, asked: Asked) -> None:
+    async with coordinator(common) as client:
+        output.note(f"the coordinator fetches {url}")
+        answer = await client.import_release(
+            url, allow_expired=asked.allow_expired, version=asked.version
+        )
+    _tell(output, answer)
+
+
+def _tell(output: Output, answer: ReleaseUploadedBody) -> None:
+    found = answer.release
+    what = "was there already" if answer.status == "already_exists" else "recorded"
+    expired = ", although it has expired" if found.allowed_expired else ""
+    said = f"release {found.version} {what}{expired}: {_counted(found)}"
+    output.document(answer.model_dump(mode="json"), [said])
+
+
+async def _ls(common: Common, output: Output) -> None:
+    async with coordinator(common) as client:
+        found = [each async for each in client.releases()]
+        target = await client.target_release()
+    rows = [_row(each, target) for each in found]
+    lines = table(_COLUMNS, rows, width=output.width) if rows else ["no releases"]
+    document = {"items": [each.model_dump(mode="json") for each in found], "target": target}
+    output.document(document, lines)
+
+
+async def _show(common: Common, output: Output, version: str, *, long: bool) -> None:
+    async with coordinator(common) as client:
+        found = await client.release(version)
+    lines = [*_facts(found), Text(), *_artifacts(found, None if long else output.width, long=long)]
+    output.document(found.model_dump(mode="json"), lines)
+
+
+async def _rm(common: Common, output: Output, version: str) -> None:
+    async with coordinator(common) as client:
+        await client.remove_release(version)
+    output.document({"version": version, "removed": True}, [f"release {version} removed"])
+
+
+def _row(found: ReleaseBody, target: str | None) -> tuple[str | Text, ...]:
+    state = Text(found.state, style="red" if found.state == "incomplete" else "green")
+    if found.version == target:
+        state = Text(f"{found.state}, target", style=state.style)
+    return (
+        found.version,
+        state,
+        str(len(_distinct(found.artifacts))),
+        size(sum(_distinct(found.artifacts).values())),
+        moment(found.time_created),
+        found.file_name,
+    )
+
+
+def _facts(found: ReleaseBody) -> Iterator[Text]:
+    expired = "; its metadata had expired, which was allowed" if found.allowed_expired else ""
+    for name, said in (
+        ("release", found.version),
+        ("state", found.state),
+        ("uploaded", f"{moment(found.time_created)} as {found.file_name}{expired}"),
+        ("sha256", found.sha256),
+        ("holds", _counted(found)),
+    ):
+        yield Text(f"{name:<9} {printable(said)}")
+
+
+def _artifacts(found: ReleaseBody, width: int | None, *, long: bool) -> list[Text]:
+    rows = [
+        (
+            each.sha256 if long else short(each.sha256),
+            size(each.size_bytes),
+            each.version,
+            _qualifier(each),
+            each.name,
+        )
+        for each in found.artifacts
+    ]
+    return table(_ARTIFACT_COLUMNS, rows, width=width)
+
+
+def _qualifier(found: ReleaseArtifactBody) -> str:
+    if found.tags is not None:
+        return ",".join(f"{key}={value}" for key, value in sorted(found.tags.items()))
+    return found.kind or "-"
+
+
+def _distinct(artifacts: Sequence[ReleaseArtifactBody]) -> dict[str, int]:
+    return {each.sha256: each.size_bytes for each in artifacts}
+
+
+def _counted(found: ReleaseBody) -> str:
+    sizes = _distinct(found.artifacts)
+    return f"{plural(len(sizes), 'artifact')}, {size(sum(sizes.values()))}"

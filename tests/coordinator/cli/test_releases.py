@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.coordinator.cli.conftest import Cli
+from tests.coordinator.releases.builder import (
+    PAST,
+    ReleaseBuilder,
+    small_release,
+    write_files,
+    write_zip,
+)
+
+
+@pytest.fixture
+def builder() -> ReleaseBuilder:
+    return small_release()
+
+
+@pytest.fixture
+def trusting(cli: Cli, tmp_path: Path, builder: ReleaseBuilder) -> Cli:
+    """A coordinator that trusts the builder's root."""
+    root = tmp_path / "root.json"
+    root.write_bytes(builder.trusted)
+    cli.fine("trust", "add", root)
+    return cli
+
+
+def test_a_zip_is_uploaded_listed_shown_and_removed(
+    trusting: Cli, tmp_path: Path, builder: ReleaseBuilder
+) -> None:
+    file = write_zip(tmp_path, builder.publish())
+    assert trusting.fine("release", "upload", file) == (
+        "release 1.0.0 recorded: 2 artifacts, 1.4 KiB\n"
+    )
+    assert "was there already" in trusting.fine("release", "upload", file)
+    trusting.fine("target", "set", "1.0.0")
+    head, row = trusting.fine("release", "ls").splitlines()
+    assert head.split()[:2] == ["VERSION", "STATE"]
+    assert row.split()[:3] == ["1.0.0", "complete,", "target"]
+    assert row.endswith(" release.zip")
+    shown = trusting.fine("release", "show", "1.0.0")
+    assert "holds     2 artifacts, 1.4 KiB" in shown
+    assert [line.split()[-2:] for line in shown.splitlines()[-2:]] == [
+        ["sp", "one"],
+        ["host", "two"],
+    ]
+    refused = trusting("release", "rm", "1.0.0")
+    assert (refused.code, "`depot-coordinator target set`" in refused.err) == (3, True)
+
+
+def test_a_directory_is_packed_the_same_each_time_and_uploaded(
+    trusting: Cli, tmp_path: Path, builder: ReleaseBuilder
+) -> None:
+    directory = write_files(tmp_path / "built", builder.publish(), "repo/")
+    (directory / "repo" / "targets" / "link").symlink_to("/etc/passwd")
+    first = trusting("release", "upload", directory, "--json").document
+    again = trusting("release", "upload", f"{directory}/repo/", "--json").document
+    assert (first["status"], again["status"]) == ("inserted", "already_exists")
+    assert first["release"]["file_name"] == "built.zip"
+    assert trusting.fine("release", "rm", "1.0.0") == "release 1.0.0 removed\n"
+    assert trusting.fine("release", "ls") == "no releases\n"
+
+
+def test_progress_and_notes_are_on_stderr_and_can_be_left_out(
+    trusting: Cli, tmp_path: Path, builder: ReleaseBuilder
+) -> None:
+    file = write_zip(tmp_path, builder.publish())
+    assert "uploading: " in trusting("release", "upload", file).err
+    assert trusting("release", "upload", file, "--quiet").err == ""
+
+
+def test_an_expired_release_needs_consent(
+    cli: Cli, tmp_path: Path, builder: ReleaseBuilder
+) -> None:
+    del builder
+    expired = small_release(expires=PAST)
+    (tmp_path / "root.json").write_bytes(expired.trusted)
+    cli.fine("trust", "add", tmp_path / "root.json")
+    file = write_zip(tmp_path, expired.publish())
+    refused = cli("release", "upload", file)
+    assert (refused.code, "--allow-expired" in refused.err) == (3, True)
+    assert "although it has expired" in cli.fine("release", "upload", file, "--allow-expired")
+
+
+@pytest.mark.parametrize("name", ["nothing.zip", "empty.zip", "directory"])
+def test_what_is_no_release_is_a_usage_error(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.zip").touch()
+    (tmp_path / "directory").mkdir()
+    done = cli("release", "upload", tmp_path / name, "--json")
+    assert done.code == 2
+    assert str(tmp_path / name) in done.document["error"]["message"]
+
+
+def test_a_url_is_fetched_by_the_coordinator_if_it_may(cli: Cli, trusting: Cli) -> None:
+    del trusting
+    refused = cli("release", "upload", "http://127.0.0.1:9/repo")
+    assert (refused.code, "import.allowed_sources" in refused.err) == (3, True)
+
+
+def test_roots_are_listed_shown_and_removed(trusting: Cli) -> None:
+    root = trusting("trust", "ls", "--json").document["items"][0]
+    assert root["id"] in trusting.fine("trust", "ls")
+    assert trusting("trust", "show", root["id"], "--json").document["signed"]["_type"] == "root"
+    assert trusting.fine("trust", "rm", root["id"]) == f"{root['id']} removed\n"
+    assert trusting.fine("trust", "ls") == "no roots of trust\n"
+
+
+def test_a_file_that_is_no_json_is_no_root(cli: Cli, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("x", "y")
+    done = cli("trust", "add", tmp_path / "x.zip")
+    assert (done.code, "expected a TUF root.json" in done.err) == (2, True)
