@@ -36,72 +36,83 @@ class Filler:
         self._enough = enough_sleds(inventory, policy)
         self._shares = Shares(len(fleet.sleds), policy.hop_bytes)
         self._ids = [sled.id for sled in fleet.sleds]
-        self._relays = [sled.relays for sled in fleet.sleds]
+        # While they receive it, that is.
+        self._passes_on = [
+            sled.relays and index not in fleet.slow for index, sled in enumerate(fleet.sleds)
+        ]
         # Made once for each sled: every holder can be an origin of every artifact.
         self._at_hand = [Origin(sled=sled) for sled in self._ids]
 
     def fill(self, artifact: ArtifactHash) -> None:
         """Plan every missing replica of an artifact, if anybody can give it."""
         places = self._fleet.places(artifact)
-        at_hand = [
-            *self._shares.by_sending(places.holders),
-            *self._shares.by_sending(self._relaying(places.arriving)),
-        ]
+        at_hand = self._at_hand_of(places)
         missing = self._in_turn(places.missing)
-        relaying = self._relaying(missing)
-        number = self._puts_wanted(artifact, places, at_hand, relaying)
-        put_to = self._shares.for_puts(relaying or missing, number)
+        passing = self._passing(missing)
+        number = self._puts_wanted(artifact, places, at_hand, passing)
+        put_to = self._shares.for_puts(passing or missing, number)
         self._shares.put(put_to, self._inventory.sizes[artifact])
         self.puts += (Put(artifact, self._ids[sled]) for sled in put_to)
-        # What arrives at a sled that does not relay is of use to nobody else for a long time.
-        soon = self._relaying(put_to) if at_hand else put_to
+        # What arrives at a sled that does not pass it on is of use to nobody else for a long time.
+        soon = self._passing(put_to) if at_hand else put_to
         if len(missing) > len(put_to) and (at_hand or soon):
-            others = [sled for sled in missing if not self._relays[sled]]
-            self._spread(artifact, at_hand, soon, _less(relaying, put_to), _less(others, put_to))
+            others = [sled for sled in missing if not self._passes_on[sled]]
+            self._spread(artifact, at_hand, soon, _less(passing, put_to), _less(others, put_to))
+
+    def _at_hand_of(self, places: Places) -> list[int]:
+        """Whom others can read from now: who has it, then who is receiving it; else slow ones."""
+        quick = [sled for sled in places.holders if sled not in self._fleet.slow]
+        receiving = self._passing(places.arriving)
+        if not (quick or receiving):
+            quick = list(places.holders)
+            receiving = [sled for sled in places.arriving if self._fleet.sleds[sled].relays]
+        return [*self._shares.by_sending(quick), *self._shares.by_sending(receiving)]
 
     def _in_turn(self, missing: Sequence[int]) -> list[int]:
-        """Those first who have the least to send, because they are to pass it on."""
+        """Those first who have the least to send, as they are to pass it on; slow ones last."""
         first = self._rng.randrange(len(missing))
-        return self._shares.by_sending([*missing[first:], *missing[:first]])
+        order = self._shares.by_sending([*missing[first:], *missing[:first]])
+        slow = [sled for sled in order if sled in self._fleet.slow] if self._fleet.slow else []
+        return [*_less(order, slow), *slow] if slow else order
 
     def _puts_wanted(
         self,
         artifact: ArtifactHash,
         places: Places,
         at_hand: Sequence[int],
-        relaying: Sequence[int],
+        passing: Sequence[int],
     ) -> int:
         """How many sleds to send an artifact from staging, so that enough have it.
 
-        Sleds that relay get it from each other instead, in the time that a single put takes.
+        Sleds that pass it on get it from each other instead, in the time that a single put takes.
         """
         if artifact not in self._inventory.staged_here:
             return 0
         short = self._enough - len(places.holders) - len(places.arriving)
         wanted = max(short, 0 if at_hand else 1)
-        return min(wanted, self._policy.puts_to_relays) if relaying else wanted
+        return min(wanted, self._policy.puts_to_relays) if passing else wanted
 
     def _spread(
         self,
         artifact: ArtifactHash,
         at_hand: Sequence[int],
         soon: Sequence[int],
-        relaying: Sequence[int],
+        passing: Sequence[int],
         others: Sequence[int],
     ) -> None:
         """Plan the copies to those that lack it, from those that have it or are to have it soon."""
         size_bytes, policy = self._inventory.sizes[artifact], self._policy
-        targets = (*relaying, *others)
+        targets = (*passing, *others)
         # More origins than there are targets would serve nobody.
         at_hand = at_hand[: max(len(targets), policy.max_sources)]
         spread = Spread(
             artifact=artifact,
             origins=(*map(self._at_hand.__getitem__, at_hand), *map(self._origin, soon)),
             targets=tuple(map(self._ids.__getitem__, targets)),
-            relays=len(relaying),
+            relays=len(passing),
             fan_out=fan_out_for(
                 size_bytes,
-                len(relaying),
+                len(passing),
                 len(at_hand) + len(soon),
                 hop_bytes=policy.hop_bytes,
                 max_fan_out=policy.max_fan_out,
@@ -112,11 +123,11 @@ class Filler:
         self.spreads.append(spread)
 
     def _origin(self, sled: int) -> Origin:
-        start = Start.BEGUN if self._relays[sled] else Start.FINISHED
+        start = Start.BEGUN if self._passes_on[sled] else Start.FINISHED
         return Origin(sled=self._ids[sled], start=start)
 
-    def _relaying(self, sleds: Iterable[int]) -> list[int]:
-        return list(filter(self._relays.__getitem__, sleds))
+    def _passing(self, sleds: Iterable[int]) -> list[int]:
+        return list(filter(self._passes_on.__getitem__, sleds))
 
 
 def _less(sleds: Sequence[int], put_to: Collection[int]) -> list[int]:

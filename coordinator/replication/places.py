@@ -7,13 +7,14 @@ pair, and each sled's artifacts are looked at together, while they are in the pr
 from __future__ import annotations
 
 import random
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Self
 
-from coordinator.replication.values import Inventory, SledInventory
+from coordinator.replication.values import Inventory, Policy, SledInventory
 from depot.artifact import ArtifactHash
 
 
@@ -32,6 +33,7 @@ class Fleet:
 
     Attributes:
         sleds: an index elsewhere is one into these.
+        slow: those that others are not to wait for.
         held: what at least one of them has.
         missing: per artifact that is, the sleds that lack it and are not receiving it.
         arriving: per artifact that is, the sleds that lack it so far and are receiving it.
@@ -39,13 +41,14 @@ class Fleet:
     """
 
     sleds: Sequence[SledInventory]
+    slow: AbstractSet[int]
     held: AbstractSet[ArtifactHash]
     missing: Mapping[ArtifactHash, Sequence[int]]
     arriving: Mapping[ArtifactHash, Sequence[int]]
     holders: Mapping[ArtifactHash, Sequence[int]]
 
     @classmethod
-    def of(cls, inventory: Inventory, rng: random.Random) -> Self:
+    def of(cls, inventory: Inventory, policy: Policy, rng: random.Random) -> Self:
         """Look at all sleds, one after the other."""
         sleds = [sled for sled in inventory.sleds if sled.set_aside is None]
         sleds.sort(key=lambda sled: sled.id)
@@ -56,6 +59,7 @@ class Fleet:
         some_lack: AbstractSet[ArtifactHash] = set().union(*lacked)
         return cls(
             sleds=sleds,
+            slow=_slow(sleds, policy.slow_share),
             held=wanted & set().union(*good),
             missing=_by_artifact(
                 lacks - sled.arriving for lacks, sled in zip(lacked, sleds, strict=True)
@@ -82,6 +86,18 @@ def _by_artifact(of_sleds: Iterable[AbstractSet[ArtifactHash]]) -> dict[Artifact
         for artifact in artifacts:
             found[artifact].append(index)
     return dict(found)
+
+
+def _slow(sleds: Sequence[SledInventory], share: float) -> frozenset[int]:
+    paces = {
+        index: sled.pace_bytes_per_s
+        for index, sled in enumerate(sleds)
+        if sled.pace_bytes_per_s is not None
+    }
+    if not paces:
+        return frozenset()
+    least = share * statistics.median(paces.values())
+    return frozenset(index for index, pace in paces.items() if pace < least)
 
 
 def _good(sled: SledInventory) -> AbstractSet[ArtifactHash]:

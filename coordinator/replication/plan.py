@@ -29,7 +29,7 @@ def plan(inventory: Inventory, policy: Policy, rng: random.Random) -> Plan:
         policy: how the fleet is to be filled.
         rng: chooses between equals; the same seed gives the same plan.
     """
-    fleet = Fleet.of(inventory, rng)
+    fleet = Fleet.of(inventory, policy, rng)
     filler = Filler(inventory, policy, fleet, rng)
     for artifact in _largest_first(fleet.missing, inventory.sizes):
         filler.fill(artifact)

@@ -29,6 +29,8 @@ class SledInventory:
         arriving: wanted artifacts that a copy or put is bringing it now.
         relays: others can read from its depot what is still arriving there.
         datasets: how many copies of each artifact it is to have.
+        pace_bytes_per_s: the fastest copy that it is known to have made; None when none is known.
+            One copy alone says little: it is as slow as the slowest sled that it came through.
         set_aside: why nothing is to be done with it in this pass; None when it can be used.
     """
 
@@ -37,6 +39,7 @@ class SledInventory:
     arriving: frozenset[ArtifactHash] = frozenset()
     relays: bool = True
     datasets: int = 2
+    pace_bytes_per_s: float | None = None
     set_aside: str | None = None
 
 
@@ -74,6 +77,8 @@ class Policy:
         max_fan_out: sleds that one sled serves the same artifact at once, at most.
         max_sources: named to a sled for one copy, at most: what it reads from, and what it falls
             over to.
+        slow_share: a sled with less than this share of the median pace is slow: it gets its bytes
+            after the others, and passes nothing on while somebody else can.
     """
 
     min_sled_replication: int = 3
@@ -81,6 +86,7 @@ class Policy:
     hop_bytes: int = 2 * MIB
     max_fan_out: int = 8
     max_sources: int = 4
+    slow_share: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +145,8 @@ class Spread:
 
     Attributes:
         origins: who has the bytes first; never empty, and those that can be read now first.
-        targets: who gets them, in order: first those that relay.
-        relays: how many of the targets relay.
+        targets: who gets them, in order: first those that others read from while they receive it.
+        relays: how many of the targets are read from while they receive it.
         fan_out: how many others each serves at once while it receives.
         max_sources: that are named for each copy.
     """

@@ -65,10 +65,11 @@ def inventory(table: str) -> Inventory:
 
 def _sled(name: str, cells: dict[ArtifactHash, str]) -> SledInventory:
     return SledInventory(
-        id=name.rstrip("-!"),
+        id=name.rstrip("-!~"),
         held={each: int(cell) for each, cell in cells.items() if cell.isdigit()},
         arriving=frozenset(each for each, cell in cells.items() if cell == ">"),
         relays="-" not in name,
+        pace_bytes_per_s=MIB if "~" in name else 100 * MIB,
         set_aside="it does not answer" if "!" in name else None,
     )
 

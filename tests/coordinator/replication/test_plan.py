@@ -144,6 +144,52 @@ def test_those_that_do_not_relay_are_served_after_those_that_do() -> None:
     """)
 
 
+def test_f4_a_slow_sled_passes_nothing_on_and_gets_its_bytes_after_the_others() -> None:
+    assert planned("""
+            os:64
+        a~  .
+        b   .
+        c   .
+        d   .
+        +   x
+    """) == lines("""
+        put os to b
+        copy os to c from b when b begun
+        copy os to d from c,b when c begun
+        copy os to a from b when c finished
+    """)
+
+
+def test_f4_what_a_slow_sled_has_is_read_from_others() -> None:
+    assert planned("""
+            os:64  app:1
+        a~  2      2
+        b   2      .
+        c   .      2
+        d   .      .
+    """) == lines("""
+        copy os to c from b
+        copy os to d from c,b when c begun
+        copy app to d from c
+        copy app to b from c
+    """)
+
+
+def test_what_only_slow_sleds_have_is_read_from_them() -> None:
+    assert planned("""
+            os:64  app:1
+        a~  2      >
+        b   .      .
+        c   .      .
+    """) == lines("""
+        copy os to b from a
+        copy os to c from b,a when b begun
+        copy app to c from a
+        copy app to b from a
+        awaited app
+    """)
+
+
 def test_f4_a_sled_that_is_set_aside_gives_and_gets_nothing() -> None:
     assert planned("""
             os:64
