@@ -40,20 +40,27 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
+        self._on_first: Callable[[], None] = lambda: None
 
     def install(self, on_first: Callable[[], None]) -> None:
         """Listen from now on; `on_first` is called with the first signal."""
+        self._on_first = on_first
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received, number, on_first)
+            loop.add_signal_handler(number, self._received, number)
 
-    def _received(self, number: signal.Signals, on_first: Callable[[], None]) -> None:
+    def ask(self) -> None:
+        """Stop as the first signal would have it."""
+        if not self.requested.is_set():
+            self.requested.set()
+            self._on_first()
+
+    def _received(self, number: signal.Signals) -> None:
         if self.requested.is_set():
             _log.warning("second signal: leaving at once", signal=number.name)
             leave_now(128 + number)
         _log.info("stopping", signal=number.name)
-        self.requested.set()
-        on_first()
+        self.ask()
 
 
 def run(live: Coroutine[Any, Any, None]) -> int:

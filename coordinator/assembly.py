@@ -8,6 +8,7 @@ every long task is started in the task group of whoever runs the coordinator.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,8 +22,16 @@ from agent.assembly import http_limits, listen_at
 from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
 from coordinator.api import coordinator_app, coordinator_endpoints
+from coordinator.api.fleet_view import FleetView
+from coordinator.api.quiescing import Quiesce
 from coordinator.database import generation
 from coordinator.database.database import Database
+from coordinator.replication.agents import Agents
+from coordinator.replication.compose import ReplicationOptions, replication
+from coordinator.replication.cycle import Cycle
+from coordinator.replication.plan import plan
+from coordinator.replication.records import DatabaseRecords
+from coordinator.replication.values import Policy
 from coordinator.settings import CoordinatorSettings
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
@@ -41,6 +50,8 @@ class Coordinator:
     database: Database
     staging: StagingDepot
     desk: UploadDesk
+    cycle: Cycle
+    quiesce: Quiesce
     duties: Duties
     server: HttpService
 
@@ -55,7 +66,11 @@ class Coordinator:
     def begin_duties(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every long task in `group`; they run until cancelled."""
         keep = self.duties.keep_running
-        return [group.create_task(keep("staging", self.staging.run_duties), name="staging")]
+        return [
+            group.create_task(keep("staging", self.staging.run_duties), name="staging"),
+            group.create_task(keep("replication", self.cycle.run), name="replication"),
+            group.create_task(keep("quiesce", self.quiesce.run), name="quiesce"),
+        ]
 
     def status_line(self) -> str:
         """One line for `systemctl status`; what is wrong comes first."""
@@ -64,8 +79,14 @@ class Coordinator:
         return "; ".join([*wrong, *self.staging.warnings(), f"listening on {self.server.url}"])
 
     async def drain(self) -> None:
-        """Take no new work, and return when what runs has ended or run out of time."""
-        await self.server.drain(self.settings.drain_timeout_s)
+        """Take no new work, and return when what runs has ended or run out of time.
+
+        Replication goes on meanwhile, so that what is only staged here gets to a sled.
+        """
+        timeout_s = self.settings.drain_timeout_s
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.server.drain(timeout_s), name="drain API")
+            group.create_task(self.quiesce.settle(timeout_s), name="drain staging")
 
 
 @asynccontextmanager
@@ -91,13 +112,30 @@ async def assembled(
         )
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
-        desk = UploadDesk(database, staging, upload_limits(settings), lambda: None, clock=clock)
+        cycle = await stack.enter_async_context(
+            replication(
+                records=DatabaseRecords(database, staging.id),
+                staging=staging,
+                agent_of=await stack.enter_async_context(Agents()),
+                planner=plan,
+                options=replication_options(settings),
+                rng=random.Random(),
+                clock=clock,
+            )
+        )
+        desk = UploadDesk(database, staging, upload_limits(settings), cycle.wake, clock=clock)
         stack.callback(desk.close)
+        view = FleetView(
+            database, staging, desk, cycle, duties, activation=settings.replication.activation
+        )
+        quiesce = Quiesce(desk, cycle, view)
         health = Health(lambda: database.run(generation.read), staging)
         table = coordinator_endpoints(
             database=database,
             desk=desk,
-            wake=lambda: None,
+            cycle=cycle,
+            view=view,
+            quiesce=quiesce,
             reasons_not_ready=health.reasons_not_ready,
         )
         limits = http_limits(settings.http)
@@ -109,9 +147,22 @@ async def assembled(
             database=database,
             staging=staging,
             desk=desk,
+            cycle=cycle,
+            quiesce=quiesce,
             duties=duties,
             server=server,
         )
+
+
+def replication_options(settings: CoordinatorSettings) -> ReplicationOptions:
+    """How to replicate."""
+    asked = settings.replication
+    return ReplicationOptions(
+        policy=Policy(min_sled_replication=asked.min_sled_replication),
+        period_s=asked.period_s,
+        manual=asked.activation == "manual",
+        max_concurrent_requests=asked.max_concurrent_requests,
+    )
 
 
 def upload_limits(settings: CoordinatorSettings) -> UploadLimits:

@@ -13,15 +13,20 @@ from yarl import URL
 from agent.calls import Calls, read_answer
 from agent.upload import OnSent, open_upload
 from coordinator.wire import (
+    ActivatedBody,
     ExpungedBody,
     GenerationAdvanceBody,
     GenerationBody,
     HealthBody,
+    HistoryBody,
     Policy,
+    QuiesceBody,
     ReleaseBody,
     ReleaseImportBody,
     ReleasesBody,
     ReleaseUploadedBody,
+    ReplicationBody,
+    RequestBody,
     SledBody,
     SledPolicyBody,
     SledPutBody,
@@ -33,6 +38,7 @@ from coordinator.wire import (
     TrustRootBody,
     TrustRootsBody,
 )
+from depot.artifact import ArtifactHash
 from depot.client import ClientTimeouts
 from depot.errors import Unreachable
 
@@ -229,6 +235,37 @@ class CoordinatorClient:
         """Choose the version that the fleet is to run."""
         body = TargetReleasePutBody(version=version)
         await self._calls.send("PUT", body, "v1", "target-release")
+
+    # ---- replication
+
+    async def replication(self) -> ReplicationBody:
+        """How far the fleet is."""
+        return await self._calls.get(ReplicationBody, "v1", "replication")
+
+    async def activate(self) -> None:
+        """Have a pass begin now."""
+        url = self._calls.at("v1", "replication", "activate")
+        await self._calls.ask(ActivatedBody, "POST", url)
+
+    async def history(
+        self,
+        *,
+        artifact: ArtifactHash | None = None,
+        sled_id: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[RequestBody, ...]:
+        """The recent requests to sleds, newest first."""
+        query: dict[str, int | str] = {}
+        query |= {} if artifact is None else {"artifact": str(artifact)}
+        query |= {} if sled_id is None else {"sled": sled_id}
+        query |= {} if limit is None else {"limit": limit}
+        url = self._calls.at("v1", "replication", "history", **query)
+        return (await self._calls.ask(HistoryBody, "GET", url)).items
+
+    async def quiesce(self) -> int:
+        """Have the coordinator end in order; how many artifacts are only staged there yet."""
+        url = self._calls.at("v1", "quiesce")
+        return (await self._calls.ask(QuiesceBody, "POST", url)).only_here
 
     # ---- how it is
 

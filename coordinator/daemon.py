@@ -86,6 +86,7 @@ async def _serve(
         tasks.append(
             group.create_task(notifier.keep_alive(coordinator.status_line), name="watchdog")
         )
+        tasks.append(group.create_task(_stop_when_quiesced(coordinator, signals), name="quiesced"))
         failure = await _announced(coordinator, announce)
         if failure is None:
             notifier.ready(coordinator.status_line())
@@ -96,6 +97,12 @@ async def _serve(
             task.cancel()
     if failure is not None:
         raise failure  # here, because the group would wrap it
+
+
+async def _stop_when_quiesced(coordinator: Coordinator, signals: StopSignals) -> None:
+    await coordinator.quiesce.done.wait()
+    _log.info("stopping: nothing is only in the staging depot here")
+    signals.ask()
 
 
 async def _announced(

@@ -262,3 +262,94 @@ class HistoryBody(Answer):
     """Recent requests, newest first."""
 
     items: tuple[RequestBody, ...]
+
+
+class LostArtifactBody(Answer):
+    """An artifact that is nowhere: on no sled, and in no staging."""
+
+    sha256: Sha256
+    names: tuple[str, ...]
+
+
+class ReleaseStandingBody(Answer):
+    """How far a release is.
+
+    `fully_replicated`, `in_flight` and `missing` add up to `artifacts`: distinct ones that every
+    sled in service holds; that one is about to get; and of which nothing moves.
+    """
+
+    version: str
+    state: Literal["complete", "incomplete"]
+    target: bool
+    artifacts: Count
+    fully_replicated: Count
+    in_flight: Count
+    missing: Count
+    lost: tuple[LostArtifactBody, ...] = Field(description="The first of them.")
+
+
+class SledStandingBody(SledBody):
+    """How far a sled is."""
+
+    artifacts: Count = Field(description="That it is to hold.")
+    artifacts_present: Count = Field(description="Of these, that it has a good copy of.")
+    in_flight: Count = Field(description="Of these, that are on their way to it.")
+    copies: dict[str, Count] = Field(description="How many of these it has 0, 1, 2 copies of.")
+    bytes_wanted: Count = Field(description="Of what it is to hold.")
+    bytes_to_go: Count = Field(description="Of what it does not hold yet.")
+
+
+class PassBody(Answer):
+    """The pass of replication that runs, or the last one."""
+
+    passes: Count = Field(description="Since this coordinator started.")
+    running: bool
+    began: AwareDatetime | None
+    ended: AwareDatetime | None
+    error: str | None
+    generation: GenerationNumber | None = Field(description="Of what it found out.")
+
+
+class RequestCountsBody(Answer):
+    """Requests to sleds, by `<operation>_ok` and `<operation>_error`, and those put off."""
+
+    last_run: dict[str, Count]
+    lifetime: dict[str, Count] = Field(description="Of all coordinators of the fleet.")
+
+
+class StagingBody(Answer):
+    """This coordinator's staging depot."""
+
+    state: str
+    artifacts: Count
+    only_here: Count = Field(description="Wanted, and neither on a sled nor staged elsewhere.")
+    used_bytes: Count
+    quota_bytes: Count
+
+
+class ReplicationBody(Answer):
+    """How far the fleet is, as this coordinator knows it."""
+
+    generation: GenerationNumber
+    coordinator_id: str
+    activation: Literal["periodic", "manual"]
+    quiescing: bool
+    uploads_running: Count
+    last_pass: PassBody
+    releases: tuple[ReleaseStandingBody, ...]
+    sleds: tuple[SledStandingBody, ...]
+    requests: RequestCountsBody
+    staging: StagingBody
+    warnings: tuple[str, ...]
+
+
+class ActivatedBody(Answer):
+    """That a pass begins soon."""
+
+    passes: Count = Field(description="That had begun when it was asked for.")
+
+
+class QuiesceBody(Answer):
+    """That the coordinator takes no uploads, and ends when nothing is only in its staging."""
+
+    only_here: Count

@@ -11,14 +11,18 @@ from typing import Final
 from aiohttp import web
 
 from agent.api.queries import strict_about_queries
+from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
 from coordinator.api.observe import ObserveApi
 from coordinator.api.problems import PROBLEMS
+from coordinator.api.quiescing import Quiesce
 from coordinator.api.releases import ReleaseApi
+from coordinator.api.replication import ReplicationApi
 from coordinator.api.sled_desk import SledDesk
 from coordinator.api.sleds import SledApi
 from coordinator.api.trust import TrustApi
 from coordinator.database.database import Database
+from coordinator.replication.cycle import Cycle
 from coordinator.uploads.desk import UploadDesk
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
@@ -38,15 +42,18 @@ def coordinator_endpoints(
     *,
     database: Database,
     desk: UploadDesk,
-    wake: Callable[[], None],
+    cycle: Cycle,
+    view: FleetView,
+    quiesce: Quiesce,
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
 ) -> tuple[Endpoint, ...]:
     """The table of the coordinator's API."""
     table = (
-        *GenerationApi(database, wake).endpoints(),
-        *SledApi(database, SledDesk(), wake).endpoints(),
+        *GenerationApi(database, cycle.wake).endpoints(),
+        *SledApi(database, SledDesk(), cycle.wake).endpoints(),
         *TrustApi(database).endpoints(),
-        *ReleaseApi(database, desk, wake).endpoints(),
+        *ReleaseApi(database, desk, cycle.wake).endpoints(),
+        *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready).endpoints(),
     )
     return tuple(map(strict_about_queries, table))

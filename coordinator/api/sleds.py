@@ -27,11 +27,12 @@ from depot.http.replies import json_reply
 from depot.http.requests import read_json
 
 DEFAULT_DEPOT_PORT: Final = 12348
-_SLED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+SLED_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_SLED_ID: Final = re.compile(SLED_PATTERN[1:-1], re.ASCII)
 SLED_IN_PATH: Final = Parameter(
     name="sled_id",
     where="path",
-    schema={"type": "string", "pattern": f"^{_SLED_ID.pattern}$"},
+    schema={"type": "string", "pattern": SLED_PATTERN},
 )
 
 

@@ -35,6 +35,11 @@ _CODES = "\n".join(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES.items
 _EPILOG = f"\b\nExit status:\n{_CODES}"
 
 _HOMES: Final = {
+    "status": "coordinator.cli.status:status",
+    "wait": "coordinator.cli.waiting:wait",
+    "history": "coordinator.cli.history:history",
+    "activate": "coordinator.cli.quiescing:activate",
+    "quiesce": "coordinator.cli.quiescing:quiesce",
     "run": "coordinator.cli.running:run",
     "check-config": "coordinator.cli.checking:check_config",
     "sled": "coordinator.cli.sleds:sled",

@@ -81,6 +81,14 @@ class Cycle:
         self._running_since_s: float | None = None
         self.reporting = reporting
 
+    def arriving(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        """What is under way to each sled now."""
+        return self._executor.arriving()
+
+    def came(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        """What has come to each sled since the inventory that `reporting` has."""
+        return self._executor.came()
+
     def wake(self) -> None:
         """Have a pass begin soon, unless passes begin on demand only: something changed."""
         if self._pacing.wake():

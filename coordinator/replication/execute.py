@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -95,6 +95,7 @@ class Executor:
         self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._later: Backoff[Key] = Backoff()
         self._tried: set[Key] = set()
+        self._came: set[Key] = set()
         self._full: Backoff[Key] = Backoff(first_s=FULL_S)
         self._run: _Run | None = None
         self._changed = asyncio.Event()
@@ -110,10 +111,11 @@ class Executor:
 
     def arriving(self) -> Mapping[str, frozenset[ArtifactHash]]:
         """What is under way to each sled."""
-        found: defaultdict[str, set[ArtifactHash]] = defaultdict(set)
-        for artifact, sled_id in self._under_way:
-            found[sled_id].add(artifact)
-        return {sled_id: frozenset(artifacts) for sled_id, artifacts in found.items()}
+        return _by_sled(self._under_way)
+
+    def came(self) -> Mapping[str, frozenset[ArtifactHash]]:
+        """What has come to each sled since the plan that is being done was made."""
+        return _by_sled(self._came)
 
     def try_again(self) -> None:
         """Wait no longer with what failed before."""
@@ -137,6 +139,7 @@ class Executor:
             DatabaseUnavailable: the generation could not be read when that was needed.
         """
         self._forget_what_came(inventory)
+        self._came.clear()
         queue = JobQueue(plan, inventory)
         sleds = {sled.id: sled for sled in snapshot.sleds}
         run = self._run = _Run(plan.generation, sleds, queue)
@@ -250,6 +253,7 @@ class Executor:
             # A sled that says it has got it, and then does not list it, is not asked over and over.
             self._later.failed(key, asyncio.get_running_loop().time())
             self._tried.add(key)
+            self._came.add(key)
             run.outcome.done += 1
             if current:
                 run.queue.succeeded(job)
@@ -302,3 +306,10 @@ class Executor:
 
     async def _has_moved_on(self, run: _Run) -> bool:
         return run is self._run and await self._read_generation() != run.generation
+
+
+def _by_sled(keys: Iterable[Key]) -> Mapping[str, frozenset[ArtifactHash]]:
+    found: defaultdict[str, set[ArtifactHash]] = defaultdict(set)
+    for artifact, sled_id in keys:
+        found[sled_id].add(artifact)
+    return {sled_id: frozenset(artifacts) for sled_id, artifacts in found.items()}

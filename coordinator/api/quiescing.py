@@ -1,0 +1,85 @@
+"""Leaving in order: no more uploads, and what is only here goes to a sled first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from coordinator.api.fleet_view import FleetView
+from coordinator.replication.cycle import Cycle
+from coordinator.uploads.desk import UploadDesk
+from depot.errors import DepotError
+
+LOOK_AGAIN_S: Final = 0.5
+SHOWN: Final = 5
+REASON: Final = "this coordinator is about to stop and takes no more uploads"
+
+_log = structlog.get_logger(__name__)
+
+
+class Quiesce:
+    """Waits until nothing is only in this coordinator's staging.
+
+    Attributes:
+        done: set once that was asked for and is so; then the coordinator is to end.
+    """
+
+    def __init__(self, desk: UploadDesk, cycle: Cycle, view: FleetView) -> None:
+        self._desk = desk
+        self._cycle = cycle
+        self._view = view
+        self._asked = asyncio.Event()
+        self.done = asyncio.Event()
+
+    def begin(self) -> None:
+        """Take no more uploads, and have the rest brought to the sleds."""
+        if not self._asked.is_set():
+            _log.info("quiescing")
+        self._desk.quiescing = REASON
+        self._cycle.activate()
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Set `done` when it was asked for and nothing is only here; then wait for ever."""
+        await self._asked.wait()
+        await self._settled()
+        self.done.set()
+        await asyncio.Event().wait()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Take no more uploads, wait as long as this for the sleds, and say what stays here."""
+        self._desk.quiescing = REASON
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled()
+        except TimeoutError:
+            await self._say_what_stays()
+
+    async def _settled(self) -> None:
+        settled = await self._is_settled()
+        while not settled:
+            await asyncio.sleep(LOOK_AGAIN_S)  # the sleds tell nobody
+            settled = await self._is_settled()
+
+    async def _is_settled(self) -> bool:
+        if self._desk.running:
+            return False
+        try:
+            return not await self._view.only_here()
+        except DepotError as error:  # nobody knows, so it may be
+            _log.warning("cannot tell what is only staged here", error=str(error))
+            return False
+
+    async def _say_what_stays(self) -> None:
+        try:
+            left = await self._view.only_here()
+        except DepotError:
+            return  # that was said
+        if left:
+            _log.warning(
+                "artifacts stay in the staging depot, and nowhere else",
+                artifacts=len(left),
+                first=[str(sha256) for sha256 in left[:SHOWN]],
+            )

@@ -1,0 +1,159 @@
+"""How far the fleet is: what the database wants against what the last pass found. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Final
+
+from coordinator.replication.values import Inventory, SledInventory
+from coordinator.values import Release, Sled, SledPolicy
+from coordinator.wire import LostArtifactBody, ReleaseStandingBody, SledBody, SledStandingBody
+from depot.artifact import ArtifactHash
+
+MAX_NAMED: Final = 20
+"""Lost artifacts that are named for each release."""
+Artifacts = frozenset[ArtifactHash]
+_NOTHING: Final[Artifacts] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of the fleet.
+
+    Attributes:
+        wanted: what every sled is to hold, with sizes in bytes.
+        kept: by sled, what only that one is to hold besides.
+        sleds: all, expunged ones too.
+        releases: all.
+        target: the version that the fleet is to run.
+        inventory: of the last pass that came that far.
+        arriving: by sled, what is on its way.
+        came: by sled, what has come since `inventory`.
+        lost: what is nowhere.
+    """
+
+    wanted: Mapping[ArtifactHash, int]
+    kept: Mapping[str, Artifacts]
+    sleds: tuple[Sled, ...]
+    releases: tuple[Release, ...]
+    target: str | None
+    inventory: Inventory | None = None
+    arriving: Mapping[str, Artifacts] = field(default_factory=dict)
+    came: Mapping[str, Artifacts] = field(default_factory=dict)
+    lost: Artifacts = _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far everything is.
+
+    Attributes:
+        held_somewhere: what at least one sled in service has.
+    """
+
+    releases: tuple[ReleaseStandingBody, ...]
+    sleds: tuple[SledStandingBody, ...]
+    held_somewhere: Set[ArtifactHash]
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSled:
+    """What one sled has and lacks."""
+
+    copies: Mapping[ArtifactHash, int]
+    missing: Set[ArtifactHash]
+    in_flight: Set[ArtifactHash]
+
+
+def stand(known: Known) -> Standing:
+    """Work it out; takes a while in a large fleet that lacks much."""
+    seen = {} if known.inventory is None else {sled.id: sled for sled in known.inventory.sleds}
+    found = {
+        sled.id: _of_sled(known, sled.id, seen.get(sled.id))
+        for sled in known.sleds
+        if sled.policy is SledPolicy.IN_SERVICE
+    }
+    missing = Counter(artifact for each in found.values() for artifact in each.missing)
+    moving = set().union(*(each.in_flight for each in found.values()))
+    return Standing(
+        releases=tuple(
+            _release(release, known, missing.keys(), moving, any_sled=bool(found))
+            for release in known.releases
+        ),
+        sleds=tuple(_sled(sled, known, found.get(sled.id)) for sled in known.sleds),
+        held_somewhere=set().union(*(each.copies for each in found.values())),
+    )
+
+
+def _of_sled(known: Known, sled_id: str, seen: SledInventory | None) -> _OfSled:
+    wanted = known.wanted.keys() | known.kept.get(sled_id, _NOTHING)
+    held = {} if seen is None else seen.held
+    copies = {artifact: held[artifact] for artifact in held.keys() & wanted}
+    for artifact in known.came.get(sled_id, _NOTHING) & wanted - copies.keys():
+        copies[artifact] = 1
+    missing = wanted - copies.keys()
+    arriving = known.arriving.get(sled_id, _NOTHING) | (_NOTHING if seen is None else seen.arriving)
+    return _OfSled(copies, missing, missing & arriving)
+
+
+def _release(
+    release: Release,
+    known: Known,
+    missing: Collection[ArtifactHash],
+    moving: Set[ArtifactHash],
+    *,
+    any_sled: bool,
+) -> ReleaseStandingBody:
+    artifacts = {artifact.sha256 for artifact in release.artifacts}
+    # Where there is no sled, nothing is anywhere.
+    lacking = {artifact for artifact in artifacts if artifact in missing or not any_sled}
+    in_flight = lacking & moving
+    return ReleaseStandingBody(
+        version=release.version,
+        state=release.state.value,
+        target=release.version == known.target,
+        artifacts=len(artifacts),
+        fully_replicated=len(artifacts) - len(lacking),
+        in_flight=len(in_flight),
+        missing=len(lacking) - len(in_flight),
+        lost=_lost(release, known.lost),
+    )
+
+
+def _lost(release: Release, lost: Artifacts) -> tuple[LostArtifactBody, ...]:
+    names: dict[ArtifactHash, list[str]] = {}
+    for artifact in release.artifacts:
+        if artifact.sha256 in lost:
+            names.setdefault(artifact.sha256, []).append(artifact.name)
+    return tuple(
+        LostArtifactBody(sha256=str(sha256), names=tuple(names[sha256]))
+        for sha256 in sorted(names)[:MAX_NAMED]
+    )
+
+
+def _sled(sled: Sled, known: Known, found: _OfSled | None) -> SledStandingBody:
+    own = SledBody.of(sled).model_dump()
+    if found is None:  # expunged: nothing is wanted of it
+        return SledStandingBody(
+            **own,
+            artifacts=0,
+            artifacts_present=0,
+            in_flight=0,
+            copies={},
+            bytes_wanted=0,
+            bytes_to_go=0,
+        )
+    counted = Counter(found.copies.values())
+    counted[0] += len(found.missing)
+    to_go = sum(known.wanted.get(artifact, 0) for artifact in found.missing)
+    return SledStandingBody(
+        **own,
+        artifacts=len(found.copies) + len(found.missing),
+        artifacts_present=len(found.copies),
+        in_flight=len(found.in_flight),
+        copies={str(copies): counted[copies] for copies in sorted(counted) if counted[copies]},
+        bytes_wanted=to_go + sum(known.wanted.get(artifact, 0) for artifact in found.copies),
+        bytes_to_go=to_go,
+    )

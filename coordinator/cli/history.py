@@ -1,0 +1,86 @@
+"""`depot-coordinator history`: the recent requests to sleds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import click
+from rich.text import Text
+
+from agent.cli.formats import Column, moment, short, table
+from agent.cli.options import sha256
+from agent.cli.output import Output, reporting
+from coordinator.cli import options
+from coordinator.cli.options import Common
+from coordinator.cli.servers import coordinator
+from coordinator.wire import RequestBody
+from depot.artifact import ArtifactHash
+
+MAX_LIMIT: Final = 4096
+_COLUMNS: Final = (
+    Column("TIME"),
+    Column("SLED"),
+    Column("OPERATION"),
+    Column("GENERATION", right=True),
+    Column("ARTIFACT"),
+    Column("SOURCE"),
+    Column("ERROR", prose=True),
+)
+
+
+@click.command()
+@click.option("--artifact", type=sha256, metavar="SHA256", help="Only about this artifact.")
+@click.option("--sled", "sled_id", metavar="ID", help="Only to this sled.")
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(1, MAX_LIMIT),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="At most so many.",
+)
+@click.option("--long", is_flag=True, help="Show whole hashes.")
+@options.shared
+def history(
+    common: Common, artifact: str | None, sled_id: str | None, limit: int, long: bool
+) -> None:
+    """List the recent requests to sleds, the newest last; the fleet remembers 4,096."""
+    wanted = None if artifact is None else ArtifactHash.parse(artifact)
+    with reporting(common) as output:
+        asyncio.run(_history(common, output, wanted, sled_id, limit, long=long))
+
+
+async def _history(
+    common: Common,
+    output: Output,
+    artifact: ArtifactHash | None,
+    sled_id: str | None,
+    limit: int,
+    *,
+    long: bool,
+) -> None:
+    async with coordinator(common) as client:
+        found = await client.history(artifact=artifact, sled_id=sled_id, limit=limit)
+    document = {"items": [each.model_dump(mode="json") for each in found]}
+    output.document(document, _lines(found, output.width, long=long) if found else ["no requests"])
+
+
+def _lines(found: Sequence[RequestBody], width: int | None, *, long: bool) -> list[Text]:
+    # Like a log: what is new is where the eye is when the command has ended.
+    return table(_COLUMNS, [_row(each, long=long) for each in reversed(found)], width=width)
+
+
+def _row(each: RequestBody, *, long: bool) -> tuple[str | Text, ...]:
+    artifact = each.artifact or "-"
+    return (
+        moment(each.time),
+        each.sled,
+        each.operation,
+        "-" if each.generation is None else str(each.generation),
+        artifact if long else short(artifact),
+        each.source or "-",
+        Text(each.error or "", style="red"),
+    )
