@@ -78,7 +78,9 @@ class Cycle:
         self._rng = rng
         self._letting_go = LettingGo(staging, records)
         self._pins: Backoff[str] = Backoff()
-        self._running_since_s: float | None = None
+        # When the plan that is being done ends at the latest, and at the earliest.
+        self._end: asyncio.TimerHandle | None = None
+        self._least_end_s = 0.0
         self.reporting = reporting
 
     def arriving(self) -> Mapping[str, frozenset[ArtifactHash]]:
@@ -96,7 +98,7 @@ class Cycle:
 
     def activate(self) -> None:
         """Have a pass begin soon, that also tries what failed before and would be put off."""
-        self._executor.try_again()
+        self._executor.setbacks.forget()
         self.go_on()
 
     def go_on(self) -> None:
@@ -195,7 +197,7 @@ class Cycle:
         # Artifacts that cannot be read now are not lost: they are somewhere, as it were.
         unreadable = snapshot.staged_here if staged is None else frozenset[ArtifactHash]()
         before = self.reporting.inventory
-        arriving = self._executor.arriving()
+        arriving, slow = self._executor.arriving(), self._executor.setbacks.slow()
 
         def work_out() -> tuple[Inventory, Plan]:
             inventory = take_stock(
@@ -204,6 +206,7 @@ class Cycle:
                 staged_here=staged or frozenset(),
                 staged_elsewhere=snapshot.staged_elsewhere | unreadable,
                 arriving=arriving,
+                slow=slow,
                 before={} if before is None else {sled.id: sled for sled in before.sleds},
             )
             return inventory, self._planner(inventory, self._policy, self._rng)
@@ -237,21 +240,23 @@ class Cycle:
         self, plan: Plan, snapshot: FleetSnapshot, inventory: Inventory, *, soon: bool
     ) -> Outcome:
         loop = asyncio.get_running_loop()
-        self._running_since_s = loop.time()
-        soon = soon or self._pacing.is_due
-        limit_s = LEAST_RUN_S if soon else max(LEAST_RUN_S, self._pacing.longest_pass_s)
-        end = loop.call_later(limit_s, self._executor.interrupt)
+        limit_s = self._pacing.longest_pass_s
+        self._least_end_s = loop.time() + LEAST_RUN_S
+        self._end = loop.call_later(max(LEAST_RUN_S, limit_s), self._executor.interrupt)
+        if soon or self._pacing.is_due:
+            self._make_room()
         try:
             return await self._executor.run(plan, snapshot, inventory)
         finally:
-            end.cancel()
-            self._running_since_s = None
+            self._end.cancel()
+            self._end = None
 
     def _make_room(self) -> None:
-        """End the plan that is being done, when it has had its time."""
-        if self._running_since_s is not None:
+        """End the plan that is being done, as soon as it has had its time."""
+        if self._end is not None and self._end.when() > self._least_end_s:
+            self._end.cancel()
             loop = asyncio.get_running_loop()
-            loop.call_at(self._running_since_s + LEAST_RUN_S, self._executor.interrupt)
+            self._end = loop.call_at(self._least_end_s, self._executor.interrupt)
 
     def _ending(
         self, outcome: Outcome, reports: Mapping[str, SledReport], *, again: bool

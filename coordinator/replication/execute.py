@@ -5,6 +5,7 @@ Rules kept here:
   the next plan knows that it is under way. So a slow transfer keeps no pass open (F4).
 - A sled that is busy is asked again a little later; one that is full, or an artifact that cannot be
   got there, later each time, across passes.
+- A sled where nothing moves is not waited for by others, and for a while passes nothing on (F4).
 - A sled that is ahead makes the database be asked. Only when that has moved on does the pass end.
 """
 
@@ -19,16 +20,16 @@ from typing import Final, Self
 from coordinator.replication.job_queue import Job, JobQueue, Key, key_of
 from coordinator.replication.ports import FleetSnapshot
 from coordinator.replication.request_log import RequestLog
+from coordinator.replication.setbacks import Setbacks
 from coordinator.replication.transfers import Transfers
 from coordinator.replication.values import Copy, Inventory, Plan, Put
 from coordinator.replication.verdict import Kind, Verdict
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
-from depot.concurrency.backoff import Backoff
 
-FULL_S: Final = 60.0
 BUSY_S: Final = 1.0
-MAX_BUSY: Final = 6
+MAX_BUSY: Final = 3
+LOOK_S: Final = 5.0
 _SET_ASIDE: Final = (Kind.AHEAD, Kind.BEHIND, Kind.UNREACHABLE)
 
 
@@ -73,6 +74,9 @@ class Executor:
     Args:
         read_generation: reads it from the database.
         on_late: called when something succeeded that an earlier plan had begun.
+
+    Attributes:
+        setbacks: what went wrong in this plan and those before.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Executor:
     ) -> None:
         self._transfers = transfers
         self._log = log
+        self.setbacks = Setbacks()
         self._read_generation = read_generation
         self._on_late = on_late
         self._max_copies_asked = max_concurrent
@@ -93,10 +98,7 @@ class Executor:
         self._max_puts = max(1, max_concurrent - 1)
         self._puts = 0
         self._under_way: dict[Key, asyncio.Task[None]] = {}
-        self._later: Backoff[Key] = Backoff()
-        self._tried: set[Key] = set()
         self._came: set[Key] = set()
-        self._full: Backoff[Key] = Backoff(first_s=FULL_S)
         self._run: _Run | None = None
         self._changed = asyncio.Event()
         self._error: Exception | None = None
@@ -117,11 +119,6 @@ class Executor:
         """What has come to each sled since the plan that is being done was made."""
         return _by_sled(self._came)
 
-    def try_again(self) -> None:
-        """Wait no longer with what failed before."""
-        self._later.clear()
-        self._full.clear()
-
     def interrupt(self) -> None:
         """Begin nothing more of the plan that is being done; `run` returns soon."""
         if self._run is not None:
@@ -138,7 +135,7 @@ class Executor:
         Raises:
             DatabaseUnavailable: the generation could not be read when that was needed.
         """
-        self._forget_what_came(inventory)
+        self.setbacks.see(inventory)
         self._came.clear()
         queue = JobQueue(plan, inventory)
         sleds = {sled.id: sled for sled in snapshot.sleds}
@@ -148,8 +145,8 @@ class Executor:
                 self._begin_what_can(run)
                 if run.interrupted or queue.is_done:
                     break
-                self._changed.clear()
-                await self._changed.wait()
+                await self._wait()
+                self._look_for_slow_sleds(run)
                 if self._error is not None:
                     error, self._error = self._error, None
                     raise error
@@ -158,6 +155,18 @@ class Executor:
         run.outcome.left_out += queue.left_out
         run.outcome.interrupted = not queue.is_done
         return run.outcome
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _look_for_slow_sleds(self, run: _Run) -> None:
+        for sled_id in self.setbacks.standing_still(sled_id for _, sled_id in self._under_way):
+            run.queue.wait_no_more_for(sled_id)
 
     # ---- beginning
 
@@ -171,14 +180,14 @@ class Executor:
                 break
             self._begin(run, copy)
 
-    def _begin(self, run: _Run, job: Job) -> None:
-        key, now_s = key_of(job), asyncio.get_running_loop().time()
-        due = self._later.is_due(key, now_s) and self._full.is_due(key, now_s)
-        if not due or key in self._under_way:
+    def _begin(self, run: _Run, planned: Job) -> None:
+        key, job = key_of(planned), self.setbacks.due(planned)
+        if job is None or key in self._under_way:
             self._log.deferred()
             run.outcome.left_out += 1
-            run.queue.leave_out(job)
+            run.queue.leave_out(planned)
             return
+        self.setbacks.moved(job.target)
         if isinstance(job, Put):
             self._puts += 1
             work = self._send(run, job)
@@ -207,7 +216,7 @@ class Executor:
     async def _send(self, run: _Run, put: Put) -> None:
         try:
             verdict = await self._transfers.send(
-                run.sleds[put.target], put.artifact, run.generation, lambda: self._begun(run, put)
+                run.sleds[put.target], put.artifact, run.generation, lambda: self._moved(run, put)
             )
         finally:
             self._puts -= 1
@@ -216,16 +225,17 @@ class Executor:
     async def _fetch(self, run: _Run, copy: Copy) -> None:
         asked = True
 
-        def begun() -> None:
+        def moved() -> None:
             nonlocal asked
-            asked = False
-            run.copies_asked -= 1
-            self._begun(run, copy)
+            if asked:
+                asked = False
+                run.copies_asked -= 1
+            self._moved(run, copy)
 
         sources = [run.sleds[source] for source in copy.sources]
         try:
             verdict = await self._transfers.fetch(
-                run.sleds[copy.target], copy.artifact, run.generation, sources, begun
+                run.sleds[copy.target], copy.artifact, run.generation, sources, moved
             )
         finally:
             if asked:
@@ -241,9 +251,9 @@ class Executor:
         self._log.deferred()
         return True
 
-    def _begun(self, run: _Run, job: Job) -> None:
-        if run is self._run:
-            run.queue.begun(job)
+    def _moved(self, run: _Run, job: Job) -> None:
+        self.setbacks.moved(job.target)
+        if run is self._run and run.queue.begun(job):
             self._changed.set()
 
     async def _settle(self, run: _Run, job: Job, verdict: Verdict | None) -> None:
@@ -251,8 +261,7 @@ class Executor:
         key, current = key_of(job), run is self._run
         if verdict is None:
             # A sled that says it has got it, and then does not list it, is not asked over and over.
-            self._later.failed(key, asyncio.get_running_loop().time())
-            self._tried.add(key)
+            self.setbacks.tried(job)
             self._came.add(key)
             run.outcome.done += 1
             if current:
@@ -267,18 +276,8 @@ class Executor:
     def _put_off(self, run: _Run, job: Job) -> None:
         pause_s = BUSY_S * 2 ** run.busy[key_of(job)]
         run.busy[key_of(job)] += 1
-        self._log.deferred()
         run.queue.put_off(job)
         asyncio.get_running_loop().call_later(pause_s, self._again, run, job)
-
-    def _forget_what_came(self, inventory: Inventory) -> None:
-        held = {sled.id: sled.held for sled in inventory.sleds}
-        for key in list(self._tried):
-            artifact, sled_id = key
-            if artifact in held.get(sled_id, ()) or artifact not in inventory.sizes:
-                self._tried.discard(key)
-                self._later.forget(key)
-                self._full.forget(key)
 
     def _again(self, run: _Run, job: Job) -> None:
         if run is self._run:
@@ -286,12 +285,10 @@ class Executor:
             self._changed.set()
 
     async def _failed(self, run: _Run, job: Job, verdict: Verdict) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._tried.add(key_of(job))
         if verdict.kind is Kind.FULL:
-            self._full.failed(key_of(job), now_s)
+            self.setbacks.full(job)
         elif verdict.kind not in _SET_ASIDE:
-            self._later.failed(key_of(job), now_s)
+            self.setbacks.tried(job)
         run.outcome.failed += 1
         moved_on = verdict.kind is Kind.AHEAD and await self._has_moved_on(run)
         if run is not self._run:

@@ -4,7 +4,9 @@ Rules kept here:
 - No sled has more than its share under way at once, and sleds take turns: one that is slow keeps
   its own jobs waiting and nobody else's (F4).
 - A copy begins when what it waits for has begun, or has succeeded. When that failed, it begins with
-  those of its sources that have the artifact; with none, it is left to the next pass.
+  those of its sources that have the artifact. Where none has, but this coordinator's staging, the
+  artifact is put on one of those that wait, for the others (F4); else they are left to the next
+  pass.
 - A plan may have a million copies: only so many are looked at as can keep every sled busy.
 """
 
@@ -23,6 +25,8 @@ COPIES_PER_SLED: Final = 4
 OPEN_JOBS: Final = 10_000
 FAILURES_PER_SLED: Final = 5
 """In one pass; a sled where so much goes wrong is left to the next one."""
+MAX_OTHER_PUTS: Final = 3
+"""In place of puts of one artifact that failed. More of them fail because of something else."""
 
 Key = tuple[ArtifactHash, str]
 Job = Put | Copy
@@ -104,6 +108,8 @@ class JobQueue:
         self._begun: set[Key] = set()
         self._waits: defaultdict[Key, _Wait] = defaultdict(lambda: _Wait([], []))
         self._failures: Counter[str] = Counter()
+        self._staged = inventory.staged_here
+        self._other_puts: Counter[ArtifactHash] = Counter()
         self.left_out = 0
         self._unsettled.update(map(key_of, plan.puts))
         for put in plan.puts:
@@ -123,15 +129,20 @@ class JobQueue:
         """A copy that may be asked for, from now on under way."""
         return self._copies.next()
 
-    def begun(self, job: Job) -> None:
-        """The artifact is arriving at the target: what only waits for that can begin."""
+    def begun(self, job: Job) -> bool:
+        """The artifact is arriving at the target: what only waits for that can begin.
+
+        Returns whether that is new.
+        """
         key = key_of(job)
-        if key in self._unsettled and key not in self._begun:
-            self._begun.add(key)
-            if (waits := self._waits.get(key)) is not None:
-                copies, waits.begun = waits.begun, []
-                self._free(copies)
+        if key not in self._unsettled or key in self._begun:
+            return False
+        self._begun.add(key)
+        if (waits := self._waits.get(key)) is not None:
+            copies, waits.begun = waits.begun, []
+            self._free(copies)
         self._open()
+        return True
 
     def succeeded(self, job: Job) -> None:
         """The target has the artifact."""
@@ -181,6 +192,16 @@ class JobQueue:
         self._waits[first].finished.append(later)
         return True
 
+    def wait_no_more_for(self, sled_id: str) -> None:
+        """Have what waits for a sled that stands still begin otherwise, where that is possible."""
+        for key in [key for key in self._waits if key[1] == sled_id]:
+            waits = self._waits.pop(key)
+            if stranded := self._strand((*waits.begun, *waits.finished)):
+                self._waits[key].begun = [copy for copy in stranded if copy.start is Start.BEGUN]
+                self._waits[key].finished = [
+                    copy for copy in stranded if copy.start is not Start.BEGUN
+                ]
+
     def set_aside(self, sled_id: str) -> None:
         """Begin nothing on a sled any more, in this pass."""
         self._aside.add(sled_id)
@@ -212,8 +233,8 @@ class JobQueue:
         if after in self._have or (copy.start is Start.BEGUN and after in self._begun):
             self._free([copy])
         elif after not in self._unsettled:
-            if not self._begins_otherwise(copy):
-                self._leave_out(copy)
+            for stranded in self._strand([copy]):
+                self._leave_out(stranded)
         elif copy.start is Start.BEGUN:
             self._waits[after].begun.append(copy)
         else:
@@ -251,10 +272,36 @@ class JobQueue:
             key = key_of(lost.popleft())
             self._settle(key)
             waits = self._waits.pop(key, None)
-            for copy in () if waits is None else (*waits.begun, *waits.finished):
-                if not self._begins_otherwise(copy):
-                    self.left_out += 1
-                    lost.append(copy)
+            if waits is not None:
+                stranded = self._strand((*waits.begun, *waits.finished))
+                self.left_out += len(stranded)
+                lost += stranded
+
+    def _strand(self, copies: Iterable[Copy]) -> list[Copy]:
+        """Find another way for copies that were waiting in vain; those for which there is none."""
+        stranded = [copy for copy in copies if not self._begins_otherwise(copy)]
+        put_to = next((copy for copy in stranded if self._can_be_put(copy)), None)
+        if put_to is None:
+            return stranded
+        self._other_puts[put_to.artifact] += 1
+        put = Put(put_to.artifact, put_to.target)
+        self._puts.add(put)
+        waits = self._waits[key_of(put)]
+        for copy in stranded:
+            if copy is not put_to:
+                by_relay = copy.start is Start.BEGUN
+                copy = replace(
+                    copy,
+                    sources=(put.target,),
+                    start=Start.BEGUN if by_relay else Start.FINISHED,
+                    after=put.target,
+                )
+                (waits.begun if by_relay else waits.finished).append(copy)
+        return []
+
+    def _can_be_put(self, copy: Copy) -> bool:
+        few = self._other_puts[copy.artifact] < MAX_OTHER_PUTS
+        return few and copy.artifact in self._staged and copy.target not in self._aside
 
     def _settle(self, key: Key) -> None:
         self._unsettled.discard(key)

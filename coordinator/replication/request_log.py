@@ -64,8 +64,14 @@ class RequestLog:
         """Count from zero."""
         self.run = Counter()
 
-    def ended(self, request: Request, error: str | None = None) -> None:
-        """Note a request that ended; `error` says why it did not go well."""
+    def ended(self, request: Request, error: str | None = None, *, put_off: bool = False) -> None:
+        """Note a request that ended.
+
+        Args:
+            request: what it was about.
+            error: why it did not go well.
+            put_off: it was only too early for it.
+        """
         self._records.append(
             RequestRecord(
                 time_s=self._clock(),
@@ -77,7 +83,8 @@ class RequestLog:
                 error=error,
             )
         )
-        self._count(f"{request.operation}_{'ok' if error is None else 'error'}", 1)
+        name = f"{request.operation}_{'ok' if error is None else 'error'}"
+        self._count(DEFERRED if put_off else name, 1)
         _log.info(
             "asked a sled",
             sled=request.sled.id,

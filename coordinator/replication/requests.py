@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from coordinator.replication.ports import Agent
 from coordinator.replication.request_log import Request, RequestLog
-from coordinator.replication.verdict import Verdict, judge
+from coordinator.replication.verdict import Kind, Verdict, judge
 from coordinator.values import Sled
 from depot.errors import InvalidRequest, Refused, Unreachable
 
@@ -48,8 +48,15 @@ class Requests:
     ) -> Answer | Verdict:
         """Make a request and note how it ended."""
         answer = await self.ask_quietly(request, call, timeout_s=timeout_s)
-        self.log.ended(request, answer.reason if isinstance(answer, Verdict) else None)
+        self.note(request, answer if isinstance(answer, Verdict) else None)
         return answer
+
+    def note(self, request: Request, verdict: Verdict | None) -> None:
+        """Note how a request ended; None: well."""
+        if verdict is None:
+            self.log.ended(request)
+        else:
+            self.log.ended(request, verdict.reason, put_off=verdict.kind is Kind.BUSY)
 
     async def ask_quietly(
         self,

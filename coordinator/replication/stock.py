@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from coordinator.replication.collect import SledReport
@@ -20,6 +20,7 @@ def take_stock(
     staged_here: frozenset[ArtifactHash],
     staged_elsewhere: frozenset[ArtifactHash],
     arriving: Mapping[str, frozenset[ArtifactHash]],
+    slow: Collection[str],
     before: Mapping[str, SledInventory],
 ) -> Inventory:
     """Put together what is where.
@@ -30,6 +31,7 @@ def take_stock(
         staged_here: what lies in this coordinator's staging.
         staged_elsewhere: what lies in that of others.
         arriving: by sled, what this coordinator is bringing it since an earlier pass.
+        slow: sleds that nobody should have to wait for.
         before: the last inventory's sleds, by id.
     """
     return Inventory(
@@ -41,6 +43,7 @@ def take_stock(
                 reports[sled.id],
                 arriving.get(sled.id, NOTHING),
                 before.get(sled.id),
+                relays=sled.id not in slow,
             )
             for sled in snapshot.sleds
         ),
@@ -54,6 +57,8 @@ def _sled(
     report: SledReport,
     arriving: frozenset[ArtifactHash],
     before: SledInventory | None,
+    *,
+    relays: bool,
 ) -> SledInventory:
     if report.verdict is not None:
         held = {} if before is None else before.held
@@ -66,6 +71,7 @@ def _sled(
         id=report.sled_id,
         held=report.held,
         arriving=(arriving | report.copying) & snapshot.sizes.keys() - report.held.keys(),
+        relays=relays,
         datasets=_datasets(report, before),
     )
 

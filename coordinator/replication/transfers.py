@@ -1,7 +1,8 @@
 """One put, one copy: from the request until it is known how that ended.
 
 Rules kept here:
-- A transfer may take as long as its bytes need at the least bearable rate, not a fixed time.
+- A put may take as long as its bytes need at the least bearable rate, not a fixed time, if only
+  they keep moving.
 - A copy that was accepted is asked after until it has ended; it is that end which counts.
 - A copy that makes no progress is no longer waited for. The sled may go on with it: the next pass
   sees what it has.
@@ -13,8 +14,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent.client import PutAnswer
 from agent.wire import CopyBody
-from coordinator.replication.ports import Staging
+from coordinator.replication.ports import Agent, Staged, Staging
 from coordinator.replication.request_log import COPY, PUT, STAGING, Request
 from coordinator.replication.requests import Requests
 from coordinator.replication.verdict import Kind, Verdict
@@ -22,7 +24,8 @@ from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import NoDataset, NotFound
 
-OnBegun = Callable[[], None]
+OnMoved = Callable[[], None]
+"""Called when the artifact begins to arrive, and whenever more of it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +34,15 @@ class Pace:
 
     Attributes:
         base_s: what a request takes besides its bytes.
-        least_bytes_per_s: a put that is slower is given up.
+        idle_s: a put of which no block moves for so long is given up.
+        least_bytes_per_s: so is one that is slower.
         first_poll_s, longest_poll_s: until a copy is asked after: soon at first, later each time.
         stalled_s: without a byte of progress, a copy is given up.
         unanswered: questions after a copy that may go unanswered in a row.
     """
 
     base_s: float = 60.0
+    idle_s: float = 30.0
     least_bytes_per_s: int = 1 << 20
     first_poll_s: float = 0.1
     longest_poll_s: float = 2.0
@@ -54,7 +59,7 @@ class Transfers:
         self._pace = pace or Pace()
 
     async def send(
-        self, sled: Sled, artifact: ArtifactHash, generation: Generation, on_begun: OnBegun
+        self, sled: Sled, artifact: ArtifactHash, generation: Generation, on_moved: OnMoved
     ) -> Verdict | None:
         """Put a staged artifact on a sled; None when it is there."""
         try:
@@ -63,9 +68,7 @@ class Transfers:
             return Verdict(Kind.LOCAL, str(error))
         outcome = await self._requests.ask(
             Request(sled, PUT, generation, artifact, STAGING),
-            lambda agent: agent.put(
-                artifact, generation, staged.path, on_sent=lambda _sent: on_begun()
-            ),
+            lambda agent: self._put(agent, artifact, generation, staged, on_moved),
             timeout_s=self._pace.base_s + staged.size_bytes / self._pace.least_bytes_per_s,
         )
         if not isinstance(outcome, Verdict):
@@ -74,13 +77,33 @@ class Transfers:
             await self._staging.verify(artifact)
         return outcome
 
+    async def _put(
+        self,
+        agent: Agent,
+        artifact: ArtifactHash,
+        generation: Generation,
+        staged: Staged,
+        on_moved: OnMoved,
+    ) -> PutAnswer:
+        """Put an artifact that keeps moving; raises TimeoutError when it does not."""
+        loop, pace = asyncio.get_running_loop(), self._pace
+        async with asyncio.timeout(pace.idle_s) as patience:
+
+            def moved(sent_bytes: int) -> None:
+                # Once it is all there, it still has to become durable.
+                last = sent_bytes >= staged.size_bytes
+                patience.reschedule(loop.time() + (pace.base_s if last else pace.idle_s))
+                on_moved()
+
+            return await agent.put(artifact, generation, staged.path, on_sent=moved)
+
     async def fetch(
         self,
         sled: Sled,
         artifact: ArtifactHash,
         generation: Generation,
         sources: Sequence[Sled],
-        on_begun: OnBegun,
+        on_moved: OnMoved,
     ) -> Verdict | None:
         """Have a sled fetch an artifact from the depots of others; None when it is there."""
         request = Request(sled, COPY, generation, artifact, sources[0].id)
@@ -93,13 +116,12 @@ class Transfers:
         if isinstance(copy_id, Verdict):
             outcome: Verdict | None = copy_id
         else:
-            on_begun()
-            outcome = await self._follow(request, copy_id)
-        if outcome is None or outcome.kind is not Kind.BUSY:
-            self._requests.log.ended(request, None if outcome is None else outcome.reason)
+            on_moved()
+            outcome = await self._follow(request, copy_id, on_moved)
+        self._requests.note(request, outcome)
         return outcome
 
-    async def _follow(self, request: Request, copy_id: str) -> Verdict | None:
+    async def _follow(self, request: Request, copy_id: str, on_moved: OnMoved) -> Verdict | None:
         loop = asyncio.get_running_loop()
         pause_s, unanswered = self._pace.first_poll_s, 0
         done_bytes, moved_at_s = -1, loop.time()
@@ -117,6 +139,7 @@ class Transfers:
                 return _ended(copy)
             if copy.bytes_done != done_bytes:
                 done_bytes, moved_at_s = copy.bytes_done, loop.time()
+                on_moved()
             elif loop.time() - moved_at_s > self._pace.stalled_s:
                 return Verdict(Kind.REFUSED, f"the copy stands still at {done_bytes} bytes")
 

@@ -22,6 +22,8 @@ from depot.errors import Refused, Unreachable
 
 THEN = datetime.fromtimestamp(0, UTC)
 BYTES_PER_S = 100 << 20
+PARTS = 32
+LOOK_S = 0.5
 CopyState = Literal["running", "succeeded", "failed", "superseded"]
 
 
@@ -131,7 +133,7 @@ class SimSled:
         self.asked: list[str] = []
         self.most_at_once = 0
         self._copies: dict[str, SimCopy] = {}
-        self._arriving: dict[ArtifactHash, asyncio.Event] = {}
+        self._arriving: set[ArtifactHash] = set()
         self._numbers = itertools.count()
 
     def row(self) -> Sled:
@@ -193,18 +195,18 @@ class SimSled:
         self._has_room()
         assert isinstance(content, Path)
         size_bytes = self.network.sizes[artifact]
-        arrived = self._arriving.setdefault(artifact, asyncio.Event())
+        self._arriving.add(artifact)
         self._note()
         try:
-            if on_sent is not None:
-                on_sent(1)
-            await asyncio.sleep(size_bytes / self.faults.bytes_per_s)
+            for part in range(1, PARTS + 1):
+                await asyncio.sleep(size_bytes / PARTS / self.faults.bytes_per_s)
+                if on_sent is not None:
+                    on_sent(size_bytes * part // PARTS)
             await self._reachable()
             self._fence(artifact, generation, landing=True)
             self._take(artifact)
         finally:
-            arrived.set()
-            self._arriving.pop(artifact, None)
+            self._arriving.discard(artifact)
         return PutAnswer(datasets=2, successful_writes=2, sent=True)
 
     async def copy(
@@ -221,7 +223,7 @@ class SimSled:
         self._find(artifact, sources)
         copy = SimCopy(f"{self.id}-{next(self._numbers)}", artifact, generation, tuple(sources))
         self._copies[copy.id] = copy
-        self._arriving.setdefault(artifact, asyncio.Event())
+        self._arriving.add(artifact)
         self._note()
         copy.task = asyncio.create_task(self._copy(copy))
         return copy.id
@@ -277,14 +279,11 @@ class SimSled:
 
     async def _copy(self, copy: SimCopy) -> None:
         try:
-            source = self._find(copy.artifact, copy.sources)
             await self._move(copy)
-            if (whole := source._arriving.get(copy.artifact)) is not None:
-                await whole.wait()
+            await self._until_whole(copy)
             if self.faults.copies_fail > 0:
                 self.faults.copies_fail -= 1
                 raise refused(502, "DepotCopy")
-            self._find(copy.artifact, [f"http://depot-{source.id}"])
             self._fence(copy.artifact, copy.generation, landing=True)
         except Refused as error:
             copy.state = "superseded" if error.status == 409 else "failed"
@@ -293,9 +292,18 @@ class SimSled:
             self._take(copy.artifact)
             copy.state = "succeeded"
         finally:
-            arrived = self._arriving.pop(copy.artifact, None)
-            if arrived is not None:
-                arrived.set()
+            self._arriving.discard(copy.artifact)
+
+    async def _until_whole(self, copy: SimCopy) -> None:
+        """Until any of the sources has it whole: the others pass on what arrives there."""
+        while True:
+            self._find(copy.artifact, copy.sources)
+            sources = [self.network.at_depot(url) for url in copy.sources]
+            if any(copy.artifact in each.held and not each.faults.down for each in sources):
+                return
+            if not any(each.faults.copies_stand_still for each in sources):
+                copy.bytes_done += 1
+            await asyncio.sleep(LOOK_S)
 
     async def _move(self, copy: SimCopy) -> None:
         size_bytes = self.network.sizes[copy.artifact]
