@@ -78,6 +78,28 @@ def test_roles_that_delegate_in_a_circle_are_each_asked_once(tmp_path: Path) -> 
     assert names(release, tmp_path) == ["file"]
 
 
+def test_a_terminating_delegation_ends_the_search_for_those_who_asked_before(
+    tmp_path: Path,
+) -> None:
+    release = ReleaseBuilder()
+    release.delegate("first", ["*"])
+    release.delegate("inner", ["a-*"], by="first", terminating=True)
+    release.delegate("later", ["*"])
+    release.add("a-file", b"not there for anyone", role="later")
+    release.add("b-file", b"there", role="later")
+    assert names(release, tmp_path) == ["b-file"]
+
+
+def test_a_circle_of_roles_does_not_keep_others_from_being_asked(tmp_path: Path) -> None:
+    release = ReleaseBuilder()
+    release.delegate("a", ["*"])
+    release.delegate("b", ["*"], by="a")
+    release.delegate("a", ["*"], by="b")
+    release.delegate("later", ["*"])
+    release.add("file", b"file", role="later")
+    assert names(release, tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("signers", [[], ["x"], ["x", "stranger"]])
 def test_a_delegated_role_has_a_threshold_of_its_own(tmp_path: Path, signers: list[str]) -> None:
     release = ReleaseBuilder()

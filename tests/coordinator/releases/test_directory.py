@@ -105,3 +105,18 @@ def test_a_target_that_shrinks_while_it_is_read_is_noticed(tmp_path: Path) -> No
             assert reader.readinto(memoryview(bytearray(1000))) == 500
             with pytest.raises(TargetMismatch, match="expected 5000 bytes, found 1500"):
                 reader.readinto(memoryview(bytearray(1000)))
+
+
+def test_a_target_that_grows_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    release = ReleaseBuilder()
+    release.add("file", b"x" * 2000)
+    path = published(release, tmp_path)
+    (file,) = (path / "targets").iterdir()
+    with open_release(path, [release.trusted], now_s=NOW_S, version="1") as opened:
+        (target,) = opened.targets.values()
+        with target.open() as reader:
+            assert reader.readinto(memoryview(bytearray(1000))) == 1000
+            with file.open("ab") as growing:
+                growing.write(b"more")
+            with pytest.raises(TargetMismatch, match="expected 2000 bytes, found more"):
+                reader.readinto(memoryview(bytearray(1000)))

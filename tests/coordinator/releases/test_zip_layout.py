@@ -125,6 +125,10 @@ def test_a_comment_is_something_that_follows() -> None:
     refused(raw_zip([ONE], end={"comment": b"hello"}), r"\(a comment, too\) follows it")
 
 
+def test_a_comment_that_is_only_announced_is_none() -> None:
+    refused(raw_zip([ONE])[:-2] + b"\1\0", "expected its end record in the last 22 bytes")
+
+
 def test_a_second_archive_does_not_hide_behind_or_before_the_first() -> None:
     refused(raw_zip([ONE]) + raw_zip([TWO]), "directory is said to be")
     inner = raw_zip([ONE])
