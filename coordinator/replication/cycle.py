@@ -134,8 +134,10 @@ class Cycle:
 
     async def _pass(self) -> Ending:
         as_of = AsOf(asyncio.get_running_loop().time(), self._staging.moment())
-        staged = await self._staged()
+        await self._write_staged()
         snapshot = await self._records.snapshot()
+        # After the database: what it has of this coordinator's uploads was staged before.
+        staged = self._held()
         await self._executor.keep_only({sled.id for sled in snapshot.sleds})
         reports = await self._collector.collect(snapshot, as_of)
         if await self._has_moved_on(snapshot, reports):
@@ -151,17 +153,21 @@ class Cycle:
         self.reporting.executed(outcome)
         return self._ending(outcome, reports, again=kept)
 
-    async def _staged(self) -> frozenset[ArtifactHash] | None:
-        """What is in staging, written down as well; None when the disk does not say."""
+    async def _write_staged(self) -> None:
+        """Write down what is in staging, unless the disk does not say."""
         try:
-            held = self._staging.held()
             await self._records.write_staged(self._staging.held)
         except DatabaseUnavailable:
             raise
         except DepotError as error:
             _log.error("the staging depot cannot be read", error=str(error))
+
+    def _held(self) -> frozenset[ArtifactHash] | None:
+        """What is in staging; None when the disk does not say."""
+        try:
+            return self._staging.held()
+        except DepotError:
             return None
-        return held
 
     async def _has_moved_on(
         self, snapshot: FleetSnapshot, reports: Mapping[str, SledReport]
