@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -41,6 +42,7 @@ from depot.streams.sources import Pace, PaceMeter
 _NOT_THERE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN, HTTPStatus.GONE)
 """Stores of files answer 403 where they do not tell whether there is one."""
 _USER_AGENT: Final = "depot-coordinator"
+_STOP_CHECK_S: Final = 0.5
 _PACE: Final = Pace(idle_timeout_s=30.0)
 T = TypeVar("T")
 
@@ -70,6 +72,7 @@ class HttpRepository(Repository):
         spool: an existing directory, with room for all of the release.
         patience: how slow the server may be.
         lookup: asks for the addresses of names; by default the system.
+        stop: once set, whoever waits for the server gets ConnectionAbortedError within a second.
 
     Raises:
         BadSource: not a URL that is read here, or its host is an address outside the networks.
@@ -84,11 +87,13 @@ class HttpRepository(Repository):
         *,
         patience: Patience = _PATIENCE,
         lookup: Lookup | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._url = SourceUrl.parse(url)
         if self._url.is_literal and not networks.allows(self._url.host):
             raise not_allowed(str(self._url), networks)
         self._patience = patience
+        self._stop = stop or threading.Event()
         self._kept: dict[tuple[str, int], _Kept | None] = {}
         self._spool = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115  # closed with the rest
         self._end_bytes = 0
@@ -112,6 +117,7 @@ class HttpRepository(Repository):
             BadSource: the server's address is outside the allowed networks.
             Unreachable: it cannot be reached, breaks off or is too slow.
             Refused: it answers with neither the file nor that there is none.
+            ConnectionAbortedError: it was told to stop.
         """
         key = (path, most_bytes)
         if key not in self._kept:
@@ -150,11 +156,12 @@ class HttpRepository(Repository):
     def _fetch(self, path: str, most_bytes: int) -> _Kept | None:
         """Ask for a file, and keep what is wanted of it."""
         url = URL(f"{self._url}/{quote(path)}", encoded=True)
-        response = self._run(url, self._ask(url))
+        patience_s = self._patience.connect_timeout_s + self._patience.pace.idle_timeout_s
+        response = self._run(url, self._session.get(url, allow_redirects=False), patience_s)
         try:
             if response.status in _NOT_THERE:
                 return None
-            self._run(url, _check_head(response))
+            self._run(url, _check_head(response), patience_s)
             return self._keep(url, response, most_bytes)
         finally:
             response.close()
@@ -164,7 +171,11 @@ class HttpRepository(Repository):
         meter, waited_s = PaceMeter(self._patience.pace, 0.0), 0.0
         while left_bytes:
             asked_s = time.monotonic()
-            block = self._run(url, self._next(response, min(BLOCK_BYTES, left_bytes)))
+            block = self._run(
+                url,
+                response.content.read(min(BLOCK_BYTES, left_bytes)),
+                self._patience.pace.idle_timeout_s,
+            )
             waited_s += time.monotonic() - asked_s
             if not block:
                 break
@@ -183,18 +194,23 @@ class HttpRepository(Repository):
             self._end_bytes += written
             view = view[written:]
 
-    async def _ask(self, url: URL) -> aiohttp.ClientResponse:
-        patience_s = self._patience.connect_timeout_s + self._patience.pace.idle_timeout_s
-        async with asyncio.timeout(patience_s):
-            return await self._session.get(url, allow_redirects=False)
-
-    async def _next(self, response: aiohttp.ClientResponse, size_bytes: int) -> bytes:
-        async with asyncio.timeout(self._patience.pace.idle_timeout_s):
-            return await response.content.read(size_bytes)
-
-    def _run(self, url: URL, doing: Coroutine[Any, Any, T]) -> T:
+    def _run(self, url: URL, doing: Awaitable[T], patience_s: float) -> T:
         with reaching(url):
-            return self._runner.run(doing)
+            return self._runner.run(self._wait(doing, patience_s))
+
+    async def _wait(self, doing: Awaitable[T], patience_s: float) -> T:
+        task = asyncio.ensure_future(doing)
+        try:
+            async with asyncio.timeout(patience_s):
+                while not task.done():
+                    if self._stop.is_set():
+                        raise ConnectionAbortedError("the download was given up")
+                    await asyncio.wait([task], timeout=_STOP_CHECK_S)
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
 
 @dataclass(frozen=True, slots=True)

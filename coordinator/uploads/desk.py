@@ -10,6 +10,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -136,8 +137,11 @@ class UploadDesk:
         async with self._incoming() as path:
             take = partial(receive, source, path, self._limits.max_size_bytes)
             arrived = await run_until_over(self._threads, take, source.abort)
-            repository = partial(ZipRepository, path, sha256=arrived.sha256)
-            async with self._verified(repository, roots, wanted) as release:
+
+            def open_zip(_stop: threading.Event) -> ZipRepository:
+                return ZipRepository(path, sha256=arrived.sha256)
+
+            async with self._verified(open_zip, roots, wanted) as release:
                 return await self._stage_and_record(release)
 
     async def fetch(self, url: str, wanted: Wanted, roots: tuple[bytes, ...]) -> Recorded:
@@ -148,8 +152,12 @@ class UploadDesk:
             Unreachable, Refused: it cannot be.
             as `upload`.
         """
-        repository = partial(HttpRepository, url, self._limits.networks, self._staging.incoming)
-        async with self._verified(repository, roots, wanted) as release:
+
+        def open_url(stop: threading.Event) -> HttpRepository:
+            networks, spool = self._limits.networks, self._staging.incoming
+            return HttpRepository(url, networks, spool, stop=stop)
+
+        async with self._verified(open_url, roots, wanted) as release:
             return await self._stage_and_record(release)
 
     @asynccontextmanager
@@ -163,7 +171,7 @@ class UploadDesk:
 
     def _verified(
         self,
-        repository: Callable[[], ZipRepository | HttpRepository],
+        repository: Callable[[threading.Event], ZipRepository | HttpRepository],
         roots: tuple[bytes, ...],
         wanted: Wanted,
     ) -> AbstractAsyncContextManager[VerifiedRelease]:

@@ -32,7 +32,7 @@ class Wanted:
 
 @asynccontextmanager
 async def verified(
-    make: Callable[[], Repository],
+    make: Callable[[threading.Event], Repository],
     roots: Sequence[bytes],
     wanted: Wanted,
     *,
@@ -41,6 +41,8 @@ async def verified(
     threads: DaemonThreads,
 ) -> AsyncIterator[VerifiedRelease]:
     """Verify the repository that `make` opens, and give what is in it to the block.
+
+    `make` is given what is set when nobody waits any more.
 
     Raises:
         as `open_release`; what the disk does wrong is QuotaExceeded or Io.
@@ -51,7 +53,7 @@ async def verified(
         try:
             return opened.enter_context(
                 open_release(
-                    _Stoppable(make(), stop),
+                    _Stoppable(make(stop), stop),
                     roots,
                     now_s=now_s,
                     allow_expired=wanted.allow_expired,

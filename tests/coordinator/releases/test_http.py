@@ -179,3 +179,20 @@ def test_a_target_of_other_bytes_is_refused_and_no_more_of_it_taken_than_shows_t
         pytest.raises(TargetMismatch, match=f"target 'one.tar.gz': {reason}"),
     ):
         facts_of(repository(server.url, spool), release.trusted)
+
+
+def test_a_download_that_nobody_waits_for_any_more_ends_soon(
+    release: ReleaseBuilder, server: FileServer, spool: Path
+) -> None:
+    over, stop = threading.Event(), threading.Event()
+
+    def silent(handler: Any) -> None:
+        stop.set()
+        falling_silent(over)(handler)
+
+    server.answers["metadata/timestamp.json"] = silent
+    try:
+        with pytest.raises(ConnectionAbortedError, match="the download was given up"):
+            facts_of(repository(server.url, spool, stop=stop), release.trusted)
+    finally:
+        over.set()
