@@ -89,7 +89,7 @@ format: $(STAMP) ## rewrite the code in the project's format
 bench: $(STAMP) ## measure it beside other programs; ARGS="--only get" narrows it
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-demo: $(STAMP) ## three agents pass a release around, and every copy is checked
+demo: $(STAMP) ## a coordinator gets a release onto four sleds; one loses a disk
 	$(BIN)/python packaging/demo.py
 
 # Universal: one file for every platform and every supported Python, chosen by

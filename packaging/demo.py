@@ -1,305 +1,222 @@
 """A guided tour on a throw-away fleet: `make demo`.
 
-Three agents on loopback ports in a temporary directory. A release is put on the first and copied to
-the other two with the `depot` command, each command line printed as a user would type it. Then
-every copy on every dataset is checked with `sha256sum`, which knows nothing of this project.
+One coordinator and four agents on loopback ports in a temporary directory. A signed release is
+uploaded, and reaches every disk of every sled while a table shows how far it is; then a sled loses
+a disk, gets an empty one, and fills it again. Each command is printed as a user would type it, and
+in the end every copy is checked with `sha256sum`, which knows nothing of this project.
 
-Ends with 0 and a line of figures, or with 1 and the end of the agents' logs. Nothing outside the
-temporary directory is written; `--keep` leaves the agents running there.
+Ends with 0 and a line of figures, or with 1 and the end of the logs. Nothing outside the temporary
+directory is written; `--keep` leaves the fleet running there.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import json
-import re
-import select
+import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
-RELEASE: Final = REPOSITORY.parent / "shared" / "data" / "release-v1-sample.zip"
-# A member that is a target: its hash, and a name that can only be a plain file's.
-TARGET: Final = re.compile(
-    r"repo/targets/(?P<sha256>[0-9a-f]{64})\.(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{0,200})"
+from demo_processes import (
+    TIMEOUT_S,
+    Coordinator,
+    DemoFailed,
+    Program,
+    Sled,
+    kill_all,
+    run,
+    stop_all,
 )
-BIN: Final = Path(sys.executable).parent
-NAMES: Final = ("alpha", "beta", "gamma")
-MODULE_COUNT: Final = 15
-# A zip may say one size and unpack to another.
-MAX_MEMBER_BYTES: Final = 1 << 30
-TIMEOUT_S: Final = 60
-SHORT: Final = 12
+from demo_release import VERSION, MadeRelease, make_release
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+NAMES: Final = ("alpha", "beta", "gamma", "delta")
+CONVERGED_WITHIN_S: Final = 120
+BAR_WIDTH: Final = 20
 LOG_LINES: Final = 20
+_console = Console(highlight=False)
 
 
-class DemoFailed(Exception):
-    """Something did not go as it should; the message says what."""
+class Tour:
+    """The fleet, and what is shown of it."""
 
-
-@dataclass(slots=True)
-class Node:
-    """One agent and its directory."""
-
-    name: str
-    home: Path
-    process: subprocess.Popen[bytes] | None = None
-    agent_url: str = ""
-    depot_url: str = ""
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.coordinator = Coordinator(home / "coordinator")
+        self.sleds = [Sled(home / name) for name in NAMES]
 
     @property
-    def datasets(self) -> tuple[Path, Path]:
-        """The two dataset directories."""
-        return self.home / "m2-a", self.home / "m2-b"
+    def programs(self) -> list[Program]:
+        """Every process, in the order in which they are stopped."""
+        return [self.coordinator, *self.sleds]
 
-    @property
-    def log(self) -> Path:
-        """Where the agent's stderr goes."""
-        return self.home / "agent.log"
+    def make(self) -> MadeRelease:
+        """Do everything."""
+        _heading("A signed release")
+        release = make_release(self.home / "release")
+        print(f"{len(release.hashes)} artifacts, {release.size_bytes:,} bytes")
+
+        _heading("A coordinator, and four sleds that register with it, of two disks each")
+        self.coordinator.begin()
+        print(f"coordinator {self.coordinator.url}", flush=True)
+        for sled in self.sleds:
+            sled.begin(self.coordinator.url)
+        os.environ["DEPOT_COORDINATOR_URL"] = self.coordinator.url
+        self._await_sleds()
+        _typed("depot-coordinator", "sled", "ls")
+
+        _heading("Trust its root, and upload it")
+        _typed("depot-coordinator", "trust", "add", str(release.root))
+        _typed("depot-coordinator", "release", "upload", str(release.archive))
+        self._watch(release, "every disk of every sled")
+        _typed("depot-coordinator", "wait", "--release", VERSION, "--timeout", str(TIMEOUT_S))
+        _typed("depot-coordinator", "status")
+
+        sled = self.sleds[2]
+        dataset = sled.datasets[1]
+        _heading(f"{sled.name} loses a disk, and gets an empty one in its place")
+        print(f"$ rm -r {dataset} && mkdir {dataset}", flush=True)
+        sled.lose(dataset)
+        self._replace(sled, dataset)
+        self._watch(release, f"the new disk of {sled.name}, too")
+
+        _heading("Check every copy on every disk with sha256sum")
+        self._check(release)
+        return release
+
+    def _await_sleds(self) -> None:
+        """Wait until all of them have told where they are."""
+        command = ("depot-coordinator", "sled", "ls", "--json")
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while (listed := _output(*command).count('"agent_url"')) < len(self.sleds):
+            if time.monotonic() > deadline_s:
+                raise DemoFailed(f"only {listed} of {len(self.sleds)} sleds have registered")
+            time.sleep(0.2)
+
+    def _replace(self, sled: Sled, dataset: Path) -> None:
+        """Have the agent take the new disk; it may not have noticed yet that the old one went."""
+        agent_url = str(sled.ready["agent_url"])
+        command = ("sled-agent", "datasets", "replace", str(dataset), "--agent", agent_url)
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while refusal := _refusal(*command):
+            if time.monotonic() > deadline_s:
+                raise DemoFailed(f"{sled.name} does not take the new disk: {refusal}")
+            time.sleep(0.5)
+
+    def _watch(self, release: MadeRelease, what: str) -> None:
+        """Show how many artifacts each disk has, by its files, until that is all of them."""
+        started_s = time.monotonic()
+        with Live(console=_console, refresh_per_second=10, transient=False) as live:
+            while True:
+                counts = {
+                    dataset: sled.held(dataset, release.hashes)
+                    for sled in self.sleds
+                    for dataset in sled.datasets
+                }
+                live.update(_table(self.sleds, counts, len(release.hashes)))
+                if min(counts.values()) == len(release.hashes):
+                    break
+                if time.monotonic() - started_s > CONVERGED_WITHIN_S:
+                    raise DemoFailed(f"not everywhere within {CONVERGED_WITHIN_S} s")
+                time.sleep(0.05)
+        if not _console.is_terminal:
+            print()  # where nothing is drawn anew, the last line is not ended
+        print(f"on {what} after {time.monotonic() - started_s:.1f} s", flush=True)
+
+    def _check(self, release: MadeRelease) -> None:
+        for sled in self.sleds:
+            for dataset in sled.datasets:
+                verdict = _sha256sum_check(dataset, release.hashes)
+                print(f"{sled.name:<8}{dataset.name:<8}{verdict}", flush=True)
+                if verdict != "OK":
+                    raise DemoFailed(f"{sled.name}: {dataset.name} does not hold the release")
 
 
 def main() -> int:
     """Run the tour; the exit status says whether all of it went well."""
     keep = _arguments().keep
-    # The agents have sessions of their own, so a tour that is told to end has to end them too.
+    # The processes have sessions of their own, so a tour that is told to end has to end them too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started_s = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="sled-demo-"))
-    nodes = [Node(name, home / name) for name in NAMES]
+    tour = Tour(home)
     kept = False
     try:
-        files = _tour(nodes, home)
+        release = tour.make()
         if not keep:
-            _stop_all(nodes)
-        _tell_success(files, time.monotonic() - started_s)
+            stop_all(tour.programs)
+        _tell_success(release, time.monotonic() - started_s)
         kept = keep
-    except (DemoFailed, OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
-        _tell_failure(nodes, error)
+    except (DemoFailed, OSError, subprocess.SubprocessError) as error:
+        _tell_failure(tour.programs, error)
         return 1
     except KeyboardInterrupt:
         print("\ndemo: interrupted", file=sys.stderr)
         return 130
     finally:
         if kept:
-            _tell_kept(nodes, home)
+            _tell_kept(tour)
         else:
-            _kill_all(nodes)
+            kill_all(tour.programs)
             shutil.rmtree(home, ignore_errors=True)
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo.py", description="A tour on a throw-away fleet.")
-    parser.add_argument("--keep", action="store_true", help="leave the agents running")
+    parser.add_argument("--keep", action="store_true", help="leave the fleet running")
     return parser.parse_args()
 
 
-def _tour(nodes: Sequence[Node], work: Path) -> list[Path]:
-    """Do everything; returns the files that were distributed."""
-    release = work / "release"
-    _heading("A release to distribute")
-    files = _release(release)
-    hashes = _sha256sum(files)
-    print(f"{len(files)} files, {_size(files):,} bytes")
-
-    _heading("Three sleds, two datasets each")
-    for node in nodes:
-        _start(node)
-        print(f"{node.name:<6} agent {node.agent_url}  depot {node.depot_url}", flush=True)
-
-    first, *others = nodes
-    _heading(f"Put the release on {first.name}, as its first config")
-    _depot(work, "--agent", first.agent_url, "put", "--add", f"{release.name}/*")
-    _depot(work, "--agent", first.agent_url, "config", "get", "--json", into="config.json")
-    for node in others:
-        _heading(f"Give {node.name} the same config, and have it fetch from {first.name}")
-        agent = ("--agent", node.agent_url)
-        _depot(work, *agent, "config", "set", "config.json")
-        short = [sha256[:SHORT] for sha256 in hashes]
-        _depot(work, *agent, "copy", "--from", first.depot_url, *short)
-
-    _heading("Check every copy on every dataset with sha256sum")
-    _check(nodes, hashes, _size(files))
-    return files
+def _table(sleds: Sequence[Sled], counts: dict[Path, int], most: int) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("SLED", *(path.name for path in sleds[0].datasets)):
+        table.add_column(title)
+    for sled in sleds:
+        table.add_row(sled.name, *(_bar(counts[dataset], most) for dataset in sled.datasets))
+    return table
 
 
-# ---- the release
+def _bar(count: int, most: int) -> str:
+    full = BAR_WIDTH * count // most
+    return f"[green]{'━' * full}[/][dim]{'━' * (BAR_WIDTH - full)}[/] {count:>3}/{most}"
 
 
-def _release(directory: Path) -> list[Path]:
-    """Write the files to distribute into `directory`: those of the sample, else Python's own."""
-    directory.mkdir(parents=True)
-    files = _from_zip(RELEASE, directory) if RELEASE.is_file() else _from_python(directory)
-    if not files:
-        raise DemoFailed("there is nothing to distribute")
-    return sorted(files)
+def _typed(*command: str) -> None:
+    """Run a command and show its line; its output is the user's to see."""
+    print(f"$ {shlex.join(command)}", flush=True)
+    run(command)
 
 
-def _from_zip(archive: Path, directory: Path) -> list[Path]:
-    """Read the targets of a release; where a member lands is decided here, not by its name."""
-    print(f"the targets of {archive.name}")
-    with zipfile.ZipFile(archive) as release:
-        members = [item for item in release.infolist() if TARGET.fullmatch(item.filename)]
-        return [_unpack(release, member, directory) for member in members]
-
-
-def _unpack(release: zipfile.ZipFile, member: zipfile.ZipInfo, directory: Path) -> Path:
-    match = TARGET.fullmatch(member.filename)
-    assert match is not None
-    path = directory / match["name"]
-    digest, left_bytes = hashlib.sha256(), MAX_MEMBER_BYTES
-    with release.open(member) as source, path.open("xb") as target:
-        while block := source.read(min(1 << 20, left_bytes + 1)):
-            left_bytes -= len(block)
-            if left_bytes < 0:
-                raise DemoFailed(f"{member.filename} is larger than {MAX_MEMBER_BYTES} bytes")
-            digest.update(block)
-            target.write(block)
-    if digest.hexdigest() != match["sha256"]:
-        raise DemoFailed(f"{member.filename} hashes to {digest.hexdigest()}")
-    return path
-
-
-def _from_python(directory: Path) -> list[Path]:
-    """Copy the largest modules of the standard library."""
-    library = Path(sysconfig.get_path("stdlib"))
-    modules = sorted(library.glob("*.py"), key=lambda path: path.stat().st_size)[-MODULE_COUNT:]
-    print(f"the {MODULE_COUNT} largest modules of {library}")
-    return [Path(shutil.copyfile(module, directory / module.name)) for module in modules]
-
-
-def _size(files: Sequence[Path]) -> int:
-    return sum(file.stat().st_size for file in files)
-
-
-def _sha256sum(files: Sequence[Path]) -> list[str]:
-    done = subprocess.run(
-        ["sha256sum", "--", *files], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
-    )
-    return [line[:64] for line in done.stdout.splitlines()]
-
-
-# ---- the agents
-
-
-def _start(node: Node) -> None:
-    """Prepare a sled's directory, start its agent and wait until it is ready."""
-    for dataset in node.datasets:
-        dataset.mkdir(parents=True)
-    config, ready = node.home / "agent.toml", node.home / "ready.json"
-    config.write_text(_config(node))
-    _run(["sled-agent", "init", "--config", str(config)], stdout=subprocess.DEVNULL)
-    with node.log.open("wb") as log:
-        node.process = subprocess.Popen(
-            [BIN / "sled-agent", "run", "--config", config, "--ready-file", ready],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            # Ctrl-C is for the tour, which then ends its agents.
-            start_new_session=True,
-        )
-    _await_line(node)
-    if not ready.exists():
-        raise DemoFailed(f"the agent of {node.name} did not become ready")
-    addresses = json.loads(ready.read_text())
-    node.agent_url, node.depot_url = addresses["agent_url"], addresses["depot_url"]
-
-
-def _config(node: Node) -> str:
-    datasets = "".join(f"[[datasets]]\npath = {json.dumps(str(path))}\n" for path in node.datasets)
-    return (
-        f"state_dir = {json.dumps(str(node.home / 'state'))}\n"
-        '[agent]\nlisten = "127.0.0.1:0"\n[depot]\nlisten = "127.0.0.1:0"\n'
-        f'{datasets}[storage]\nquota = "1GiB"\n'
-    )
-
-
-def _await_line(node: Node) -> None:
-    """Wait for the ready line, or for the end of an agent that failed."""
-    assert node.process is not None
-    assert node.process.stdout is not None
-    if not select.select([node.process.stdout], [], [], TIMEOUT_S)[0]:
-        raise DemoFailed(f"the agent of {node.name} was not ready within {TIMEOUT_S} s")
-    node.process.stdout.readline()
-
-
-def _stop_all(nodes: Sequence[Node]) -> None:
-    """Stop the agents as an operator would; each has to end well."""
-    for node in nodes:
-        if node.process is not None:
-            node.process.terminate()
-    for node in nodes:
-        if node.process is not None and (status := node.process.wait(TIMEOUT_S)) != 0:
-            raise DemoFailed(f"the agent of {node.name} ended with {status} after SIGTERM")
-
-
-def _kill_all(nodes: Sequence[Node]) -> None:
-    for node in nodes:
-        if node.process is not None and node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
-
-
-# ---- what a user types
-
-
-def _depot(directory: Path, *arguments: str, into: str | None = None) -> None:
-    """Run `depot` in `directory` and show the command line; its output is the user's to see."""
-    redirected = f" > {into}" if into else ""
-    print(f"$ depot {' '.join(map(_typed, arguments))}{redirected}", flush=True)
-    expanded = [name for argument in arguments for name in _expanded(directory, argument)]
-    with contextlib.ExitStack() as stack:
-        stdout = stack.enter_context((directory / into).open("wb")) if into else None
-        _run(["depot", *expanded], directory, stdout)
-
-
-def _typed(argument: str) -> str:
-    return argument if "*" in argument else shlex.quote(argument)
-
-
-def _expanded(directory: Path, argument: str) -> list[str]:
-    """What a shell makes of a pattern."""
-    if "*" not in argument:
-        return [argument]
-    return sorted(str(path.relative_to(directory)) for path in directory.glob(argument))
-
-
-def _run(
-    command: list[str], directory: Path | None = None, stdout: BinaryIO | int | None = None
-) -> None:
+def _output(*command: str) -> str:
     program, *arguments = command
-    done = subprocess.run([BIN / program, *arguments], cwd=directory, stdout=stdout, check=False)
-    if done.returncode != 0:
-        raise DemoFailed(f"`{program} {arguments[0]} …` ended with {done.returncode}")
+    done = subprocess.run(
+        [Path(sys.executable).parent / program, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TIMEOUT_S,
+    )
+    return done.stdout
 
 
-# ---- the check
-
-
-def _check(nodes: Sequence[Node], hashes: Sequence[str], size_bytes: int) -> None:
-    print(f"{'SLED':<8}{'DATASET':<10}{'FILES':>5}{'BYTES':>12}  SHA256SUM")
-    for node in nodes:
-        for dataset in node.datasets:
-            held = [dataset / sha256 for sha256 in hashes]
-            verdict = _sha256sum_check(dataset, hashes)
-            found_bytes = _size([path for path in held if path.exists()])
-            row = f"{node.name:<8}{dataset.name:<10}{len(held):>5}{found_bytes:>12,}"
-            print(f"{row}  {verdict}", flush=True)
-            if verdict != "OK" or found_bytes != size_bytes:
-                raise DemoFailed(f"{node.name}: {dataset.name} does not hold the release")
+def _refusal(*command: str) -> str | None:
+    """Run a command that may be refused for now; show it, and return None, when it was not."""
+    try:
+        said = _output(*command)
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr)
+    print(f"$ {shlex.join(command)}\n{said}", end="", flush=True)
+    return None
 
 
 def _sha256sum_check(dataset: Path, hashes: Sequence[str]) -> str:
@@ -316,35 +233,35 @@ def _sha256sum_check(dataset: Path, hashes: Sequence[str]) -> str:
     return "OK" if done.returncode == 0 else " ".join((done.stdout + done.stderr).split())
 
 
-# ---- what the tour says
-
-
 def _heading(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def _tell_success(files: Sequence[Path], elapsed_s: float) -> None:
-    copies = len(NAMES) * 2 * len(files)
+def _tell_success(release: MadeRelease, elapsed_s: float) -> None:
+    artifacts = len(release.hashes)
+    copies = len(NAMES) * 2 * artifacts
     print(
-        f"\nOK: {len(files)} files, {_size(files):,} bytes on {len(NAMES)} sleds, "
+        f"\nOK: {artifacts} artifacts, {release.size_bytes:,} bytes on {len(NAMES)} sleds, "
         f"{copies} copies verified, {elapsed_s:.1f} seconds"
     )
 
 
-def _tell_kept(nodes: Sequence[Node], home: Path) -> None:
-    print(f"\nThe agents go on running; everything is in {home}. Try:")
-    for node in nodes:
-        print(f"  depot --agent {node.agent_url} --depot {node.depot_url} status")
-    pids = " ".join(str(node.process.pid) for node in nodes if node.process)
-    print(f"and at the end:\n  kill {pids}; rm -r {home}")
+def _tell_kept(tour: Tour) -> None:
+    print(f"\nThe fleet goes on running; everything is in {tour.home}. Try:")
+    print(f"  depot-coordinator --coordinator {tour.coordinator.url} status")
+    for sled in tour.sleds:
+        urls = f"--agent {sled.ready['agent_url']} --depot {sled.ready['depot_url']}"
+        print(f"  depot {urls} status")
+    pids = " ".join(str(each.process.pid) for each in tour.programs if each.process)
+    print(f"and at the end:\n  kill {pids}; rm -r {tour.home}")
 
 
-def _tell_failure(nodes: Sequence[Node], error: Exception) -> None:
+def _tell_failure(programs: Sequence[Program], error: Exception) -> None:
     sys.stdout.flush()
-    for node in nodes:
-        if node.log.exists():
-            lines = node.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            print(f"\n-- the end of {node.name}'s log", *lines, sep="\n", file=sys.stderr)
+    for program in programs:
+        if program.log.exists():
+            lines = program.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            print(f"\n-- the end of {program.name}'s log", *lines, sep="\n", file=sys.stderr)
     print(f"\ndemo: {error}", file=sys.stderr)
 
 
