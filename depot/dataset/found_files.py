@@ -9,9 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from depot.artifact import ArtifactHash
+
+
+_IDENTITY: Final = "{}:{}".format
 
 
 class FoundFile(NamedTuple):
@@ -31,12 +34,7 @@ class FoundFile(NamedTuple):
     @property
     def identity(self) -> str:
         """Inode and modification time; another file under the name has another one."""
-        return identity_of(self.inode, self.mtime_ns)
-
-
-def identity_of(inode: int, mtime_ns: int) -> str:
-    """See `FoundFile.identity`."""
-    return f"{inode}:{mtime_ns}" if inode else ""
+        return _IDENTITY(self.inode, self.mtime_ns)
 
 
 class FoundFiles:
@@ -70,7 +68,7 @@ class FoundFiles:
 
     def identities(self) -> Iterator[tuple[ArtifactHash, int, str]]:
         """Each artifact with size and identity of its file; for those who compare every one."""
-        named = map(identity_of, self._inodes, self._mtimes)
+        named = map(_IDENTITY, self._inodes, self._mtimes)
         return zip(self._artifacts, self._sizes, named, strict=True)
 
     def find(self, artifact: ArtifactHash) -> FoundFile | None:
