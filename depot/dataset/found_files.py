@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 from depot.artifact import ArtifactHash
 
-
 _IDENTITY: Final = "{}:{}".format
 
 

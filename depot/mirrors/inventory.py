@@ -114,5 +114,5 @@ def missing_bytes(
         sizes = inventory.good
         largest_bytes += sum(sizes[artifact] for artifact in left if artifact in sizes)
         there_bytes += sum(sizes[artifact] for artifact in artifacts if artifact in sizes)
-        left.difference_update(sizes)
+        left = left.difference(sizes)
     return largest_bytes * datasets - there_bytes

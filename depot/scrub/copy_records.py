@@ -128,17 +128,14 @@ class CopyRecords:
         """The bad copies found and healed on a dataset."""
         return self._tallies.setdefault(mirror.index, Tally())
 
-    def basis_s(self, mirror: Mirror, artifact: ArtifactHash, copy: Copy) -> float:
-        """When a copy was last verified or, if never, first seen."""
-        if copy.verified_at_s is not None:
-            return copy.verified_at_s
+    def ages(self, mirror: Mirror) -> Mapping[ArtifactHash, float]:
+        """When each copy that is not damaged was last verified or, if it never was, first seen."""
         book = self._books.get(mirror.index)
-        return book.ages.get(artifact, 0.0) if book else 0.0
+        return book.ages if book else {}
 
     def oldest_s(self, mirror: Mirror) -> float | None:
-        """The least basis of the copies of a dataset; None when there are none."""
-        book = self._books.get(mirror.index)
-        return min(book.ages.values(), default=None) if book else None
+        """The least age of the copies of a dataset; None when there are none."""
+        return min(self.ages(mirror).values(), default=None)
 
     def findings(self, mirror: Mirror) -> Mapping[ArtifactHash, float]:
         """When each bad copy was found that has not been made good since."""

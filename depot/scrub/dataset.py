@@ -13,18 +13,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop
 from typing import Final
 
 import structlog
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground, Signal
-from depot.concurrency.unhurried import gently_sorted
 from depot.errors import DatasetUnusable
 from depot.mirrors.mirror import Copy, Mirror
 from depot.mirrors.verify import Verdict, judge_copy
 from depot.scrub.copy_records import CopyRecords
-from depot.scrub.pace import Aged, ScrubPace, condensed
+from depot.scrub.pace import ScrubPace, condensed
 from depot.scrub.pause import Pause
 from depot.scrub.report import (
     DatasetScrub,
@@ -165,10 +165,11 @@ class DatasetScrubber:
             return
         self._current = scrub = replace(scrub, copies_left=len(queue), bytes_left=left_bytes)
         self._meter.start(self._rate())
-        for artifact, copy in queue:
+        while queue:
             if not self._is_running(scrub):
                 return
-            if not await self._judge(artifact, copy):
+            _, artifact, size_bytes = heappop(queue)
+            if not await self._judge(artifact, size_bytes):
                 return
             await self._save(now=False)
         if self._is_running(scrub):
@@ -259,16 +260,19 @@ class DatasetScrubber:
 
     def _queue(
         self, scrub: ScrubPass, copies: Mapping[ArtifactHash, Copy]
-    ) -> tuple[list[tuple[ArtifactHash, Copy]], int]:
-        """The copies that are part of a pass, oldest first, and how many bytes they are."""
-        basis_s = self._context.records.basis_s
-        aged = [
-            (basis_s(self.mirror, artifact, copy), artifact, copy)
+    ) -> tuple[list[tuple[float, ArtifactHash, int]], int]:
+        """The copies that are part of a pass with age and size, and how many bytes they are.
+
+        As a heap, the oldest first: to sort them all at once would keep every thread waiting.
+        """
+        ages = self._context.records.ages(self.mirror)
+        queue = [
+            (ages.get(artifact, 0.0), artifact, copy.size_bytes)
             for artifact, copy in copies.items()
             if self._is_part(copy, scrub)
         ]
-        queue = [(each[1], each[2]) for each in gently_sorted(aged, key=lambda each: each[:2])]
-        return queue, sum(copy.size_bytes for _, copy in queue)
+        heapify(queue)
+        return queue, sum(size_bytes for _, _, size_bytes in queue)
 
     def _is_part(self, copy: Copy, scrub: ScrubPass) -> bool:
         verified_at_s = copy.verified_at_s
@@ -276,13 +280,13 @@ class DatasetScrubber:
             return not copy.damaged
         return not scrub.since_s <= verified_at_s <= self._context.clock()
 
-    async def _judge(self, artifact: ArtifactHash, queued: Copy) -> bool:
+    async def _judge(self, artifact: ArtifactHash, queued_bytes: int) -> bool:
         """Verify one copy of the queue; False when the pass was interrupted before its end."""
         scrub = self._current
         assert scrub is not None
         copy = self.mirror.artifacts.get(artifact)
         if copy is None or not self._is_part(copy, scrub):
-            self._count(queued, Verdict.GONE)
+            self._count(queued_bytes, Verdict.GONE)
             return True
         self._in_copy_bytes = 0
         verdict = await judge_copy(self.mirror, artifact, self)
@@ -290,7 +294,7 @@ class DatasetScrubber:
             return False
         if verdict is Verdict.UNKNOWN and not self._may_run():
             return False  # it is read again
-        self._count(queued, verdict)
+        self._count(queued_bytes, verdict)
         if verdict in (Verdict.BAD, Verdict.GONE):
             # A copy may be gone because it was just deleted; the healer knows what is wanted.
             _log.warning(
@@ -303,7 +307,7 @@ class DatasetScrubber:
             await self._context.records.flush((self.mirror,))
         return True
 
-    def _count(self, queued: Copy, verdict: Verdict) -> None:
+    def _count(self, queued_bytes: int, verdict: Verdict) -> None:
         scrub = self._current
         assert scrub is not None
         judged = verdict in (Verdict.GOOD, Verdict.BAD)
@@ -313,7 +317,7 @@ class DatasetScrubber:
             bytes_done=scrub.bytes_done + self._in_copy_bytes * judged,
             bad=scrub.bad + (verdict is Verdict.BAD),
             copies_left=scrub.copies_left - 1,
-            bytes_left=scrub.bytes_left - queued.size_bytes,
+            bytes_left=scrub.bytes_left - queued_bytes,
         )
         self._in_copy_bytes = 0
 
@@ -372,13 +376,14 @@ class DatasetScrubber:
         self._due_rate = await asyncio.to_thread(self._due_rate_of, copies)
 
     def _due_rate_of(self, copies: Mapping[ArtifactHash, Copy]) -> float:
-        basis_s, mirror = self._context.records.basis_s, self.mirror
-        aged = (
-            Aged(basis_s(mirror, artifact, copy), copy.size_bytes)
-            for artifact, copy in copies.items()
-            if not copy.damaged
-        )
-        return self._context.pace.due_rate(condensed(aged), self._context.clock())
+        ages = self._context.records.ages(self.mirror)
+        bases_s, sizes_bytes = list[float](), list[int]()
+        for artifact, copy in copies.items():
+            if not copy.damaged:
+                bases_s.append(ages.get(artifact, 0.0))
+                sizes_bytes.append(copy.size_bytes)
+        rate = self._context.pace.due_rate
+        return rate(condensed(bases_s, sizes_bytes), self._context.clock())
 
     def _check_s(self) -> float:
         return min(CHECK_S, self._context.pace.interval_s / 20)

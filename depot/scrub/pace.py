@@ -6,7 +6,7 @@ verified or, if it never was, first seen; it is due one interval later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -93,22 +93,18 @@ class ScrubPace:
         )
 
 
-def condensed(copies: Iterable[Aged]) -> list[Aged]:
-    """Take copies of about the same age as one of the age of the oldest, when there are many.
+def condensed(bases_s: Sequence[float], sizes_bytes: Sequence[int]) -> list[Aged]:
+    """Take copies of about the same age as one, a little older than they are, when there are many.
 
     Sorting a hundred thousand would keep every other thread from running meanwhile.
     """
-    every = list(copies)
-    if len(every) <= _MOST_AGES:
-        return every
-    oldest_s = min(copy.basis_s for copy in every)
-    width_s = (max(copy.basis_s for copy in every) - oldest_s) / _MOST_AGES
+    if len(bases_s) <= _MOST_AGES:
+        return list(map(Aged, bases_s, sizes_bytes))
+    oldest_s = min(bases_s)
+    width_s = (max(bases_s) - oldest_s) / _MOST_AGES
     if width_s <= 0:
-        return [Aged(oldest_s, sum(copy.size_bytes for copy in every))]
-    together: dict[int, Aged] = {}
-    for copy in every:
-        place = int((copy.basis_s - oldest_s) / width_s)
-        other = together.get(place, Aged(copy.basis_s, 0))
-        size_bytes = other.size_bytes + copy.size_bytes
-        together[place] = Aged(min(other.basis_s, copy.basis_s), size_bytes)
-    return list(together.values())
+        return [Aged(oldest_s, sum(sizes_bytes))]
+    together = [0] * (_MOST_AGES + 1)
+    for basis_s, size_bytes in zip(bases_s, sizes_bytes, strict=True):
+        together[int((basis_s - oldest_s) / width_s)] += size_bytes
+    return [Aged(oldest_s + place * width_s, sum_) for place, sum_ in enumerate(together) if sum_]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from depot.scrub.pace import FLOOR_BYTES_PER_S, Aged, ScrubPace
+from depot.scrub.pace import FLOOR_BYTES_PER_S, Aged, ScrubPace, condensed
 
 DAY_S = 86400.0
 NOW_S = 1_800_000_000.0
@@ -33,6 +33,18 @@ def test_what_is_overdue_is_read_at_once() -> None:
 
 def test_a_time_to_come_counts_as_now() -> None:
     assert PACE.due_rate([aged(-9 * DAY_S, 86400)], NOW_S) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("apart_s", [0.0, 1e-7, 7.3])
+def test_many_copies_are_due_no_later_for_being_condensed_and_hardly_earlier(
+    apart_s: float,
+) -> None:
+    every = [aged(number * apart_s, 1 + number % 977) for number in range(10_000)]
+    few = condensed([copy.basis_s for copy in every], [copy.size_bytes for copy in every])
+    assert len(few) < 1100
+    assert sum(copy.size_bytes for copy in few) == sum(copy.size_bytes for copy in every)
+    exact = PACE.due_rate(every, NOW_S)
+    assert exact * 0.999_999 <= PACE.due_rate(few, NOW_S) <= exact * 1.01
 
 
 def test_nothing_to_verify_takes_no_rate() -> None:
