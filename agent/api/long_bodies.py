@@ -7,7 +7,9 @@ steps keeps the others from running for long, however many artifacts there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from agent.wire import ArtifactConfigBody
 from depot import hash_lists
@@ -51,12 +53,19 @@ def render_config(config: ArtifactConfig) -> bytes:
 
 def render_listing(listing: Listing) -> bytes:
     """Write an `ArtifactListBody`, sorted by hash."""
-    counts = ",".join([f'"{artifact.hex()}":{count}' for artifact, count in _in_order(listing)])
+    counts = ",".join(_counts(_in_order(listing)))
     return f'{{"generation":{int(listing.generation)},"list":{{{counts}}}}}'.encode()
+
+
+def _counts(copies: Iterable[tuple[ArtifactHash, int]]) -> Iterator[str]:
+    """Each with its count, those together that stand together and have equally many."""
+    for count, some in groupby(copies, key=itemgetter(1)):
+        hashes = hash_lists.texts([artifact for artifact, _ in some], f":{count},")
+        yield f"{''.join(hashes)}:{count}"
 
 
 def _in_order(listing: Listing) -> Iterable[tuple[ArtifactHash, int]]:
     copies = listing.copies
     if isinstance(copies, CopyCounts):
-        return copies.items()
+        return copies.in_order()
     return [(artifact, copies[artifact]) for artifact in in_order(copies)]

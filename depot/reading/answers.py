@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
+from operator import add, itemgetter
 from typing import TYPE_CHECKING, Final
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
@@ -37,17 +39,19 @@ class CopyCounts(Mapping[ArtifactHash, int]):
         self._config = config
         self._certain = certain
 
-    @cached_property
-    def _counts(self) -> dict[ArtifactHash, int]:
-        counts: dict[ArtifactHash, int] = {}
+    def in_order(self) -> Iterator[tuple[ArtifactHash, int]]:
+        """Each artifact with the number of its copies, sorted; for a thread: they may be many."""
         ordered = self._config.ordered
         for at in range(0, len(ordered), _STRIDE):  # other threads run in between
             some = ordered[at : at + _STRIDE]
-            there = [map(here.__contains__, some) for here in self._certain]
-            counts.update(zip(some, map(sum, zip(*there, strict=True)), strict=bool(there)))
-        if all(counts.values()):
-            return counts
-        return {artifact: count for artifact, count in counts.items() if count}
+            counts: Iterator[int] = repeat(0, len(some))
+            for here in self._certain:
+                counts = map(add, counts, map(here.__contains__, some))
+            yield from filter(itemgetter(1), zip(some, counts, strict=True))
+
+    @cached_property
+    def _counts(self) -> dict[ArtifactHash, int]:
+        return dict(self.in_order())
 
     def __getitem__(self, artifact: ArtifactHash) -> int:
         return self._counts[artifact]
@@ -57,10 +61,6 @@ class CopyCounts(Mapping[ArtifactHash, int]):
 
     def __len__(self) -> int:
         return len(self._counts)
-
-    def items(self) -> ItemsView[ArtifactHash, int]:
-        """Each artifact with the number of its copies."""
-        return self._counts.items()
 
 
 @dataclass(frozen=True, slots=True)
