@@ -10,7 +10,7 @@ run starts from what is on the disk, so a crash in the middle leaves nothing for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -117,14 +117,8 @@ class Reconciler:
         return [artifact for artifact in artifacts if may_delete(artifact)]
 
 
-def _differences(found: FoundFiles, known: Mapping[ArtifactHash, Copy]) -> list[ArtifactHash]:
+def _differences(found: FoundFiles, known: Mapping[ArtifactHash, Copy]) -> Sequence[ArtifactHash]:
     """Artifacts of which there is another file than is known, in order."""
-    other, there = set[ArtifactHash](), 0
-    for artifact, size_bytes in found.sizes():
-        copy = known.get(artifact)
-        if copy is None or copy.size_bytes != size_bytes:
-            other.add(artifact)
-        there += copy is not None
-    if there < len(known):
-        other.update(artifact for artifact in known if artifact not in found)
-    return sorted(other)
+    left = dict(found.sizes())
+    other = {a for a, copy in known.items() if left.pop(a, None) != copy.size_bytes}
+    return in_order(other.union(left))
