@@ -28,6 +28,7 @@ from coordinator.releases.trust import Verified, verify
 from coordinator.releases.zip_repository import ZipRepository
 from coordinator.values import ReleaseArtifact
 from depot.artifact import ArtifactHash
+from depot.errors import InvalidRequest
 
 _SHOWN_ROOTS: Final = 5
 
@@ -141,7 +142,6 @@ def open_release(
         Untrusted: no root verifies it.
         Expired: metadata of it has expired.
         TargetMismatch: a target is not what the metadata says.
-        InvalidRequest: a root is none.
         OSError: the source, or the place for what is downloaded, fails.
     """
     repository = _open(source) if isinstance(source, Path) else source
@@ -181,6 +181,10 @@ def _verify_by_any(
             verified = verify(repository, content, now_s=now_s, limits=limits)
         except (BadRelease, Untrusted) as error:
             failures.append(error)
+            continue
+        except InvalidRequest as error:
+            # One root that is none must not keep the others from being tried.
+            failures.append(Untrusted(str(error)))
             continue
         root = VerifyingRoot(index, ArtifactHash.of(content), verified.root_version)
         found.append((root, verified))

@@ -109,6 +109,7 @@ def verify(
     Raises:
         Untrusted: it is broken.
         BadRelease: something of it is missing, or nobody can read it.
+        InvalidRequest: `trusted_root` is no root.
     """
     return _Chain(repository, now_s, limits).follow(_parse_trusted(trusted_root))
 

@@ -100,6 +100,7 @@ def test_s4_a_hash_of_another_kind_leads_nowhere_either(tmp_path: Path) -> None:
     hashes = {"sha512": "../../outside", "sha256": digest}
     release.targets.targets["file"] = TargetFile(7, hashes, "file")
     (tmp_path / "outside.file").write_bytes(b"content")
+    release.add("another", b"so that there is a directory to leave")
     with pytest.raises(TargetMismatch, match="missing"):
         facts_of(published(release, tmp_path), release.trusted, version="1")
 

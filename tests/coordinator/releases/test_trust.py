@@ -46,6 +46,14 @@ def test_the_root_that_verifies_a_release_is_found_among_many_and_named(tmp_path
     assert facts.root.sha256 == ArtifactHash.of(release.trusted)
 
 
+def test_a_root_that_is_none_keeps_no_other_from_being_tried(tmp_path: Path) -> None:
+    release = small_release()
+    path = published(release, tmp_path)
+    assert facts_of(path, b"no root", release.trusted).root.index == 1
+    with pytest.raises(Untrusted, match=r"none of 1 trusted roots.*expected a root\.json of TUF"):
+        facts_of(path, b"no root")
+
+
 def test_when_no_root_verifies_it_the_refusal_says_why_for_each(tmp_path: Path) -> None:
     strangers = [small_release(keys={"timestamp": [f"s{n}"]}) for n in range(7)]
     roots = [stranger.trusted for stranger in strangers]
