@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,9 +23,11 @@ from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
 from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.api.fleet_view import FleetView
+from coordinator.api.pruning import INTERVAL_S, PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
 from coordinator.database import generation
 from coordinator.database.database import Database
+from coordinator.errors import UploadRunning
 from coordinator.replication.agents import Agents
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.cycle import Cycle
@@ -52,6 +54,7 @@ class Coordinator:
     desk: UploadDesk
     cycle: Cycle
     quiesce: Quiesce
+    pruning: PruneDesk
     duties: Duties
     server: HttpService
 
@@ -66,11 +69,19 @@ class Coordinator:
     def begin_duties(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every long task in `group`; they run until cancelled."""
         keep = self.duties.keep_running
-        return [
+        tasks = [
             group.create_task(keep("staging", self.staging.run_duties), name="staging"),
             group.create_task(keep("replication", self.cycle.run), name="replication"),
             group.create_task(keep("quiesce", self.quiesce.run), name="quiesce"),
         ]
+        if self.settings.prune.enabled:
+            prune = self.duties.every(INTERVAL_S, "prune", self._prune)
+            tasks.append(group.create_task(prune, name="prune"))
+        return tasks
+
+    async def _prune(self) -> None:
+        with suppress(UploadRunning):  # there is a next time
+            await self.pruning.prune(retention(self.settings))
 
     def status_line(self) -> str:
         """One line for `systemctl status`; what is wrong comes first."""
@@ -112,11 +123,12 @@ async def assembled(
         )
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
+        agents = await stack.enter_async_context(Agents())
         cycle = await stack.enter_async_context(
             replication(
                 records=DatabaseRecords(database, staging.id),
                 staging=staging,
-                agent_of=await stack.enter_async_context(Agents()),
+                agent_of=agents,
                 planner=plan,
                 options=replication_options(settings),
                 rng=random.Random(),
@@ -129,6 +141,7 @@ async def assembled(
             database, staging, desk, cycle, duties, activation=settings.replication.activation
         )
         quiesce = Quiesce(desk, cycle, view)
+        pruning = PruneDesk(database, desk, cycle, agents)
         health = Health(lambda: database.run(generation.read), staging)
         table = coordinator_endpoints(
             database=database,
@@ -136,6 +149,8 @@ async def assembled(
             cycle=cycle,
             view=view,
             quiesce=quiesce,
+            pruning=pruning,
+            retention=retention(settings),
             reasons_not_ready=health.reasons_not_ready,
         )
         limits = http_limits(settings.http)
@@ -149,6 +164,7 @@ async def assembled(
             desk=desk,
             cycle=cycle,
             quiesce=quiesce,
+            pruning=pruning,
             duties=duties,
             server=server,
         )
@@ -163,6 +179,11 @@ def replication_options(settings: CoordinatorSettings) -> ReplicationOptions:
         manual=asked.activation == "manual",
         max_concurrent_requests=asked.max_concurrent_requests,
     )
+
+
+def retention(settings: CoordinatorSettings) -> Retention:
+    """Which releases stay."""
+    return Retention(settings.prune.keep_previous_targets, settings.prune.keep_newest)
 
 
 def upload_limits(settings: CoordinatorSettings) -> UploadLimits:

@@ -20,6 +20,8 @@ from coordinator.wire import (
     HealthBody,
     HistoryBody,
     Policy,
+    PruneBody,
+    PrunedBody,
     QuiesceBody,
     ReleaseBody,
     ReleaseImportBody,
@@ -226,6 +228,20 @@ class CoordinatorClient:
         """Forget a release; sleds drop what no other one has."""
         async with self._calls.exchange("DELETE", self._calls.at("v1", "releases", version)):
             return
+
+    async def prune_releases(
+        self,
+        *,
+        keep_newest: int | None = None,
+        keep_previous_targets: int | None = None,
+        dry_run: bool = False,
+    ) -> PrunedBody:
+        """Forget releases that nobody needs; what is not given is as the coordinator has it."""
+        body = PruneBody(
+            keep_newest=keep_newest, keep_previous_targets=keep_previous_targets, dry_run=dry_run
+        )
+        url = self._calls.at("v1", "releases", "prune")
+        return await self._calls.ask(PrunedBody, "POST", url, body)
 
     async def target_release(self) -> str | None:
         """The version that the fleet is to run."""

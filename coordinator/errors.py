@@ -110,3 +110,10 @@ class TooManyUploads(DepotError):
 
     code = "TooManyUploads"
     retry_after_s = 10
+
+
+class UploadRunning(DepotError):
+    """Releases are not pruned while one is uploaded."""
+
+    code = "UploadRunning"
+    retry_after_s = 30

@@ -17,6 +17,7 @@ MAX_URL_LENGTH = 2048
 
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_LENGTH)]
 Version = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Keep = Annotated[int, Field(ge=0, le=1000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Policy = Literal["in_service", "expunged"]
 State = Literal["ok", "behind", "ahead", "refused", "unreachable"]
@@ -216,6 +217,29 @@ class ReleasesBody(Answer):
 
     items: tuple[ReleaseBody, ...]
     next_page: str | None
+
+
+class PruneBody(Request):
+    """How many releases are to stay; what is not given is as the configuration has it."""
+
+    keep_newest: Keep | None = None
+    keep_previous_targets: Keep | None = None
+    dry_run: bool = False
+
+
+class KeptReleaseBody(Answer):
+    """A release that stays, and why."""
+
+    version: str
+    why: str
+
+
+class PrunedBody(Answer):
+    """What was removed, or would be; newest uploads first."""
+
+    dry_run: bool
+    removed: tuple[str, ...]
+    kept: tuple[KeptReleaseBody, ...]
 
 
 class TargetReleaseBody(Answer):

@@ -15,6 +15,7 @@ from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
 from coordinator.api.observe import ObserveApi
 from coordinator.api.problems import PROBLEMS
+from coordinator.api.pruning import PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
 from coordinator.api.releases import ReleaseApi
 from coordinator.api.replication import ReplicationApi
@@ -45,14 +46,16 @@ def coordinator_endpoints(
     cycle: Cycle,
     view: FleetView,
     quiesce: Quiesce,
+    pruning: PruneDesk,
+    retention: Retention,
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
 ) -> tuple[Endpoint, ...]:
     """The table of the coordinator's API."""
     table = (
         *GenerationApi(database, cycle.wake).endpoints(),
-        *SledApi(database, SledDesk(), cycle.wake).endpoints(),
+        *SledApi(database, SledDesk(database), cycle.wake).endpoints(),
         *TrustApi(database).endpoints(),
-        *ReleaseApi(database, desk, cycle.wake).endpoints(),
+        *ReleaseApi(database, desk, pruning, retention, cycle.wake).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready).endpoints(),
     )

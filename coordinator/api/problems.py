@@ -27,5 +27,6 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.DatabaseUnavailable: Row(503, logging.ERROR),
         errors.Quiescing: Row(503, logging.INFO),
         errors.TooManyUploads: Row(429, logging.INFO),
+        errors.UploadRunning: Row(409, logging.INFO),
     }
 )

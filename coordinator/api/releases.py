@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 
 from agent.api.queries import number, switch
+from coordinator.api.pruning import PruneDesk, Retention
 from coordinator.database import releases, target
 from coordinator.database.database import Database
 from coordinator.database.releases import Recorded
@@ -16,6 +18,9 @@ from coordinator.database.transaction import Transaction
 from coordinator.uploads.desk import UploadDesk
 from coordinator.uploads.verifying import Wanted
 from coordinator.wire import (
+    KeptReleaseBody,
+    PruneBody,
+    PrunedBody,
     ReleaseBody,
     ReleaseImportBody,
     ReleasesBody,
@@ -77,12 +82,23 @@ class ReleaseApi:
     Args:
         database: of the fleet.
         desk: takes uploads.
+        pruning: removes releases that nobody needs.
+        retention: how many stay, unless a request says otherwise.
         wake: has the sleds told at once.
     """
 
-    def __init__(self, database: Database, desk: UploadDesk, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        desk: UploadDesk,
+        pruning: PruneDesk,
+        retention: Retention,
+        wake: Callable[[], None],
+    ) -> None:
         self._database = database
         self._desk = desk
+        self._pruning = pruning
+        self._retention = retention
         self._wake = wake
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -111,6 +127,15 @@ class ReleaseApi:
                 summary="Fetch a release from a TUF repository at an HTTP(S) URL.",
                 request=ReleaseImportBody,
                 response=ReleaseUploadedBody,
+            ),
+            Endpoint(
+                method="POST",
+                path="/v1/releases/prune",
+                operation_id="release_prune",
+                handler=self.prune,
+                summary="Forget releases that nobody needs; or say which, with `dry_run`.",
+                request=PruneBody,
+                response=PrunedBody,
             ),
             Endpoint(
                 method="GET",
@@ -174,6 +199,15 @@ class ReleaseApi:
         wanted = Wanted(allow_expired=body.allow_expired, version=body.version)
         async with self._desk.admitted() as roots:
             return _reply(await self._desk.fetch(body.url, wanted, roots))
+
+    async def prune(self, request: web.Request) -> web.Response:
+        """POST /v1/releases/prune."""
+        body = await read_json(request, PruneBody)
+        given = {"previous_targets": body.keep_previous_targets, "newest": body.keep_newest}
+        named = {name: count for name, count in given.items() if count is not None}
+        pruned = await self._pruning.prune(replace(self._retention, **named), dry_run=body.dry_run)
+        kept = tuple(KeptReleaseBody(version=version, why=why) for version, why in pruned.kept)
+        return json_reply(PrunedBody(dry_run=body.dry_run, removed=pruned.removed, kept=kept))
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/releases."""

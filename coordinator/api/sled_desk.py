@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
 
 from agent.client import AgentClient
+from coordinator.database import history, sleds
+from coordinator.database.database import Database
+from coordinator.database.transaction import Transaction
 from coordinator.errors import SledExpunged
-from coordinator.values import Sled, SledPolicy
+from coordinator.replication.request_log import RESET
+from coordinator.values import RequestRecord, Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
 from depot.errors import DepotError
 
 ANSWER_TIMEOUT_S: Final = 30.0
+WAS_RESET: Final = "was reset, and is told what to hold with the next pass"
 
 _log = structlog.get_logger(__name__)
 
 
 class SledDesk:
-    """Asks the agent of one sled at a time."""
+    """Asks the agent of one sled at a time.
+
+    Args:
+        database: of the fleet, where a reset is written down.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
 
     async def reset(self, sled: Sled) -> Generation:
         """Make a sled forget its config; the generation that it was at. It deletes nothing.
@@ -32,6 +49,7 @@ class SledDesk:
         async with _agent(sled) as client:
             forgotten = (await client.config()).generation
             await client.reset(forgotten)
+        await self._database.run(partial(_note_reset, sled, forgotten, self._clock()))
         _log.warning("sled reset", sled=sled.id, forgotten_generation=int(forgotten))
         return forgotten
 
@@ -47,6 +65,12 @@ class SledDesk:
             f"artifacts that stay on its disks: {len(listed.list)}, of generation "
             f"{listed.generation}; its depot goes on serving them",
         )
+
+
+async def _note_reset(sled: Sled, forgotten: Generation, now_s: float, tx: Transaction) -> None:
+    """Nobody is to take what was known of it for what it is now."""
+    await sleds.note(tx, [SledSighting(sled.id, SledState.BEHIND, WAS_RESET, now_s)])
+    await history.append(tx, [RequestRecord(now_s, sled.id, RESET, forgotten)])
 
 
 def _agent(sled: Sled) -> AgentClient:

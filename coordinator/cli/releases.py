@@ -28,6 +28,7 @@ _COLUMNS: Final = (
     Column("UPLOADED"),
     Column("FILE", name=True),
 )
+_PRUNE_COLUMNS: Final = (Column("RELEASE"), Column("RESULT", prose=True))
 _ARTIFACT_COLUMNS: Final = (
     Column("SHA256"),
     Column("SIZE", right=True),
@@ -93,6 +94,44 @@ def rm(common: Common, version: str) -> None:
     """Forget a release; sleds drop what no other one has and nobody has pinned."""
     with reporting(common) as output:
         asyncio.run(_rm(common, output, version))
+
+
+@release.command("prune")
+@click.option("--keep-newest", type=click.IntRange(0, 1000), metavar="N", help="Newest uploads.")
+@click.option(
+    "--keep-previous-targets", type=click.IntRange(0, 1000), metavar="N", help="Earlier targets."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@options.shared
+def prune(
+    common: Common, keep_newest: int | None, keep_previous_targets: int | None, dry_run: bool
+) -> None:
+    """Remove the releases that nobody needs.
+
+    What stays are the target release, so many earlier ones and newest uploads (else as [prune] in
+    the coordinator's configuration has it), and whatever a sled has pinned.
+    """
+    with reporting(common) as output:
+        asyncio.run(_prune(common, output, keep_newest, keep_previous_targets, dry_run=dry_run))
+
+
+async def _prune(
+    common: Common,
+    output: Output,
+    keep_newest: int | None,
+    keep_previous_targets: int | None,
+    *,
+    dry_run: bool,
+) -> None:
+    async with coordinator(common) as client:
+        pruned = await client.prune_releases(
+            keep_newest=keep_newest, keep_previous_targets=keep_previous_targets, dry_run=dry_run
+        )
+    done = "would be removed" if dry_run else "removed"
+    rows = [(version, done) for version in pruned.removed]
+    rows += [(kept.version, f"stays: {kept.why}") for kept in pruned.kept]
+    lines = table(_PRUNE_COLUMNS, rows, width=output.width) if rows else ["no releases"]
+    output.document(pruned.model_dump(mode="json"), lines)
 
 
 async def _upload(common: Common, output: Output, path: Path, asked: Asked) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import click
 from rich.text import Text
 
-from agent.cli.formats import Column, moment, plural, printable, short, size, table
+from agent.cli.formats import Column, moment, plural, printable, short, size, table, wrapped
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
@@ -18,10 +18,6 @@ from coordinator.cli.sleds import state_of
 from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 
 SHOWN: Final = 3
-REMEDIES: Final = {
-    "ahead": "`depot-coordinator sled reset ID` makes it forget, `depot-coordinator generation "
-    "advance N` overtakes a whole rack",
-}
 _SLEDS: Final = (
     Column("SLED"),
     Column("STATE"),
@@ -69,12 +65,21 @@ def problems(found: ReplicationBody) -> Iterator[str]:
             yield f"release {release.version} has lost {_lost(release)}; upload it again"
     for sled in in_service(found):
         if sled.state not in (None, "ok"):
-            remedy = REMEDIES.get(sled.state)
-            why = f"sled {sled.id} is {sled.state}: {sled.last_error or 'no reason known'}"
-            yield f"{why}; {remedy.replace('ID', sled.id)}" if remedy else why
+            why = sled.last_error or "no reason known"
+            yield f"sled {sled.id} is {sled.state}: {why}{_remedy(sled)}"
     if found.last_pass.error:
         yield f"the last pass ended early: {found.last_pass.error}"
     yield from found.warnings
+
+
+def _remedy(sled: SledStandingBody) -> str:
+    if sled.state != "ahead":
+        return ""
+    beyond = 1 + (sled.generation or 0)
+    return (
+        f" (`depot-coordinator sled reset {sled.id}`, or for a whole rack "
+        f"`depot-coordinator generation advance {beyond}`)"
+    )
 
 
 def in_service(found: ReplicationBody) -> list[SledStandingBody]:
@@ -85,7 +90,7 @@ def in_service(found: ReplicationBody) -> list[SledStandingBody]:
 def lines(found: ReplicationBody, output: Output) -> list[Text | str]:
     """The status for people."""
     return [
-        *_verdict(found),
+        *_verdict(found, output.width),
         "",
         *_facts(found),
         *_section(_release_table(found.releases, output.width) if found.releases else []),
@@ -93,10 +98,10 @@ def lines(found: ReplicationBody, output: Output) -> list[Text | str]:
     ]
 
 
-def _verdict(found: ReplicationBody) -> list[Text]:
+def _verdict(found: ReplicationBody, width: int | None) -> list[Text]:
     wrong = list(problems(found))
     if wrong:
-        told = (Text(f"  {printable(problem)}", style="red") for problem in wrong)
+        told = (wrapped(Text(f"  {printable(problem)}", style="red"), width) for problem in wrong)
         return [Text(plural(len(wrong), "problem"), style="bold red"), *told]
     if not found.sleds:
         return [Text("no sleds", style="yellow")]

@@ -23,8 +23,7 @@ from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.status import in_service
-from coordinator.client import CoordinatorClient
-from coordinator.wire import ReleaseStandingBody, ReplicationBody
+from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 from depot.artifact import Generation
 
 LOOK_AGAIN_S: Final = 0.5
@@ -82,21 +81,18 @@ async def _wait(
         goal = Goal(found.generation if generation is None else int(generation), version)
         _check(goal, found)
         with Meter(display(output), "replicating") as meter:
+            progress = Progress(meter)
             while True:
-                _show(meter, found)
+                progress.show(found)
                 _fail_when_lost(output, goal, found)
                 if not (left := list(what_is_left(goal, found))):
                     break
                 spent_s = time.monotonic() - started_s
                 if timeout_s is not None and spent_s >= timeout_s:
                     raise _timed_out(output, goal, found, left, timeout_s)
-                found = await _look_again(client)
+                await asyncio.sleep(LOOK_AGAIN_S)
+                found = await client.replication()
     output.document(_document(goal, found, converged=True), [_converged(found)])
-
-
-async def _look_again(client: CoordinatorClient) -> ReplicationBody:
-    await asyncio.sleep(LOOK_AGAIN_S)
-    return await client.replication()
 
 
 def what_is_left(goal: Goal, found: ReplicationBody) -> Iterator[str]:
@@ -104,21 +100,29 @@ def what_is_left(goal: Goal, found: ReplicationBody) -> Iterator[str]:
     sleds = in_service(found)
     if not sleds:
         yield "the fleet has no sleds in service"
-    if goal.version is not None:
-        release = _release(goal.version, found)
-        lacking = release.in_flight + release.missing
-        if lacking:
-            yield f"{plural(lacking, 'artifact')} of release {goal.version} not on every sled"
-        return
-    if found.generation < goal.generation:
+    if goal.version is None and found.generation < goal.generation:
         yield f"the fleet is at generation {found.generation}"
+        return
+    if goal.version is not None:
+        yield from _left_of_release(_release(goal.version, found))
     for sled in sleds:
-        if sled.generation is None or sled.generation < goal.generation:
-            why = sled.last_error or "it was not asked yet"
-            yield f"sled {sled.id} has not confirmed generation {goal.generation}: {why}"
-        elif sled.artifacts_present < sled.artifacts:
-            lacking = sled.artifacts - sled.artifacts_present
-            yield f"sled {sled.id} lacks {plural(lacking, 'artifact')}, {size(sled.bytes_to_go)}"
+        yield from _left_of_sled(goal, sled)
+
+
+def _left_of_release(release: ReleaseStandingBody) -> Iterator[str]:
+    if lacking := release.in_flight + release.missing:
+        yield f"{plural(lacking, 'artifact')} of release {release.version} not on every sled"
+
+
+def _left_of_sled(goal: Goal, sled: SledStandingBody) -> Iterator[str]:
+    lacking = sled.artifacts - sled.artifacts_present
+    if sled.state != "ok":
+        # What it has is what it last said.
+        yield f"sled {sled.id} is {sled.state or 'new'}: {sled.last_error or 'not asked yet'}"
+    elif goal.version is None and (sled.generation or 0) < goal.generation:
+        yield f"sled {sled.id} is at generation {sled.generation or 0}"
+    elif goal.version is None and lacking:
+        yield f"sled {sled.id} lacks {plural(lacking, 'artifact')}, {size(sled.bytes_to_go)}"
 
 
 def _check(goal: Goal, found: ReplicationBody) -> None:
@@ -138,13 +142,21 @@ def _release(version: str, found: ReplicationBody) -> ReleaseStandingBody:
     )
 
 
-def _show(meter: Meter, found: ReplicationBody) -> None:
-    sleds = in_service(found)
-    to_go = sum(sled.bytes_to_go for sled in sleds)
-    filled = sum(1 for sled in sleds if sled.artifacts_present == sled.artifacts)
-    meter.label(f"{filled}/{plural(len(sleds), 'sled')} full")
-    total = max(to_go, sum(sled.bytes_wanted for sled in sleds))
-    meter.set(total - to_go, total)
+class Progress:
+    """What has moved since the first look."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._most_bytes = 0
+
+    def show(self, found: ReplicationBody) -> None:
+        """Move the bar."""
+        sleds = in_service(found)
+        to_go_bytes = sum(sled.bytes_to_go for sled in sleds)
+        self._most_bytes = max(self._most_bytes, to_go_bytes)
+        full = sum(1 for sled in sleds if sled.artifacts_present == sled.artifacts)
+        self._meter.label(f"{full}/{plural(len(sleds), 'sled')} full")
+        self._meter.set(self._most_bytes - to_go_bytes, self._most_bytes or None)
 
 
 def _fail_when_lost(output: Output, goal: Goal, found: ReplicationBody) -> None:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from coordinator.api.pruning import Pruned, Retention, judge
+from coordinator.values import Release, ReleaseArtifact, ReleaseState
+from depot.artifact import ArtifactHash
+
+
+def release(version: str, at_s: float, *artifacts: str) -> Release:
+    return Release(
+        version=version,
+        sha256=ArtifactHash.of(version.encode()),
+        file_name=f"{version}.zip",
+        time_created_s=at_s,
+        allowed_expired=False,
+        state=ReleaseState.COMPLETE,
+        artifacts=tuple(
+            ReleaseArtifact(name, "1", ArtifactHash.of(name.encode()), 1) for name in artifacts
+        ),
+    )
+
+
+RELEASES = [release(f"v{number}", float(number), f"of-{number}", "shared") for number in range(6)]
+
+
+def judged(*targets: str, previous: int = 0, newest: int = 0, pinned: str = "") -> Pruned:
+    held = {ArtifactHash.of(pinned.encode())} if pinned else set()
+    return judge(RELEASES, targets, held, Retention(previous, newest))
+
+
+def test_the_target_stays_whatever_the_retention_is() -> None:
+    assert judged("v0").kept == (("v0", "the target"),)
+    assert judged("v0").removed == ("v5", "v4", "v3", "v2", "v1")
+
+
+def test_earlier_targets_and_the_newest_uploads_stay() -> None:
+    found = judged("v2", "v1", "v0", previous=1, newest=2)
+    assert dict(found.kept) == {
+        "v5": "among the newest uploads",
+        "v4": "among the newest uploads",
+        "v2": "the target",
+        "v1": "an earlier target",
+    }
+    assert found.removed == ("v3", "v0")
+
+
+def test_what_a_sled_has_pinned_stays() -> None:
+    assert dict(judged("v5", pinned="of-3").kept) == {
+        "v5": "the target",
+        "v3": "a sled has pinned an artifact of it",
+    }
+    assert judged("v5", pinned="shared").removed == ()
+
+
+def test_without_a_target_only_the_newest_uploads_stay() -> None:
+    assert [version for version, _ in judged(newest=1).kept] == ["v5"]

@@ -1,0 +1,117 @@
+"""What `wait` and `status` make of the state of a fleet. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.cli.status import problems
+from coordinator.cli.waiting import Goal, what_is_left
+from coordinator.wire import ReplicationBody
+
+SLED: dict[str, Any] = {
+    "id": "s1",
+    "agent_url": "http://a",
+    "depot_url": "http://d",
+    "policy": "in_service",
+    "state": "ok",
+    "generation": 7,
+    "last_error": None,
+    "last_seen": None,
+    "artifacts": 3,
+    "artifacts_present": 3,
+    "in_flight": 0,
+    "copies": {"2": 3},
+    "bytes_wanted": 10,
+    "bytes_to_go": 0,
+}
+RELEASE: dict[str, Any] = {
+    "version": "1.0",
+    "state": "complete",
+    "target": False,
+    "artifacts": 3,
+    "fully_replicated": 3,
+    "in_flight": 0,
+    "missing": 0,
+    "lost": [],
+}
+FLEET: dict[str, Any] = {
+    "generation": 7,
+    "coordinator_id": "c",
+    "activation": "periodic",
+    "quiescing": False,
+    "uploads_running": 0,
+    "last_pass": {
+        "passes": 1,
+        "running": False,
+        "began": None,
+        "ended": None,
+        "error": None,
+        "generation": 7,
+    },
+    "requests": {"last_run": {}, "lifetime": {}},
+    "staging": {
+        "state": "healthy",
+        "artifacts": 0,
+        "only_here": 0,
+        "used_bytes": 0,
+        "quota_bytes": 1,
+    },
+    "warnings": [],
+}
+
+
+def fleet(*sleds: dict[str, Any], **release: Any) -> ReplicationBody:
+    document = {
+        **FLEET,
+        "sleds": tuple({**SLED, **each} for each in sleds or ({},)),
+        "releases": ({**RELEASE, "lost": (), **release},),
+        "warnings": (),
+    }
+    return ReplicationBody.model_validate(document)
+
+
+@pytest.mark.parametrize("goal", [Goal(7), Goal(3), Goal(7, "1.0")])
+def test_a_fleet_that_holds_everything_has_converged(goal: Goal) -> None:
+    assert list(what_is_left(goal, fleet())) == []
+
+
+def test_a_fleet_without_sleds_has_not_converged() -> None:
+    found = fleet({"policy": "expunged"})
+    assert list(what_is_left(Goal(7), found)) == ["the fleet has no sleds in service"]
+
+
+def test_a_generation_that_is_still_to_come_is_all_there_is_to_say() -> None:
+    assert list(what_is_left(Goal(9), fleet({"generation": 1}))) == ["the fleet is at generation 7"]
+
+
+@pytest.mark.parametrize("state", ["ahead", "unreachable", "refused", "behind", None])
+def test_a_sled_that_is_not_ok_is_waited_for_whatever_it_had(state: str | None) -> None:
+    for goal in (Goal(7), Goal(7, "1.0")):
+        [left] = what_is_left(goal, fleet({}, {"id": "s2", "state": state, "generation": 50}))
+        assert left.startswith("sled s2 is ")
+
+
+def test_a_sled_that_has_not_confirmed_or_lacks_something_is_waited_for() -> None:
+    behind, lacking = {"generation": 6}, {"id": "s2", "artifacts_present": 2, "bytes_to_go": 2048}
+    assert list(what_is_left(Goal(7), fleet(behind, lacking))) == [
+        "sled s1 is at generation 6",
+        "sled s2 lacks 1 artifact, 2.0 KiB",
+    ]
+
+
+def test_for_a_release_only_its_own_artifacts_count() -> None:
+    found = fleet({"artifacts_present": 0}, in_flight=1, missing=1, fully_replicated=1)
+    assert list(what_is_left(Goal(7, "1.0"), found)) == [
+        "2 artifacts of release 1.0 not on every sled"
+    ]
+
+
+def test_the_status_names_what_is_lost_and_the_remedy_for_a_sled_that_is_ahead() -> None:
+    lost = ({"sha256": "a" * 64, "names": ("host", "phase-2")},)
+    ahead = {"state": "ahead", "generation": 50, "last_error": "is at generation 50"}
+    first, second = problems(fleet(ahead, state="incomplete", lost=lost))
+    assert "has lost host (aaaaaaaaaaaa…)" in first
+    assert "sled reset s1`" in second
+    assert "generation advance 51`" in second
