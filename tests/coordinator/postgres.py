@@ -11,7 +11,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -34,6 +34,17 @@ _OPTIONS: Final = (
     # So that tests may pause a whole coordinator in the middle of a transaction.
     "idle_in_transaction_session_timeout=0",
 )
+
+
+# What it reads ends when this process does, however that ends.
+_SCRIPT: Final = """
+initdb -D "$1/data" -U depot -A trust --no-sync -E UTF8
+pg_ctl -D "$1/data" -l "$1/log" -w -o "$2" start
+echo ready
+read -r _ || true
+pg_ctl -D "$1/data" -w -m immediate stop
+rm -r "$1"
+"""
 
 
 class NoPostgres(Exception):
@@ -72,39 +83,50 @@ class PostgresServer:
 
 @contextmanager
 def running() -> Iterator[PostgresServer]:
-    """Start a server, and stop it afterwards.
+    """Start a server, and stop it afterwards; also when this process is killed.
 
     Raises:
         NoPostgres: it is not installed.
     """
-    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
-    user = _user()
+    programs, user = _programs(), _user()
     # Not below pytest's own directories: those are closed to other users.
     directory = Path(tempfile.mkdtemp(prefix="depot-pg-"))
-    try:
-        if user is not None:
-            shutil.chown(directory, user)
-        data = directory / "data"
-        _as(user, [initdb, "-D", data, "-U", "depot", "-A", "trust", "--no-sync", "-E", "UTF8"])
-        options = " ".join(
-            f"-c {option}" for option in (*_OPTIONS, f"unix_socket_directories={directory}")
-        )
-        _as(user, [pg_ctl, "-D", data, "-l", directory / "log", "-w", "-o", options, "start"])
-        try:
-            yield PostgresServer(directory)
-        finally:
-            _as(user, [pg_ctl, "-D", data, "-w", "-m", "immediate", "stop"])
-    finally:
-        shutil.rmtree(directory)
+    if user is not None:
+        shutil.chown(directory, user)
+    options = (*_OPTIONS, f"unix_socket_directories={directory}")
+    with subprocess.Popen(
+        ["sh", "-ec", _SCRIPT, "sh", directory, " ".join(f"-c {option}" for option in options)],
+        user=user,
+        group=None if user is None else pwd.getpwnam(user).pw_gid,
+        extra_groups=None if user is None else (),
+        env={"PATH": f"{programs}:{os.defpath}", "LC_ALL": "C"},
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        said = []
+        for line in shell.stdout:
+            if line == "ready\n":
+                break
+            said.append(line)
+        else:
+            raise RuntimeError(f"PostgreSQL did not start: {''.join(said)}")
+        yield PostgresServer(directory)
+        shell.stdin.close()
+        shell.stdout.read()
 
 
-def _program(name: str) -> str:
-    versions = sorted(_BINARIES.glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+def _programs() -> Path:
+    versions = sorted(_BINARIES.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if versions:
-        return str(versions[-1])
-    if (found := shutil.which(name)) is None:
-        raise NoPostgres(f"{name} is neither in {_BINARIES}/*/bin nor in PATH")
-    return found
+        return versions[-1].parent
+    if (found := shutil.which("initdb")) is None:
+        raise NoPostgres(f"PostgreSQL is neither in {_BINARIES}/*/bin nor in PATH")
+    return Path(found).resolve().parent
 
 
 def _user() -> str | None:
@@ -112,20 +134,3 @@ def _user() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in _USERS if name in known)
-
-
-def _as(user: str | None, command: Sequence[str | Path]) -> None:
-    group = None if user is None else pwd.getpwnam(user).pw_gid
-    done = subprocess.run(
-        command,
-        user=user,
-        group=group,
-        extra_groups=None if user is None else (),
-        env={**os.environ, "LC_ALL": "C"},
-        cwd="/",
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
