@@ -21,6 +21,7 @@ FAILURES: Final = (SQLAlchemyError, OSError, UnicodeEncodeError)
 _SERIALIZATION_FAILURE: Final = "40001"
 _DEADLOCK: Final = "40P01"
 _DUPLICATE_TABLE: Final = "42P07"
+_DATA_EXCEPTIONS: Final = "22"
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRIMARY_CODE: Final = 0xFF
 
@@ -40,10 +41,12 @@ class Failure(Enum):
 
 def judge(error: Exception) -> Failure:
     """Tell what an error of the database is."""
-    if isinstance(error, (DataError, UnicodeEncodeError)):
+    if isinstance(error, UnicodeEncodeError):
         return Failure.BAD_VALUE
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return Failure.UNAVAILABLE
+    if _is_bad_value(error):
+        return Failure.BAD_VALUE
     sqlstate = getattr(error.orig, "sqlstate", None)
     if isinstance(error, IntegrityError) or sqlstate == _DUPLICATE_TABLE:
         return Failure.VIOLATION
@@ -51,6 +54,13 @@ def judge(error: Exception) -> Failure:
     if sqlstate in (_SERIALIZATION_FAILURE, _DEADLOCK) or busy:
         return Failure.CONFLICT
     return Failure.UNAVAILABLE
+
+
+def _is_bad_value(error: DBAPIError) -> bool:
+    # What asyncpg refuses to send is a ValueError; what PostgreSQL refuses is in its class 22.
+    refused = (getattr(error.orig, "sqlstate", None) or "").startswith(_DATA_EXCEPTIONS)
+    not_sent = isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    return isinstance(error, DataError) or refused or not_sent
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,8 @@ from coordinator.database.retrying import until_done
 from coordinator.errors import DatabaseUnavailable
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_one_at_a_time: Final = threading.Lock()
+"""Alembic has one environment for the whole process."""
 
 
 async def migrate(url: URL, *, patience_s: float, rng: random.Random) -> None:
@@ -48,9 +52,22 @@ def config_for(url: URL, patience_s: float) -> Config:
 
 
 def _upgrade(config: Config) -> None:
+    _try_to_open(config.attributes["url"])
     try:
-        command.upgrade(config, "head")
+        with _one_at_a_time:
+            command.upgrade(config, "head")
     except CommandError as error:
         raise DatabaseUnavailable(
             f"its schema is of a newer version than this program knows ({error})"
         ) from error
+
+
+def _try_to_open(url: URL) -> None:
+    """Find out here whether a file can be opened: the driver's thread would outlive its loop."""
+    if url.get_backend_name() != "sqlite":
+        return
+    assert url.database is not None
+    try:
+        sqlite3.connect(url.database).close()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(str(error)) from error

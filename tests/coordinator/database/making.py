@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 from sqlalchemy import delete, update
@@ -35,6 +37,19 @@ async def make_empty(url: str) -> None:
             if table is not generation:
                 await connection.execute(delete(table))
         await connection.execute(update(generation).values(value=1))
+
+
+async def start_python(program: str, *arguments: str) -> asyncio.subprocess.Process:
+    """Start another process, with pipes to and from it."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
 
 def sha(content: str) -> ArtifactHash:
