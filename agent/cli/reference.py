@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 
@@ -60,11 +61,17 @@ def pages() -> Iterator[str]:
     for code, meaning in EXIT_CODES.items():
         yield f"| {int(code)} | {meaning} |"
     yield "\n## Verbs"
-    for path, command in _leaves(depot, "depot"):
-        yield f"\n### `{path}`\n\n```text\n{_help(path, command)}\n```"
+    yield from verbs(depot, "depot")
     yield "\n## What to do about a refusal\n\n| code | what to do |\n|---|---|"
     for name, hint in HINTS.items():
         yield f"| `{name}` | {hint} |"
+
+
+def verbs(program: click.Group, name: str) -> Iterator[str]:
+    """The help of every verb of a program."""
+    for path, command in _leaves(program, name):
+        help_text = _help(path, command, program.context_settings)
+        yield f"\n### `{path}`\n\n```text\n{help_text}\n```"
 
 
 def _leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -77,13 +84,13 @@ def _leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]
             yield f"{path} {name}", command
 
 
-def _help(path: str, command: click.Command) -> str:
+def _help(path: str, command: click.Command, settings: Mapping[str, Any]) -> str:
     context = click.Context(
         command,
         info_name=path,
         terminal_width=WIDTH,
         max_content_width=WIDTH,
-        **depot.context_settings,
+        **settings,
     )
     return command.get_help(context)
 
