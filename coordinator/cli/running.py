@@ -13,9 +13,16 @@ from agent import logs
 from agent.cli.configured import FAILED, config_option
 from agent.cli.formats import printable
 from agent.process import CannotStart
-from coordinator import daemon
 from coordinator.cli.checking import settings_of
-from coordinator.daemon import Ready
+
+try:
+    from coordinator import daemon
+    from coordinator.daemon import Ready
+except ModuleNotFoundError as error:  # installed as on a node
+    raise click.ClickException(
+        f"a coordinator needs more than a node does, and {error.name} is not installed: "
+        "pip install 'sled-depot[coordinator]'"
+    ) from error
 
 
 @click.command(short_help="Run a coordinator until SIGTERM or SIGINT.")

@@ -317,6 +317,11 @@ def test_wheel_and_sdist_install_into_a_clean_environment_and_start(tmp_path: Pa
     assert initialised.returncode == 0, initialised.stderr
     assert starts_and_stops([str(sled_agent), "run", "--config", "agent.toml"], tmp_path) == 0
 
+    # A node has not got what only a coordinator needs, and is told so.
+    coordinator = run(home / "bin" / "depot-coordinator", "run", "--config", "agent.toml")
+    assert coordinator.returncode == 2
+    assert "sled-depot[coordinator]" in coordinator.stderr
+
 
 def starts_and_stops(command: list[str], home: Path) -> int:
     """Start an agent, wait for its ready line, end it, and return its exit status."""
