@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import os
 import random
 import secrets
@@ -170,10 +171,12 @@ class Soak:
     # ---- what goes wrong
 
     def harm_coordinators(self, rng: random.Random) -> None:
-        """Kill and pause coordinators."""
-        while not self.stop.wait(rng.uniform(0.5, 3)):
+        """Kill and pause coordinators, in turn."""
+        for turn in itertools.count():
+            if self.stop.wait(rng.uniform(0.5, 3)):
+                return
             coordinator = rng.choice(self.fleet.coordinators)
-            if rng.random() < 0.5:
+            if turn % 2:
                 self.note(f"kill {coordinator.home.name}")
                 coordinator.kill()
                 coordinator.start()
@@ -182,12 +185,10 @@ class Soak:
 
     def harm_agents(self, rng: random.Random) -> None:
         """Kill, pause and rob agents, and have consumers on them pin things."""
+        harms = (self._rob, self._kill, self._pause_agent, self._pin, self._unpin)
         while not self.stop.wait(rng.uniform(0.2, 1.5)):
-            agent = rng.choice(self.fleet.agents)
-            harm: Callable[[RunningAgent, random.Random], None] = rng.choice(
-                (self._kill, self._pause_agent, self._rob, self._pin, self._unpin)
-            )
-            harm(agent, rng)
+            harm = rng.choices(harms, (2, 2, 1, 2, 1))[0]
+            harm(rng.choice(self.fleet.agents), rng)
 
     def _kill(self, agent: RunningAgent, rng: random.Random) -> None:
         self.note(f"kill {agent.home.name}")
