@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -86,13 +87,14 @@ def changed(data: st.DataObject, document: Any) -> None:
         if not (isinstance(at[key], dict | list) and at[key]) or data.draw(st.integers(0, 9)) == 0:
             break
         at = at[key]
+    value = deepcopy(data.draw(VALUES))  # the next change may be in it
     match data.draw(st.sampled_from(["change", "change", "take", "add"])):
         case "take":
             del at[key]
         case "add" if isinstance(at, dict):
-            at[data.draw(st.sampled_from(["extra", "x.json"]))] = data.draw(VALUES)
+            at[data.draw(st.sampled_from(["extra", "x.json"]))] = value
         case _:
-            at[key] = data.draw(VALUES)
+            at[key] = value
 
 
 def signed_anew(document: Any, names: Sequence[str]) -> bytes:
