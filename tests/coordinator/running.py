@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,7 +15,8 @@ from typing import Final, Self
 from agent.config.loading import check_form
 from coordinator.assembly import Coordinator, assembled
 from coordinator.client import CoordinatorClient
-from coordinator.settings import COORDINATOR, CoordinatorSettings
+from coordinator.database.database import Database
+from coordinator.settings import COORDINATOR, DATABASE_FILE, CoordinatorSettings
 from tests.coordinator.releases.builder import NOW_S
 
 START_TIMEOUT_S: Final = 60
@@ -33,10 +36,33 @@ def settings(place: Path, **tables: object) -> CoordinatorSettings:
     return made
 
 
+@cache
+def migrated() -> bytes:
+    """The file of an empty database: migrating one takes longer than most tests."""
+
+    async def migrate(path: Path) -> None:
+        await (await Database.open(f"sqlite+aiosqlite:///{path}")).close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "empty.sqlite3"
+        asyncio.run(migrate(path))
+        return path.read_bytes()
+
+
+def prepared(place: Path, **tables: object) -> CoordinatorSettings:
+    """Settings, and the database that they name; in a thread."""
+    made = settings(place, **tables)
+    database = made.staging.path.parent / DATABASE_FILE
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if not database.exists():
+        database.write_bytes(migrated())
+    return made
+
+
 @asynccontextmanager
 async def coordinating(place: Path, **tables: object) -> AsyncIterator[Coordinator]:
     """A coordinator that listens, with its duties."""
-    made = await asyncio.to_thread(settings, place, **tables)
+    made = await asyncio.to_thread(prepared, place, **tables)
     async with assembled(made, clock=lambda: NOW_S) as coordinator:
         await coordinator.listen()
         async with asyncio.TaskGroup() as group:
