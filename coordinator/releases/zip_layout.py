@@ -326,12 +326,13 @@ def _check_header(read_at: ReadAt, entry: _Entry, next_at: int) -> int:
 
 
 def _agree(header: _Entry, entry: _Entry) -> bool:
+    if (header.name, header.flags, header.method) != (entry.name, entry.flags, entry.method):
+        return False
     said = (header.crc, header.packed_bytes, header.size_bytes)
     meant = (entry.crc, entry.packed_bytes, entry.size_bytes)
-    # Who writes a stream knows them only afterwards.
-    unknown = bool(entry.flags & _DESCRIBED_LATER) and said == (0, 0, 0)
-    same = (header.name, header.flags, header.method) == (entry.name, entry.flags, entry.method)
-    return same and (said == meant or unknown)
+    # Who writes a stream may know none or some of them only afterwards.
+    unknown = (0,) if entry.flags & _DESCRIBED_LATER else ()
+    return all(each in (right, *unknown) for each, right in zip(said, meant, strict=True))
 
 
 def _descriptors(entry: _Entry) -> Iterator[bytes]:

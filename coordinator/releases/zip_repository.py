@@ -15,6 +15,8 @@ from coordinator.releases.zip_layout import DEFAULT_ZIP_LIMITS, Member, ZipLimit
 from depot.artifact import ArtifactHash
 
 _RAW_DEFLATE: Final = -zlib.MAX_WBITS
+_PACKED_BYTES: Final = 64 << 10
+"""What is unpacked at a time: what is left of it is copied with each read."""
 PREFIXES: Final = ("repo/", "")
 """Where in a zip or a directory a repository may be, the usual place first."""
 
@@ -140,7 +142,7 @@ class _Unpacked:
     def _next(self, most_bytes: int) -> bytes:
         while not self._inflate.eof:
             # No input makes the decompressor give what it has kept back.
-            packed = self._inflate.unconsumed_tail or self._packed.read(BLOCK_BYTES)
+            packed = self._inflate.unconsumed_tail or self._packed.read(_PACKED_BYTES)
             try:
                 block = self._inflate.decompress(packed, most_bytes)
             except zlib.error as error:

@@ -92,6 +92,15 @@ def test_a_member_may_be_described_after_its_bytes(
     ]
 
 
+def test_a_member_that_is_described_later_may_say_before_what_was_known_then() -> None:
+    later = described(TWO)
+    later.local = {**later.local, "size": len(TWO.content)}
+    assert names(raw_zip([later, ONE])) == ["dir/two", "one"]
+    for known in ({"size": 1}, {"packed": 1}, {"crc": 1}):
+        later.local = {**described(TWO).local, **known}
+        refused(raw_zip([later, ONE]), "'dir/two': the header before it says something else")
+
+
 def test_directories_are_no_members() -> None:
     folder = Raw("dir/", central={"mode": 0o040755})
     assert names(raw_zip([folder, TWO])) == ["dir/two"]
