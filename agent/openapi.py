@@ -48,30 +48,36 @@ def depot_table() -> tuple[Endpoint, ...]:
 
 def agent_document() -> dict[str, Any]:
     """The document of the sled agent API."""
-    return _document(agent_table(), AGENT_API)
+    return document_of(agent_table(), AGENT_API)
 
 
 def depot_document() -> dict[str, Any]:
     """The document of the repo depot API."""
-    return _document(depot_table(), DEPOT_API)
+    return document_of(depot_table(), DEPOT_API)
 
 
-def _document(table: Sequence[Endpoint], api: ApiInfo) -> dict[str, Any]:
+def document_of(table: Sequence[Endpoint], api: ApiInfo) -> dict[str, Any]:
+    """The document of a table, as its server gives it at /openapi.json."""
     return openapi_document(with_description(table, api), api)
 
 
 def files() -> Mapping[str, str]:
     """The text of each checked-in document, by file name."""
     documents = {"agent.json": agent_document(), "depot.json": depot_document()}
-    return {name: json.dumps(each, indent=2) + "\n" for name, each in documents.items()}
+    return {name: text_of(each) for name, each in documents.items()}
 
 
-def main() -> None:
-    """Write the documents."""
+def text_of(document: Mapping[str, Any]) -> str:
+    """The text of a checked-in document."""
+    return json.dumps(document, indent=2) + "\n"
+
+
+def write(texts: Mapping[str, str]) -> None:
+    """Write documents to where they are checked in."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
-    for name, text in files().items():
+    for name, text in texts.items():
         (DIRECTORY / name).write_text(text)
 
 
 if __name__ == "__main__":
-    main()
+    write(files())

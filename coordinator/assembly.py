@@ -151,6 +151,7 @@ async def assembled(
             quiesce=quiesce,
             pruning=pruning,
             retention=retention(settings),
+            wake=cycle.wake,
             reasons_not_ready=health.reasons_not_ready,
         )
         limits = http_limits(settings.http)

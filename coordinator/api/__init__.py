@@ -48,14 +48,15 @@ def coordinator_endpoints(
     quiesce: Quiesce,
     pruning: PruneDesk,
     retention: Retention,
+    wake: Callable[[], None],
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
 ) -> tuple[Endpoint, ...]:
     """The table of the coordinator's API."""
     table = (
-        *GenerationApi(database, cycle.wake).endpoints(),
-        *SledApi(database, SledDesk(database), cycle.wake).endpoints(),
+        *GenerationApi(database, wake).endpoints(),
+        *SledApi(database, SledDesk(database), wake).endpoints(),
         *TrustApi(database).endpoints(),
-        *ReleaseApi(database, desk, pruning, retention, cycle.wake).endpoints(),
+        *ReleaseApi(database, desk, pruning, retention, wake).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready).endpoints(),
     )

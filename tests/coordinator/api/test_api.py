@@ -6,7 +6,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from coordinator import errors
+from agent.openapi import DIRECTORY
+from coordinator import errors, openapi
 from coordinator.api.problems import PROBLEMS
 from coordinator.assembly import Coordinator, Health
 from coordinator.client import CoordinatorClient
@@ -14,6 +15,20 @@ from coordinator.errors import DatabaseUnavailable
 from depot.errors import DepotError
 
 ENDPOINTS = {
+    ("put", "/v1/releases"),
+    ("post", "/v1/releases/import"),
+    ("get", "/v1/releases"),
+    ("get", "/v1/releases/{version}"),
+    ("delete", "/v1/releases/{version}"),
+    ("post", "/v1/trust-roots"),
+    ("get", "/v1/trust-roots"),
+    ("get", "/v1/trust-roots/{root_id}"),
+    ("delete", "/v1/trust-roots/{root_id}"),
+    ("get", "/v1/target-release"),
+    ("put", "/v1/target-release"),
+    ("get", "/v1/replication"),
+    ("post", "/v1/replication/activate"),
+    ("get", "/v1/replication/history"),
     ("get", "/v1/sleds"),
     ("get", "/v1/sleds/{sled_id}"),
     ("put", "/v1/sleds/{sled_id}"),
@@ -43,6 +58,11 @@ async def read(url: str, method: str = "GET", **options: Any) -> tuple[int, dict
 
 def test_every_error_class_has_a_row() -> None:
     assert {leaf.__name__ for leaf in leaves() if leaf not in PROBLEMS} == set()
+
+
+@pytest.mark.parametrize(("name", "text"), openapi.files().items())
+def test_the_checked_in_document_is_what_the_server_says(name: str, text: str) -> None:
+    assert (DIRECTORY / name).read_text() == text, "run `python -m coordinator.openapi`"
 
 
 async def test_every_promised_endpoint_is_described(running: Coordinator) -> None:
