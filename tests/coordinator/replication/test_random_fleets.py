@@ -39,7 +39,11 @@ Step = tuple[str, int, int]
 """What, to which (modulo how many there are), and how or with what."""
 ACTIONS = [
     "upload",
+    "upload",
+    "upload",
     "remove",
+    "remove",
+    "fault",
     "fault",
     "restart",
     "lose",
@@ -176,12 +180,12 @@ class Story:
 
 steps = st.lists(
     st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5), st.integers(0, 60)),
-    min_size=1,
-    max_size=25,
+    min_size=5,
+    max_size=40,
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=400)
 @given(
     sleds=st.integers(1, 5),
     coordinators=st.integers(1, 3),
