@@ -22,7 +22,7 @@ SLICES: Final = (
     ["put", "copy"],
     ["fanout-8"],
     ["crowd", "memory"],
-    ["start", "plan", "limit"],
+    ["start", "plan", "pass", "limit"],
 )
 LEFT_OUT: Final = {"small-get-64", "small-get-16-cached", "fanout-32"}
 

@@ -1,0 +1,160 @@
+"""Asking all sleds: what is told, what is waited for, and what a pass may no longer say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from coordinator.replication.collect import Collector, Patience, SledReport
+from coordinator.replication.ports import AsOf, FleetSnapshot
+from coordinator.replication.request_log import RequestLog
+from coordinator.replication.requests import Requests
+from coordinator.replication.verdict import Kind
+from depot.artifact import ArtifactHash, Generation
+from tests.coordinator.replication.sim_fleet import artifact
+from tests.coordinator.replication.sim_sleds import Network, SimSled
+from tests.coordinator.replication.virtual import run
+
+X, Y = artifact(0), artifact(1)
+
+
+class Scene:
+    """A collector, sleds, and the generation that the database would say."""
+
+    def __init__(self, sleds: int = 3) -> None:
+        self.network = Network(sizes={X: 1, Y: 1})
+        self.sleds = self.network.add(*(f"sled-{number}" for number in range(sleds)))
+        self.generation = Generation(1)
+        self.late = 0
+        self.log = RequestLog()
+        requests = Requests(self.agent_of, self.log)
+        self.collector = Collector(requests, self.read, on_late=self.on_late, patience=Patience())
+
+    def agent_of(self, sled: object) -> SimSled:
+        return next(each for each in self.sleds if each.row() == sled)
+
+    async def read(self) -> Generation:
+        return self.generation
+
+    def on_late(self) -> None:
+        self.late += 1
+
+    def snapshot(self, *wanted: ArtifactHash, **kept: frozenset[ArtifactHash]) -> FleetSnapshot:
+        return FleetSnapshot(
+            generation=self.generation,
+            sizes=dict.fromkeys(wanted, 1),
+            sleds=tuple(sled.row() for sled in self.sleds),
+            kept={name.replace("_", "-"): pinned for name, pinned in kept.items()},
+        )
+
+    async def collect(self, snapshot: FleetSnapshot) -> Mapping[str, SledReport]:
+        return await self.collector.collect(snapshot, AsOf(asyncio.get_running_loop().time(), 0))
+
+
+def kinds(reports: Mapping[str, SledReport]) -> list[Kind | None]:
+    return [None if each.verdict is None else each.verdict.kind for each in reports.values()]
+
+
+def test_each_sled_is_told_what_the_database_says_and_tells_what_it_has() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        scene.sleds[1].held[X] = 1
+        async with scene.collector:
+            reports = await scene.collect(scene.snapshot(X, sled_2=frozenset([Y])))
+        assert kinds(reports) == [None, None, None]
+        assert [dict(each.held) for each in reports.values()] == [{}, {X: 1}, {}]
+        assert [sled.config for sled in scene.sleds] == [{X}, {X}, {X, Y}]
+        assert scene.log.run == {"put_config_ok": 3, "list_ok": 3}
+
+    run(scenario())
+
+
+def test_f4_a_slow_sled_is_not_waited_for_and_what_it_says_later_counts_in_the_next_pass() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        scene.sleds[0].faults.latency_s = 7.0
+        scene.sleds[0].held[X] = 2
+        loop = asyncio.get_running_loop()
+        async with scene.collector:
+            began_s = loop.time()
+            reports = await scene.collect(scene.snapshot(X))
+            assert loop.time() - began_s < 4.0
+            assert kinds(reports) == [Kind.UNREACHABLE, None, None]
+            await asyncio.sleep(20)
+            assert scene.late == 1
+            began_s = loop.time()
+            again = await scene.collect(scene.snapshot(X))
+            assert kinds(again) == [None, None, None]
+            assert again["sled-0"].held == {X: 2}
+            assert again["sled-0"].as_of < again["sled-1"].as_of
+            assert scene.sleds[0].asked.count("put_config") == 1
+
+    run(scenario())
+
+
+def test_what_a_slow_sled_says_about_an_older_generation_counts_no_more() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        scene.sleds[0].faults.latency_s = 7.0
+        async with scene.collector:
+            await scene.collect(scene.snapshot(X))
+            await asyncio.sleep(20)
+            scene.generation = Generation(2)
+            reports = await scene.collect(scene.snapshot(X, Y))
+            assert kinds(reports) == [Kind.UNREACHABLE, None, None]
+
+    run(scenario())
+
+
+def test_f4_sleds_that_did_not_answer_the_last_time_are_hardly_waited_for() -> None:
+    async def scenario() -> None:
+        scene = Scene(sleds=40)
+        for sled in scene.sleds[:30]:
+            sled.faults.down = True
+        loop = asyncio.get_running_loop()
+        async with scene.collector:
+            await scene.collect(scene.snapshot(X))
+            await asyncio.sleep(200)
+            began_s = loop.time()
+            reports = await scene.collect(scene.snapshot(X))
+            assert loop.time() - began_s < 1.0
+        assert kinds(reports).count(None) == 10
+
+    run(scenario())
+
+
+def test_f2_a_pass_that_was_stalled_tells_a_sled_nothing_that_is_out_of_date() -> None:
+    """Its ledger was reset meanwhile: nothing else would keep it from believing an old config."""
+
+    async def scenario() -> None:
+        scene = Scene(sleds=1)
+        scene.sleds[0].held = {X: 2, Y: 2}
+        old = scene.snapshot(X)
+        as_of = AsOf(asyncio.get_running_loop().time(), 0)
+        await asyncio.sleep(60)
+        scene.generation = Generation(2)
+        async with scene.collector:
+            reports = await scene.collector.collect(old, as_of)
+        assert kinds(reports) == [Kind.LOCAL]
+        assert scene.sleds[0].generation is None
+        assert scene.sleds[0].held == {X: 2, Y: 2}
+
+    run(scenario())
+
+
+def test_the_pins_of_a_sled_are_read_when_it_refuses_and_while_something_is_kept_for_it() -> None:
+    async def scenario() -> None:
+        scene = Scene(sleds=2)
+        async with scene.collector:
+            await scene.collect(scene.snapshot(X))
+            scene.sleds[0].pinned = {"boot": frozenset([X])}
+            scene.generation = Generation(2)
+            reports = await scene.collect(scene.snapshot(Y))
+            assert kinds(reports) == [Kind.PINNED, None]
+            assert [each.pinned for each in reports.values()] == [{X}, None]
+            scene.generation = Generation(3)
+            reports = await scene.collect(scene.snapshot(Y, sled_0=frozenset([X])))
+            assert kinds(reports) == [None, None]
+            assert [each.pinned for each in reports.values()] == [{X}, None]
+
+    run(scenario())

@@ -1,0 +1,109 @@
+"""F2: what staging is let go of, and when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from coordinator.replication.letting_go import UNWANTED_S, LettingGo
+from coordinator.replication.ports import AsOf
+from coordinator.replication.values import Plan
+from depot.artifact import ArtifactHash, Generation
+from tests.coordinator.replication.sim_fleet import SimDatabase, SimRecords, SimStaging, artifact
+from tests.coordinator.replication.sim_sleds import Network
+from tests.coordinator.replication.virtual import run
+
+X, Y = artifact(0), artifact(1)
+
+
+class Scene:
+    """One staging with X and Y, which the database knows."""
+
+    def __init__(self) -> None:
+        network = Network()
+        self.database = SimDatabase(network, generation=5)
+        self.staging = SimStaging("here", network)
+        self.staging.content = {X, Y}
+        self.database.staged["here"] = frozenset([X, Y])
+        self.letting_go = LettingGo(self.staging, SimRecords(self.database, "here"))
+
+    async def let_go(
+        self,
+        *,
+        droppable: Collection[ArtifactHash] = (),
+        unwanted: Collection[ArtifactHash] = (),
+        since: int = 0,
+        in_use: Collection[ArtifactHash] = (),
+    ) -> list[ArtifactHash]:
+        plan = Plan(
+            generation=Generation(5),
+            droppable=frozenset(droppable),
+            unwanted=frozenset(unwanted),
+        )
+        return await self.letting_go.let_go(plan, AsOf(0.0, since), in_use)
+
+
+def test_what_enough_sleds_hold_leaves_staging_and_the_database() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        assert await scene.let_go(droppable=[X]) == [X]
+        assert scene.staging.held() == scene.database.staged["here"] == {Y}
+
+    run(scenario())
+
+
+def test_f2_nothing_is_dropped_when_the_database_has_moved_on() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        scene.database.generation = 6
+        assert await scene.let_go(droppable=[X]) == []
+        assert scene.staging.held() == scene.database.staged["here"] == {X, Y}
+
+    run(scenario())
+
+
+def test_f2_what_was_claimed_since_the_sleds_were_asked_stays_in_both() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        since = scene.staging.moment()
+        async with scene.staging.claim([X]):
+            pass
+        assert await scene.let_go(droppable=[X, Y], since=since) == [Y]
+        assert scene.staging.held() == scene.database.staged["here"] == {X}
+
+    run(scenario())
+
+
+def test_f2_what_an_upload_claims_stays_although_no_release_has_it_yet() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        async with scene.staging.claim([X]):
+            await scene.let_go(unwanted=[X])
+            await asyncio.sleep(UNWANTED_S + 1)
+            assert await scene.let_go(unwanted=[X], since=scene.staging.moment()) == []
+        assert X in scene.staging.held()
+
+    run(scenario())
+
+
+def test_what_no_release_wants_is_kept_for_a_while_and_then_dropped() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        assert await scene.let_go(unwanted=[X]) == []
+        await asyncio.sleep(UNWANTED_S / 2)
+        assert await scene.let_go() == []  # it was wanted again for a moment
+        assert await scene.let_go(unwanted=[X]) == []
+        await asyncio.sleep(UNWANTED_S / 2)
+        assert await scene.let_go(unwanted=[X]) == []
+        await asyncio.sleep(UNWANTED_S / 2)
+        assert await scene.let_go(unwanted=[X]) == [X]
+
+    run(scenario())
+
+
+def test_nothing_is_taken_from_under_a_put() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        assert await scene.let_go(droppable=[X, Y], in_use=[X]) == [Y]
+
+    run(scenario())
