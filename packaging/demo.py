@@ -67,9 +67,12 @@ class Tour:
 
         _heading("A coordinator, and four sleds that register with it, of two disks each")
         self.coordinator.begin()
+        self.coordinator.await_ready()
         print(f"coordinator {self.coordinator.url}", flush=True)
         for sled in self.sleds:
             sled.begin(self.coordinator.url)
+        for sled in self.sleds:
+            sled.await_ready()
         os.environ["DEPOT_COORDINATOR_URL"] = self.coordinator.url
         self._await_sleds()
         _typed("depot-coordinator", "sled", "ls")

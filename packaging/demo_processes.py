@@ -40,31 +40,38 @@ class Program:
         """Its configuration."""
         return self.home / "config.toml"
 
-    def start(self, config: str) -> None:
-        """Start it and wait until it is ready.
+    @property
+    def ready_file(self) -> Path:
+        """What it writes when it is ready."""
+        return self.home / "ready.json"
 
-        Raises:
-            DemoFailed: it ended, or took too long.
-        """
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(config)
-        ready = self.home / "ready.json"
+    def spawn(self) -> None:
+        """Start it, and do not wait."""
+        files = ["--config", self.config, "--ready-file", self.ready_file]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BIN / self.command, "run", "--config", self.config, "--ready-file", ready],
+                [BIN / self.command, "run", *files],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 # Ctrl-C is for the tour, which then ends its processes.
                 start_new_session=True,
             )
+
+    def await_ready(self) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            DemoFailed: it ended, or took too long.
+        """
+        assert self.process is not None
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], TIMEOUT_S)[0]:
             raise DemoFailed(f"{self.name} was not ready within {TIMEOUT_S} s")
         self.process.stdout.readline()
-        if not ready.exists():
+        if not self.ready_file.exists():
             raise DemoFailed(f"{self.name} did not become ready")
-        self.ready = json.loads(ready.read_text())
+        self.ready = json.loads(self.ready_file.read_text())
 
 
 class Coordinator(Program):
@@ -80,11 +87,13 @@ class Coordinator(Program):
 
     def begin(self) -> None:
         """Start it."""
-        self.start(
+        self.home.mkdir(parents=True)
+        self.config.write_text(
             'listen = "127.0.0.1:0"\n'
             f"[staging]\npath = {_quoted(self.home / 'staging')}\n"
             "[replication]\nperiod_s = 2\n"
         )
+        self.spawn()
 
 
 class Sled(Program):
@@ -103,15 +112,14 @@ class Sled(Program):
         for dataset in self.datasets:
             dataset.mkdir(parents=True)
         datasets = "".join(f"[[datasets]]\npath = {_quoted(path)}\n" for path in self.datasets)
-        config = (
+        self.config.write_text(
             f'sled_id = "{self.name}"\nstate_dir = {_quoted(self.home / "state")}\n'
             '[agent]\nlisten = "127.0.0.1:0"\n[depot]\nlisten = "127.0.0.1:0"\n'
             f'[coordinator]\nurls = ["{coordinator}"]\n'
             f'{datasets}[storage]\nquota = "1GiB"\n'
         )
-        self.config.write_text(config)
         run(["sled-agent", "init", "--config", str(self.config)], stdout=subprocess.DEVNULL)
-        self.start(config)
+        self.spawn()
 
     def lose(self, dataset: Path) -> None:
         """Take a disk out, in the middle of everything, and put an empty one in."""
