@@ -26,6 +26,7 @@ from tests.coordinator.releases.builder import ReleaseBuilder, zip_bytes
 from tests.system.agents import RunningAgent
 from tests.system.asking import ask
 from tests.system.coordinators import RunningCoordinator
+from tests.system.programs import RunningProgram
 
 KIB: Final = 1 << 10
 SIZES_KIB: Final = (1, 20, 90, 700, 2500)
@@ -118,12 +119,11 @@ class Fleet:
 
     def start(self) -> None:
         """Start everything; agents are told where the coordinators are."""
-        for coordinator in self.coordinators:
-            coordinator.start()
+        _start_together(self.coordinators)
         urls = ",".join(coordinator.url for coordinator in self.coordinators)
         for agent in self.agents:
             agent.env["SLED_AGENT__COORDINATOR__URLS"] = urls
-            agent.start()
+        _start_together(self.agents)
 
     def close(self) -> None:
         """End every process."""
@@ -171,6 +171,13 @@ class Fleet:
         """What a local consumer holds on a sled."""
         pins = ask(agent.agent_url, "/pins").body["pins"].values()
         return frozenset(sha256 for pin in pins for sha256 in pin["artifacts"])
+
+
+def _start_together(programs: Sequence[RunningProgram]) -> None:
+    for program in programs:
+        program.prepare().spawn()
+    for program in programs:
+        program.wait_ready()
 
 
 def _names(path: Path) -> frozenset[str]:
