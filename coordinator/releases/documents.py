@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from coordinator.errors import BadRelease
 from coordinator.releases.targets import Target
@@ -21,7 +21,19 @@ DOCUMENT: Final = "artifacts.json"
 DOCUMENT_V2: Final = "artifacts-v2.json"
 _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~_-]{0,127}", re.ASCII)
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+def _printable(text: str) -> str:
+    # It is shown in terminals.
+    if not text.isprintable():
+        raise ValueError(f"expected printable characters, found {text[:40]!r}")
+    return text
+
+
+_MAX_LENGTH: Final = 1024
+_Line = Annotated[str, StringConstraints(max_length=_MAX_LENGTH), AfterValidator(_printable)]
+_Text = Annotated[
+    str, StringConstraints(min_length=1, max_length=_MAX_LENGTH), AfterValidator(_printable)
+]
 _D = TypeVar("_D", bound="_Document")
 
 
@@ -47,7 +59,7 @@ class _Artifacts(_Document):
 class _ArtifactV2(_Part):
     target_name: _Text
     version: _Text
-    tags: dict[_Text, str]
+    tags: dict[_Text, _Line]
 
 
 class _ArtifactsV2(_Document):

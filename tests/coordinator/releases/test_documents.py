@@ -152,3 +152,24 @@ def test_s1_documents_have_a_bound(tmp_path: Path) -> None:
     release = small_release()
     with pytest.raises(BadRelease, match=r"artifacts\.json has \d+ bytes, at most 9 are read"):
         facts(release, tmp_path, limits=ReleaseLimits(document_bytes=9))
+
+
+@pytest.mark.parametrize("text", ["\x1b[2Jsp", "s\np", "s\u202ep", "\0"])
+@pytest.mark.parametrize("field", ["name", "version", "kind", "target"])
+def test_names_are_printable_for_they_are_shown_in_terminals(
+    tmp_path: Path, field: str, text: str
+) -> None:
+    release = with_target()
+    release.document([{**LISTED, field: text}])
+    with pytest.raises(BadRelease, match=rf"artifacts\.0\.{field}: .*expected printable") as caught:
+        facts(release, tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_tags_are_printable_and_may_be_empty(tmp_path: Path) -> None:
+    release = with_target()
+    release.document_v2([{**LISTED_V2, "tags": {"board": ""}}])
+    assert facts(release, tmp_path).artifacts[0].tags == (("board", ""),)
+    release.document_v2([{**LISTED_V2, "tags": {"board": "\x1b"}}])
+    with pytest.raises(BadRelease, match=r"tags\.board: .*expected printable"):
+        facts(release, tmp_path)
