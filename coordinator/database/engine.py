@@ -20,6 +20,9 @@ from coordinator.errors import DatabaseUnavailable
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _CONNECT_TIMEOUT_S: Final = 10.0
 _COMMAND_TIMEOUT_S: Final = 60.0
+_MAX_IDLE: Final = 2 / 3
+"""Of the patience: how long PostgreSQL waits for a coordinator that stands still in the middle of a
+transaction, whose rows are locked for all others. Then it is rolled back."""
 _LOCK_WAIT: Final = 0.25
 """Of the patience: how long one attempt waits for SQLite's lock, before it is made anew."""
 
@@ -48,7 +51,7 @@ def make_engine(url: URL, patience_s: float) -> AsyncEngine:
 
     Args:
         url: of the database.
-        patience_s: how long to wait for a connection to be free.
+        patience_s: how long to wait for a connection to be free, and for other coordinators.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, patience_s)
@@ -58,7 +61,13 @@ def make_engine(url: URL, patience_s: float) -> AsyncEngine:
         # A connection that the server closed meanwhile is no reason to refuse anything.
         pool_pre_ping=True,
         pool_timeout=patience_s,
-        connect_args={"timeout": _CONNECT_TIMEOUT_S, "command_timeout": _COMMAND_TIMEOUT_S},
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_S,
+            "command_timeout": _COMMAND_TIMEOUT_S,
+            "server_settings": {
+                "idle_in_transaction_session_timeout": str(round(1000 * patience_s * _MAX_IDLE))
+            },
+        },
     )
 
 

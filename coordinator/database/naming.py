@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from coordinator.errors import ReleaseConflict
@@ -34,16 +35,15 @@ def name_of(artifact: ReleaseArtifact) -> Name:
 
 def artifact_of(name: Name, sha256: ArtifactHash, size_bytes: int) -> ReleaseArtifact:
     """The artifact that goes by a name."""
-    told = json.loads(name.qualifier)
+    kind, tags = _told(name.qualifier)
+    return ReleaseArtifact(name.name, name.version, sha256, size_bytes, kind, tags)
+
+
+@lru_cache(maxsize=1024)  # A release has many artifacts, and few kinds of them.
+def _told(qualifier: str) -> tuple[str | None, tuple[tuple[str, str], ...] | None]:
+    told = json.loads(qualifier)
     tags = told.get("tags")
-    return ReleaseArtifact(
-        name=name.name,
-        version=name.version,
-        sha256=sha256,
-        size_bytes=size_bytes,
-        kind=told.get("kind"),
-        tags=None if tags is None else tuple((key, value) for key, value in tags),
-    )
+    return told.get("kind"), None if tags is None else tuple((key, value) for key, value in tags)
 
 
 def named(version: str, artifacts: Iterable[ReleaseArtifact]) -> dict[Name, ReleaseArtifact]:

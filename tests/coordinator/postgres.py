@@ -31,8 +31,6 @@ _OPTIONS: Final = (
     "full_page_writes=off",
     "autovacuum=off",
     "max_connections=60",
-    # So that tests may pause a whole coordinator in the middle of a transaction.
-    "idle_in_transaction_session_timeout=0",
 )
 
 

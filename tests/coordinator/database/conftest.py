@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.database.database import Database
-from tests.coordinator.database.making import make_empty, migrated_file
+from tests.coordinator.database.making import make_empty, migrated_file, opened
 from tests.coordinator.postgres import PostgresServer
 
 
@@ -45,13 +45,12 @@ def in_use() -> dict[PostgresServer, str]:
 async def database_url(
     server: PostgresServer | None, in_use: dict[PostgresServer, str], sqlite_file: Path
 ) -> str:
-    """Of a database that is migrated."""
+    """Of a database that is migrated, and empty when `database` is used as well."""
     if server is None:
         return f"sqlite+aiosqlite:///{sqlite_file}"
     if server not in in_use:
         in_use[server] = await server.create()
         await (await Database.open(in_use[server])).close()
-    await make_empty(in_use[server])
     return in_use[server]
 
 
@@ -65,5 +64,6 @@ def sqlite_file(sqlite_template: bytes, tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    async with await Database.open(database_url) as database:
+    async with await opened(database_url) as database:
+        await database.run(make_empty)
         yield database

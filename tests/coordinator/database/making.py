@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 from pathlib import Path
 
 from sqlalchemy import delete, update
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from coordinator.database import sleds
-from coordinator.database.database import Database
+from coordinator.database.database import PATIENCE_S, Database
+from coordinator.database.engine import make_engine, parse_url
 from coordinator.database.tables import generation, metadata
 from coordinator.database.transaction import Transaction
 from coordinator.values import Release, ReleaseArtifact, ReleaseState, Sled
@@ -29,14 +29,18 @@ def migrated_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-async def make_empty(url: str) -> None:
+async def opened(url: str) -> Database:
+    """Open a database that is known to be migrated: most of `Database.open` is looking at that."""
+    engine = await asyncio.to_thread(make_engine, parse_url(url), PATIENCE_S)
+    return Database(engine, patience_s=PATIENCE_S, rng=random.Random())
+
+
+async def make_empty(tx: Transaction) -> None:
     """Bring a database back to how the migrations left it."""
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.begin() as connection:
-        for table in reversed(metadata.sorted_tables):
-            if table is not generation:
-                await connection.execute(delete(table))
-        await connection.execute(update(generation).values(value=1))
+    for table in reversed(metadata.sorted_tables):
+        if table is not generation:
+            await tx.write(delete(table))
+    await tx.write(update(generation).values(value=1))
 
 
 async def start_python(program: str, *arguments: str) -> asyncio.subprocess.Process:

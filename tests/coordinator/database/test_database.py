@@ -17,14 +17,14 @@ from coordinator.errors import ReleaseConflict
 from coordinator.values import RequestRecord
 from depot.artifact import Generation
 from depot.errors import InvalidRequest
-from tests.coordinator.database.making import add_sled, artifact, release, sha
+from tests.coordinator.database.making import add_sled, artifact, opened, release, sha
 from tests.coordinator.postgres import PostgresServer
 
 
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[Database]:
     """The same database, as another coordinator has it open."""
-    async with await Database.open(database_url) as database:
+    async with await opened(database_url) as database:
         yield database
 
 

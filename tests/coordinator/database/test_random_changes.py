@@ -27,7 +27,7 @@ from coordinator.database.transaction import Transaction
 from coordinator.values import RequestRecord, SledPolicy, SledSighting, SledState
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotError
-from tests.coordinator.database.making import add_sled, artifact, release, sha
+from tests.coordinator.database.making import add_sled, artifact, opened, release, sha
 
 Change = Callable[[Transaction], Awaitable[object]]
 SLEDS = ("s1", "s2")
@@ -102,7 +102,7 @@ async def configs(database: Database) -> tuple[Generation, Configs]:
 
 
 async def run(path: Path, transactions: list[tuple[list[Change], bool]]) -> None:
-    async with await Database.open(f"sqlite+aiosqlite:///{path}") as database:
+    async with await opened(f"sqlite:///{path}") as database:
         last, last_configs = await configs(database)
         for changes, abort in transactions:
             with suppress(DepotError, Aborted):

@@ -15,7 +15,7 @@ from coordinator.database import generation, releases, sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import DatabaseUnavailable
-from tests.coordinator.database.making import add_sled, start_python
+from tests.coordinator.database.making import add_sled, artifact, release, start_python
 from tests.coordinator.postgres import PostgresServer
 
 UNUSABLE = {
@@ -119,10 +119,52 @@ async def test_a_connection_that_was_cut_while_idle_is_not_noticed(
         await database.run(add_sled, "s1")
 
 
+async def test_a_coordinator_that_stands_still_in_the_middle_does_not_hold_up_the_others(
+    postgres: PostgresServer,
+) -> None:
+    url = await postgres.create()
+    async with (
+        await Database.open(url, patience_s=0.5) as stalled,
+        await Database.open(url) as other,
+    ):
+        written, go_on = asyncio.Event(), asyncio.Event()
+
+        async def stall(tx: Transaction) -> None:
+            await releases.record(tx, release("1.0", artifact("a")))
+            written.set()
+            await go_on.wait()
+            await add_sled(tx, "s1")
+
+        stalling = asyncio.create_task(stalled.run(stall))
+        await written.wait()
+        await other.run(releases.record, release("2.0", artifact("b")))
+        go_on.set()
+        with pytest.raises(DatabaseUnavailable):
+            await stalling
+        assert [each.version for each in await stalled.run(releases.every)] == ["2.0"]
+        assert await stalled.run(generation.read) == 2
+
+
+async def test_whoever_gives_up_waiting_for_a_lock_does_not_get_it_later(
+    holder: sqlite3.Connection, sqlite_file: Path
+) -> None:
+    async with (
+        await Database.open(f"sqlite:///{sqlite_file}") as database,
+        await Database.open(f"sqlite:///{sqlite_file}") as other,
+    ):
+        await asyncio.to_thread(holder.execute, "BEGIN EXCLUSIVE")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await database.run(add_sled, "s1")
+        await asyncio.to_thread(holder.execute, "ROLLBACK")
+        for one in (other, database):
+            assert await one.run(sleds.every) == ()
+
+
 KILLED = """
 import asyncio, sys
 from coordinator.database.database import Database
-from tests.coordinator.database.making import add_sled, start_python, artifact, release
+from tests.coordinator.database.making import artifact, release
 from coordinator.database import releases
 
 async def work(tx):
