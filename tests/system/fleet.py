@@ -11,14 +11,15 @@ import random
 import shutil
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests import ondisk
@@ -33,6 +34,7 @@ SIZES_KIB: Final = (1, 20, 90, 700, 2500)
 POOL: Final = 24
 RELEASES: Final = 8
 ARTIFACTS: Final = 6
+_JUDGE: Final = "judge"
 MIN_REPLICATION: Final = 3
 UNRELIABLE: Final = MIN_REPLICATION - 1
 """Sleds that may lose whole disks: what has left the staging is on at least one other."""
@@ -135,19 +137,37 @@ class Fleet:
         return asyncio.run(self._recorded())
 
     async def _recorded(self) -> Recorded:
+        async with self._judging() as snapshot:
+            generation = await snapshot.scalar(text("SELECT value FROM generation"))
+            releases = await snapshot.scalars(text("SELECT version FROM releases"))
+            wanted = await snapshot.scalars(text("SELECT sha256 FROM release_artifacts"))
+            return Recorded(
+                generation,
+                frozenset(releases),
+                frozenset(sha256.hex() for sha256 in wanted),
+            )
+
+    def cut_connections(self) -> int:
+        """Break every connection that a coordinator has to the database; how many there were."""
+        return asyncio.run(self._cut_connections())
+
+    async def _cut_connections(self) -> int:
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name <> :me"
+        async with self._judging() as connection:
+            theirs = f"{cut} AND datname = current_database()"
+            return len((await connection.scalars(text(theirs), {"me": _JUDGE})).all())
+
+    @asynccontextmanager
+    async def _judging(self) -> AsyncIterator[AsyncConnection]:
         engine = create_async_engine(
-            self._database_url, isolation_level="REPEATABLE READ", poolclass=NullPool
+            self._database_url,
+            isolation_level="REPEATABLE READ",
+            poolclass=NullPool,
+            connect_args={"server_settings": {"application_name": _JUDGE}},
         )
         try:
-            async with engine.connect() as snapshot:
-                generation = await snapshot.scalar(text("SELECT value FROM generation"))
-                releases = await snapshot.scalars(text("SELECT version FROM releases"))
-                wanted = await snapshot.scalars(text("SELECT sha256 FROM release_artifacts"))
-                return Recorded(
-                    generation,
-                    frozenset(releases),
-                    frozenset(sha256.hex() for sha256 in wanted),
-                )
+            async with engine.connect() as connection:
+                yield connection
         finally:
             await engine.dispose()
 

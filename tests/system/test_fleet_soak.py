@@ -4,7 +4,7 @@ Rules kept here:
 
 - Two coordinators on one PostgreSQL, six agents, all of them real processes. Both coordinators are
   given uploads and deletions of releases that share artifacts, while coordinators and agents are
-  killed, paused for longer than a pass, and sleds lose their disks.
+  killed, paused for longer than a pass, cut off from the database, and sleds lose their disks.
 - What is done is drawn from one seed, which is part of every failure's message:
   `SOAK_SEED=… SOAK_S=… pytest tests/system/test_fleet_soak.py` draws the same again, as far as the
   processes let it.
@@ -171,17 +171,21 @@ class Soak:
     # ---- what goes wrong
 
     def harm_coordinators(self, rng: random.Random) -> None:
-        """Kill and pause coordinators, in turn."""
-        for turn in itertools.count():
-            if self.stop.wait(rng.uniform(0.5, 3)):
-                return
-            coordinator = rng.choice(self.fleet.coordinators)
-            if turn % 2:
-                self.note(f"kill {coordinator.home.name}")
-                coordinator.kill()
-                coordinator.start()
-            else:
-                self._pause(coordinator, rng.uniform(1.5, 5))
+        """Pause a coordinator, kill one, cut both off from the database, in turn."""
+        harms = itertools.cycle((self._pause_coordinator, self._kill_coordinator, self._cut))
+        while not self.stop.wait(rng.uniform(0.5, 3)):
+            next(harms)(rng.choice(self.fleet.coordinators), rng)
+
+    def _pause_coordinator(self, coordinator: RunningCoordinator, rng: random.Random) -> None:
+        self._pause(coordinator, rng.uniform(1.5, 5))
+
+    def _kill_coordinator(self, coordinator: RunningCoordinator, _: random.Random) -> None:
+        self.note(f"kill {coordinator.home.name}")
+        coordinator.kill()
+        coordinator.start()
+
+    def _cut(self, _: RunningCoordinator, __: random.Random) -> None:
+        self.note(f"cut {self.fleet.cut_connections()} connections to the database")
 
     def harm_agents(self, rng: random.Random) -> None:
         """Kill, pause and rob agents, and have consumers on them pin things."""
