@@ -11,7 +11,7 @@ import pytest
 TESTS: Final = Path(__file__).parents[1]
 DOCUMENT: Final = TESTS.parent / "docs" / "reliability.md"
 INVARIANTS: Final = TESTS.parents[1] / "shared" / "design" / "invariants.md"
-OF_A_NODE: Final = "BGQDS"
+KINDS: Final = "BGQDSF"
 
 
 def listed() -> set[str]:
@@ -19,7 +19,7 @@ def listed() -> set[str]:
 
 
 def named_by_tests() -> set[str]:
-    named = re.compile(rf"^(?:async )?def test_([{OF_A_NODE.lower()}]\d)_", re.MULTILINE)
+    named = re.compile(rf"^(?:async )?def test_([{KINDS.lower()}]\d)_", re.MULTILINE)
     found = (named.findall(path.read_text()) for path in TESTS.rglob("test_*.py"))
     return {number.upper() for numbers in found for number in numbers}
 
@@ -28,8 +28,8 @@ def test_the_tests_of_every_rule_name_it() -> None:
     assert named_by_tests() == listed()
 
 
-def test_no_invariant_of_a_node_is_left_out() -> None:
+def test_no_invariant_is_left_out() -> None:
     if not INVARIANTS.exists():
         pytest.skip("the design documents are not beside this repository")
-    asked = re.findall(rf"^- ([{OF_A_NODE}]\d) ", INVARIANTS.read_text(), re.MULTILINE)
+    asked = re.findall(rf"^- ([{KINDS}]\d) ", INVARIANTS.read_text(), re.MULTILINE)
     assert listed() == set(asked)
