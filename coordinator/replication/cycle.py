@@ -204,6 +204,7 @@ class Cycle:
         unreadable = snapshot.staged_here if staged is None else frozenset[ArtifactHash]()
         before = self.reporting.inventory
         arriving, slow = self._executor.arriving(), self._executor.setbacks.slow()
+        paces = self._executor.paces()
 
         def work_out() -> tuple[Inventory, Plan]:
             inventory = take_stock(
@@ -213,6 +214,7 @@ class Cycle:
                 staged_elsewhere=snapshot.staged_elsewhere | unreadable,
                 arriving=arriving,
                 slow=slow,
+                paces=paces,
                 before={} if before is None else {sled.id: sled for sled in before.sleds},
             )
             return inventory, self._planner(inventory, self._policy, self._rng)

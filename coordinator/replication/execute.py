@@ -115,6 +115,10 @@ class Executor:
         """What is under way to each sled."""
         return _by_sled(self._under_way)
 
+    def paces(self) -> Mapping[str, float]:
+        """By sled, bytes per second of its fastest copies not long ago."""
+        return dict(self._transfers.paces)
+
     def came(self) -> Mapping[str, frozenset[ArtifactHash]]:
         """What has come to each sled since the plan that is being done was made."""
         return _by_sled(self._came)

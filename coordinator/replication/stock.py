@@ -21,6 +21,7 @@ def take_stock(
     staged_elsewhere: frozenset[ArtifactHash],
     arriving: Mapping[str, frozenset[ArtifactHash]],
     slow: Collection[str],
+    paces: Mapping[str, float],
     before: Mapping[str, SledInventory],
 ) -> Inventory:
     """Put together what is where.
@@ -32,6 +33,7 @@ def take_stock(
         staged_elsewhere: what lies in that of others.
         arriving: by sled, what this coordinator is bringing it since an earlier pass.
         slow: sleds that nobody should have to wait for.
+        paces: by sled, bytes per second of its fastest copies.
         before: the last inventory's sleds, by id.
     """
     return Inventory(
@@ -44,6 +46,7 @@ def take_stock(
                 arriving.get(sled.id, NOTHING),
                 before.get(sled.id),
                 relays=sled.id not in slow,
+                pace=paces.get(sled.id),
             )
             for sled in snapshot.sleds
         ),
@@ -59,6 +62,7 @@ def _sled(
     before: SledInventory | None,
     *,
     relays: bool,
+    pace: float | None,
 ) -> SledInventory:
     if report.verdict is not None:
         held = {} if before is None else before.held
@@ -72,6 +76,7 @@ def _sled(
         held=report.held,
         arriving=(arriving | report.copying) & snapshot.sizes.keys() - report.held.keys(),
         relays=relays,
+        pace_bytes_per_s=pace,
         datasets=_datasets(report, before),
     )
 

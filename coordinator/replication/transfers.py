@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from agent.client import PutAnswer
 from agent.wire import CopyBody
@@ -24,6 +25,8 @@ from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import NoDataset, NotFound
 
+MEASURED_BYTES: Final = 4 << 20
+"""A shorter copy says more about the requests than about the bytes."""
 OnMoved = Callable[[], None]
 """Called when the artifact begins to arrive, and whenever more of it has."""
 
@@ -51,12 +54,17 @@ class Pace:
 
 
 class Transfers:
-    """Puts artifacts on sleds, and has sleds fetch them."""
+    """Puts artifacts on sleds, and has sleds fetch them.
+
+    Attributes:
+        paces: by sled, bytes per second of its fastest copies not long ago.
+    """
 
     def __init__(self, requests: Requests, staging: Staging, pace: Pace | None = None) -> None:
         self._requests = requests
         self._staging = staging
         self._pace = pace or Pace()
+        self.paces: dict[str, float] = {}
 
     async def send(
         self, sled: Sled, artifact: ArtifactHash, generation: Generation, on_moved: OnMoved
@@ -136,12 +144,22 @@ class Transfers:
                 continue
             unanswered = 0
             if copy.state != "running":
+                self._note_pace(request.sled.id, copy)
                 return _ended(copy)
             if copy.bytes_done != done_bytes:
                 done_bytes, moved_at_s = copy.bytes_done, loop.time()
                 on_moved()
             elif loop.time() - moved_at_s > self._pace.stalled_s:
                 return Verdict(Kind.REFUSED, f"the copy stands still at {done_bytes} bytes")
+
+    def _note_pace(self, sled_id: str, copy: CopyBody) -> None:
+        """One slow copy may be its source's fault; of several, the sled's own."""
+        size_bytes = copy.bytes_total or 0
+        if copy.state != "succeeded" or copy.finished_at is None or size_bytes < MEASURED_BYTES:
+            return
+        took_s = (copy.finished_at - copy.started_at).total_seconds()
+        if took_s > 0:
+            self.paces[sled_id] = max(size_bytes / took_s, self.paces.get(sled_id, 0.0) / 2)
 
     async def _look(self, request: Request, copy_id: str) -> CopyBody | Verdict:
         return await self._requests.ask_quietly(

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ THEN = datetime.fromtimestamp(0, UTC)
 BYTES_PER_S = 100 << 20
 PARTS = 32
 LOOK_S = 0.5
+IDLE_S = 60.0
+"""An agent gives up a copy of which nothing comes for so long."""
 CopyState = Literal["running", "succeeded", "failed", "superseded"]
 
 
@@ -43,7 +45,7 @@ class Faults:
         busy: so many puts and copies are refused with 429 before one is taken.
         full: puts and copies are refused with 507.
         copies_fail: so many copies fail after they began.
-        copies_stand_still: copies begin and never go on.
+        copies_stand_still: copies begin and do not go on.
         forgets: a put or copy that succeeded leaves nothing behind.
     """
 
@@ -70,6 +72,8 @@ class SimCopy:
     bytes_done: int = 0
     error: str | None = None
     task: asyncio.Task[None] | None = None
+    began_s: float = 0.0
+    ended_s: float | None = None
 
     def body(self, total: int) -> CopyBody:
         return CopyBody(
@@ -80,7 +84,8 @@ class SimCopy:
             state=self.state,
             bytes_done=self.bytes_done,
             bytes_total=total,
-            started_at=THEN,
+            started_at=THEN + timedelta(seconds=self.began_s),
+            finished_at=None if self.ended_s is None else THEN + timedelta(seconds=self.ended_s),
             error=self.error,
         )
 
@@ -222,6 +227,7 @@ class SimSled:
             raise refused(429, "TooManyCopies")
         self._find(artifact, sources)
         copy = SimCopy(f"{self.id}-{next(self._numbers)}", artifact, generation, tuple(sources))
+        copy.began_s = asyncio.get_running_loop().time()
         self._copies[copy.id] = copy
         self._arriving.add(artifact)
         self._note()
@@ -292,6 +298,7 @@ class SimSled:
             self._take(copy.artifact)
             copy.state = "succeeded"
         finally:
+            copy.ended_s = asyncio.get_running_loop().time()
             self._arriving.discard(copy.artifact)
 
     async def _until_whole(self, copy: SimCopy) -> None:
@@ -307,8 +314,12 @@ class SimSled:
 
     async def _move(self, copy: SimCopy) -> None:
         size_bytes = self.network.sizes[copy.artifact]
-        if self.faults.copies_stand_still:
-            await asyncio.Event().wait()
+        for _ in range(int(IDLE_S / LOOK_S)):
+            if not self.faults.copies_stand_still:
+                break
+            await asyncio.sleep(LOOK_S)
+        else:
+            raise refused(502, "DepotCopy")
         for _ in range(4):
             await asyncio.sleep(size_bytes / 4 / self.faults.bytes_per_s)
             copy.bytes_done += size_bytes // 4

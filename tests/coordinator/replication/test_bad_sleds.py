@@ -173,6 +173,7 @@ def test_a_busy_sled_is_asked_again_until_it_takes_the_artifact() -> None:
         async with SimFleet(sleds=1) as fleet:
             coordinator = await fleet.coordinator()
             fleet.sleds[0].faults.busy = 3
+            await asyncio.sleep(5)
             await coordinator.upload("1", fleet.artifacts(MIB))
             assert await fleet.until_replicated(within_s=20) >= 7.0
             await fleet.until(lambda: fleet.database.counts["deferred"] == 3, within_s=5)
@@ -270,5 +271,24 @@ def test_a_sled_that_is_ahead_for_good_is_told_once_the_generation_is_advanced()
             coordinator.wake()
             await fleet.until_replicated(within_s=10)
             await fleet.until(lambda: fleet.state("sled-0") is SledState.OK, within_s=5)
+
+    run(scenario())
+
+
+def test_f4_a_sled_that_was_slow_before_is_the_last_to_get_a_release_and_delays_nobody() -> None:
+    async def scenario() -> None:
+        async with SimFleet(sleds=6) as fleet:
+            coordinator = await fleet.coordinator()
+            slow = fleet.sleds[0]
+            slow.faults.bytes_per_s = 5 * MIB
+            await coordinator.upload("1", fleet.artifacts(*[64 * MIB] * 6))
+            await fleet.until_replicated(within_s=300)
+            await coordinator.upload("2", fleet.artifacts(*[64 * MIB] * 6, first=10))
+            others = {sled.id for sled in fleet.sleds[1:]}
+            took_s = await fleet.until(
+                lambda: not others & {sled_id for sled_id, _ in fleet.missing()}, within_s=300
+            )
+            assert took_s < 64 / 5
+            await fleet.until_replicated(within_s=300)
 
     run(scenario())
