@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from depot.freed_memory import give_back
+
 # Objects made until the youngest are looked at, and how often until those that have stayed are: a
 # young one costs nothing before that, and a look at some thousands takes a millisecond.
 _THRESHOLDS: Final = (2000, 5, 50)
@@ -30,6 +32,7 @@ def uncollected() -> Iterator[None]:
 
 
 def keep_what_is_there() -> None:
-    """Look no more at what there is now, and for the rest less often."""
+    """Look no more at what there is now, and for the rest less often; give back what is free."""
+    give_back()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

@@ -23,6 +23,8 @@ from typing import Any, Final
 
 import structlog
 
+from depot.freed_memory import give_back_large
+
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 # What the interpreter may take to end once everything is closed.
@@ -70,6 +72,7 @@ def run(live: Coroutine[Any, Any, None]) -> int:
         CannotStart: with the reason.
     """
     raise_descriptor_limit()
+    give_back_large()
     status = EXIT_FAILED
     with asyncio.Runner() as runner:
         try:

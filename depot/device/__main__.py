@@ -32,6 +32,7 @@ from depot.device.messages import (
     send,
     unpack,
 )
+from depot.freed_memory import give_back_large
 from depot.streams import arena
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -101,6 +102,7 @@ def main(arguments: dict[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _die_with(arguments["parent"])
+    give_back_large()
     resident.begin_epoch(arguments["epoch"], arguments["parent"])
     if arguments["arena"] is not None:
         arena.share(arguments["arena"])
