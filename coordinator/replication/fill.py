@@ -34,6 +34,7 @@ class Filler:
         self._fleet = fleet
         self._rng = rng
         self._enough = enough_sleds(inventory, policy)
+        self._missing_bytes = sum(inventory.sizes[artifact] for artifact in fleet.missing)
         self._shares = Shares(len(fleet.sleds), policy.hop_bytes)
         self._ids = [sled.id for sled in fleet.sleds]
         # While they receive it, that is.
@@ -47,33 +48,37 @@ class Filler:
         """Plan every missing replica of an artifact, if anybody can give it."""
         places = self._fleet.places(artifact)
         at_hand = self._at_hand_of(places)
-        missing = self._in_turn(places.missing)
-        passing = self._passing(missing)
+        passing = self._passing(places.missing)
+        others = [sled for sled in places.missing if not self._passes_on[sled]]
         number = self._puts_wanted(artifact, places, at_hand, passing)
-        put_to = self._shares.for_puts(passing or missing, number)
+        fan_out = self._fan_out(len(at_hand) + number, len(passing) - number)
+        if passing and fan_out == 1:
+            # All chains go by the same order: a sled that receives several artifacts at once gets
+            # each from the same one, which has what it passes on in the same order.
+            put_to = passing[:number]
+        else:
+            passing, others = self._shares.by_sending(passing), self._shares.by_sending(others)
+            put_to = self._shares.for_puts(passing or others, number)
         self._shares.put(put_to, self._inventory.sizes[artifact])
         self.puts += (Put(artifact, self._ids[sled]) for sled in put_to)
         # What arrives at a sled that does not pass it on is of use to nobody else for a long time.
         soon = self._passing(put_to) if at_hand else put_to
-        if len(missing) > len(put_to) and (at_hand or soon):
-            others = [sled for sled in missing if not self._passes_on[sled]]
-            self._spread(artifact, at_hand, soon, _less(passing, put_to), _less(others, put_to))
+        if len(places.missing) > len(put_to) and (at_hand or soon):
+            passing, others = _less(passing, put_to), _less(others, put_to)
+            self._spread(artifact, at_hand, soon, passing, others, fan_out)
 
     def _at_hand_of(self, places: Places) -> list[int]:
-        """Whom others can read from now: who has it, then who is receiving it; else slow ones."""
+        """Whom others can read from now: who has it, then who is receiving it; else slow ones.
+
+        Of those that are receiving it only the last in order: an earlier plan, which went by the
+        same order, has the others pass it on already.
+        """
         quick = [sled for sled in places.holders if sled not in self._fleet.slow]
         receiving = self._passing(places.arriving)
         if not (quick or receiving):
             quick = list(places.holders)
             receiving = [sled for sled in places.arriving if self._fleet.sleds[sled].relays]
-        return [*self._shares.by_sending(quick), *self._shares.by_sending(receiving)]
-
-    def _in_turn(self, missing: Sequence[int]) -> list[int]:
-        """Those first who have the least to send, as they are to pass it on; slow ones last."""
-        first = self._rng.randrange(len(missing))
-        order = self._shares.by_sending([*missing[first:], *missing[:first]])
-        slow = [sled for sled in order if sled in self._fleet.slow] if self._fleet.slow else []
-        return [*_less(order, slow), *slow] if slow else order
+        return [*self._shares.by_sending(quick), *receiving[-1:]]
 
     def _puts_wanted(
         self,
@@ -99,10 +104,11 @@ class Filler:
         soon: Sequence[int],
         passing: Sequence[int],
         others: Sequence[int],
+        fan_out: int,
     ) -> None:
         """Plan the copies to those that lack it, from those that have it or are to have it soon."""
         size_bytes, policy = self._inventory.sizes[artifact], self._policy
-        targets = (*passing, *others)
+        targets = (*passing, *sorted(others, key=self._fleet.slow.__contains__))
         # More origins than there are targets would serve nobody.
         at_hand = at_hand[: max(len(targets), policy.max_sources)]
         spread = Spread(
@@ -110,17 +116,21 @@ class Filler:
             origins=(*map(self._at_hand.__getitem__, at_hand), *map(self._origin, soon)),
             targets=tuple(map(self._ids.__getitem__, targets)),
             relays=len(passing),
-            fan_out=fan_out_for(
-                size_bytes,
-                len(passing),
-                len(at_hand) + len(soon),
-                hop_bytes=policy.hop_bytes,
-                max_fan_out=policy.max_fan_out,
-            ),
+            fan_out=fan_out,
             max_sources=policy.max_sources,
         )
         self._shares.serve(spread.parents(), (*at_hand, *soon, *targets), size_bytes)
         self.spreads.append(spread)
+
+    def _fan_out(self, origins: int, passing: int) -> int:
+        """How wide to spread: by all that is missing, as links carry it one after the other."""
+        return fan_out_for(
+            self._missing_bytes,
+            max(0, passing),
+            max(1, origins),
+            hop_bytes=self._policy.hop_bytes,
+            max_fan_out=self._policy.max_fan_out,
+        )
 
     def _origin(self, sled: int) -> Origin:
         start = Start.BEGUN if self._passes_on[sled] else Start.FINISHED

@@ -50,9 +50,10 @@ class Fleet:
     @classmethod
     def of(cls, inventory: Inventory, policy: Policy, rng: random.Random) -> Self:
         """Look at all sleds, one after the other."""
-        sleds = [sled for sled in inventory.sleds if sled.set_aside is None]
-        sleds.sort(key=lambda sled: sled.id)
+        sleds = sorted(inventory.sleds, key=lambda sled: sled.id)
+        # With those set aside, so that the order of the others does not depend on them.
         rng.shuffle(sleds)
+        sleds = [sled for sled in sleds if sled.set_aside is None]
         wanted = inventory.sizes.keys()
         good = [_good(sled) for sled in sleds]
         lacked = [wanted - of_sled for of_sled in good]

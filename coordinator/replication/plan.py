@@ -4,8 +4,9 @@ Rules kept here and in `fill`:
 - Each replica that is missing on a sled that can be used is planned once, as a put or a copy, if
   anybody can give it; what nobody can give is named.
 - What a sled reads from has the artifact, or is receiving it, or gets it in this plan before.
-- The large go first, because they take longest. Whoever has the least to send is the next to
-  serve others, so that none serves more than its share.
+- The large go first, because they take longest. Chains go by one order of the sleds, in which each
+  passes on to one what it gets, once; in trees, whoever has the least to send is the next to serve
+  others. So none serves more than its share.
 - Staging lets go of what enough sleds in service hold; one that cannot be asked holds nothing.
 """
 
@@ -49,7 +50,7 @@ def plan(inventory: Inventory, policy: Policy, rng: random.Random) -> Plan:
         droppable=_droppable(
             inventory.staged_here & fleet.held, fleet.sleds, enough_sleds(inventory, policy)
         ),
-        unwanted=inventory.staged_here - wanted,
+        unwanted=frozenset(inventory.staged_here - wanted),
     )
 
 

@@ -31,25 +31,43 @@ def test_nothing_is_to_be_done_when_every_sled_holds_everything() -> None:
     )
 
 
-def test_a_release_goes_from_staging_through_a_chain_when_it_is_large_and_a_tree_when_small() -> (
-    None
-):
+def test_a_large_release_goes_from_staging_through_chains_all_in_one_order() -> None:
     assert planned("""
             os:64  app:1
         a   .      .
         b   .      .
         c   .      .
-        d   .      .
         +   x      x
     """) == lines("""
         put os to a
-        put app to d
+        put app to a
         copy os to b from a when a begun
         copy os to c from b,a when b begun
-        copy os to d from c,b,a when c begun
-        copy app to a from d when d begun
-        copy app to b from d when d begun
-        copy app to c from d when d begun
+        copy app to b from a when a begun
+        copy app to c from b,a when b begun
+    """)
+
+
+def test_a_small_release_goes_through_trees_that_begin_at_different_sleds() -> None:
+    assert planned("""
+            app:1  fw:1
+        a   .      .
+        b   .      .
+        c   .      .
+        d   .      .
+        e   .      .
+        +   x      x
+    """) == lines("""
+        put fw to a
+        put app to c
+        copy fw to b from a when a begun
+        copy fw to c from a when a begun
+        copy fw to d from b,a when b begun
+        copy fw to e from b,a when b begun
+        copy app to d from c when c begun
+        copy app to e from c when c begun
+        copy app to a from d,c when d begun
+        copy app to b from d,c when d begun
     """)
 
 
@@ -124,6 +142,20 @@ def test_what_is_arriving_is_not_planned_again_and_is_read_from_if_it_relays() -
     """)
 
 
+def test_of_those_that_are_receiving_it_only_the_last_in_order_is_read_from_by_more() -> None:
+    assert planned("""
+            os:64
+        a   >
+        b   >
+        c   .
+        d   .
+    """) == lines("""
+        copy os to c from b
+        copy os to d from c,b when c begun
+        awaited os
+    """)
+
+
 def test_those_that_do_not_relay_are_served_after_those_that_do() -> None:
     assert planned("""
             os:64
@@ -170,8 +202,8 @@ def test_f4_what_a_slow_sled_has_is_read_from_others() -> None:
     """) == lines("""
         copy os to c from b
         copy os to d from c,b when c begun
-        copy app to d from c
         copy app to b from c
+        copy app to d from b,c when b begun
     """)
 
 
@@ -184,8 +216,8 @@ def test_what_only_slow_sleds_have_is_read_from_them() -> None:
     """) == lines("""
         copy os to b from a
         copy os to c from b,a when b begun
-        copy app to c from a
         copy app to b from a
+        copy app to c from b,a when b begun
         awaited app
     """)
 

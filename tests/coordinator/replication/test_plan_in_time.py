@@ -25,6 +25,14 @@ def test_with_relays_all_sleds_have_it_in_about_the_time_of_one_transfer(
     assert transfers(release(sleds, sizes_mib), Policy(), Network()) < 1.25
 
 
+@pytest.mark.parametrize("streams_in", [2, 4, 8])
+def test_sleds_that_receive_few_artifacts_at_once_have_a_release_of_many_as_soon(
+    streams_in: int,
+) -> None:
+    network = Network(streams_in=streams_in)
+    assert transfers(release(16, (64,) * 20), Policy(), network) < 1.25
+
+
 @pytest.mark.parametrize("sleds", [4, 16, 32])
 def test_without_relays_the_time_grows_with_the_logarithm_of_the_fleet(sleds: int) -> None:
     found = transfers(release(sleds, ONE, relays=False), Policy(), Network())
@@ -60,7 +68,7 @@ def _others_done(fleet: Inventory, seed: int) -> float:
 @pytest.mark.parametrize("seed", range(2))
 def test_f4_a_sled_that_is_known_to_be_slow_delays_no_other(seed: int) -> None:
     fleet = release(16, (128,) * 4)
-    assert _others_done(fleet, seed) > 5
+    assert _others_done(fleet, seed) > 2
     known = tuple(
         replace(sled, pace_bytes_per_s=1e7 if sled.id == SLOW else 1e8) for sled in fleet.sleds
     )
