@@ -48,10 +48,11 @@ class Place:
         Raises:
             DatasetUnusable, DatasetForeign, DatasetBusy, OSError.
         """
+        new = [each for each in (self.path, *self.path.parents) if not each.exists()]
         for directory in (self.path, self.dataset, self.state, self.incoming):
             directory.mkdir(parents=True, exist_ok=True)
-        _sync(self.path.parent)
-        _sync(self.path)
+        for directory in (*new, self.dataset):
+            _sync(directory.parent)
         if (self.dataset / METADATA / MARKER_NAME).exists():
             return
         if (self.state / WITNESS_NAME).exists():
