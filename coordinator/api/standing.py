@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from coordinator.replication.values import Inventory, SledInventory
@@ -60,9 +61,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class _OfSled:
-    """What one sled has and lacks."""
+    """What one sled is to hold, how many copies it has of that, and what it lacks.
 
-    copies: Mapping[ArtifactHash, int]
+    A fleet has a million of them: they are compared as sets and counted, never looked at one by
+    one.
+    """
+
+    wanted: Set[ArtifactHash]
+    copies: Counter[int]
     missing: Set[ArtifactHash]
     in_flight: Set[ArtifactHash]
 
@@ -75,27 +81,33 @@ def stand(known: Known) -> Standing:
         for sled in known.sleds
         if sled.policy is SledPolicy.IN_SERVICE
     }
-    missing = Counter(artifact for each in found.values() for artifact in each.missing)
+    missing = Counter(chain.from_iterable(each.missing for each in found.values()))
+    total_bytes = sum(known.wanted.values())
     moving = set().union(*(each.in_flight for each in found.values()))
     return Standing(
         releases=tuple(
             _release(release, known, missing.keys(), moving, any_sled=bool(found))
             for release in known.releases
         ),
-        sleds=tuple(_sled(sled, known, found.get(sled.id)) for sled in known.sleds),
-        held_somewhere=set().union(*(each.copies for each in found.values())),
+        sleds=tuple(_sled(sled, known, found.get(sled.id), total_bytes) for sled in known.sleds),
+        held_somewhere={artifact for artifact in known.wanted if missing[artifact] < len(found)},
     )
 
 
 def _of_sled(known: Known, sled_id: str, seen: SledInventory | None) -> _OfSled:
-    wanted = known.wanted.keys() | known.kept.get(sled_id, _NOTHING)
+    kept = known.kept.get(sled_id)
+    wanted = known.wanted.keys() | kept if kept else known.wanted.keys()
     held = {} if seen is None else seen.held
-    copies = {artifact: held[artifact] for artifact in held.keys() & wanted}
-    for artifact in known.came.get(sled_id, _NOTHING) & wanted - copies.keys():
-        copies[artifact] = 1
-    missing = wanted - copies.keys()
+    here = held.keys() & wanted
+    came = known.came.get(sled_id, _NOTHING) & wanted - here
+    of_interest = (
+        held if len(here) == len(held) else {artifact: held[artifact] for artifact in here}
+    )
+    copies = Counter(of_interest.values())
+    copies[1] += len(came)
+    missing = wanted - held.keys() - came
     arriving = known.arriving.get(sled_id, _NOTHING) | (_NOTHING if seen is None else seen.arriving)
-    return _OfSled(copies, missing, missing & arriving)
+    return _OfSled(wanted, copies, missing, missing & arriving)
 
 
 def _release(
@@ -133,7 +145,7 @@ def _lost(release: Release, lost: Artifacts) -> tuple[LostArtifactBody, ...]:
     )
 
 
-def _sled(sled: Sled, known: Known, found: _OfSled | None) -> SledStandingBody:
+def _sled(sled: Sled, known: Known, found: _OfSled | None, total_bytes: int) -> SledStandingBody:
     own = SledBody.of(sled).model_dump()
     if found is None:  # expunged: nothing is wanted of it
         return SledStandingBody(
@@ -145,15 +157,14 @@ def _sled(sled: Sled, known: Known, found: _OfSled | None) -> SledStandingBody:
             bytes_wanted=0,
             bytes_to_go=0,
         )
-    counted = Counter(found.copies.values())
-    counted[0] += len(found.missing)
     to_go = sum(known.wanted.get(artifact, 0) for artifact in found.missing)
+    counted = {0: len(found.missing), **found.copies}
     return SledStandingBody(
         **own,
-        artifacts=len(found.copies) + len(found.missing),
-        artifacts_present=len(found.copies),
+        artifacts=len(found.wanted),
+        artifacts_present=len(found.wanted) - len(found.missing),
         in_flight=len(found.in_flight),
         copies={str(copies): counted[copies] for copies in sorted(counted) if counted[copies]},
-        bytes_wanted=to_go + sum(known.wanted.get(artifact, 0) for artifact in found.copies),
+        bytes_wanted=total_bytes,
         bytes_to_go=to_go,
     )

@@ -44,6 +44,8 @@ def test_before_the_first_pass_everything_is_missing() -> None:
     assert [(each.artifacts_present, each.artifacts) for each in found.sleds] == [(0, 3), (0, 3)]
     assert (found.releases[0].missing, found.releases[0].fully_replicated) == (3, 0)
     assert not found.held_somewhere
+    assert stand(ONE_LACKS).held_somewhere == {A, B, C}
+    assert stand(seen(SledInventory(id="s1", held={A: 1}))).held_somewhere == {A}
 
 
 def test_the_artifacts_of_a_release_add_up() -> None:
@@ -68,6 +70,7 @@ def test_what_has_come_since_the_last_pass_counts() -> None:
 def test_what_is_not_wanted_any_more_does_not_count() -> None:
     found = stand(replace(ONE_LACKS, wanted={A: 1}, came={"s2": frozenset({B})}))
     assert [each.artifacts for each in found.sleds] == [1, 1]
+    assert [each.copies for each in found.sleds] == [{"2": 1}, {"2": 1}]
 
 
 def test_what_a_sled_has_pinned_is_wanted_there_alone() -> None:
