@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from agent.api.queries import number, switch
@@ -74,6 +76,9 @@ LIMIT: Final = Parameter(
     required=False,
     description=f"At most so many; {DEFAULT_PAGE} by default.",
 )
+
+
+_log = structlog.get_logger(__name__)
 
 
 class ReleaseApi:
@@ -214,8 +219,12 @@ class ReleaseApi:
         after = request.query.get("page")
         limit = number(request.query, "limit", default=DEFAULT_PAGE, least=1, most=MAX_PAGE)
         found, next_page = await self._database.run(lambda tx: releases.page(tx, after, limit))
-        items = tuple(map(ReleaseBody.of, found))
-        return json_reply(ReleasesBody(items=items, next_page=next_page))
+
+        def render() -> web.Response:
+            items = tuple(map(ReleaseBody.of, found))
+            return json_reply(ReleasesBody(items=items, next_page=next_page))
+
+        return await asyncio.to_thread(render)  # a hundred thousand artifacts, at worst
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/releases/{version}."""
@@ -227,6 +236,7 @@ class ReleaseApi:
         """DELETE /v1/releases/{version}."""
         version = request.match_info["version"]
         await self._database.run(lambda tx: releases.remove(tx, version))
+        _log.info("release removed", version=version)
         self._wake()
         return no_content()
 
@@ -242,6 +252,7 @@ class ReleaseApi:
             await target.choose(tx, version, time.time())
 
         await self._database.run(choose)
+        _log.info("target release chosen", version=version)
         return json_reply(TargetReleaseBody(version=version))
 
 
