@@ -75,7 +75,7 @@ class Cycle:
         self._planner = planner
         self._policy = policy
         self._pacing = pacing
-        self._rng = rng
+        self._seed = rng.random()
         self._letting_go = LettingGo(staging, records)
         self._pins: Backoff[str] = Backoff()
         # When the plan that is being done ends at the latest, and at the earliest.
@@ -217,7 +217,9 @@ class Cycle:
                 paces=paces,
                 before={} if before is None else {sled.id: sled for sled in before.sleds},
             )
-            return inventory, self._planner(inventory, self._policy, self._rng)
+            # Passes of one generation go on with each other's chains; the next has other ones.
+            rng = random.Random(f"{self._seed} {int(snapshot.generation)}")
+            return inventory, self._planner(inventory, self._policy, rng)
 
         if len(snapshot.sizes) * len(snapshot.sleds) < IN_THREAD:
             return work_out()
