@@ -131,7 +131,9 @@ async def assembled(
                 agent_of=agents,
                 planner=plan,
                 options=replication_options(settings),
-                rng=random.Random(),
+                # One seed for all coordinators: their plans are about the same chains then, and
+                # what one asks a sled for joins what another one has begun there.
+                rng=random.Random("replication"),
                 clock=clock,
             )
         )

@@ -323,6 +323,22 @@ def test_what_is_staged_and_not_wanted_is_named_apart_from_what_is_held() -> Non
     assert (found.unwanted, found.droppable) == (frozenset({stranger}), frozenset())
 
 
+def test_coordinators_with_one_seed_plan_the_same_chains_whatever_each_has_staged() -> None:
+    table = """
+            os:64  app:64
+        a   2      .
+        b   .      .
+        c   .      2
+        d   .      .
+        +   {}      {}
+    """
+    here, there = (
+        plan(inventory(table.format(*cells)), Policy(min_sled_replication=1), Random(3))
+        for cells in (("x", "."), (".", "x"))
+    )
+    assert here.spreads == there.spreads
+
+
 def test_a_plan_says_for_which_generation_it_was_made() -> None:
     empty = Inventory(generation=GENERATION, sizes={}, sleds=())
     assert plan(empty, Policy(), Random(1)).generation == Generation(7)
