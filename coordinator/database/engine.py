@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from coordinator.errors import DatabaseUnavailable
 
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+# CockroachDB's dialect is a package of its own, which whoever uses it installs.
+_KNOWN: Final = frozenset({*_DRIVERS.values(), "cockroachdb+asyncpg"})
 _CONNECT_TIMEOUT_S: Final = 10.0
 _COMMAND_TIMEOUT_S: Final = 60.0
 _MAX_IDLE: Final = 2 / 3
@@ -31,7 +33,7 @@ def parse_url(text: str) -> URL:
     """Read a database URL; without a driver, with the one that is used here.
 
     Raises:
-        DatabaseUnavailable: it is none, or of a database that keeps nothing.
+        DatabaseUnavailable: it is none, or not of a database that can be used here.
     """
     try:
         url = make_url(text)
@@ -41,6 +43,10 @@ def parse_url(text: str) -> URL:
             "postgresql+asyncpg://user@host/name"
         ) from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    if url.drivername not in _KNOWN:
+        raise DatabaseUnavailable(
+            f"database.url is of {url.drivername!r}; known are {', '.join(sorted(_KNOWN))}"
+        )
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise DatabaseUnavailable("database.url names no file: SQLite in memory keeps nothing")
     return url

@@ -21,7 +21,9 @@ from tests.coordinator.postgres import PostgresServer
 UNUSABLE = {
     "not a URL": ("fleet.sqlite3", "is not a URL"),
     "in memory": ("sqlite+aiosqlite://", "keeps nothing"),
-    "no driver": ("oracle+nothing://host/name", "nothing"),
+    "another database": ("mysql://depot:secret@host/name", "of 'mysql'; known are"),
+    "another driver": ("postgresql+psycopg://depot:secret@host/name", r"psycopg'; known are"),
+    "not installed": ("cockroachdb+asyncpg://depot:secret@host/name", "cockroachdb"),
     "no directory": ("sqlite:////nowhere/at/all/fleet.sqlite3", "unable to open"),
     "nobody there": ("postgresql://depot:secret@127.0.0.1:1/fleet?ssl=disable", "127.0.0.1"),
     "no socket": ("postgresql://depot:secret@/fleet?host=/nowhere", "No such file|not exist"),
