@@ -343,7 +343,7 @@ def test_f1_f2_f5_a_fleet_survives_everything_and_converges(fleet: Fleet) -> Non
         assert not soak.broken
         soak.judge()
         for coordinator in fleet.coordinators:  # what a coordinator says of the fleet is true
-            coordinator.run("wait", "--timeout", "60", "--coordinator", coordinator.url)
+            coordinator.run("wait", "--timeout", "40", "--coordinator", coordinator.url)
         assert soak.looks > 0
         assert min(soak.done[what] for what in ("PUT-200", "DELETE-204", "kill", "pause")) > 0
         for process in (*fleet.coordinators, *fleet.agents):
