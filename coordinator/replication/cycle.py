@@ -78,6 +78,7 @@ class Cycle:
         self._seed = rng.random()
         self._letting_go = LettingGo(staging, records)
         self._pins: Backoff[str] = Backoff()
+        self._lost_at_s: dict[ArtifactHash, float] = {}
         # When the plan that is being done ends at the latest, and at the earliest.
         self._end: asyncio.TimerHandle | None = None
         self._least_end_s = 0.0
@@ -148,7 +149,7 @@ class Cycle:
         self.reporting.planned(inventory, plan)
         oldest = min((report.as_of for report in reports.values()), default=as_of)
         await self._let_go(plan, oldest)
-        await self._mark(snapshot, plan, fresh=oldest == as_of)
+        await self._mark(snapshot, self._surely_lost(plan, oldest, as_of), plan)
         outcome = await self._execute(plan, snapshot, inventory, soon=kept)
         self.reporting.executed(outcome)
         return self._ending(outcome, reports, again=kept)
@@ -234,9 +235,24 @@ class Cycle:
         except DepotError as error:
             _log.error("the staging depot lets go of nothing", error=str(error))
 
-    async def _mark(self, snapshot: FleetSnapshot, plan: Plan, *, fresh: bool) -> None:
+    def _surely_lost(self, plan: Plan, oldest: AsOf, as_of: AsOf) -> frozenset[ArtifactHash]:
+        """What every sled has said it has not, since the database said that nobody staged it.
+
+        What a slow sled says can be older than what the database says: then it does not count
+        before the sled has said it again.
+        """
+        self._lost_at_s = {
+            artifact: self._lost_at_s.get(artifact, as_of.loop_s)
+            for artifact in plan.lost | plan.out_of_reach
+        }
+        return frozenset(
+            artifact for artifact in plan.lost if self._lost_at_s[artifact] <= oldest.loop_s
+        )
+
+    async def _mark(
+        self, snapshot: FleetSnapshot, lost: frozenset[ArtifactHash], plan: Plan
+    ) -> None:
         """Mark the releases that have lost something, and those that have got it back."""
-        lost = plan.lost if fresh else frozenset[ArtifactHash]()
         unknown = plan.lost | plan.out_of_reach
         bad = {version for version, has in snapshot.releases.items() if has & lost}
         good = {version for version, has in snapshot.releases.items() if not has & unknown}

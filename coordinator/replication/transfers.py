@@ -27,6 +27,8 @@ from depot.errors import NoDataset, NotFound
 
 MEASURED_BYTES: Final = 4 << 20
 """A shorter copy says more about the requests than about the bytes."""
+STRIDE_BYTES: Final = 1 << 20
+"""What counts as progress of a copy: a sled that gets less in its time stands still, as it were."""
 OnMoved = Callable[[], None]
 """Called when the artifact begins to arrive, and whenever more of it has."""
 
@@ -132,7 +134,7 @@ class Transfers:
     async def _follow(self, request: Request, copy_id: str, on_moved: OnMoved) -> Verdict | None:
         loop = asyncio.get_running_loop()
         pause_s, unanswered = self._pace.first_poll_s, 0
-        done_bytes, moved_at_s = -1, loop.time()
+        done_bytes, moved_at_s = 0, loop.time()
         while True:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self._pace.longest_poll_s)
@@ -146,7 +148,7 @@ class Transfers:
             if copy.state != "running":
                 self._note_pace(request.sled.id, copy)
                 return _ended(copy)
-            if copy.bytes_done != done_bytes:
+            if copy.bytes_done - done_bytes >= STRIDE_BYTES:
                 done_bytes, moved_at_s = copy.bytes_done, loop.time()
                 on_moved()
             elif loop.time() - moved_at_s > self._pace.stalled_s:

@@ -308,21 +308,24 @@ class SimSled:
             sources = [self.network.at_depot(url) for url in copy.sources]
             if any(copy.artifact in each.held and not each.faults.down for each in sources):
                 return
-            if not any(each.faults.copies_stand_still for each in sources):
-                copy.bytes_done += 1
+            moving = [each.faults for each in sources if not each.faults.copies_stand_still]
+            copy.bytes_done += int(LOOK_S * max((each.bytes_per_s for each in moving), default=0))
             await asyncio.sleep(LOOK_S)
 
     async def _move(self, copy: SimCopy) -> None:
-        size_bytes = self.network.sizes[copy.artifact]
         for _ in range(int(IDLE_S / LOOK_S)):
             if not self.faults.copies_stand_still:
                 break
             await asyncio.sleep(LOOK_S)
         else:
             raise refused(502, "DepotCopy")
-        for _ in range(4):
-            await asyncio.sleep(size_bytes / 4 / self.faults.bytes_per_s)
-            copy.bytes_done += size_bytes // 4
+        left = self.network.sizes[copy.artifact]
+        while left > 0:
+            # As fast as the sled is now, not as it was when the copy began.
+            pause_s = min(LOOK_S, left / self.faults.bytes_per_s)
+            await asyncio.sleep(pause_s)
+            moved = max(1, int(pause_s * self.faults.bytes_per_s))
+            copy.bytes_done, left = copy.bytes_done + moved, left - moved
 
     def _take(self, artifact: ArtifactHash) -> None:
         if not self.faults.forgets:

@@ -179,3 +179,18 @@ def test_what_no_release_wants_leaves_staging_after_a_while() -> None:
             await fleet.until(lambda: not coordinator.staging.content, within_s=150)
 
     run(scenario())
+
+
+def test_a_release_is_marked_although_one_sled_always_answers_late() -> None:
+    async def scenario() -> None:
+        async with SimFleet() as fleet:
+            coordinator = await fleet.coordinator()
+            (artifact,) = fleet.artifacts(MIB)
+            await coordinator.upload("1", [artifact])
+            await fleet.until(lambda: not fleet.missing() and not coordinator.staging.content)
+            fleet.sleds[0].faults.latency_s = 5.0
+            for sled in fleet.sleds:
+                sled.lose([artifact])
+            await fleet.until(lambda: fleet.database.incomplete == {"1"}, within_s=400)
+
+    run(scenario())
