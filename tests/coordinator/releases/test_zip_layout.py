@@ -320,6 +320,14 @@ def test_end_records_that_disagree_are_refused() -> None:
     refused(raw_zip([ONE, TWO], large=True, end={"count": 1}), "its end records disagree: 1 and 2")
 
 
+def test_a_directory_that_ends_within_an_entry_is_refused() -> None:
+    whole = raw_zip([ONE])
+    begin = whole.index(b"PK\1\2")
+    for size in (4, 20, 45, 48):
+        end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, begin, 0)
+        refused(whole[: begin + size] + end, "entry 0 of its directory (is not where|runs past)")
+
+
 def test_s1_a_bomb_is_refused_by_what_it_says_before_anything_is_unpacked() -> None:
     bomb = Raw("bomb", packed=b"\0" * 10_000, deflated=True, central={"size": 10_000_000})
     limits = ZipLimits(growth=100, free_bytes=0)
