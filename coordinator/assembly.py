@@ -8,6 +8,7 @@ every long task is started in the task group of whoever runs the coordinator.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -41,6 +42,10 @@ from depot.errors import DepotError
 from depot.http.service import HttpService
 
 READY_TIMEOUT_S: Final = 5.0
+# Of the staging depot: its disk, or bytes on it.
+_WORRYING: Final = frozenset(
+    {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}
+)
 _log = structlog.get_logger("coordinator")
 
 
@@ -115,7 +120,7 @@ async def assembled(
             await StagingDepot.open(
                 settings.staging.path,
                 quota_bytes=settings.staging.quota_bytes,
-                on_event=_log_event,
+                on_event=_log_staging,
             )
         )
         database = await stack.enter_async_context(
@@ -238,3 +243,9 @@ def _prepared(settings: CoordinatorSettings) -> str:
 
 def _log_event(kind: str, fields: Mapping[str, object]) -> None:
     _log.info("event", kind=kind, **fields)
+
+
+def _log_staging(kind: str, fields: Mapping[str, object]) -> None:
+    """What the staging depot tells; who puts and drops artifacts there says so already."""
+    level = logging.WARNING if kind in _WORRYING else logging.DEBUG
+    _log.log(level, "staging depot", kind=kind, **fields)

@@ -20,13 +20,13 @@ from coordinator.cli.uploading import Asked, upload_from
 from coordinator.wire import ReleaseArtifactBody, ReleaseBody, ReleaseUploadedBody
 
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
+# The version is last and never cut: it is what the other verbs want to be told.
 _COLUMNS: Final = (
-    Column("VERSION"),
     Column("STATE"),
     Column("ARTIFACTS", right=True),
     Column("SIZE", right=True),
     Column("UPLOADED"),
-    Column("FILE", name=True),
+    Column("RELEASE"),
 )
 _PRUNE_COLUMNS: Final = (Column("RELEASE"), Column("RESULT", prose=True))
 _ARTIFACT_COLUMNS: Final = (
@@ -184,12 +184,11 @@ def _row(found: ReleaseBody, target: str | None) -> tuple[str | Text, ...]:
     if found.version == target:
         state = Text(f"{found.state}, target", style=state.style)
     return (
-        found.version,
         state,
         str(len(_distinct(found.artifacts))),
         size(sum(_distinct(found.artifacts).values())),
         moment(found.time_created),
-        found.file_name,
+        found.version,
     )
 
 

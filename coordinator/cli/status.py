@@ -27,12 +27,12 @@ _SLEDS: Final = (
     Column("COPIES"),
 )
 _RELEASES: Final = (
-    Column("RELEASE"),
     Column("STATE"),
     Column("ARTIFACTS", right=True),
     Column("EVERYWHERE", right=True),
-    Column("IN FLIGHT", right=True),
+    Column("MOVING", right=True),
     Column("MISSING", right=True),
+    Column("RELEASE"),
 )
 _OPERATIONS: Final = ("put_config", "list", "put", "copy")
 
@@ -166,7 +166,6 @@ def _section(rows: Sequence[Text]) -> list[Text]:
 def _release_table(releases: Sequence[ReleaseStandingBody], width: int | None) -> list[Text]:
     rows = [
         (
-            release.version,
             Text(
                 f"{release.state}, target" if release.target else release.state,
                 style="red" if release.state == "incomplete" else "green",
@@ -175,6 +174,7 @@ def _release_table(releases: Sequence[ReleaseStandingBody], width: int | None) -
             str(release.fully_replicated),
             str(release.in_flight),
             str(release.missing),
+            release.version,
         )
         for release in releases
     ]

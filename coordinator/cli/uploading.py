@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from agent.cli.failures import naming, usage
 from agent.cli.output import Output
@@ -14,6 +15,9 @@ from agent.cli.progress import Meter, display
 from coordinator.cli.packing import look_at, packed
 from coordinator.client import CoordinatorClient
 from coordinator.wire import ReleaseUploadedBody
+
+# What a coordinator needs some seconds for, after the last byte was sent.
+TAKES_TIME_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +72,8 @@ async def _send(
 
         def sent(count_bytes: int) -> None:
             meter.at(count_bytes)
-            if count_bytes == size_bytes:
-                meter.label("(verifying)")
+            if count_bytes == size_bytes >= TAKES_TIME_BYTES:
+                output.note("sent; the coordinator verifies and stages it")
 
         return await client.upload_release(
             path,

@@ -23,6 +23,7 @@ from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.status import in_service
+from coordinator.client import CoordinatorClient
 from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 from depot.artifact import Generation
 
@@ -80,19 +81,36 @@ async def _wait(
         found = await client.replication()
         goal = Goal(found.generation if generation is None else int(generation), version)
         _check(goal, found)
-        with Meter(display(output), "replicating") as meter:
-            progress = Progress(meter)
-            while True:
-                progress.show(found)
-                _fail_when_lost(output, goal, found)
-                if not (left := list(what_is_left(goal, found))):
-                    break
-                spent_s = time.monotonic() - started_s
-                if timeout_s is not None and spent_s >= timeout_s:
-                    raise _timed_out(output, goal, found, left, timeout_s)
-                await asyncio.sleep(LOOK_AGAIN_S)
-                found = await client.replication()
+        _fail_when_lost(output, goal, found)
+        if list(what_is_left(goal, found)):
+            end_s = None if timeout_s is None else started_s + timeout_s
+            found = await _follow(client, output, goal, found, end_s)
     output.document(_document(goal, found, converged=True), [_converged(found)])
+
+
+async def _follow(
+    client: CoordinatorClient,
+    output: Output,
+    goal: Goal,
+    found: ReplicationBody,
+    end_s: float | None,
+) -> ReplicationBody:
+    """Look again and again until nothing is left, with a bar.
+
+    Raises:
+        Failure: something is lost, or `end_s` of the monotonic clock has come.
+    """
+    with Meter(display(output), "filling") as meter:
+        progress = Progress(meter)
+        while left := list(what_is_left(goal, found)):
+            progress.show(found)
+            if end_s is not None and time.monotonic() >= end_s:
+                raise _timed_out(output, goal, found, left)
+            await asyncio.sleep(LOOK_AGAIN_S)
+            found = await client.replication()
+            _fail_when_lost(output, goal, found)
+        progress.show(found)
+    return found
 
 
 def what_is_left(goal: Goal, found: ReplicationBody) -> Iterator[str]:
@@ -155,7 +173,7 @@ class Progress:
         to_go_bytes = sum(sled.bytes_to_go for sled in sleds)
         self._most_bytes = max(self._most_bytes, to_go_bytes)
         full = sum(1 for sled in sleds if sled.artifacts_present == sled.artifacts)
-        self._meter.label(f"{full}/{plural(len(sleds), 'sled')} full")
+        self._meter.label(f"{full}/{plural(len(sleds), 'sled')}")
         self._meter.set(self._most_bytes - to_go_bytes, self._most_bytes or None)
 
 
@@ -171,13 +189,11 @@ def _fail_when_lost(output: Output, goal: Goal, found: ReplicationBody) -> None:
             )
 
 
-def _timed_out(
-    output: Output, goal: Goal, found: ReplicationBody, left: list[str], timeout_s: float
-) -> Failure:
+def _timed_out(output: Output, goal: Goal, found: ReplicationBody, left: list[str]) -> Failure:
     output.document(_document(goal, found, converged=False), [])
     more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     return Failure(
-        f"not converged after {timeout_s:g} s: {'; '.join(left[:SHOWN])}{more}",
+        f"not converged in time: {'; '.join(left[:SHOWN])}{more}",
         ExitCode.LOCAL,
         code="TimedOut",
         hint="`depot-coordinator status` shows the whole fleet",

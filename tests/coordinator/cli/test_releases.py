@@ -39,10 +39,11 @@ def test_a_zip_is_uploaded_listed_shown_and_removed(
     assert "was there already" in trusting.fine("release", "upload", file)
     trusting.fine("target", "set", "1.0.0")
     head, row = trusting.fine("release", "ls").splitlines()
-    assert head.split()[:2] == ["VERSION", "STATE"]
-    assert row.split()[:3] == ["1.0.0", "complete,", "target"]
-    assert row.endswith(" release.zip")
+    assert head.split() == ["STATE", "ARTIFACTS", "SIZE", "UPLOADED", "RELEASE"]
+    assert row.split()[:5] == ["complete,", "target", "2", "1.4", "KiB"]
+    assert row.endswith(" 1.0.0")
     shown = trusting.fine("release", "show", "1.0.0")
+    assert " as release.zip" in shown
     assert "holds     2 artifacts, 1.4 KiB" in shown
     assert [line.split()[-2:] for line in shown.splitlines()[-2:]] == [
         ["sp", "one"],
