@@ -303,14 +303,32 @@ class SimSled:
 
     async def _until_whole(self, copy: SimCopy) -> None:
         """Until any of the sources has it whole: the others pass on what arrives there."""
+        idle_s = 0.0
         while True:
             self._find(copy.artifact, copy.sources)
             sources = [self.network.at_depot(url) for url in copy.sources]
             if any(copy.artifact in each.held and not each.faults.down for each in sources):
                 return
-            moving = [each.faults for each in sources if not each.faults.copies_stand_still]
-            copy.bytes_done += int(LOOK_S * max((each.bytes_per_s for each in moving), default=0))
+            paces = [each.faults.bytes_per_s for each in sources if each.moves(copy.artifact)]
+            idle_s = 0.0 if paces else idle_s + LOOK_S
+            if idle_s >= IDLE_S:
+                raise refused(502, "DepotCopy")
+            copy.bytes_done += int(LOOK_S * max(paces, default=0))
             await asyncio.sleep(LOOK_S)
+
+    def moves(self, artifact: ArtifactHash, seen: frozenset[str] = frozenset()) -> bool:
+        """Whether more of an artifact comes to here: not in a circle, and from where it is."""
+        if artifact in self.held:
+            return True
+        if self.id in seen or artifact not in self._arriving or self.faults.copies_stand_still:
+            return False
+        copies = [
+            copy
+            for copy in self._copies.values()
+            if copy.artifact == artifact and copy.state == "running"
+        ]
+        sources = [self.network.at_depot(url) for copy in copies for url in copy.sources]
+        return not copies or any(each.moves(artifact, seen | {self.id}) for each in sources)
 
     async def _move(self, copy: SimCopy) -> None:
         for _ in range(int(IDLE_S / LOOK_S)):
