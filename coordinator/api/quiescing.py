@@ -13,6 +13,8 @@ from coordinator.uploads.desk import UploadDesk
 from depot.errors import DepotError
 
 LOOK_AGAIN_S: Final = 0.5
+# The last look has no more time to wait for the database than this.
+LOOK_TIMEOUT_S: Final = 5.0
 SHOWN: Final = 5
 REASON: Final = "this coordinator is about to stop and takes no more uploads"
 
@@ -74,9 +76,11 @@ class Quiesce:
 
     async def _say_what_stays(self) -> None:
         try:
-            left = await self._view.only_here()
-        except DepotError:
-            return  # that was said
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                left = await self._view.only_here()
+        except (DepotError, TimeoutError):
+            _log.warning("nobody knows what stays in the staging depot: the database is away")
+            return
         if left:
             _log.warning(
                 "artifacts stay in the staging depot, and nowhere else",

@@ -1,0 +1,62 @@
+"""Leaving, with a database that is away."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from coordinator.api.quiescing import Quiesce
+from coordinator.errors import DatabaseUnavailable
+
+
+class Desk:
+    running = 0
+    quiescing: str | None = None
+
+
+class Cycle:
+    def activate(self) -> None:
+        """Nothing is there to be done."""
+
+
+class View:
+    """The first answers are `said`; an error is raised."""
+
+    def __init__(self, *said: list[str] | Exception) -> None:
+        self.said = list(said)
+
+    async def only_here(self) -> list[str]:
+        answer = self.said.pop(0) if len(self.said) > 1 else self.said[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def quiesce(view: View, desk: Desk | None = None) -> Quiesce:
+    return Quiesce(desk or Desk(), Cycle(), view)  # type: ignore[arg-type]
+
+
+async def test_what_the_database_does_not_say_is_no_reason_to_believe_that_all_is_safe(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    away = View(DatabaseUnavailable("away"))
+    await quiesce(away).settle(0.01)
+    assert [entry["event"] for entry in logged][-1] == (
+        "nobody knows what stays in the staging depot: the database is away"
+    )
+
+
+async def test_nothing_is_said_when_everything_is_somewhere_else(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    desk = Desk()
+    await quiesce(View([]), desk).settle(60.0)
+    assert desk.quiescing is not None
+    assert not logged
+
+
+async def test_time_that_is_up_is_told_with_what_stays(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    await quiesce(View(["one", "two"])).settle(0.0)
+    assert logged[-1]["artifacts"] == 2
