@@ -293,6 +293,8 @@ class Executor:
             self.setbacks.full(job)
         elif verdict.kind not in _SET_ASIDE:
             self.setbacks.tried(job)
+        if verdict.kind is Kind.UNREACHABLE:
+            self.setbacks.unanswered(job)
         run.outcome.failed += 1
         moved_on = verdict.kind is Kind.AHEAD and await self._has_moved_on(run)
         if run is not self._run:

@@ -3,7 +3,8 @@
 Rules kept here:
 - What failed is tried again later each time; so is what a sled says it has got and then does not
   list. Another way to the same sled can be tried at once; a full sled has none.
-- A sled where nothing has moved for a while is slow, and stays so for a while.
+- A sled where nothing has moved for a while, or that did not answer in the middle of something, is
+  slow, and stays so for a while.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class Setbacks:
         """There was no room for a job's artifact."""
         self._tried.add(_way(job))
         self._full.failed(key_of(job), _now_s())
+
+    def unanswered(self, job: Job) -> None:
+        """A sled did not see a job through in time: it would be the first in line again."""
+        self._slow_until_s[job.target] = _now_s() + SLOW_FOR_S
 
     def moved(self, sled_id: str) -> None:
         """Something began on a sled, or more of it has come."""
