@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, TypeVar
 
-from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation, shared
 from depot.config import fencing
 from depot.config.grace import Grace
 from depot.config.ledger import (
@@ -350,8 +351,9 @@ class LedgerKeeper:
         return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
 
     async def _read_all(self) -> list[_Reading]:
-        ledgers = _Ledgers(self._mirrors.sled_id)
         every = self._mirrors.all
+        held = [mirror.artifacts.rows for mirror in every]
+        ledgers = _Ledgers(self._mirrors.sled_id, held)
         readings = await asyncio.gather(*(self._reading(mirror, ledgers) for mirror in every))
         problems = (problem for r in readings for problem in (r.unseen, r.unpinned))
         self._ledger_problems = tuple(problem for problem in problems if problem is not None)
@@ -436,10 +438,15 @@ async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadab
 
 
 class _Ledgers:
-    """What the datasets say, decoded; the same document only once, as it is on all of them."""
+    """What the datasets say, decoded; the same document only once, as it is on all of them.
 
-    def __init__(self, sled_id: str | None) -> None:
+    Args:
+        held: for each dataset the artifacts on it, whose objects the configs share.
+    """
+
+    def __init__(self, sled_id: str | None, held: Sequence[Iterable[ArtifactHash]]) -> None:
         self._sled_id = sled_id
+        self._held = held
         self._last: tuple[bytes, Ledger] | None = None
         self._lock = asyncio.Lock()
 
@@ -447,12 +454,16 @@ class _Ledgers:
         """Raises Unreadable and FormatTooNew as `decode_ledger`."""
         async with self._lock:
             if self._last is None or self._last[0] != content:
-                ledger = await asyncio.to_thread(_decoded, content, self._sled_id)
+                ledger = await asyncio.to_thread(_decoded, content, self._sled_id, self._held)
                 self._last = content, ledger
             return self._last[1]
 
 
-def _decoded(content: bytes, sled_id: str | None) -> Ledger:
+def _decoded(content: bytes, sled_id: str | None, held: Sequence[Iterable[ArtifactHash]]) -> Ledger:
     ledger = decode_ledger(content, sled_id)
+    if ledger.config is not None:
+        artifacts = shared(ledger.config.artifacts, chain.from_iterable(held))
+        config = ArtifactConfig.make(ledger.config.generation, artifacts)
+        ledger = replace(ledger, config=config)
     _ = ledger.rank  # worked out here, in a thread: it goes through every artifact, and is kept
     return ledger

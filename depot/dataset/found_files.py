@@ -7,11 +7,11 @@ whoever goes through them, one after the other.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, shared
 
 _IDENTITY: Final = "{}:{}".format
 
@@ -60,6 +60,10 @@ class FoundFiles:
         self._inodes.append(inode)
         self._mtimes.append(mtime_ns)
         self._changes.append(changed_at_s)
+
+    def share(self, known: Iterable[ArtifactHash]) -> None:
+        """Name artifacts by the objects of others where they have some; see `shared`."""
+        self._artifacts = list(shared(self._artifacts, known))
 
     def sizes(self) -> Iterator[tuple[ArtifactHash, int]]:
         """Each artifact with the size of its file in bytes."""

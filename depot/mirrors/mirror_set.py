@@ -212,6 +212,8 @@ class MirrorSet:
             raise DatasetUnusable(f"{mirror.path} {refusal}")
         self.sled_id = dataset.marker.sled_id
         try:
+            for other in self.readable():
+                await asyncio.to_thread(attachment.files.share, other.artifacts.rows)
             copies = await self._recall(mirror.index, dataset.marker.dataset_id, attachment.files)
             stock = await asyncio.to_thread(take_stock, copies)
         except BaseException:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash, Generation, in_order
+from depot.artifact import (
+    MAX_GENERATION,
+    ArtifactConfig,
+    ArtifactHash,
+    Generation,
+    in_order,
+    shared,
+)
 from depot.errors import InvalidRequest
 
 digests = st.binary(min_size=32, max_size=32)
@@ -119,3 +126,13 @@ def test_equal_configs_and_only_they_have_equal_digests(
 def test_a_digest_does_not_depend_on_the_order_of_the_hashes(config: ArtifactConfig) -> None:
     reverse = ArtifactConfig.make(config.generation, sorted(config.artifacts, reverse=True))
     assert reverse.digest == config.digest
+
+
+def test_artifacts_that_are_shared_are_the_objects_that_were_there_before() -> None:
+    known = [ArtifactHash.of(bytes([number])) for number in range(3)]
+    asked = [ArtifactHash(bytes(known[2])), ArtifactHash.of(b"new"), ArtifactHash(bytes(known[0]))]
+    found = list(shared(asked, known))
+    assert found == asked
+    assert found[0] is known[2]
+    assert found[1] is asked[1]
+    assert found[2] is known[0]
