@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
+from itertools import filterfalse
 from typing import Final, NamedTuple
 
 from depot.artifact import ArtifactHash
@@ -60,7 +61,7 @@ class Inventory:
 
     def outside(self, wanted: Set[ArtifactHash]) -> set[ArtifactHash]:
         """Artifacts that are here and not wanted."""
-        return set(self.good).difference(wanted) | (self.bad.keys() - wanted)
+        return {*filterfalse(wanted.__contains__, self.good), *(self.bad.keys() - wanted)}
 
     def changed(self, artifact: ArtifactHash, before: Copy | None, after: Copy | None) -> None:
         """Take note that a copy appeared, changed or left."""
