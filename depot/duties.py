@@ -15,6 +15,7 @@ class Duties:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._wanted = parts.wanted
+        self._just_opened = True
 
     async def run(self, peers: Peers | None = None) -> None:
         """Do it all until cancelled; `peers` is where that comes from which nothing here has."""
@@ -29,14 +30,16 @@ class Duties:
             group.create_task(parts.scrubber.run(), name="scrub")
             group.create_task(parts.records.run(parts.mirrors.all), name="copy records")
 
-    async def reconcile(self) -> int:
+    async def reconcile(self, *, rescan: bool = True) -> int:
         """Delete what no config wants, now; the number of artifacts deleted."""
         await self._parts.quarantine.refresh_all()
-        return await self._parts.reconciler.run_once()
+        return await self._parts.reconciler.run_once(rescan=rescan)
 
     async def _reconcile_for_ever(self) -> None:
         while True:
-            await self.reconcile()
+            # What there is at the start was found out a moment ago.
+            rescan, self._just_opened = not self._just_opened, False
+            await self.reconcile(rescan=rescan)
             self._wanted.heal.set()  # what it found gone is to come back
             await _wait(self._wanted.reconcile, self._until_reconcile_s())
 

@@ -4,7 +4,8 @@ Only a file named by a hash is ever looked at. Each one is first set aside, unde
 commit lock, and then the fence is asked again, on the event loop and together with the entry in the
 record: what came back into the config, got a pin or a writer while the disk was busy gets its name
 back, however long that took (D1). Runs at start, after every config change and periodically; each
-run starts from what is on the disk, so a crash in the middle leaves nothing for ever (D3).
+run starts from what is on the disk (at the start, from what attaching has just found there), so a
+crash in the middle leaves nothing for ever (D3).
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ class Reconciler:
         self._emit = on_event
         self._running = asyncio.Lock()
 
-    async def run_once(self) -> int:
+    async def run_once(self, *, rescan: bool = True) -> int:
         """Look at every healthy dataset once; the number of artifacts deleted.
 
+        Without `rescan`, it goes by what is known to be there: they were just attached.
         A dataset that fails moves its own state and is skipped (B4).
         """
         deleted: set[ArtifactHash] = set()
         async with self._running:
             for mirror in self._mirrors.healthy():
                 with suppress(OSError, DatasetUnusable):
-                    await self._rescan(mirror)
+                    if rescan:
+                        await self._rescan(mirror)
                     await self._delete_unwanted(mirror, deleted)
                     await self._discard_stray_digests(mirror)
         async for artifact in unhurried(in_order(deleted)):

@@ -372,3 +372,19 @@ async def test_d4_a_clock_that_was_far_ahead_does_not_hold_deletions_for_ever(no
     async with node.open(delete_grace_s=0.0) as store:
         assert await store.reconcile() == 1
         assert store.status().deletions_held_until_s == 0
+
+
+async def test_d3_the_first_pass_goes_by_what_attaching_found_and_the_next_by_the_disk(
+    node: Node,
+) -> None:
+    async with node.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(1, ONE, TWO))
+        for content in (ONE, TWO):
+            await put(store, content)
+        await store.put_config(config(2, ONE))
+        await node.write_file(A, str(hash_of(THREE)), THREE)
+        reconciler = store._parts.reconciler
+        assert await reconciler.run_once(rescan=False) == 1
+        assert [await node.read(A, content) for content in (TWO, THREE)] == [None, THREE]
+        assert await reconciler.run_once() == 1
+        assert await node.read(A, THREE) is None
