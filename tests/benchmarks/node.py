@@ -29,7 +29,9 @@ _VARIABLES: Final = {key.name: key.variable for key in KEYS}
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Settings by their names in the file, as an agent's environment."""
-    return {_VARIABLES[name]: value for name, value in (DEFAULTS | dict(settings)).items()}
+    chosen = {_VARIABLES[name]: value for name, value in (DEFAULTS | dict(settings)).items()}
+    # As where it is installed: an agent that may keep no bytecode compiles itself at every start.
+    return {"PYTHONDONTWRITEBYTECODE": "", **chosen}
 
 
 class Node:
