@@ -1,4 +1,7 @@
-"""Endpoints for releases: uploads, imports, what is recorded, and the fleet's target."""
+"""Endpoints for releases: uploads, imports, what is recorded, and the fleet's target.
+
+A release can have some ten thousand artifacts, so answers with one are rendered in a thread.
+"""
 
 from __future__ import annotations
 
@@ -196,14 +199,16 @@ class ReleaseApi:
             request_body(request, request.app[LIMITS]) as source,
         ):
             await send_continue(request)
-            return _reply(await self._desk.upload(source, wanted, roots))
+            recorded = await self._desk.upload(source, wanted, roots)
+        return await asyncio.to_thread(_reply, recorded)
 
     async def fetch(self, request: web.Request) -> web.Response:
         """POST /v1/releases/import."""
         body = await read_json(request, ReleaseImportBody)
         wanted = Wanted(allow_expired=body.allow_expired, version=body.version)
         async with self._desk.admitted() as roots:
-            return _reply(await self._desk.fetch(body.url, wanted, roots))
+            recorded = await self._desk.fetch(body.url, wanted, roots)
+        return await asyncio.to_thread(_reply, recorded)
 
     async def prune(self, request: web.Request) -> web.Response:
         """POST /v1/releases/prune."""
@@ -224,13 +229,13 @@ class ReleaseApi:
             items = tuple(map(ReleaseBody.of, found))
             return json_reply(ReleasesBody(items=items, next_page=next_page))
 
-        return await asyncio.to_thread(render)  # a hundred thousand artifacts, at worst
+        return await asyncio.to_thread(render)
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/releases/{version}."""
         version = request.match_info["version"]
         found = await self._database.run(lambda tx: releases.get(tx, version))
-        return json_reply(ReleaseBody.of(found))
+        return await asyncio.to_thread(lambda: json_reply(ReleaseBody.of(found)))
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /v1/releases/{version}."""
