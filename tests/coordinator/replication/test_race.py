@@ -44,6 +44,26 @@ def test_f2_a_coordinator_that_stood_still_deletes_nothing_that_was_uploaded_mea
     run(scenario())
 
 
+@pytest.mark.parametrize("call", ["put_config", "list_artifacts", "strike_staged", "drop"])
+def test_f2_an_old_request_that_arrives_late_deletes_nothing(call: str) -> None:
+    async def scenario() -> None:
+        async with SimFleet() as fleet:
+            a, b = await fleet.coordinator("a"), await fleet.coordinator("b")
+            old, new = fleet.artifacts(MIB, MIB)
+            a.stalling.stop_before = call
+            await a.upload("1", [old])
+            await fleet.until(lambda: a.stalling.stands_still, within_s=130)
+            await b.upload("2", [old, new])
+            await fleet.until(lambda: not fleet.missing(), within_s=5)
+            await fleet.until(lambda: not b.staging.content, within_s=5)
+            a.stalling.go_on()
+            await asyncio.sleep(200)
+            assert not fleet.missing()
+            assert not a.staging.content
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("stalled_after_s", [n / 1000 for n in range(0, 60, 5)])
 def test_f2_wherever_in_its_pass_a_coordinator_stands_still(stalled_after_s: float) -> None:
     async def scenario() -> None:
