@@ -240,13 +240,13 @@ def wait_for_part(directory: Path, child: subprocess.Popen[bytes]) -> Path:
     raise AssertionError(f"the download ended with {child.returncode} before it could be stopped")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_demo_ends_well() -> None:
     done = subprocess.run(
         [sys.executable, REPOSITORY / "packaging" / "demo.py"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
