@@ -103,6 +103,7 @@ def running() -> Iterator[PostgresServer]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the tests; they stop it.
     ) as shell:
         assert shell.stdin is not None
         assert shell.stdout is not None

@@ -15,6 +15,7 @@ from coordinator.database import generation, releases, sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import DatabaseUnavailable
+from depot.artifact import Generation
 from tests.coordinator.database.making import add_sled, artifact, release, start_python
 from tests.coordinator.postgres import PostgresServer
 
@@ -126,25 +127,25 @@ async def test_a_coordinator_that_stands_still_in_the_middle_does_not_hold_up_th
 ) -> None:
     url = await postgres.create()
     async with (
-        await Database.open(url, patience_s=0.5) as stalled,
+        await Database.open(url, patience_s=1.5) as stalled,
         await Database.open(url) as other,
     ):
-        written, go_on = asyncio.Event(), asyncio.Event()
+        locked, go_on = asyncio.Event(), asyncio.Event()
 
         async def stall(tx: Transaction) -> None:
-            await releases.record(tx, release("1.0", artifact("a")))
-            written.set()
+            await generation.advance(tx, Generation(50))
+            locked.set()
             await go_on.wait()
             await add_sled(tx, "s1")
 
         stalling = asyncio.create_task(stalled.run(stall))
-        await written.wait()
-        await other.run(releases.record, release("2.0", artifact("b")))
+        await locked.wait()
+        await other.run(releases.record, release("1.0", artifact("a")))
         go_on.set()
         with pytest.raises(DatabaseUnavailable):
             await stalling
-        assert [each.version for each in await stalled.run(releases.every)] == ["2.0"]
-        assert await stalled.run(generation.read) == 2
+        assert await other.run(sleds.every) == ()
+        assert await other.run(generation.read) == 2
 
 
 async def test_whoever_gives_up_waiting_for_a_lock_does_not_get_it_later(
