@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,8 +55,11 @@ def quarantined_files(dataset: Path, name: str = "") -> list[Path]:
 
 def stored_bytes(dataset: Path) -> int:
     """Bytes of artifacts and staged files: what the quota is about."""
-    staged = (path.stat().st_size for path in staged_files(dataset))
-    return sum(found.st_size for found in artifact_files(dataset).values()) + sum(staged)
+    staged_bytes = 0
+    for path in staged_files(dataset):
+        with suppress(FileNotFoundError):  # just removed, by a write that was left behind
+            staged_bytes += path.stat().st_size
+    return sum(found.st_size for found in artifact_files(dataset).values()) + staged_bytes
 
 
 @dataclass(frozen=True)

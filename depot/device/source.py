@@ -1,4 +1,4 @@
-"""A `Source` of the bytes of a file that a worker process has open."""
+"""Sources of the bytes of a file on a dataset: none waits for the device for ever."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import select
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final
 
 from depot.device.feed import feed
@@ -16,6 +17,8 @@ from depot.errors import DatasetUnusable
 
 _PART_BYTES: Final = 16 << 20
 """Fed in one call, so that a device's deadline never depends on an artifact's size."""
+_MOST_BYTES: Final = 1 << 20
+"""Read in one call in this process: it is in memory twice meanwhile."""
 _LOOK_EVERY_MS: Final = 250
 _ANSWER_TIMEOUT_S: Final = 5.0
 
@@ -34,6 +37,68 @@ class ContentSource:
 
     def abort(self) -> None:
         """Nothing waits here."""
+
+
+class HostedSource:
+    """Reads a file that this process has open, in the threads of its dataset.
+
+    A read that hangs is left behind, with a descriptor and memory that nobody else uses.
+
+    Args:
+        fd: duplicated here, so the caller may close it at any time.
+        timeout_s: longest silence of the device.
+    """
+
+    def __init__(self, host: Host, fd: int, timeout_s: float) -> None:
+        self._host = host
+        self._fd = os.dup(fd)
+        self._timeout_s = timeout_s
+        self._offset = 0
+        self._reading: Future[bytes] | None = None
+        self._aborted = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of `buffer`; the number of bytes, 0 at the end.
+
+        Raises:
+            OSError: the file cannot be read, the device hangs, or `abort` was called.
+        """
+        size_bytes = min(len(buffer), _MOST_BYTES)
+        self._reading = self._host.submit_in(
+            Lane.FEEDS, os.pread, self._fd, size_bytes, self._offset
+        )
+        content = self._read(self._reading)
+        buffer[: len(content)] = content
+        self._offset += len(content)
+        return len(content)
+
+    def abort(self) -> None:
+        """Make a running or later `readinto` raise soon."""
+        self._aborted = True
+
+    def close(self) -> None:
+        """Close the file, once nothing reads it any more."""
+        if self._reading is None:
+            self._close()
+        else:
+            self._reading.cancel()
+            self._reading.add_done_callback(lambda _: self._close())
+
+    def _close(self) -> None:
+        # Some filesystems report errors here; what was read was judged by itself.
+        with suppress(OSError):
+            os.close(self._fd)
+
+    def _read(self, reading: Future[bytes]) -> bytes:
+        silence = _Silence(self._timeout_s)
+        while not self._aborted:
+            try:
+                return reading.result(_LOOK_EVERY_MS / 1000)
+            except TimeoutError:
+                if reading.done():
+                    raise  # its own
+                silence.goes_on()
+        raise _given_up()
 
 
 class FedSource:
@@ -96,13 +161,11 @@ class FedSource:
     def _await_bytes(self) -> None:
         poll = select.poll()
         poll.register(self._outlet, select.POLLIN)
-        waited_ms = 0
+        silence = _Silence(self._timeout_s)
         while not poll.poll(_LOOK_EVERY_MS):
-            waited_ms += _LOOK_EVERY_MS
             if self._aborted:
-                raise OSError(errno.ECANCELED, "the transfer was given up")
-            if waited_ms > self._timeout_s * 1000:
-                raise OSError(errno.ENODEV, "the device does not answer")
+                raise _given_up()
+            silence.goes_on()
 
     def _tell_why_no_more(self) -> None:
         assert self._feeding is not None
@@ -111,3 +174,20 @@ class FedSource:
         except DatasetUnusable as error:
             raise OSError(errno.ENODEV, str(error)) from error
         raise OSError(errno.EIO, f"the file ends at byte {self._offset}")
+
+
+class _Silence:
+    """How long a device has not answered, counted in looks."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._left_ms = timeout_s * 1000
+
+    def goes_on(self) -> None:
+        """Raises OSError when it has lasted too long."""
+        self._left_ms -= _LOOK_EVERY_MS
+        if self._left_ms < 0:
+            raise OSError(errno.ENODEV, "the device does not answer")
+
+
+def _given_up() -> OSError:
+    return OSError(errno.ECANCELED, "the transfer was given up")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 from depot.artifact import ArtifactHash
 from depot.device.host import Host, Lane
 from depot.device.resident import RemoteFile
-from depot.device.source import ContentSource, FedSource
-from depot.streams.sources import FileSource, Source
+from depot.device.source import ContentSource, FedSource, HostedSource
+from depot.streams.sources import Source
 from depot.streams.verified_read import VerifiedRead
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class OpenArtifact:
         self.fd = fd
         self.read = read
         self.remote: tuple[RemoteFile, Host] | None = None
+        self._host: Host | None = None
         self.content: bytes | None = None
         self.on_close: Callable[[], None] | None = None
         self.copy = copy
@@ -60,6 +61,7 @@ class OpenArtifact:
         """Make one of what the dataset's host opened."""
         fd = opened.file if isinstance(opened.file, int) else -1
         made = cls(sha256, opened.size_bytes, dataset, fd)
+        made._host = host
         if isinstance(opened.file, RemoteFile):
             made.remote = (opened.file, host)
         made.content = opened.content
@@ -71,12 +73,15 @@ class OpenArtifact:
         if self.content is not None:
             yield ContentSource(self.content)
             return
-        if self.remote is None:
-            yield FileSource(self.fd)
-            return
-        file, host = self.remote
-        with closing(FedSource(host, file, self.size_bytes, timeout_s)) as source:
+        with closing(self._slow_source(timeout_s)) as source:
             yield source
+
+    def _slow_source(self, timeout_s: float) -> HostedSource | FedSource:
+        if self.remote is not None:
+            file, host = self.remote
+            return FedSource(host, file, self.size_bytes, timeout_s)
+        assert self._host is not None
+        return HostedSource(self._host, self.fd, timeout_s)
 
     def close(self) -> None:
         """Close the descriptor; a second call changes nothing."""

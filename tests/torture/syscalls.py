@@ -106,7 +106,6 @@ def _faults() -> Iterator[Fault]:
         if call in _INTERRUPTIBLE:
             yield Fault(call=call, effect="error", error=errno.EINTR, times=2)
         yield Fault(call=call, effect="delay", delay_s=DELAY_S)
-        # No local filesystem waits for its disk when a file is closed that was synced or only read.
         if call != "flush":
             yield Fault(call=call, effect="hang", times=None)
         if call in ("read", "write"):
