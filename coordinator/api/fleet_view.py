@@ -90,7 +90,6 @@ class FleetView:
         fleet = found.fleet
         return Known(
             wanted=fleet.wanted,
-            kept=fleet.kept,
             sleds=found.sleds,
             releases=fleet.releases,
             target=fleet.target,

@@ -24,8 +24,8 @@ class Known:
     """What is known of the fleet.
 
     Attributes:
-        wanted: what every sled is to hold, with sizes in bytes.
-        kept: by sled, what only that one is to hold besides.
+        wanted: what every sled is to hold, with sizes in bytes; not what only one of them is to hold
+            because it is pinned there: nobody can bring that.
         sleds: all, expunged ones too.
         releases: all.
         target: the version that the fleet is to run.
@@ -36,7 +36,6 @@ class Known:
     """
 
     wanted: Mapping[ArtifactHash, int]
-    kept: Mapping[str, Artifacts]
     sleds: tuple[Sled, ...]
     releases: tuple[Release, ...]
     target: str | None
@@ -95,8 +94,7 @@ def stand(known: Known) -> Standing:
 
 
 def _of_sled(known: Known, sled_id: str, seen: SledInventory | None) -> _OfSled:
-    kept = known.kept.get(sled_id)
-    wanted = known.wanted.keys() | kept if kept else known.wanted.keys()
+    wanted = known.wanted.keys()
     held = {} if seen is None else seen.held
     here = held.keys() & wanted
     came = known.came.get(sled_id, _NOTHING) & wanted - here

@@ -227,9 +227,9 @@ async def open_by(host: str, peer: LyingPeer, addresses: Sequence[str]) -> bytes
 async def test_an_address_outside_the_networks_is_refused_without_a_connection(host: str) -> None:
     async with LyingPeer([honest(CONTENT)]) as peer, PeerFetcher(NETWORKS, PATIENT) as fetcher:
         url = SourceUrl.parse(f"http://{host}:{peer.port}")
-        with pytest.raises(BadSource, match="outside the networks"):
+        with pytest.raises(BadSource, match="outside the allowed networks"):
             fetcher.check(url)
-        with pytest.raises(BadSource, match="outside the networks"):
+        with pytest.raises(BadSource, match="outside the allowed networks"):
             await fetcher.open(url, ARTIFACT)
         assert peer.connections == 0
 

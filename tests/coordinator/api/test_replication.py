@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from coordinator.assembly import Coordinator
+from coordinator.cli.waiting import Goal, what_is_left
 from coordinator.client import CoordinatorClient
 from coordinator.wire import ReplicationBody
 from depot.artifact import ArtifactHash
@@ -108,6 +109,21 @@ async def test_a_removed_release_is_dropped_by_the_sled(
     found = await until(client, lambda found: found.sleds[0].generation == found.generation)
     assert found.sleds[0].artifacts == 0
     assert node.config == (found.generation, [])
+
+
+async def test_f1_a_fleet_converges_while_a_sled_has_pinned_what_no_release_has(
+    client: CoordinatorClient, node: FakeNode, builder: ReleaseBuilder
+) -> None:
+    await client.put_sled("s1", node.agent_url)
+    await upload(client, builder)
+    await until(client, is_filled)
+    pinned = (await client.release("1.0.0")).artifacts[0].sha256
+    node.pins = {"mine": [pinned]}
+    node.refuse("PUT /artifacts-config", 400, "ArtifactInUse")
+    await client.remove_release("1.0.0")
+    found = await until(client, lambda found: found.sleds[0].generation == found.generation)
+    assert node.config == (found.generation, [pinned])
+    assert not list(what_is_left(Goal(found.generation), found))
 
 
 async def test_with_manual_activation_nothing_is_done_unasked(

@@ -24,7 +24,7 @@ RELEASE = Release(
         ReleaseArtifact("another name", "1", A, 1),
     ),
 )
-NOTHING_SEEN = Known(wanted=SIZES, kept={}, sleds=SLEDS, releases=(RELEASE,), target="1.0")
+NOTHING_SEEN = Known(wanted=SIZES, sleds=SLEDS, releases=(RELEASE,), target="1.0")
 
 
 def seen(*sleds: SledInventory) -> Known:
@@ -71,11 +71,6 @@ def test_what_is_not_wanted_any_more_does_not_count() -> None:
     found = stand(replace(ONE_LACKS, wanted={A: 1}, came={"s2": frozenset({B})}))
     assert [each.artifacts for each in found.sleds] == [1, 1]
     assert [each.copies for each in found.sleds] == [{"2": 1}, {"2": 1}]
-
-
-def test_what_a_sled_has_pinned_is_wanted_there_alone() -> None:
-    found = stand(replace(ONE_LACKS, wanted={A: 1}, kept={"s1": frozenset({C})}))
-    assert [each.artifacts for each in found.sleds] == [2, 1]
 
 
 def test_of_an_expunged_sled_nothing_is_wanted() -> None:
