@@ -24,7 +24,7 @@ class Known:
     """What is known of the fleet.
 
     Attributes:
-        wanted: what every sled is to hold, with sizes in bytes; not what only one of them is to hold
+        wanted: what every sled is to hold, with sizes in bytes; not what only one is to hold
             because it is pinned there: nobody can bring that.
         sleds: all, expunged ones too.
         releases: all.
