@@ -1,8 +1,8 @@
 """Which of the staged artifacts are no longer needed here, and letting go of them.
 
 Rules kept here (F2):
-- Enough sleds hold the artifact, as they listed it under the generation that the database has at
-  the time; or no release has wanted it for a while.
+- Enough sleds hold the artifact, as they listed it just now and under the generation that the
+  database has at the time; or no release has wanted it for a while.
 - No upload has claimed it since before the first of those lists was asked for.
 - Nothing is taken from under a put.
 """
@@ -19,6 +19,8 @@ from coordinator.replication.ports import AsOf, Records, Staging
 from coordinator.replication.values import Plan
 from depot.artifact import ArtifactHash
 
+FRESH_S: Final = 30.0
+"""A list that is older proves nothing: the sled may have lost its disks since."""
 UNWANTED_S: Final = 30.0
 """Whether a commit went through can be unknown for a while; what it wants is kept that long."""
 
@@ -47,10 +49,13 @@ class LettingGo:
             DatabaseUnavailable: nothing was dropped, or that could not be written down.
             DepotError: staging cannot tell, or change, what it holds.
         """
-        candidates = (plan.droppable | self._long_unwanted(plan)).difference(in_use)
+        unwanted = self._long_unwanted(plan)
+        candidates = (_held_elsewhere(plan, as_of) | unwanted).difference(in_use)
         if not candidates or not await self._records.strike_staged(candidates, plan.generation):
             return []
-        dropped = await self._staging.drop(sorted(candidates), since=as_of.moment)
+        # Once more: this process may have stood still meanwhile.
+        certain = candidates & (_held_elsewhere(plan, as_of) | unwanted)
+        dropped = await self._staging.drop(sorted(certain), since=as_of.moment)
         if len(dropped) < len(candidates):
             # Somebody has claimed the others, or deleting failed: they are here all the same.
             await self._records.write_staged(self._staging.held)
@@ -73,3 +78,9 @@ class LettingGo:
             for artifact, since_s in self._unwanted_since.items()
             if now_s - since_s >= UNWANTED_S
         )
+
+
+def _held_elsewhere(plan: Plan, as_of: AsOf) -> frozenset[ArtifactHash]:
+    """What enough sleds hold, if they said so lately."""
+    age_s = asyncio.get_running_loop().time() - as_of.loop_s
+    return plan.droppable if age_s <= FRESH_S else frozenset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from coordinator.replication.letting_go import UNWANTED_S, LettingGo
+from coordinator.replication.letting_go import FRESH_S, UNWANTED_S, LettingGo
 from coordinator.replication.ports import AsOf
 from coordinator.replication.values import Plan
 from depot.artifact import ArtifactHash, Generation
@@ -21,11 +21,13 @@ class Scene:
 
     def __init__(self) -> None:
         network = Network()
+        self.listed_s = asyncio.get_running_loop().time()
         self.database = SimDatabase(network, generation=5)
         self.staging = SimStaging("here", network)
         self.staging.content = {X, Y}
         self.database.staged["here"] = frozenset([X, Y])
-        self.letting_go = LettingGo(self.staging, SimRecords(self.database, "here"))
+        self.records = SimRecords(self.database, "here")
+        self.letting_go = LettingGo(self.staging, self.records)
 
     async def let_go(
         self,
@@ -40,7 +42,7 @@ class Scene:
             droppable=frozenset(droppable),
             unwanted=frozenset(unwanted),
         )
-        return await self.letting_go.let_go(plan, AsOf(0.0, since), in_use)
+        return await self.letting_go.let_go(plan, AsOf(self.listed_s, since), in_use)
 
 
 def test_what_enough_sleds_hold_leaves_staging_and_the_database() -> None:
@@ -56,6 +58,33 @@ def test_f2_nothing_is_dropped_when_the_database_has_moved_on() -> None:
     async def scenario() -> None:
         scene = Scene()
         scene.database.generation = 6
+        assert await scene.let_go(droppable=[X]) == []
+        assert scene.staging.held() == scene.database.staged["here"] == {X, Y}
+
+    run(scenario())
+
+
+def test_f2_a_list_that_is_old_by_now_proves_nothing() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        await asyncio.sleep(FRESH_S + 1)  # a sled may have got an empty disk meanwhile
+        assert await scene.let_go(droppable=[X]) == []
+        assert scene.staging.held() == scene.database.staged["here"] == {X, Y}
+
+    run(scenario())
+
+
+def test_f2_a_coordinator_that_stood_still_before_it_deletes_does_not() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        strike = scene.records.strike_staged
+
+        async def slow(artifacts: Collection[ArtifactHash], at_generation: Generation) -> bool:
+            struck = await strike(artifacts, at_generation)
+            await asyncio.sleep(FRESH_S + 1)
+            return struck
+
+        scene.records.strike_staged = slow  # type: ignore[method-assign]
         assert await scene.let_go(droppable=[X]) == []
         assert scene.staging.held() == scene.database.staged["here"] == {X, Y}
 
