@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.wire import ArtifactListBody, CopyBody
-from coordinator.replication.ports import AsOf, FleetSnapshot
+from coordinator.replication.ports import Agent, AsOf, FleetSnapshot
 from coordinator.replication.request_log import LIST, PUT_CONFIG, Request
 from coordinator.replication.requests import Requests
-from coordinator.replication.verdict import Kind, Verdict, compare
+from coordinator.replication.verdict import OUT_OF_DATE, Kind, OutOfDate, Verdict, compare
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
 
@@ -202,15 +202,17 @@ class Collector:
     async def _tell(self, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf) -> SledReport:
         nothing = SledReport(sled_id=sled.id, as_of=as_of)
         generation = snapshot.generation
-        if await self._is_stale(generation, as_of):
-            return replace(nothing, verdict=Verdict(Kind.LOCAL, "the pass is out of date"))
         timeout_s = TIMEOUT_S + len(snapshot.sizes) / ARTIFACTS_PER_S
-        told = await self._requests.ask(
-            Request(sled, PUT_CONFIG, generation),
-            lambda agent: agent.put_config(snapshot.config(sled.id)),
+        request = Request(sled, PUT_CONFIG, generation)
+        told = await self._requests.ask_quietly(
+            request,
+            lambda agent: self._put_config(agent, sled, snapshot, as_of),
             timeout_s=timeout_s,
         )
-        if isinstance(told, Verdict):
+        if told is OUT_OF_DATE:
+            return replace(nothing, verdict=OUT_OF_DATE)
+        self._requests.note(request, told)
+        if told is not None:
             return await self._not_told(sled, generation, replace(nothing, verdict=told))
         listing = await self._requests.ask(
             Request(sled, LIST, generation),
@@ -220,6 +222,14 @@ class Collector:
         if isinstance(listing, Verdict):
             return self._seen(replace(nothing, verdict=listing, generation=generation))
         return await self._listed(sled, snapshot, listing, nothing)
+
+    async def _put_config(
+        self, agent: Agent, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf
+    ) -> None:
+        # Right before it is sent: whoever waited for a slot may have stood still while waiting.
+        if await self._is_stale(snapshot.generation, as_of):
+            raise OutOfDate
+        await agent.put_config(snapshot.config(sled.id))
 
     async def _is_stale(self, generation: Generation, as_of: AsOf) -> bool:
         age_s = asyncio.get_running_loop().time() - as_of.loop_s

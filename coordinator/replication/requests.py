@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from coordinator.replication.ports import Agent
 from coordinator.replication.request_log import Request, RequestLog
-from coordinator.replication.verdict import Kind, Verdict, judge
+from coordinator.replication.verdict import Kind, OutOfDate, Verdict, judge
 from coordinator.values import Sled
 from depot.errors import InvalidRequest, Refused, Unreachable
 
@@ -70,7 +70,7 @@ class Requests:
             try:
                 async with asyncio.timeout(timeout_s):
                     return await call(self._agent_of(request.sled))
-            except (Refused, Unreachable, InvalidRequest, OSError) as error:
+            except (Refused, Unreachable, InvalidRequest, OutOfDate, OSError) as error:
                 return judge(error, request.generation)
 
     @asynccontextmanager

@@ -83,6 +83,13 @@ class Verdict:
         return _STATES.get(self.kind, SledState.REFUSED)
 
 
+OUT_OF_DATE: Final = Verdict(Kind.LOCAL, "the pass is out of date")
+
+
+class OutOfDate(Exception):
+    """What was to be said to a sled is not true any more; it was not said."""
+
+
 def judge(error: Exception, generation: Generation) -> Verdict:
     """Say what an error of a request made for `generation` means.
 
@@ -100,6 +107,8 @@ def judge(error: Exception, generation: Generation) -> Verdict:
             return Verdict(Kind.REFUSED, str(error))
         case OSError():
             return Verdict(Kind.LOCAL, f"the staged file cannot be read: {error.strerror or error}")
+        case OutOfDate():
+            return OUT_OF_DATE
         case _:
             raise error
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from coordinator.replication.collect import Collector, Patience, SledReport
 from coordinator.replication.ports import AsOf, FleetSnapshot
 from coordinator.replication.request_log import RequestLog
-from coordinator.replication.requests import Requests
+from coordinator.replication.requests import MAX_CONCURRENT_REQUESTS, Requests
 from coordinator.replication.verdict import Kind
 from depot.artifact import ArtifactHash, Generation
 from tests.coordinator.replication.sim_fleet import artifact
@@ -138,6 +138,24 @@ def test_f2_a_pass_that_was_stalled_tells_a_sled_nothing_that_is_out_of_date() -
         assert kinds(reports) == [Kind.LOCAL]
         assert scene.sleds[0].generation is None
         assert scene.sleds[0].held == {X: 2, Y: 2}
+
+    run(scenario())
+
+
+def test_f2_what_waited_for_others_to_be_asked_is_looked_at_again_before_it_is_said() -> None:
+    async def scenario() -> None:
+        scene = Scene(sleds=MAX_CONCURRENT_REQUESTS + 1)
+        for sled in scene.sleds[:-1]:
+            sled.faults.latency_s = 14.0
+        old = scene.snapshot(X)
+        async with scene.collector:
+            collecting = asyncio.ensure_future(scene.collect(old))
+            await asyncio.sleep(1)
+            scene.generation = Generation(2)
+            await collecting
+            await asyncio.sleep(60)
+        assert scene.sleds[-1].generation is None
+        assert "put_config" not in scene.sleds[-1].asked
 
     run(scenario())
 
