@@ -53,6 +53,7 @@ class Quiesce:
     async def settle(self, timeout_s: float) -> None:
         """Take no more uploads, wait as long as this for the sleds, and say what stays here."""
         self._desk.quiescing = REASON
+        self._cycle.activate()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._settled()

@@ -39,6 +39,7 @@ class Pace:
 
     Attributes:
         base_s: what a request takes besides its bytes.
+        answer_s: what a question takes; a sled that hangs keeps others from asking so long (F4).
         idle_s: a put of which no block moves for so long is given up.
         least_bytes_per_s: so is one that is slower.
         first_poll_s, longest_poll_s: until a copy is asked after: soon at first, later each time.
@@ -47,6 +48,7 @@ class Pace:
     """
 
     base_s: float = 60.0
+    answer_s: float = 5.0
     idle_s: float = 30.0
     least_bytes_per_s: int = 1 << 20
     first_poll_s: float = 0.1
@@ -165,7 +167,7 @@ class Transfers:
 
     async def _look(self, request: Request, copy_id: str) -> CopyBody | Verdict:
         return await self._requests.ask_quietly(
-            request, lambda agent: agent.copy_state(copy_id), timeout_s=self._pace.base_s
+            request, lambda agent: agent.copy_state(copy_id), timeout_s=self._pace.answer_s
         )
 
 
