@@ -32,7 +32,9 @@ PREFIX: Final = "DEPOT_COORDINATOR__"
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 12340)
 DEFAULT_STAGING: Final = Path("/var/lib/sled-depot-coordinator/staging")
 DATABASE_FILE: Final = "coordinator.sqlite3"
-_DATABASES: Final = re.compile(r"sqlite\+aiosqlite:///+[^/:].*|postgresql\+asyncpg://.*", re.DOTALL)
+_DATABASES: Final = re.compile(
+    r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
+)
 
 
 def _parse_database(value: object) -> str:

@@ -213,7 +213,7 @@ class ReleaseImportBody(Request):
 
 
 class ReleasesBody(Answer):
-    """Releases by the time they were recorded, newest first."""
+    """Releases, by version."""
 
     items: tuple[ReleaseBody, ...]
     next_page: str | None

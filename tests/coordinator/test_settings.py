@@ -45,6 +45,14 @@ def test_an_empty_file_is_a_coordinator_with_sqlite_beside_its_staging(tmp_path:
     assert settings.import_.allowed_sources == ()
 
 
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "cockroachdb+asyncpg"])
+def test_several_coordinators_share_a_database_of_postgresql_s_kind(
+    tmp_path: Path, scheme: str
+) -> None:
+    url = f"{scheme}://fleet@db.example/fleet"
+    assert loaded(tmp_path, f'[database]\nurl = "{url}"').database_url == url
+
+
 def test_keys_are_read_from_the_file_and_the_environment_wins(tmp_path: Path) -> None:
     settings = loaded(
         tmp_path,
