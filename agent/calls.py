@@ -24,7 +24,8 @@ from yarl import URL
 from agent.upload import Upload
 from depot.client import ClientTimeouts
 from depot.errors import InvalidRequest, Unreachable
-from depot.remote import Session, base_url, raise_for_problem, reaching
+from depot.remote import Session, raise_for_problem, reaching
+from depot.urls import base_url
 
 # A config of 16 MiB comes back with at most as many bytes; a status has far fewer.
 MAX_ANSWER_BYTES: Final = 32 << 20

@@ -20,7 +20,8 @@ import aiohttp
 import structlog
 
 from depot.errors import DepotError, NoDataset, Refused, Unreachable
-from depot.remote import base_url, raise_for_problem, reaching
+from depot.remote import raise_for_problem, reaching
+from depot.urls import base_url
 
 INTERVAL_S: Final = 60.0
 FIRST_RETRY_S: Final = 1.0

@@ -27,8 +27,9 @@ from depot.artifact import ArtifactHash
 from depot.dataset.part_file import PartFile
 from depot.errors import LengthMismatch, Refused, TooLarge, Unreachable
 from depot.http.conditional import entity_tag
-from depot.remote import Session, base_url, raise_for_problem, reaching
+from depot.remote import Session, raise_for_problem, reaching
 from depot.streams.budget import Budget
+from depot.urls import base_url
 
 BLOCK_BYTES: Final = 1 << 20
 UNANNOUNCED_BYTES: Final = 2 << 30

@@ -1,4 +1,4 @@
-"""What every client of another server shares: its address, its silence, its refusals.
+"""What every client of another server shares: its silence, its refusals.
 
 Rules kept here:
 - A server that cannot be reached, breaks off or speaks nonsense is `Unreachable`; one that answers
@@ -20,27 +20,11 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from depot.errors import InvalidRequest, Refused, Unreachable
+from depot.errors import Refused, Unreachable
 
 MAX_PROBLEM_BYTES: Final = 64 << 10
 MAX_TEXT_LENGTH: Final = 1000
 _PROBLEM_TIMEOUT_S: Final = 10.0
-
-
-def base_url(text: str) -> URL:
-    """Read a server's address: `http://host:port`, perhaps with a path before the API's.
-
-    Raises:
-        InvalidRequest: anything else.
-    """
-    try:
-        url = URL(text)
-    except ValueError:
-        url = URL()
-    plain = not (url.user or url.password or url.query_string or url.fragment)
-    if url.scheme not in ("http", "https") or not url.host or not plain:
-        raise InvalidRequest(f"expected a URL like http://host:port, found {text[:200]!r}")
-    return url
 
 
 class Session:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from agent.config.units import Address
-from depot.remote import base_url
+from depot.urls import base_url
 
 
 def why_not_advertised(listen: Address, others: Iterable[str]) -> str | None:

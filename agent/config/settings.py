@@ -34,7 +34,7 @@ from depot.errors import BadSource, InvalidRequest
 from depot.http.compressing import DEFAULT_LEVEL, DEFAULT_MIN_SIZE_BYTES, MAX_LEVEL
 from depot.http.hot_artifacts import DEFAULT_BUDGET_BYTES
 from depot.http.limits import MAX_JSON_BODY_BYTES
-from depot.remote import base_url
+from depot.urls import base_url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
