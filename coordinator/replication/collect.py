@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.wire import ArtifactListBody, CopyBody
-from coordinator.replication.ports import Agent, AsOf, FleetSnapshot
+from coordinator.replication.ports import AsOf, FleetSnapshot
 from coordinator.replication.request_log import LIST, PUT_CONFIG, Request
 from coordinator.replication.requests import Requests
 from coordinator.replication.verdict import OUT_OF_DATE, Kind, OutOfDate, Verdict, compare
@@ -206,8 +206,9 @@ class Collector:
         request = Request(sled, PUT_CONFIG, generation)
         told = await self._requests.ask_quietly(
             request,
-            lambda agent: self._put_config(agent, sled, snapshot, as_of),
+            lambda agent: agent.put_config(snapshot.config(sled.id)),
             timeout_s=timeout_s,
+            before=lambda: self._check_current(generation, as_of),
         )
         if told is OUT_OF_DATE:
             return replace(nothing, verdict=OUT_OF_DATE)
@@ -223,17 +224,11 @@ class Collector:
             return self._seen(replace(nothing, verdict=listing, generation=generation))
         return await self._listed(sled, snapshot, listing, nothing)
 
-    async def _put_config(
-        self, agent: Agent, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf
-    ) -> None:
-        # Right before it is sent: whoever waited for a slot may have stood still while waiting.
-        if await self._is_stale(snapshot.generation, as_of):
-            raise OutOfDate
-        await agent.put_config(snapshot.config(sled.id))
-
-    async def _is_stale(self, generation: Generation, as_of: AsOf) -> bool:
+    async def _check_current(self, generation: Generation, as_of: AsOf) -> None:
+        # When it is this request's turn: a coordinator may have stood still before it was.
         age_s = asyncio.get_running_loop().time() - as_of.loop_s
-        return age_s > self._patience.stalled_s and await self._read_generation() != generation
+        if age_s > self._patience.stalled_s and await self._read_generation() != generation:
+            raise OutOfDate
 
     async def _not_told(self, sled: Sled, generation: Generation, report: SledReport) -> SledReport:
         assert report.verdict is not None

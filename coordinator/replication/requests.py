@@ -18,6 +18,10 @@ Answer = TypeVar("Answer")
 AgentOf = Callable[[Sled], Agent]
 
 
+async def _nothing() -> None:
+    """There is nothing to be done before a request."""
+
+
 class Requests:
     """Asks agents, `max_concurrent` at once.
 
@@ -64,10 +68,16 @@ class Requests:
         call: Callable[[Agent], Awaitable[Answer]],
         *,
         timeout_s: float,
+        before: Callable[[], Awaitable[None]] = _nothing,
     ) -> Answer | Verdict:
-        """Make a request that is part of another one, or of which the end is known later."""
+        """Make a request that is part of another one, or of which the end is known later.
+
+        `before` is awaited when it is its turn: it takes none of the sled's time, and may raise
+        OutOfDate.
+        """
         async with self._slot():
             try:
+                await before()
                 async with asyncio.timeout(timeout_s):
                     return await call(self._agent_of(request.sled))
             except (Refused, Unreachable, InvalidRequest, OutOfDate, OSError) as error:

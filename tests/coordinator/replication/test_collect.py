@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from coordinator.replication.collect import Collector, Patience, SledReport
+from coordinator.replication.collect import TIMEOUT_S, Collector, Patience, SledReport
 from coordinator.replication.ports import AsOf, FleetSnapshot
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.requests import MAX_CONCURRENT_REQUESTS, Requests
@@ -156,6 +156,29 @@ def test_f2_what_waited_for_others_to_be_asked_is_looked_at_again_before_it_is_s
             await asyncio.sleep(60)
         assert scene.sleds[-1].generation is None
         assert "put_config" not in scene.sleds[-1].asked
+
+    run(scenario())
+
+
+def test_f4_no_sled_is_blamed_for_a_database_that_takes_its_time() -> None:
+    async def scenario() -> None:
+        scene = Scene(sleds=1)
+        old, as_of = scene.snapshot(X), AsOf(asyncio.get_running_loop().time(), 0)
+        await asyncio.sleep(60)
+
+        async def slow() -> Generation:
+            await asyncio.sleep(TIMEOUT_S + 5)
+            return scene.generation
+
+        scene.collector = Collector(
+            Requests(scene.agent_of, scene.log),
+            slow,
+            on_late=scene.on_late,
+            patience=Patience(others_s=60.0),
+        )
+        async with scene.collector:
+            reports = await scene.collector.collect(old, as_of)
+        assert kinds(reports) == [None]
 
     run(scenario())
 

@@ -1,0 +1,51 @@
+"""F4: a sled that stops answering in the middle of a copy keeps no slot that others wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from coordinator.replication.request_log import RequestLog
+from coordinator.replication.requests import Requests
+from coordinator.replication.transfers import Pace, Transfers
+from coordinator.replication.verdict import Kind, Verdict
+from coordinator.values import Sled
+from depot.artifact import ArtifactHash, Generation
+from tests.coordinator.replication.virtual import run
+
+X = ArtifactHash.of(b"x")
+SLED = Sled("s1", "http://s1:12345", "http://s1:12348")
+
+
+class SilentAfterwards:
+    """Accepts a copy, and says nothing any more."""
+
+    async def copy(
+        self, artifact: ArtifactHash, generation: Generation, sources: Sequence[str]
+    ) -> str:
+        return "copy-1"
+
+    async def copy_state(self, copy_id: str) -> None:
+        await asyncio.Event().wait()
+
+
+def test_f4_each_question_about_a_copy_has_a_slot_for_a_few_seconds_only() -> None:
+    async def scenario() -> Verdict | None:
+        pace, loop = Pace(), asyncio.get_running_loop()
+        requests = Requests(
+            lambda _: SilentAfterwards(),  # type: ignore[arg-type,return-value]
+            RequestLog(),
+            max_concurrent=1,
+        )
+        transfers = Transfers(requests, None, pace)  # type: ignore[arg-type]
+        began_s = loop.time()
+        found = await transfers.fetch(
+            SLED, X, Generation(1), [SLED], lambda: None
+        )
+        most_s = pace.unanswered * (pace.answer_s + pace.longest_poll_s)
+        assert loop.time() - began_s <= most_s < pace.base_s
+        return found
+
+    found = run(scenario())
+    assert found is not None
+    assert found.kind is Kind.UNREACHABLE
