@@ -15,8 +15,11 @@ class Desk:
 
 
 class Cycle:
+    def __init__(self) -> None:
+        self.activated = 0
+
     def activate(self) -> None:
-        """Nothing is there to be done."""
+        self.activated += 1
 
 
 class View:
@@ -32,8 +35,14 @@ class View:
         return answer
 
 
-def quiesce(view: View, desk: Desk | None = None) -> Quiesce:
-    return Quiesce(desk or Desk(), Cycle(), view)  # type: ignore[arg-type]
+def quiesce(view: View, desk: Desk | None = None, cycle: Cycle | None = None) -> Quiesce:
+    return Quiesce(desk or Desk(), cycle or Cycle(), view)  # type: ignore[arg-type]
+
+
+async def test_f5_whoever_ends_has_a_pass_made_also_with_manual_activation() -> None:
+    cycle = Cycle()
+    await quiesce(View(["one"], []), cycle=cycle).settle(60.0)
+    assert cycle.activated == 1
 
 
 async def test_what_the_database_does_not_say_is_no_reason_to_believe_that_all_is_safe(

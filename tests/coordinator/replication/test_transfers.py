@@ -39,9 +39,7 @@ def test_f4_each_question_about_a_copy_has_a_slot_for_a_few_seconds_only() -> No
         )
         transfers = Transfers(requests, None, pace)  # type: ignore[arg-type]
         began_s = loop.time()
-        found = await transfers.fetch(
-            SLED, X, Generation(1), [SLED], lambda: None
-        )
+        found = await transfers.fetch(SLED, X, Generation(1), [SLED], lambda: None)
         most_s = pace.unanswered * (pace.answer_s + pace.longest_poll_s)
         assert loop.time() - began_s <= most_s < pace.base_s
         return found
