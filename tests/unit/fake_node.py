@@ -17,7 +17,8 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
-from depot.errors import ConfigGeneration, DepotError, NoConfig, NotFound
+from depot.artifact import ArtifactHash
+from depot.errors import ArtifactInUse, ConfigGeneration, DepotError, NoConfig, NotFound
 
 START_TIMEOUT_S: Final = 30
 TIME: Final = "2026-11-21T02:40:11Z"
@@ -170,6 +171,12 @@ class FakeNode:
         if self.config and body["generation"] < self.config[0]:
             document = {"request_id": "r-1", "error_code": ConfigGeneration.code, "message": "old"}
             return web.json_response(document, status=409)
+        pinned = {each for pin in self.pins.values() for each in pin}
+        wanted = set(self.config[1]) if self.config else set()
+        if dropped := (wanted & pinned).difference(body["artifacts"]):
+            return _refusal(
+                400, ArtifactInUse([ArtifactHash.parse(each) for each in sorted(dropped)])
+            )
         self.config = (body["generation"], body["artifacts"])
         return web.Response(status=204)
 
