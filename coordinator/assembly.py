@@ -23,6 +23,7 @@ from agent.assembly import http_limits, listen_at
 from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
 from coordinator.api import coordinator_app, coordinator_endpoints
+from coordinator.api.browsers import OwnNames
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.pruning import INTERVAL_S, PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
@@ -162,7 +163,9 @@ async def assembled(
             reasons_not_ready=health.reasons_not_ready,
         )
         limits = http_limits(settings.http)
-        server = HttpService(coordinator_app(table, limits), limits=limits, name="coordinator")
+        own_names = OwnNames.of(settings.listen.host, settings.allowed_hosts)
+        app = coordinator_app(table, own_names, limits)
+        server = HttpService(app, limits=limits, name="coordinator")
         # With no time to drain: that was done, or the end is not an orderly one.
         stack.push_async_callback(server.stop, 0.0)
         yield Coordinator(

@@ -26,7 +26,7 @@ from agent.config.settings import (
     Networks,
     Size,
 )
-from agent.config.units import Address
+from agent.config.units import Address, shown
 
 PREFIX: Final = "DEPOT_COORDINATOR__"
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 12340)
@@ -35,6 +35,8 @@ DATABASE_FILE: Final = "coordinator.sqlite3"
 _DATABASES: Final = re.compile(
     r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
 )
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 
 
 def _parse_database(value: object) -> str:
@@ -46,6 +48,18 @@ def _parse_database(value: object) -> str:
         "expected sqlite+aiosqlite:////absolute/path or postgresql+asyncpg://user@host/name, "
         f"found {found!r}"
     )
+
+
+def _parse_host(value: object) -> str:
+    if isinstance(value, str) and _HOST.fullmatch(value):
+        return value.lower()
+    raise ValueError(
+        f'expected a host name such as "fleet.example", without a port, found {shown(value)}'
+    )
+
+
+Hosts = Annotated[tuple[Annotated[str, BeforeValidator(_parse_host)], ...], Field(strict=False)]
+"""Lax for the array only, as `Networks`."""
 
 
 class _Table(BaseModel):
@@ -100,6 +114,8 @@ class CoordinatorSettings(_Table):
     """The whole configuration."""
 
     listen: Listen = DEFAULT_LISTEN
+    allowed_hosts: Hosts = ()
+    """Names it is called by, beside its address, this machine's name and `localhost`."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 20.0
     database: DatabaseTable = DatabaseTable()
     staging: StagingTable = StagingTable()

@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from agent.api.queries import strict_about_queries
+from coordinator.api.browsers import OwnNames, no_strangers
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
 from coordinator.api.observe import ObserveApi
@@ -63,6 +64,11 @@ def coordinator_endpoints(
     return tuple(map(strict_about_queries, table))
 
 
-def coordinator_app(table: Sequence[Endpoint], limits: HttpLimits | None = None) -> web.Application:
-    """The app that serves the coordinator's API."""
-    return make_app(table, api=COORDINATOR_API, limits=limits, problems=PROBLEMS)
+def coordinator_app(
+    table: Sequence[Endpoint], own: OwnNames, limits: HttpLimits | None = None
+) -> web.Application:
+    """The app that serves the coordinator's API, under its `own` names only."""
+    app = make_app(table, api=COORDINATOR_API, limits=limits, problems=PROBLEMS)
+    # Behind the one that is there, which makes an answer of what is refused.
+    app.middlewares.append(no_strangers(own))
+    return app

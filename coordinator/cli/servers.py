@@ -41,6 +41,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "TooManyUploads": "upload.max_concurrent are running already; try again in a moment",
         "Refused": "look at the sled itself: `depot --agent URL status`",
         "Unreachable": "look at the sled itself: does its agent run, and is that its address?",
+        "UnknownHost": "ask it at its address, or name it in allowed_hosts in its configuration",
         "Untrusted": "`depot-coordinator trust ls` shows the roots of trust; `trust add ROOT.json`"
         " adds the one that the release is signed under",
     }
