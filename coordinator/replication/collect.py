@@ -6,6 +6,7 @@ Rules kept here:
 - One conversation with a sled at a time. A slow one is not waited for once the others are through:
   it goes on, and what it ends in counts in the next pass if that is of the same generation (F4).
 - Sleds that did not answer the last time take a few of the slots at once, never all of them.
+- Whatever goes wrong while a sled's answers are read sets that sled aside, and no other (F4).
 - A pass that was stalled on its way tells no sled anything before it has seen that the database
   has not moved on: a sled whose ledger was reset meanwhile would believe it.
 """
@@ -18,17 +19,31 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import structlog
+
 from agent.wire import ArtifactListBody, CopyBody
+from coordinator.errors import DatabaseUnavailable
 from coordinator.replication.ports import AsOf, FleetSnapshot
 from coordinator.replication.request_log import LIST, PUT_CONFIG, Request
 from coordinator.replication.requests import Requests
-from coordinator.replication.verdict import OUT_OF_DATE, Kind, OutOfDate, Verdict, compare
+from coordinator.replication.verdict import (
+    OUT_OF_DATE,
+    Kind,
+    OutOfDate,
+    Verdict,
+    compare,
+    nonsense,
+)
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
 
 TIMEOUT_S: Final = 15.0
 ARTIFACTS_PER_S: Final = 5_000
 """By which a request about all of them may take longer."""
+MAX_COPIES: Final = 64
+"""Of one artifact on one sled; nobody has as many datasets."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +209,16 @@ class Collector:
     # ---- one conversation
 
     async def _talk(self, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf) -> SledReport:
-        if sled.id not in self._silent:
-            return await self._tell(sled, snapshot, as_of)
-        async with self._suspect_slots:
-            return await self._tell(sled, snapshot, as_of)
+        try:
+            if sled.id not in self._silent:
+                return await self._tell(sled, snapshot, as_of)
+            async with self._suspect_slots:
+                return await self._tell(sled, snapshot, as_of)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # A task root: F4 instead of the end of the pass.
+            _log.exception("cannot deal with what a sled answers", sled=sled.id)
+            return self._seen(SledReport(sled_id=sled.id, as_of=as_of, verdict=nonsense(error)))
 
     async def _tell(self, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf) -> SledReport:
         nothing = SledReport(sled_id=sled.id, as_of=as_of)
@@ -251,7 +272,9 @@ class Collector:
         if report.verdict is not None:
             return report
         held = {
-            names[name]: copies for name, copies in listing.list.items() if copies and name in names
+            names[name]: min(copies, MAX_COPIES)
+            for name, copies in listing.list.items()
+            if copies and name in names
         }
         report = replace(report, held=held)
         if len(held) < len(names):

@@ -6,6 +6,7 @@ Rules kept here:
 - A sled that is busy is asked again a little later; one that is full, or an artifact that cannot be
   got there, later each time, across passes.
 - A sled where nothing moves is not waited for by others, and for a while passes nothing on (F4).
+- Whatever else goes wrong with a job sets its sled aside, and no other (F4).
 - A sled that is ahead makes the database be asked. Only when that has moved on does the pass end.
 """
 
@@ -17,20 +18,24 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+import structlog
+
 from coordinator.replication.job_queue import Job, JobQueue, Key, key_of
 from coordinator.replication.ports import FleetSnapshot
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.setbacks import Setbacks
 from coordinator.replication.transfers import Transfers
 from coordinator.replication.values import Copy, Inventory, Plan, Put
-from coordinator.replication.verdict import Kind, Verdict
+from coordinator.replication.verdict import Kind, Verdict, nonsense
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
 
 BUSY_S: Final = 1.0
 MAX_BUSY: Final = 3
 LOOK_S: Final = 5.0
-_SET_ASIDE: Final = (Kind.AHEAD, Kind.BEHIND, Kind.UNREACHABLE)
+_SET_ASIDE: Final = (Kind.AHEAD, Kind.BEHIND, Kind.UNREACHABLE, Kind.NONSENSE)
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -219,8 +224,14 @@ class Executor:
 
     async def _send(self, run: _Run, put: Put) -> None:
         try:
-            verdict = await self._transfers.send(
-                run.sleds[put.target], put.artifact, run.generation, lambda: self._moved(run, put)
+            verdict = await self._outcome(
+                put,
+                self._transfers.send(
+                    run.sleds[put.target],
+                    put.artifact,
+                    run.generation,
+                    lambda: self._moved(run, put),
+                ),
             )
         finally:
             self._puts -= 1
@@ -238,8 +249,11 @@ class Executor:
 
         sources = [run.sleds[source] for source in copy.sources]
         try:
-            verdict = await self._transfers.fetch(
-                run.sleds[copy.target], copy.artifact, run.generation, sources, moved
+            verdict = await self._outcome(
+                copy,
+                self._transfers.fetch(
+                    run.sleds[copy.target], copy.artifact, run.generation, sources, moved
+                ),
             )
         finally:
             if asked:
@@ -247,6 +261,14 @@ class Executor:
         if verdict is not None and verdict.kind is Kind.SOURCE and self._waits_for_it(run, copy):
             return
         await self._settle(run, copy, verdict)
+
+    async def _outcome(self, job: Job, work: Awaitable[Verdict | None]) -> Verdict | None:
+        """How a job ended, whatever it ended in."""
+        try:
+            return await work
+        except Exception as error:  # A task root: F4 instead of the end of the pass.
+            _log.exception("cannot deal with what a sled answers", sled=job.target)
+            return nonsense(error)
 
     def _waits_for_it(self, run: _Run, copy: Copy) -> bool:
         """Whether the source of a relay had nothing to pass on yet, and is waited for now."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,10 +24,12 @@ from coordinator.replication.requests import Requests
 from coordinator.replication.verdict import Kind, Verdict
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
-from depot.errors import NoDataset, NotFound
+from depot.errors import DepotError
 
 MEASURED_BYTES: Final = 4 << 20
 """A shorter copy says more about the requests than about the bytes."""
+MAX_BYTES: Final = 1 << 50
+"""A sled that says that it has copied more says nothing."""
 STRIDE_BYTES: Final = 1 << 20
 """What counts as progress of a copy: a sled that gets less in its time stands still, as it were."""
 OnMoved = Callable[[], None]
@@ -76,7 +79,7 @@ class Transfers:
         """Put a staged artifact on a sled; None when it is there."""
         try:
             staged = await self._staging.locate(artifact)
-        except (NotFound, NoDataset) as error:
+        except DepotError as error:
             return Verdict(Kind.LOCAL, str(error))
         outcome = await self._requests.ask(
             Request(sled, PUT, generation, artifact, STAGING),
@@ -86,7 +89,9 @@ class Transfers:
         if not isinstance(outcome, Verdict):
             return None
         if outcome.kind is Kind.MISMATCH:
-            await self._staging.verify(artifact)
+            # A disk that cannot be read now says so to the next pass, which asks it first.
+            with suppress(DepotError):
+                await self._staging.verify(artifact)
         return outcome
 
     async def _put(
@@ -159,7 +164,9 @@ class Transfers:
     def _note_pace(self, sled_id: str, copy: CopyBody) -> None:
         """One slow copy may be its source's fault; of several, the sled's own."""
         size_bytes = copy.bytes_total or 0
-        if copy.state != "succeeded" or copy.finished_at is None or size_bytes < MEASURED_BYTES:
+        if copy.state != "succeeded" or copy.finished_at is None:
+            return
+        if not MEASURED_BYTES <= size_bytes <= MAX_BYTES:
             return
         took_s = (copy.finished_at - copy.started_at).total_seconds()
         if took_s > 0:

@@ -16,6 +16,7 @@ from coordinator.values import SledState
 from depot.artifact import MAX_GENERATION, Generation
 from depot.errors import InvalidRequest, Refused, Unreachable
 
+MAX_REASON_LENGTH: Final = 1000
 _CONFLICTS: Final = ("CONFIG_GENERATION", "ARTIFACT_GENERATION")
 
 
@@ -44,6 +45,8 @@ class Kind(StrEnum):
     """It did not say anything, not in time, or is about to stop."""
     LOCAL = "local"
     """It never got as far as the sled."""
+    NONSENSE = "nonsense"
+    """Its answer is one that nobody here thought of."""
 
 
 _STATES: Final = {
@@ -64,18 +67,29 @@ _BY_STATUS: Final = {
 }
 
 
+def _legible(text: str) -> str:
+    text = text[:MAX_REASON_LENGTH]
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Why a request did not do what it was for.
 
     Attributes:
-        reason: for people.
+        reason: for people: one line, bounded, that every database and terminal takes.
         current: the sled's own generation, where it named one.
     """
 
     kind: Kind
     reason: str
     current: Generation | None = None
+
+    def __post_init__(self) -> None:
+        """Whatever a sled says of itself ends up in reasons."""
+        object.__setattr__(self, "reason", _legible(self.reason))
 
     @property
     def state(self) -> SledState:
@@ -111,6 +125,13 @@ def judge(error: Exception, generation: Generation) -> Verdict:
             return OUT_OF_DATE
         case _:
             raise error
+
+
+def nonsense(error: Exception) -> Verdict:
+    """Set a sled aside because of what it answered, whatever came of that here (F4)."""
+    return Verdict(
+        Kind.NONSENSE, f"what it answered cannot be used: {type(error).__name__}: {error}"
+    )
 
 
 def _refused(error: Refused, generation: Generation) -> Verdict:
