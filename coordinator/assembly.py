@@ -27,6 +27,7 @@ from coordinator.api.browsers import OwnNames
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.pruning import INTERVAL_S, PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
+from coordinator.api.sled_desk import SledDesk
 from coordinator.database import generation
 from coordinator.database.database import Database
 from coordinator.errors import UploadRunning
@@ -129,7 +130,7 @@ async def assembled(
         )
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
-        agents = await stack.enter_async_context(Agents())
+        agents = await stack.enter_async_context(Agents(sled_networks(settings)))
         cycle = await stack.enter_async_context(
             replication(
                 records=DatabaseRecords(database, staging.id),
@@ -154,6 +155,7 @@ async def assembled(
         table = coordinator_endpoints(
             database=database,
             desk=desk,
+            sled_desk=SledDesk(database, agents),
             cycle=cycle,
             view=view,
             quiesce=quiesce,
@@ -190,6 +192,11 @@ def replication_options(settings: CoordinatorSettings) -> ReplicationOptions:
         manual=asked.activation == "manual",
         max_concurrent_requests=asked.max_concurrent_requests,
     )
+
+
+def sled_networks(settings: CoordinatorSettings) -> AllowedNetworks:
+    """Where sleds may be."""
+    return AllowedNetworks.of(settings.sleds.allowed_networks)
 
 
 def retention(settings: CoordinatorSettings) -> Retention:

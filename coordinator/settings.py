@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -31,6 +32,19 @@ from agent.config.units import Address, shown
 PREFIX: Final = "DEPOT_COORDINATOR__"
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 12340)
 DEFAULT_STAGING: Final = Path("/var/lib/sled-depot-coordinator/staging")
+# Private, loopback and link-local; but not the IPv4 link-local ones, where clouds keep secrets.
+DEFAULT_SLED_NETWORKS: Final = tuple(
+    ip_network(network)
+    for network in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    )
+)
 DATABASE_FILE: Final = "coordinator.sqlite3"
 _DATABASES: Final = re.compile(
     r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
@@ -96,6 +110,12 @@ class ReplicationTable(_Table):
     max_concurrent_requests: Annotated[int, Field(ge=1, le=1024)] = 8
 
 
+class SledsTable(_Table):
+    """`[sleds]`: the nodes of the fleet."""
+
+    allowed_networks: Networks = DEFAULT_SLED_NETWORKS
+
+
 class ImportTable(_Table):
     """`[import]`: releases fetched from a TUF repository by its URL."""
 
@@ -121,6 +141,7 @@ class CoordinatorSettings(_Table):
     staging: StagingTable = StagingTable()
     upload: UploadTable = UploadTable()
     replication: ReplicationTable = ReplicationTable()
+    sleds: SledsTable = SledsTable()
     import_: ImportTable = Field(default=ImportTable(), alias="import")
     prune: PruneTable = PruneTable()
     http: HttpTable = HttpTable()

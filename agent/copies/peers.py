@@ -24,7 +24,7 @@ import aiohttp
 
 from agent.copies.networks import AllowedNetworks
 from agent.copies.peer_answer import Asked, PeerAnswer, judge_answer
-from agent.copies.resolver import CheckedResolver, Lookup, SystemLookup, not_allowed
+from agent.copies.resolver import CheckedResolver, Lookup, SystemLookup, check_literal
 from agent.copies.source_url import SourceUrl
 from depot.artifact import ArtifactHash
 from depot.errors import DepotCopy
@@ -138,8 +138,7 @@ class PeerFetcher:
         Raises:
             BadSource: its host is an address outside the allowed networks.
         """
-        if source.is_literal and not self._networks.allows(source.host):
-            raise not_allowed(str(source), self._networks)
+        check_literal(source, self._networks)
 
     async def open(
         self,

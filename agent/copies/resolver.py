@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.copies.networks import AllowedNetworks
+from agent.copies.source_url import SourceUrl
 from depot.concurrency.threads import DaemonThreads
 from depot.errors import BadSource
 
@@ -81,6 +82,16 @@ class CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def check_literal(source: SourceUrl, networks: AllowedNetworks) -> None:
+    """Judge a host that is an address, which no resolver is asked about.
+
+    Raises:
+        BadSource: it is outside the networks.
+    """
+    if source.is_literal and not networks.allows(source.host):
+        raise not_allowed(str(source), networks)
 
 
 def not_allowed(what: str, networks: AllowedNetworks) -> BadSource:

@@ -44,6 +44,7 @@ def coordinator_endpoints(
     *,
     database: Database,
     desk: UploadDesk,
+    sled_desk: SledDesk,
     cycle: Cycle,
     view: FleetView,
     quiesce: Quiesce,
@@ -55,7 +56,7 @@ def coordinator_endpoints(
     """The table of the coordinator's API."""
     table = (
         *GenerationApi(database, wake).endpoints(),
-        *SledApi(database, SledDesk(database), wake).endpoints(),
+        *SledApi(database, sled_desk, wake).endpoints(),
         *TrustApi(database).endpoints(),
         *ReleaseApi(database, desk, pruning, retention, wake).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),

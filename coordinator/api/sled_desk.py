@@ -1,4 +1,4 @@
-"""What an operator does with one sled: make it forget, or let it go."""
+"""What is done with one sled: say where it is, make it forget, let it go."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Final
 
 import structlog
 
-from agent.client import AgentClient
+from agent.copies.source_url import SourceUrl
 from coordinator.database import history, sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import SledExpunged
+from coordinator.replication.agents import Agents
 from coordinator.replication.request_log import RESET
 from coordinator.values import RequestRecord, Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
-from depot.errors import DepotError
+from depot.errors import BadSource, DepotError
 
 ANSWER_TIMEOUT_S: Final = 30.0
 WAS_RESET: Final = "was reset, and is told what to hold with the next pass"
@@ -30,25 +31,40 @@ class SledDesk:
 
     Args:
         database: of the fleet, where a reset is written down.
+        agents: reaches the sleds.
         clock: Unix seconds.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, agents: Agents, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
+        self._agents = agents
         self._clock = clock
+
+    def check(self, name: str, url: str) -> SourceUrl:
+        """Read where a sled is to be; a name is judged by its addresses, when it is asked.
+
+        Raises:
+            BadSource: it is no URL, or outside the allowed networks; with the field's `name`.
+        """
+        try:
+            return self._agents.check(url)
+        except BadSource as error:
+            raise BadSource(f"{name}: {error}") from None
 
     async def reset(self, sled: Sled) -> Generation:
         """Make a sled forget its config; the generation that it was at. It deletes nothing.
 
         Raises:
             SledExpunged: no work is done with it.
-            Unreachable, Refused: its agent did not.
+            BadSource, Unreachable, Refused: its agent did not.
         """
         if sled.policy is SledPolicy.EXPUNGED:
             raise SledExpunged(f"sled {sled.id!r} was expunged; put it in service again first")
-        async with _agent(sled) as client:
-            forgotten = (await client.config()).generation
-            await client.reset(forgotten)
+        client = self._agents.hasty(sled, ANSWER_TIMEOUT_S)
+        forgotten = (await client.config()).generation
+        await client.reset(forgotten)
         await self._database.run(partial(_note_reset, sled, forgotten, self._clock()))
         _log.warning("sled reset", sled=sled.id, forgotten_generation=int(forgotten))
         return forgotten
@@ -57,8 +73,7 @@ class SledDesk:
         """Say what is left on the disks of a sled that no work is done with any more."""
         _log.info("sled expunged", sled=sled.id)
         try:
-            async with _agent(sled) as client:
-                listed = await client.list_artifacts()
+            listed = await self._agents.hasty(sled, ANSWER_TIMEOUT_S).list_artifacts()
         except DepotError as error:
             return (f"what is on its disks stays there; its agent did not say what: {error}",)
         return (
@@ -71,7 +86,3 @@ async def _note_reset(sled: Sled, forgotten: Generation, now_s: float, tx: Trans
     """Nobody is to take what was known of it for what it is now."""
     await sleds.note(tx, [SledSighting(sled.id, SledState.BEHIND, WAS_RESET, now_s)])
     await history.append(tx, [RequestRecord(now_s, sled.id, RESET, forgotten)])
-
-
-def _agent(sled: Sled) -> AgentClient:
-    return AgentClient(sled.agent_url, answer_timeout_s=ANSWER_TIMEOUT_S)

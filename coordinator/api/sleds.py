@@ -115,7 +115,7 @@ class SledApi:
     async def put(self, request: web.Request) -> web.Response:
         """PUT /v1/sleds/{sled_id}."""
         sled_id = sled_in_path(request)
-        agent_url, depot_url = urls_of(await read_json(request, SledPutBody))
+        agent_url, depot_url = urls_of(await read_json(request, SledPutBody), self._desk.check)
         found = await self._database.run(lambda tx: sleds.upsert(tx, sled_id, agent_url, depot_url))
         if found.state is not SledState.OK:  # it is new, or it is back
             self._wake()
@@ -150,17 +150,17 @@ def sled_in_path(request: web.Request) -> str:
     return sled_id
 
 
-def urls_of(body: SledPutBody) -> tuple[str, str]:
-    """Where a sled's agent and its depot listen, normalised.
+def urls_of(body: SledPutBody, check: Callable[[str, str], SourceUrl]) -> tuple[str, str]:
+    """Where a sled's agent and its depot listen, normalised; `check` reads a field.
 
     Raises:
-        BadSource: one of them is no URL.
+        BadSource: one of them is no URL, or not one where a sled may be.
         InvalidRequest: the depot's port is said twice.
     """
-    agent = SourceUrl.parse(body.agent_url)
+    agent = check("agent_url", body.agent_url)
     if body.depot_url is None:
         port = body.repo_depot_port or DEFAULT_DEPOT_PORT
         return str(agent), str(SourceUrl(agent.scheme, agent.host, port))
     if body.repo_depot_port is not None:
         raise InvalidRequest("repo_depot_port: expected none beside depot_url, which has a port")
-    return str(agent), str(SourceUrl.parse(body.depot_url))
+    return str(agent), str(check("depot_url", body.depot_url))

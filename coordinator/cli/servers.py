@@ -17,8 +17,8 @@ from depot.errors import DepotError
 HINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "BadRelease": "it has to be a TUF repository: metadata/ and targets/, in a zip below repo/",
-        "BadSource": "import.allowed_sources in the coordinator's configuration names the networks"
-        " that releases may be fetched from",
+        "BadSource": "the coordinator's configuration names the networks: import.allowed_sources"
+        " for releases, sleds.allowed_networks for sleds",
         "BodyTimeout": "the way to the server is too slow; look at the network, then try again",
         "CONFIG_GENERATION": "`depot-coordinator generation show` says where the fleet is",
         "DatabaseUnavailable": "look at the database that database.url names, and at the"

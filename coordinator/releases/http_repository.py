@@ -32,7 +32,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from agent.copies.networks import AllowedNetworks
-from agent.copies.resolver import CheckedResolver, Lookup, SystemLookup, not_allowed
+from agent.copies.resolver import CheckedResolver, Lookup, SystemLookup, check_literal
 from agent.copies.source_url import SourceUrl
 from coordinator.releases.repository import BLOCK_BYTES, Body, Damaged, Repository
 from depot.errors import BodyTimeout, Refused, Unreachable
@@ -90,8 +90,7 @@ class HttpRepository(Repository):
         stop: threading.Event | None = None,
     ) -> None:
         self._url = SourceUrl.parse(url)
-        if self._url.is_literal and not networks.allows(self._url.host):
-            raise not_allowed(str(self._url), networks)
+        check_literal(self._url, networks)
         self._patience = patience
         self._stop = stop or threading.Event()
         self._kept: dict[tuple[str, int], _Kept | None] = {}

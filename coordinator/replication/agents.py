@@ -1,4 +1,8 @@
-"""How the coordinator reaches the agents: one HTTP session, one client for each sled."""
+"""How the coordinator reaches the agents: one HTTP session, one client for each sled.
+
+Whoever can add a sled says where it is: a connection goes to an address in the allowed networks
+only, judged after resolution (S4).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ from typing import Final, Self
 
 import aiohttp
 
-from agent.client import AgentClient
+from agent.client import ANSWER_TIMEOUT_S, AgentClient
+from agent.copies.networks import AllowedNetworks
+from agent.copies.resolver import CheckedResolver, Lookup, SystemLookup, check_literal
+from agent.copies.source_url import SourceUrl
 from coordinator.values import Sled
 from depot.client import ClientTimeouts
 
@@ -14,16 +21,32 @@ TIMEOUTS: Final = ClientTimeouts(connect_s=5.0)
 
 
 class Agents:
-    """Clients of agents; an async context manager. Call it with a sled to get its client."""
+    """Clients of agents; an async context manager. Call it with a sled to get its client.
 
-    def __init__(self, timeouts: ClientTimeouts = TIMEOUTS) -> None:
+    Args:
+        networks: that agents may be in.
+        timeouts: how patient to be.
+        lookup: asks for the addresses of names; by default the system.
+    """
+
+    def __init__(
+        self,
+        networks: AllowedNetworks,
+        timeouts: ClientTimeouts = TIMEOUTS,
+        *,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self._networks = networks
         self._timeouts = timeouts
+        self._system = SystemLookup(timeouts.connect_s)
+        self._lookup = lookup or self._system
         self._session: aiohttp.ClientSession | None = None
         self._clients: dict[str, AgentClient] = {}
 
     async def __aenter__(self) -> Self:
         """Open the session."""
-        self._session = aiohttp.ClientSession()
+        resolver = CheckedResolver(self._networks, self._lookup)
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -32,16 +55,39 @@ class Agents:
             await self._session.close()
         self._session = None
         self._clients.clear()
+        self._system.close()
+
+    def check(self, url: str) -> SourceUrl:
+        """Read a URL of a sled, and judge its host when that is an address.
+
+        Raises:
+            BadSource: it is no URL, or outside the allowed networks.
+        """
+        source = SourceUrl.parse(url)
+        check_literal(source, self._networks)
+        return source
 
     def __call__(self, sled: Sled) -> AgentClient:
         """The client of a sled's agent, where it is now.
 
         Raises:
-            InvalidRequest: its URL is none.
+            BadSource: it is nowhere where it may be asked.
+        """
+        if sled.agent_url not in self._clients:
+            self._clients[sled.agent_url] = self.hasty(sled, ANSWER_TIMEOUT_S)
+        return self._clients[sled.agent_url]
+
+    def hasty(self, sled: Sled, answer_timeout_s: float) -> AgentClient:
+        """A client that waits no longer than this for an answer as a whole.
+
+        Raises:
+            BadSource: as above.
         """
         assert self._session is not None, "use it as a context manager"
-        if sled.agent_url not in self._clients:
-            self._clients[sled.agent_url] = AgentClient(
-                sled.agent_url, timeouts=self._timeouts, session=self._session
-            )
-        return self._clients[sled.agent_url]
+        self.check(sled.agent_url)
+        return AgentClient(
+            sled.agent_url,
+            timeouts=self._timeouts,
+            answer_timeout_s=answer_timeout_s,
+            session=self._session,
+        )

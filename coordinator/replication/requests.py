@@ -11,7 +11,7 @@ from coordinator.replication.ports import Agent
 from coordinator.replication.request_log import Request, RequestLog
 from coordinator.replication.verdict import Kind, OutOfDate, Verdict, judge
 from coordinator.values import Sled
-from depot.errors import InvalidRequest, Refused, Unreachable
+from depot.errors import BadSource, InvalidRequest, Refused, Unreachable
 
 MAX_CONCURRENT_REQUESTS: Final = 8
 Answer = TypeVar("Answer")
@@ -26,7 +26,7 @@ class Requests:
     """Asks agents, `max_concurrent` at once.
 
     Args:
-        agent_of: how to reach a sled's agent; raises InvalidRequest when its URL is none.
+        agent_of: how to reach a sled's agent; raises BadSource when it may not be asked there.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Requests:
                 await before()
                 async with asyncio.timeout(timeout_s):
                     return await call(self._agent_of(request.sled))
-            except (Refused, Unreachable, InvalidRequest, OutOfDate, OSError) as error:
+            except (Refused, Unreachable, BadSource, InvalidRequest, OutOfDate, OSError) as error:
                 return judge(error, request.generation)
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from typing import Final
 
 from coordinator.values import SledState
 from depot.artifact import MAX_GENERATION, Generation
-from depot.errors import InvalidRequest, Refused, Unreachable
+from depot.errors import BadSource, InvalidRequest, Refused, Unreachable
 
 MAX_REASON_LENGTH: Final = 1000
 _CONFLICTS: Final = ("CONFIG_GENERATION", "ARTIFACT_GENERATION")
@@ -117,7 +117,7 @@ def judge(error: Exception, generation: Generation) -> Verdict:
             return Verdict(Kind.UNREACHABLE, str(error))
         case TimeoutError():
             return Verdict(Kind.UNREACHABLE, "no answer in time")
-        case InvalidRequest():
+        case InvalidRequest() | BadSource():
             return Verdict(Kind.REFUSED, str(error))
         case OSError():
             return Verdict(Kind.LOCAL, f"the staged file cannot be read: {error.strerror or error}")

@@ -7,6 +7,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ import pytest
 
 from agent.config.keys import AGENT, Form, Key
 from agent.config.loading import load_form
-from agent.config.settings import DEFAULT_SOURCES
 from agent.config.toml_lines import key_lines
 from agent.config.units import Address, parse_duration, parse_size
 from coordinator.settings import COORDINATOR
@@ -124,9 +124,9 @@ def test_the_value_that_stands_there_is_the_default(example: Example, key: Key) 
 
 
 def parsed(key: Key, value: object) -> object:
-    if key.name == "copy.allowed_sources":
+    if key.name in ("copy.allowed_sources", "sleds.allowed_networks"):
         assert isinstance(value, list)
-        return DEFAULT_SOURCES if value == [str(net) for net in DEFAULT_SOURCES] else value
+        return tuple(map(ip_network, value))
     if key.name.rpartition(".")[2] == "listen":
         host, _, port = str(value).rpartition(":")
         return Address(host, int(port))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from coordinator.client import CoordinatorClient
 from depot.errors import Refused
+from tests.coordinator.running import client_of, coordinating
 from tests.unit.fake_node import FakeNode
 
 AGENT = "http://[fd00::5]:12345"
@@ -106,3 +109,31 @@ async def test_the_generation_can_be_advanced_and_never_goes_back(
         await client.advance_generation(before)
     assert (caught.value.status, caught.value.remote_code) == (409, "CONFIG_GENERATION")
     assert await client.generation() == before + 5
+
+
+@pytest.mark.parametrize(
+    ("agent_url", "depot_url"),
+    [
+        ("http://203.0.113.7:12345", None),
+        ("http://[2001:db8::7]:12345", None),
+        ("http://169.254.169.254", None),
+        ("http://0.0.0.0:12345", None),
+        ("http://[::ffff:203.0.113.7]:12345", None),
+        (AGENT, "http://203.0.113.7:12348"),
+    ],
+)
+async def test_s4_a_sled_outside_the_allowed_networks_is_refused(
+    client: CoordinatorClient, agent_url: str, depot_url: str | None
+) -> None:
+    with pytest.raises(Refused, match=r"_url: .* is outside the allowed networks: 127") as caught:
+        await client.put_sled("s1", agent_url, depot_url=depot_url)
+    assert (caught.value.status, caught.value.remote_code) == (400, "BadSource")
+    assert not await client.sleds()
+
+
+async def test_s4_networks_of_the_configuration_are_allowed_and_no_others(tmp_path: Path) -> None:
+    sleds = {"allowed_networks": ["203.0.113.0/24"]}
+    async with coordinating(tmp_path, sleds=sleds) as running, client_of(running) as client:
+        await client.put_sled("s1", "http://203.0.113.7:12345")
+        with pytest.raises(Refused, match=r"outside the allowed networks: 203\.0\.113\.0/24"):
+            await client.put_sled("s1", "http://127.0.0.1:12345")
