@@ -51,6 +51,30 @@ _DATABASES: Final = re.compile(
 )
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
+# As SQLAlchemy reads it: a password ends with the first @, and may hold anything else.
+_DATABASE_URL: Final = re.compile(
+    r"(?P<scheme>[^:]*://)(?:(?P<user>[^:/@?]*)(?P<password>:[^@]*)?@)?(?P<place>[^?]*)"
+    r"(?:\?(?P<query>.*))?",
+    re.DOTALL,
+)
+_SECRETLESS: Final = frozenset({"host", "port", "user", "database", "ssl", "application_name"})
+
+
+def without_secrets(database_url: str) -> str:
+    """A database's URL for people: without passwords, wherever in it they may be."""
+    match = _DATABASE_URL.fullmatch(database_url)
+    if match is None:
+        return "a URL that cannot be read"
+    scheme, user, password, place, query = match.groups()
+    login = "" if user is None else f"{user}{':***' if password else ''}@"
+    return f"{scheme}{login}{place}{'' if query is None else f'?{_without_values(query)}'}"
+
+
+def _without_values(query: str) -> str:
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return "&".join(
+        f"{name}{sign}{value if name in _SECRETLESS else '***'}" for name, sign, value in pairs
+    )
 
 
 def _parse_database(value: object) -> str:

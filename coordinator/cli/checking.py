@@ -12,7 +12,7 @@ from agent.cli.configured import USAGE, config_option
 from agent.cli.formats import printable
 from agent.config.loading import ConfigurationError
 from agent.config.units import format_size
-from coordinator.settings import CoordinatorSettings, load
+from coordinator.settings import CoordinatorSettings, load, without_secrets
 
 
 @click.command("check-config", short_help="Check a configuration and show what it comes to.")
@@ -24,7 +24,7 @@ def check_config(config: Path) -> None:
     click.echo(f"{config}: fine")
     for name, value in (
         ("listen", settings.listen),
-        ("database", _without_password(settings.database_url)),
+        ("database", without_secrets(settings.database_url)),
         ("staging", f"{settings.staging.path}, {format_size(settings.staging.quota_bytes)}"),
         ("activation", _activation(settings)),
         ("imports", networks),
@@ -46,10 +46,3 @@ def _activation(settings: CoordinatorSettings) -> str:
     if settings.replication.activation == "manual":
         return "manual"
     return f"every {settings.replication.period_s:g} s"
-
-
-def _without_password(url: str) -> str:
-    """A database's URL for people: what stands before the @ may hold a secret."""
-    scheme, slashes, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{slashes}{user.partition(':')[0]}{at}{host}"

@@ -20,6 +20,7 @@ from sqlalchemy import URL
 
 from coordinator.database.retrying import until_done
 from coordinator.errors import DatabaseUnavailable
+from coordinator.settings import without_secrets
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _one_at_a_time: Final = threading.Lock()
@@ -38,7 +39,7 @@ async def migrate(url: URL, *, patience_s: float, rng: random.Random) -> None:
             lambda: asyncio.to_thread(_upgrade, config), patience_s=patience_s, rng=rng
         )
     except DatabaseUnavailable as error:
-        shown = url.render_as_string(hide_password=True)
+        shown = without_secrets(url.render_as_string(hide_password=True))
         raise DatabaseUnavailable(f"{shown}: {error}") from error
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from agent.config.loading import ConfigurationError
 from agent.config.units import Address
-from coordinator.settings import COORDINATOR, CoordinatorSettings, load
+from coordinator.settings import COORDINATOR, CoordinatorSettings, load, without_secrets
 
 # The names that others rely on.
 PROMISED = {
@@ -97,3 +97,24 @@ def test_a_mistake_names_its_line_and_what_was_expected(
 def test_an_unknown_variable_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"did you mean DEPOT_COORDINATOR__LISTEN\?"):
         loaded(tmp_path, "", {"DEPOT_COORDINATOR__LISTENS": "x"})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+asyncpg://u:secret@host/name", "postgresql+asyncpg://u:***@host/name"),
+        ("postgresql+asyncpg://u:s/?:ecret@host/name", "postgresql+asyncpg://u:***@host/name"),
+        ("postgresql+asyncpg://u@host/name", "postgresql+asyncpg://u@host/name"),
+        (
+            "postgresql+asyncpg://u@/name?host=/run/pg&password=sec%40ret",
+            "postgresql+asyncpg://u@/name?host=/run/pg&password=***",
+        ),
+        (
+            "postgresql+asyncpg://host/name?password=sec@ret&ssl=require",
+            "postgresql+asyncpg://host/name?password=***&ssl=require",
+        ),
+        ("sqlite+aiosqlite:////var/lib/x.sqlite3", "sqlite+aiosqlite:////var/lib/x.sqlite3"),
+    ],
+)
+def test_secrets_in_a_databases_url_are_not_shown(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown

@@ -27,6 +27,10 @@ UNUSABLE = {
     "not installed": ("cockroachdb+asyncpg://depot:secret@host/name", "cockroachdb"),
     "no directory": ("sqlite:////nowhere/at/all/fleet.sqlite3", "unable to open"),
     "nobody there": ("postgresql://depot:secret@127.0.0.1:1/fleet?ssl=disable", "127.0.0.1"),
+    "password in the query": (
+        "postgresql://depot@127.0.0.1:1/fleet?ssl=disable&password=secret&passfile=/secret",
+        r"127.0.0.1:1/fleet\?\S*ssl=disable",
+    ),
     "no socket": ("postgresql://depot:secret@/fleet?host=/nowhere", "No such file|not exist"),
 }
 
