@@ -1,8 +1,8 @@
 """The options every verb of `depot` takes, before or after the verb.
 
-`depot-coordinator` has a `Common` of its own, made of `remembered`, `url_of` and `REPORTING`.
+`depot-coordinator` has a `Common` of its own, and `Shared` options too.
 
-One mechanism: `shared` adds the same options to a group or a verb. Each option leaves its value in
+One mechanism: `Shared` adds the same options to a group or a verb. Each option leaves its value in
 `Context.meta`, which click shares between a group and its verb and which is filled from the
 outside in, so the one closest to the verb wins. `common` then fills what is missing from the
 environment and the defaults, and the verb sees one frozen `Common`.
@@ -11,10 +11,10 @@ environment and the defaults, and the verb sees one frozen `Common`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
-from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, Generic, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import click
@@ -35,6 +35,9 @@ _KEY: Final = "depot.option."
 P = ParamSpec("P")
 R = TypeVar("R")
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
+Merged = TypeVar("Merged")
+Option = Callable[[Any], Any]
+"""A decorator of click's, which gives back what it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,56 +173,75 @@ def remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
         ctx.meta[f"{_KEY}{param.name}"] = value
 
 
-REPORTING: Final = (
-    click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=remember,
-        help="One JSON document on stdout; one per line with --follow and --watch.",
-    ),
-    click.option(
-        "--quiet",
-        "-q",
-        is_flag=True,
-        expose_value=False,
-        callback=remember,
-        help="No progress and no notes on stderr; warnings and errors still are.",
-    ),
-)
-_OPTIONS: Final = (
-    click.option(
-        "--agent",
+def server_option(name: str, what: str, variable: str, default: str) -> Option:
+    """The option that says where a server is."""
+    return click.option(
+        f"--{name}",
         type=url,
         metavar="URL",
         expose_value=False,
         callback=remember,
-        help=f"Sled agent API. [env: {AGENT_VARIABLE}; default: {DEFAULT_AGENT_URL}]",
-    ),
-    click.option(
-        "--depot",
-        type=url,
-        metavar="URL",
-        expose_value=False,
-        callback=remember,
-        help=f"Repo depot API. [env: {DEPOT_VARIABLE}; default: {DEFAULT_DEPOT_URL}]",
-    ),
-    *REPORTING,
+        help=f"{what}. [env: {variable}; default: {default}]",
+    )
+
+
+def json_option(help_text: str) -> Option:
+    """The option for programs."""
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=remember, help=help_text
+    )
+
+
+QUIET: Final = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=remember,
+    help="No progress and no notes on stderr; warnings and errors still are.",
 )
 
 
-def shared_group(function: Decorated) -> Decorated:
-    """Give a group the shared options; its verbs see what was typed there."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+class Shared(Generic[Merged]):
+    """The options that every verb of a program takes, before or after the verb.
+
+    Args:
+        options: each of them leaves what was typed with `remember`.
+        common: merges that with the environment and the defaults.
+    """
+
+    def __init__(
+        self,
+        options: Sequence[Option],
+        common: Callable[[Mapping[str, object], Mapping[str, str]], Merged],
+    ) -> None:
+        self._options = options
+        self._common = common
+
+    def group(self, function: Decorated) -> Decorated:
+        """Give a group the shared options; its verbs see what was typed there."""
+        for option in reversed(self._options):
+            function = option(function)
+        return function
+
+    def verb(self, function: Callable[Concatenate[Merged, P], R]) -> Callable[P, R]:
+        """Give a verb the shared options and, as its first argument, what they came to."""
+
+        def invoke(*args: P.args, **kwargs: P.kwargs) -> R:
+            meta = click.get_current_context().meta
+            return function(self._common(meta, os.environ), *args, **kwargs)
+
+        return self.group(update_wrapper(invoke, function))
 
 
-def shared(function: Callable[Concatenate[Common, P], R]) -> Callable[P, R]:
-    """Give a verb the shared options and, as its first argument, what they came to."""
-
-    def invoke(*args: P.args, **kwargs: P.kwargs) -> R:
-        meta = click.get_current_context().meta
-        return function(common(meta, os.environ), *args, **kwargs)
-
-    return shared_group(update_wrapper(invoke, function))
+_SHARED: Final = Shared(
+    (
+        server_option("agent", "Sled agent API", AGENT_VARIABLE, DEFAULT_AGENT_URL),
+        server_option("depot", "Repo depot API", DEPOT_VARIABLE, DEFAULT_DEPOT_URL),
+        json_option("One JSON document on stdout; one per line with --follow and --watch."),
+        QUIET,
+    ),
+    common,
+)
+shared_group: Final = _SHARED.group
+shared: Final = _SHARED.verb

@@ -86,6 +86,17 @@ class Output:
             with self._to_stdout():
                 self._line(self.out, Text("\n").join(texts))
 
+    def content(self, value: bytes) -> None:
+        """Give the result as the bytes that it is: JSON already, so with --json too."""
+        self._streaming = True
+        with self._to_stdout():
+            if self.out.is_terminal or not isinstance(self.out.file, TextIOWrapper):
+                for line in value.decode(errors="backslashreplace").splitlines():
+                    self._line(self.out, line)
+            else:
+                self.out.file.flush()
+                self.out.file.buffer.write(value)
+
     def record(self, value: Document, line: str | Text) -> None:
         """Write one record of a stream, at once."""
         if self.json:

@@ -5,22 +5,14 @@ The mechanism is that of `agent.cli.options`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import update_wrapper
-from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
+from typing import ClassVar, Final
 
-import click
-
-from agent.cli.options import REPORTING, remember, remembered, url, url_of
+from agent.cli.options import QUIET, Shared, json_option, remembered, server_option, url_of
 
 COORDINATOR_VARIABLE: Final = "DEPOT_COORDINATOR_URL"
 DEFAULT_URL: Final = "http://127.0.0.1:12340"
-
-P = ParamSpec("P")
-R = TypeVar("R")
-Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +38,13 @@ def common(meta: Mapping[str, object], environ: Mapping[str, str]) -> Common:
     )
 
 
-_OPTIONS: Final = (
-    click.option(
-        "--coordinator",
-        type=url,
-        metavar="URL",
-        expose_value=False,
-        callback=remember,
-        help=f"Coordinator's API. [env: {COORDINATOR_VARIABLE}; default: {DEFAULT_URL}]",
+_SHARED: Final = Shared(
+    (
+        server_option("coordinator", "Coordinator's API", COORDINATOR_VARIABLE, DEFAULT_URL),
+        json_option("One JSON document on stdout."),
+        QUIET,
     ),
-    *REPORTING,
+    common,
 )
-
-
-def shared_group(function: Decorated) -> Decorated:
-    """Give a group the shared options; its verbs see what was typed there."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
-
-
-def shared(function: Callable[Concatenate[Common, P], R]) -> Callable[P, R]:
-    """Give a verb the shared options and, as its first argument, what they came to."""
-
-    def invoke(*args: P.args, **kwargs: P.kwargs) -> R:
-        meta = click.get_current_context().meta
-        return function(common(meta, os.environ), *args, **kwargs)
-
-    return shared_group(update_wrapper(invoke, function))
+shared_group: Final = _SHARED.group
+shared: Final = _SHARED.verb

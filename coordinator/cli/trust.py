@@ -55,7 +55,7 @@ def ls(common: Common) -> None:
 @click.argument("root_id", metavar="ID")
 @options.shared
 def show(common: Common, root_id: str) -> None:
-    """Print a root.json as it was added."""
+    """Print a root.json as it was added, byte for byte."""
     with reporting(common) as output:
         asyncio.run(_show(common, output, root_id))
 
@@ -97,8 +97,7 @@ async def _ls(common: Common, output: Output) -> None:
 
 async def _show(common: Common, output: Output, root_id: str) -> None:
     async with coordinator(common) as client:
-        content = json.loads(await client.trust_root(root_id))
-    output.document(content, json.dumps(content, indent=2).splitlines())
+        output.content(await client.trust_root(root_id))
 
 
 async def _rm(common: Common, output: Output, root_id: str) -> None:
