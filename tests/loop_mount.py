@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pytest
+from tests.needs import Need, lack
 
 FILLER: Final = "somebody-elses.bin"
 _TOOLS: Final = ("losetup", "mkfs.ext4", "mount", "umount")
@@ -89,17 +89,17 @@ def loop_disk(mount_point: Path, *, size_mib: int, inodes: int | None = None) ->
 
 def _skip_unless_possible() -> None:
     if os.geteuid() != 0:
-        pytest.skip("mounting a loop device takes root")
+        lack(Need.ROOT, "mounting a loop device takes root")
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"a loop mount takes {', '.join(missing)}")
+        lack(Need.MOUNTS, f"a loop mount takes {', '.join(missing)}")
 
 
 def _or_skip(*command: str) -> str:
     try:
         return _run(*command)
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"no loop mounts here: {error.stderr.strip()}")
+        lack(Need.MOUNTS, f"no loop mounts here: {error.stderr.strip()}")
 
 
 def _run(*command: str) -> str:

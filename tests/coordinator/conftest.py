@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.coordinator.postgres import NoPostgres, PostgresServer, running
+from tests.needs import Need, lack
 
 
 @pytest.fixture(scope="session")
@@ -16,4 +17,4 @@ def postgres() -> Iterator[PostgresServer]:
         with running() as server:
             yield server
     except NoPostgres as error:
-        pytest.skip(str(error))
+        lack(Need.POSTGRESQL, str(error))

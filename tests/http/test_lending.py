@@ -45,6 +45,7 @@ from depot.streams.verified_read import VerifiedRead
 from tests.descriptors import open_descriptors
 from tests.http.raw import RawClient
 from tests.http.servers import serve
+from tests.needs import Need, lack
 from tests.store.arrivals import eventually
 from tests.store.builders import MIB, SLED, A, Node, config, hash_of, off_loop, put
 from tests.torture import fault_mount
@@ -552,7 +553,7 @@ async def test_s2_readers_that_take_nothing_hold_up_nobody(
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[FaultMount]:
     if (reason := fault_mount.unusable()) is not None:
-        pytest.skip(reason)
+        lack(Need.MOUNTS, reason)
     with fault_mount.fault_mount(tmp_path) as mounted:
         yield mounted
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pytest
+from tests.needs import Need, lack
 
 SIZE_BYTES: Final = 64 << 20
 
@@ -21,7 +21,7 @@ def loop_mount(root: Path, *, inodes: int = 512) -> Iterator[Path]:
     """Mount a new, empty filesystem for the block; skips the test where that is not possible."""
     mkfs, mount, umount = (shutil.which(name) for name in ("mkfs.ext4", "mount", "umount"))
     if os.geteuid() != 0 or not (mkfs and mount and umount):
-        pytest.skip("a loop mount needs root, mkfs.ext4 and mount")
+        lack(Need.MOUNTS, "a loop mount needs root, mkfs.ext4 and mount")
     image, path = root / "disk.img", root / "disk"
     with image.open("wb") as file:
         file.truncate(SIZE_BYTES)
@@ -29,7 +29,7 @@ def loop_mount(root: Path, *, inodes: int = 512) -> Iterator[Path]:
     subprocess.run([mkfs, "-q", "-m", "0", "-N", str(inodes), image], check=True)
     mounted = subprocess.run([mount, "-o", "loop", image, path], capture_output=True, check=False)
     if mounted.returncode != 0:
-        pytest.skip(f"no loop mount here: {mounted.stderr.decode().strip()}")
+        lack(Need.MOUNTS, f"no loop mount here: {mounted.stderr.decode().strip()}")
     try:
         yield path
     finally:

@@ -33,6 +33,7 @@ import pytest
 
 from tests import ondisk
 from tests.coordinator import postgres
+from tests.needs import Need, lack
 from tests.system.agents import RunningAgent
 from tests.system.asking import Answer, ask, connect, read_answer
 from tests.system.coordinators import RunningCoordinator
@@ -328,7 +329,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             finally:
                 made.close()
     except postgres.NoPostgres as error:
-        pytest.skip(str(error))
+        lack(Need.POSTGRESQL, str(error))
 
 
 def test_f1_f2_f5_a_fleet_survives_everything_and_converges(fleet: Fleet) -> None:

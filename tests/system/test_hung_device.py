@@ -22,6 +22,7 @@ import pytest
 
 from tests import ondisk
 from tests.loop_mount import loop_disk
+from tests.needs import Need, lack
 from tests.system.agents import RunningAgent
 from tests.system.asking import Answer, ask, await_status, put, put_config, status_of
 
@@ -97,7 +98,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     if shutil.which("fsfreeze") is None:
-        pytest.skip("needs fsfreeze")
+        lack(Need.MOUNTS, "needs fsfreeze")
     agent = RunningAgent(tmp_path / "node", env=SETTINGS)
     with loop_disk(agent.datasets[A], size_mib=128) as disk:
         device = Frozen(disk.mount_point)

@@ -21,6 +21,7 @@ import pytest
 
 from agent.config.loading import load
 from coordinator import settings as coordinator
+from tests.needs import Need, lack
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGING: Final = ROOT / "packaging"
@@ -114,7 +115,7 @@ class TestSystemd:
         (tmp_path / "etc").mkdir()
         done = run("systemd-sysusers", f"--root={tmp_path}", PACKAGING / "sysusers.d" / conf)
         if done.returncode != 0 and os.geteuid() != 0:
-            pytest.skip("systemd-sysusers needs root")
+            lack(Need.ROOT, "systemd-sysusers needs root")
         assert done.returncode == 0, done.stderr
         user = re.search(r"^User=(\S+)$", unit.read_text(), re.M)
         assert user
@@ -123,7 +124,7 @@ class TestSystemd:
     @needs("systemd-tmpfiles")
     def test_the_coordinators_password_is_for_nobody_to_read(self, tmp_path: Path) -> None:
         if os.geteuid() != 0:
-            pytest.skip("another owner needs root")
+            lack(Need.ROOT, "another owner needs root")
         directory = tmp_path / "etc" / "sled-depot"
         directory.mkdir(parents=True)
         (directory / "coordinator.env").touch(mode=0o644)
@@ -140,7 +141,7 @@ class TestSystemd:
         self, tmp_path: Path
     ) -> None:
         if os.geteuid() != 0:
-            pytest.skip("another owner needs root")
+            lack(Need.ROOT, "another owner needs root")
         mounted = tmp_path / "m2" / "a"
         mounted.mkdir(parents=True, mode=0o700)
         os.chown(mounted, 4711, 4711)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.needs import Need, lack
 from tests.system.agents import BIN, RunningAgent
 
 CONTENT = b"0123456789" * 1000
@@ -314,10 +315,11 @@ class TestInit:
         assert done.returncode == 3
         assert str(tmp_path / "m2") in done.stderr
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files in others' directories")
     def test_a_marker_that_the_agent_will_not_be_able_to_read_is_pointed_out(
         self, tmp_path: Path
     ) -> None:
+        if os.geteuid() != 0:
+            lack(Need.ROOT, "only root makes files in others' directories")
         (tmp_path / "m2").mkdir()
         os.chown(tmp_path / "m2", 65534, 65534)
         done = self.init(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 
 from depot.dataset.disk import SYSTEM
 from depot.initialise import init_datasets
+from tests.needs import Need, lack
 from tests.torture.campaign import Skip
 from tests.torture.disks import LoopDisk, loop_disks, opened_for_cutting
 
@@ -24,7 +25,7 @@ def disk(request: pytest.FixtureRequest) -> Iterator[LoopDisk]:
             yield found
             found.unmount()
     except Skip as reason:
-        pytest.skip(str(reason))
+        lack(Need.MOUNTS, str(reason))
 
 
 def test_b3_no_directory_is_called_durable_after_the_filesystem_shut_down(disk: LoopDisk) -> None:

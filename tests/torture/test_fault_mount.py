@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import Need, lack
 from tests.torture import fault_mount
 from tests.torture.fault_fs import Fault
 from tests.torture.fault_mount import FaultMount
 
-pytestmark = [
-    pytest.mark.xdist_group("torture-alone"),
-    pytest.mark.skipif(fault_mount.unusable() is not None, reason=str(fault_mount.unusable())),
-]
+pytestmark = pytest.mark.xdist_group("torture-alone")
 WAIT_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def possible() -> None:
+    if (reason := fault_mount.unusable()) is not None:
+        lack(Need.MOUNTS, reason)
 
 
 @pytest.fixture

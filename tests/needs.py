@@ -1,0 +1,36 @@
+"""What some tests need of the machine: where it is missing they are skipped, or fail.
+
+`TESTS_MUST_RUN` names what must be there, such as "postgresql root": a test that asks for one of
+these and cannot have it fails. `.ci/run` sets it, so that what only such tests prove is never left
+unproved without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import Final, NoReturn
+
+import pytest
+
+VARIABLE: Final = "TESTS_MUST_RUN"
+
+
+class Need(StrEnum):
+    """What not every machine has."""
+
+    POSTGRESQL = "postgresql"
+    ROOT = "root"
+    MOUNTS = "mounts"
+    """Filesystems of the tests' own: on loop devices, or through FUSE."""
+
+
+def lack(need: Need, reason: str) -> NoReturn:
+    """Skip the test that cannot have what it needs; fail it where that must be there.
+
+    Raises:
+        ValueError: the variable has a word that is none of the needs.
+    """
+    if need in map(Need, os.environ.get(VARIABLE, "").split()):
+        pytest.fail(f"{VARIABLE} says that {need} is here: {reason}", pytrace=False)
+    pytest.skip(reason)
