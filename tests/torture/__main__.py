@@ -22,6 +22,7 @@ from rich.console import Console
 
 from tests.torture import report
 from tests.torture.campaign import ENOUGH_VIOLATIONS, SEED_BITS, Campaign, Outcome, Plan, merged
+from tests.torture.disks import own_mounts
 from tests.torture.registry import CAMPAIGNS, by_name, run_plan
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -110,4 +111,5 @@ def _known(name: str) -> Campaign:
 
 
 if __name__ == "__main__":
+    own_mounts()
     sys.exit(main())
