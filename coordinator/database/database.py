@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from coordinator.database.calls import Calls, at_once, to_its_end
 from coordinator.database.engine import make_engine, parse_url
 from coordinator.database.migrating import migrate
 from coordinator.database.retrying import until_done
@@ -27,6 +29,7 @@ class Database:
         self._engine = engine
         self._patience_s = patience_s
         self._rng = rng
+        self._calls: Calls = to_its_end if engine.dialect.name == "sqlite" else at_once
 
     @classmethod
     async def open(
@@ -73,6 +76,8 @@ class Database:
 
         It runs again when another transaction was in the way, so it must do nothing but read and
         write rows, and work its result out anew. It must not call `run`: SQLite has one connection.
+        Whoever is cancelled does not know whether it was committed; it is one or the other, and
+        nothing of it is left in anybody's way.
 
         Raises:
             DatabaseUnavailable: the database cannot be used, or others are in the way for too long.
@@ -80,7 +85,20 @@ class Database:
         """
 
         async def once() -> _T:
-            async with self._engine.begin() as connection:
-                return await work(Transaction(connection), *args, **kwargs)
+            async with self._transaction() as tx:
+                return await work(tx, *args, **kwargs)
 
         return await until_done(once, patience_s=self._patience_s, rng=self._rng)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        """Begin, and commit unless the block raises; whoever is cancelled has rolled back."""
+        connection = self._engine.connect()
+        try:
+            await self._calls(connection.start())
+            await self._calls(connection.begin().start())
+            yield Transaction(connection, self._calls)
+            await self._calls(connection.commit())
+        finally:
+            if connection.sync_connection is not None:
+                await self._calls(connection.close())

@@ -13,25 +13,27 @@ from typing import Any
 from sqlalchemy import Delete, Insert, Row, Select, Update, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from coordinator.database.calls import Calls
 from coordinator.database.tables import DECIDE_WHAT_IS_WANTED, generation
 
 
 class Transaction:
     """Reads and writes rows until `Database.run` commits or rolls back."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, calls: Calls) -> None:
         self._connection = connection
+        self._calls = calls
         self._raised = False
 
     async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """Read all rows of a query."""
-        result = await self._connection.execute(query)
+        result = await self._calls(self._connection.execute(query))
         found: Sequence[Row[Any]] = result.all()
         return found
 
     async def first(self, query: Select[Any]) -> Row[Any] | None:
         """Read the first row of a query."""
-        result = await self._connection.execute(query)
+        result = await self._calls(self._connection.execute(query))
         found: Row[Any] | None = result.first()
         return found
 
@@ -46,12 +48,13 @@ class Transaction:
         """
         if rows is not None and not rows:
             return 0
-        changed = (await self._connection.execute(statement, rows)).rowcount
+        changed = (await self._calls(self._connection.execute(statement, rows))).rowcount
         if changed and statement.table in DECIDE_WHAT_IS_WANTED:
             await self._raise_generation()
         return changed
 
     async def _raise_generation(self) -> None:
         if not self._raised:
-            await self._connection.execute(update(generation).values(value=generation.c.value + 1))
+            rising = update(generation).values(value=generation.c.value + 1)
+            await self._calls(self._connection.execute(rising))
             self._raised = True
