@@ -22,7 +22,7 @@ from coordinator.database.transaction import Transaction
 from tests.coordinator.database.making import add_sled, opened
 
 PATIENCE_S = 5.0
-TWO_ROWS = union_all(select(func.tell()), select(literal(2)))
+TWO_ROWS = select(union_all(select(func.tell()), select(literal(2))).subquery())
 
 
 class Telling:
