@@ -93,6 +93,18 @@ class SledExpunged(DepotError):
     code = "SledExpunged"
 
 
+class CoordinatorNotFound(DepotError):
+    """No coordinator has this id."""
+
+    code = "NotFound"
+
+
+class CoordinatorActive(DepotError):
+    """The coordinator was there lately, so what it has staged is not gone."""
+
+    code = "CoordinatorActive"
+
+
 class DatabaseUnavailable(DepotError):
     """The database cannot be reached, or has not the expected schema."""
 

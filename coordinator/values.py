@@ -6,10 +6,14 @@ Times are Unix seconds, sizes bytes. Rows of the database are turned into these 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from depot.artifact import ArtifactHash, Generation
+
+FIRST_GENERATION: Final = Generation(0)
+"""Before any change: of what is not recorded yet."""
 
 
 class SledPolicy(StrEnum):
@@ -92,6 +96,8 @@ class Release:
     """It had expired when it was uploaded, and the operator allowed that."""
     state: ReleaseState
     artifacts: tuple[ReleaseArtifact, ...]
+    generation: Generation = field(default=FIRST_GENERATION, compare=False)
+    """The one that recording it led to, as the database says; the newer release has the higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,19 @@ class TrustRoot:
     content: bytes
     """The root.json, as it was sent."""
     time_added_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCoordinator:
+    """A coordinator that works on this fleet, or did."""
+
+    id: str
+    """Of its staging directory."""
+    host: str | None
+    """The name of the machine that it last said it is on."""
+    first_seen_s: float | None
+    last_seen_s: float | None
+    """None, as the two above, of one whose staging is all that is known of it."""
 
 
 @dataclass(frozen=True, slots=True)

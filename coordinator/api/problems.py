@@ -24,6 +24,8 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.TrustRootNotFound: Row(404, logging.INFO),
         errors.SledNotFound: Row(404, logging.INFO),
         errors.SledExpunged: Row(409, logging.INFO),
+        errors.CoordinatorNotFound: Row(404, logging.INFO),
+        errors.CoordinatorActive: Row(409, logging.INFO),
         errors.DatabaseUnavailable: Row(503, logging.ERROR),
         errors.Quiescing: Row(503, logging.INFO),
         errors.TooManyUploads: Row(429, logging.INFO),

@@ -65,7 +65,8 @@ def judge(
         pinned: by any sled.
         retention: how many stay.
     """
-    ordered = sorted(recorded, key=lambda each: (-each.time_created_s, each.version))
+    # Not by their times: these are of the coordinators' clocks, which need not agree.
+    ordered = sorted(recorded, key=lambda each: (-each.generation, each.version))
     reasons: dict[str, str] = {}
     for version in targets[1 : 1 + retention.previous_targets]:
         reasons[version] = "an earlier target"

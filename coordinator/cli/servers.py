@@ -21,6 +21,8 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         " for releases, sleds.allowed_networks for sleds",
         "BodyTimeout": "the way to the server is too slow; look at the network, then try again",
         "CONFIG_GENERATION": "`depot-coordinator generation show` says where the fleet is",
+        "CoordinatorActive": "stop it first (`quiesce` brings what only it has to the sleds), or"
+        " --force if its disk is gone for certain",
         "DatabaseUnavailable": "look at the database that database.url names, and at the"
         " coordinator's log",
         "DepotCopy": "check that the repository can be reached from the coordinator",

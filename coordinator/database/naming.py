@@ -33,6 +33,11 @@ def name_of(artifact: ReleaseArtifact) -> Name:
     return Name(artifact.name, artifact.version, json.dumps(told, separators=(",", ":")))
 
 
+def hash_of(name: Name) -> ArtifactHash:
+    """Of bounded length and one for each name: databases index it where names are too long."""
+    return ArtifactHash.of(json.dumps(name).encode())
+
+
 def artifact_of(name: Name, sha256: ArtifactHash, size_bytes: int) -> ReleaseArtifact:
     """The artifact that goes by a name."""
     kind, tags = _told(name.qualifier)

@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, exists, insert, select, true, update
 
+from coordinator.database import generation
 from coordinator.database.naming import (
     Name,
     artifact_of,
+    hash_of,
     name_of,
     named,
     require_compatible,
@@ -26,7 +28,7 @@ from coordinator.database.target import read as read_target
 from coordinator.database.transaction import Transaction
 from coordinator.errors import ReleaseNotFound, TargetRelease
 from coordinator.values import Release, ReleaseArtifact, ReleaseState
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ async def record(tx: Transaction, release: Release) -> Recorded:
         require_same(release.version, _hashes(known.artifacts), hashes)
         await _set_state(tx, release.version, ReleaseState.COMPLETE)
         return Recorded(replace(known, state=ReleaseState.COMPLETE), inserted=False)
-    await _check_against_others(tx, release.version, hashes)
     await _insert(tx, release, sent)
+    await _check_against_others(tx, release.version, hashes)
     return Recorded(await get(tx, release.version), inserted=True)
 
 
@@ -125,6 +127,7 @@ async def _insert(tx: Transaction, release: Release, sent: dict[Name, ReleaseArt
             time_created=release.time_created_s,
             allowed_expired=release.allowed_expired,
             state=release.state.value,
+            generation=0,
         )
     )
     sizes = {artifact.sha256: artifact.size_bytes for artifact in sent.values()}
@@ -142,6 +145,7 @@ async def _insert(tx: Transaction, release: Release, sent: dict[Name, ReleaseArt
         [
             {
                 **name._asdict(),
+                "name_sha256": hash_of(name),
                 "release_version": release.version,
                 "position": position,
                 "sha256": artifact.sha256,
@@ -149,13 +153,29 @@ async def _insert(tx: Transaction, release: Release, sent: dict[Name, ReleaseArt
             for position, (name, artifact) in enumerate(sent.items())
         ],
     )
+    # Only now: what is wanted has changed with the rows above, and that raised it.
+    now = int(await generation.read(tx))
+    await tx.write(
+        update(releases).where(releases.c.version == release.version).values(generation=now)
+    )
 
 
 async def _check_against_others(
     tx: Transaction, version: str, sent: dict[Name, ArtifactHash]
 ) -> None:
+    """Compare a release that was just inserted with all others; what is raised undoes that."""
+    its, theirs = release_artifacts.alias("its"), release_artifacts.alias("theirs")
+    different = (
+        select(theirs)
+        .join(its, its.c.name_sha256 == theirs.c.name_sha256)
+        .where(
+            its.c.release_version == version,
+            theirs.c.release_version != version,
+            theirs.c.sha256 != its.c.sha256,
+        )
+    )
     others: dict[str, dict[Name, ArtifactHash]] = defaultdict(dict)
-    for row in await tx.rows(select(release_artifacts)):
+    for row in await tx.rows(different):
         others[row.release_version][Name(row.name, row.version, row.qualifier)] = row.sha256
     for other in sorted(others):
         require_compatible(version, other, others[other], sent)
@@ -199,6 +219,7 @@ def _release(row: Row[Any], its_artifacts: Sequence[ReleaseArtifact]) -> Release
         allowed_expired=row.allowed_expired,
         state=ReleaseState(row.state),
         artifacts=tuple(its_artifacts),
+        generation=Generation(row.generation),
     )
 
 

@@ -46,9 +46,9 @@ async def drop(
     return True
 
 
-async def forget(tx: Transaction, coordinator_id: str) -> None:
-    """A coordinator is gone for good, with its disk."""
-    await tx.write(
+async def forget(tx: Transaction, coordinator_id: str) -> int:
+    """A coordinator is gone for good, with its disk; how many artifacts it had staged."""
+    return await tx.write(
         delete(staged_artifacts).where(staged_artifacts.c.coordinator_id == coordinator_id)
     )
 

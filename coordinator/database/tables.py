@@ -94,6 +94,8 @@ releases: Final = Table(
     Column("time_created", Double, nullable=False),
     Column("allowed_expired", Boolean, nullable=False),
     Column("state", Text, nullable=False),
+    # The one that recording it led to: which release is the newer one, whatever clocks say.
+    Column("generation", BigInteger, nullable=False),
 )
 
 artifacts: Final = Table(
@@ -113,9 +115,11 @@ release_artifacts: Final = Table(
     Column("version", Text, nullable=False),
     # The kind or the tags, as JSON: a unique constraint does not see NULLs.
     Column("qualifier", Text, nullable=False),
+    # Of these three, which may be longer together than PostgreSQL's indexes take.
+    Column("name_sha256", Sha256, nullable=False),
     Column("sha256", Sha256, ForeignKey("artifacts.sha256"), nullable=False),
-    UniqueConstraint("release_version", "name", "version", "qualifier"),
-    Index("ix_release_artifacts_name", "name", "version", "qualifier"),
+    UniqueConstraint("release_version", "name_sha256"),
+    Index("ix_release_artifacts_name_sha256", "name_sha256"),
     Index("ix_release_artifacts_sha256", "sha256"),
 )
 
@@ -137,6 +141,16 @@ trust_roots: Final = Table(
     Column("content", LargeBinary, nullable=False),
     Column("time_added", Double, nullable=False),
 )
+
+coordinators: Final = Table(
+    "coordinators",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("first_seen_at", Double, nullable=False),
+    Column("last_seen_at", Double, nullable=False),
+)
+"""Who said lately, or ever, that it works on this fleet."""
 
 staged_artifacts: Final = Table(
     "staged_artifacts",

@@ -2,24 +2,26 @@ from __future__ import annotations
 
 from coordinator.api.pruning import Pruned, Retention, judge
 from coordinator.values import Release, ReleaseArtifact, ReleaseState
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, Generation
 
 
-def release(version: str, at_s: float, *artifacts: str) -> Release:
+def release(version: str, number: int, *artifacts: str) -> Release:
     return Release(
         version=version,
         sha256=ArtifactHash.of(version.encode()),
         file_name=f"{version}.zip",
-        time_created_s=at_s,
+        # The oldest comes from a coordinator whose clock is ahead.
+        time_created_s=1000.0 if number == 0 else float(number),
         allowed_expired=False,
         state=ReleaseState.COMPLETE,
         artifacts=tuple(
             ReleaseArtifact(name, "1", ArtifactHash.of(name.encode()), 1) for name in artifacts
         ),
+        generation=Generation(number),
     )
 
 
-RELEASES = [release(f"v{number}", float(number), f"of-{number}", "shared") for number in range(6)]
+RELEASES = [release(f"v{number}", number, f"of-{number}", "shared") for number in range(6)]
 
 
 def judged(*targets: str, previous: int = 0, newest: int = 0, pinned: str = "") -> Pruned:

@@ -24,7 +24,8 @@ ALEMBICS = "alembic_version"
 
 
 async def engine_for(url: str) -> AsyncEngine:
-    return await asyncio.to_thread(make_engine, parse_url(url), 1.0)
+    # Patient: on a busy machine PostgreSQL would take it for one that stands still.
+    return await asyncio.to_thread(make_engine, parse_url(url), 60.0)
 
 
 async def execute(url: str, statement: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -69,6 +70,33 @@ async def test_a_name_that_another_release_has_for_other_bytes_is_refused(
     assert [each.version for each in await database.run(releases.every)] == ["1.0"]
     await database.run(releases.remove, "1.0")
     assert (await record(database, release("2.0", artifact("a", "other bytes")))).inserted
+
+
+async def test_a_name_may_be_longer_than_what_a_database_indexes(database: Database) -> None:
+    """Of random letters: what repeats itself is compressed first."""
+    rng = random.Random(1)
+
+    def text() -> str:
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=1024))
+
+    tags = tuple(sorted((text(), text()) for _ in range(8)))
+    one = ReleaseArtifact(text(), text(), sha("a"), 1, tags=tags)
+    sent = release("1.0", one, replace(one, tags=tags[1:], sha256=sha("b")))
+    await record(database, sent)
+    assert await database.run(releases.get, "1.0") == sent
+    with pytest.raises(ReleaseConflict, match=r"'2\.0'"):
+        await record(database, release("2.0", replace(one, sha256=sha("c"))))
+    assert (await record(database, release("2.0", one))).inserted
+
+
+async def test_the_newer_release_has_the_higher_generation_whatever_the_clocks_say(
+    database: Database,
+) -> None:
+    for version, time_s in (("b", 300.0), ("c", 100.0), ("a", 200.0)):
+        sent = release(version, artifact("shared"), artifact(version))
+        await record(database, replace(sent, time_created_s=time_s))
+    found = await database.run(releases.every)
+    assert {each.version: each.generation for each in found} == {"b": 2, "c": 3, "a": 4}
 
 
 async def test_what_two_releases_share_stays_wanted_until_both_are_gone(

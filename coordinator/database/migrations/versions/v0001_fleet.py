@@ -56,6 +56,7 @@ def _releases() -> None:
         sa.Column("time_created", sa.Double, nullable=False),
         sa.Column("allowed_expired", sa.Boolean, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
+        sa.Column("generation", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("version", name=op.f("pk_releases")),
     )
     op.create_table(
@@ -72,6 +73,7 @@ def _releases() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("version", sa.Text, nullable=False),
         sa.Column("qualifier", sa.Text, nullable=False),
+        sa.Column("name_sha256", sa.LargeBinary, nullable=False),
         sa.Column("sha256", sa.LargeBinary, nullable=False),
         sa.ForeignKeyConstraint(
             ["release_version"],
@@ -84,15 +86,11 @@ def _releases() -> None:
         sa.PrimaryKeyConstraint("release_version", "position", name=op.f("pk_release_artifacts")),
         sa.UniqueConstraint(
             "release_version",
-            "name",
-            "version",
-            "qualifier",
+            "name_sha256",
             name=op.f("uq_release_artifacts_release_version"),
         ),
     )
-    op.create_index(
-        op.f("ix_release_artifacts_name"), "release_artifacts", ["name", "version", "qualifier"]
-    )
+    op.create_index(op.f("ix_release_artifacts_name_sha256"), "release_artifacts", ["name_sha256"])
     op.create_index(op.f("ix_release_artifacts_sha256"), "release_artifacts", ["sha256"])
     op.create_table(
         "target_releases",
@@ -115,6 +113,14 @@ def _records() -> None:
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.Column("time_added", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trust_roots")),
+    )
+    op.create_table(
+        "coordinators",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("first_seen_at", sa.Double, nullable=False),
+        sa.Column("last_seen_at", sa.Double, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_coordinators")),
     )
     op.create_table(
         "staged_artifacts",
