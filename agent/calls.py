@@ -95,9 +95,12 @@ class Calls:
         url: URL,
         body: BaseModel | None = None,
         *,
-        wait_s: float = 0,
+        wait_s: float | None = 0,
     ) -> Body:
-        """Make a request and parse its answer, which may take `wait_s` longer than others."""
+        """Make a request and parse its answer, which may take `wait_s` longer than others.
+
+        None: as long as it takes, because the caller sees to that.
+        """
         async with self.exchange(method, url, body, wait_s=wait_s) as response:
             return await self._parse(response, model)
 
@@ -108,13 +111,13 @@ class Calls:
 
     @asynccontextmanager
     async def exchange(
-        self, method: str, url: URL, body: BaseModel | None = None, *, wait_s: float = 0
+        self, method: str, url: URL, body: BaseModel | None = None, *, wait_s: float | None = 0
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make a request, and give its answer for the block."""
         timeout = aiohttp.ClientTimeout(
-            total=self.answer_timeout_s + wait_s,
+            total=None if wait_s is None else self.answer_timeout_s + wait_s,
             sock_connect=self._timeouts.connect_s,
-            sock_read=self._timeouts.idle_s + wait_s,
+            sock_read=None if wait_s is None else self._timeouts.idle_s + wait_s,
         )
         with reaching(self._url):
             async with self._request(

@@ -31,7 +31,7 @@ class Upload:
     """
 
     def __init__(
-        self, file: BinaryIO, size_bytes: int, on_sent: OnSent | None, idle_timeout_s: float
+        self, file: BinaryIO, size_bytes: int, on_sent: OnSent | None, idle_timeout_s: float | None
     ) -> None:
         self._file = file
         self._on_sent = on_sent
@@ -44,6 +44,8 @@ class Upload:
     @asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
         """Bound how long the body may stand still, and how long its answer may take.
+
+        Unless the caller does.
 
         Raises:
             TimeoutError: it did, or it took longer.
@@ -68,7 +70,7 @@ class Upload:
             raise
 
     def _moved(self, done_bytes: int) -> None:
-        if self._patience is not None and not self._patience.expired():
+        if self._idle_timeout_s and self._patience is not None and not self._patience.expired():
             now_s = asyncio.get_running_loop().time()
             self._patience.reschedule(now_s + self._idle_timeout_s)
         if self._on_sent is not None:
@@ -77,9 +79,15 @@ class Upload:
 
 @asynccontextmanager
 async def open_upload(
-    content: Path | bytes, *, on_sent: OnSent | None, idle_timeout_s: float
+    content: Path | bytes, *, on_sent: OnSent | None, idle_timeout_s: float | None
 ) -> AsyncIterator[Upload]:
-    """Open a file, or wrap what is in memory, for the block; raises OSError when it cannot be."""
+    """Open a file, or wrap what is in memory, for the block.
+
+    With an `idle_timeout_s` of None, it is the caller who bounds how long it may stand still.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     file, size_bytes = await asyncio.to_thread(_open, content)
     try:
         yield Upload(file, size_bytes, on_sent, idle_timeout_s)

@@ -12,6 +12,7 @@ from yarl import URL
 
 from agent.calls import Calls, read_answer
 from agent.upload import OnSent, open_upload
+from coordinator.watching import DEFAULT_WATCH, Watch, while_it_moves
 from coordinator.wire import (
     ActivatedBody,
     ExpungedBody,
@@ -39,13 +40,16 @@ from coordinator.wire import (
     TrustRootAddedBody,
     TrustRootBody,
     TrustRootsBody,
+    UploadsBody,
 )
 from depot.artifact import ArtifactHash
 from depot.client import ClientTimeouts
 from depot.errors import Unreachable
 
-# Staging a large release, and looking at a repository far away, take minutes.
-ANSWER_TIMEOUT_S: Final = 600.0
+# A database that is away, or a sled that is asked meanwhile, has its time within that.
+ANSWER_TIMEOUT_S: Final = 60.0
+# Every sled may be asked for its pins.
+PRUNE_TIMEOUT_S: Final = 600.0
 ZIP_TYPE: Final = "application/zip"
 JSON_TYPE: Final = "application/json"
 
@@ -59,6 +63,7 @@ class CoordinatorClient:
         url: where the coordinator listens.
         timeouts: how patient to be.
         answer_timeout_s: with an answer as a whole.
+        watch: with an upload or an import, which takes as long as it takes.
         session: used instead of an own one, and not closed.
 
     Raises:
@@ -71,8 +76,10 @@ class CoordinatorClient:
         *,
         timeouts: ClientTimeouts | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        watch: Watch = DEFAULT_WATCH,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
+        self._watch = watch
         self._calls = Calls(
             url,
             server="coordinator",
@@ -189,12 +196,11 @@ class CoordinatorClient:
         query: dict[str, Any] = {"file_name": file_name}
         query |= {"allow_expired": "true"} if allow_expired else {}
         query |= {} if version is None else {"version": version}
-        async with open_upload(
-            content, on_sent=on_sent, idle_timeout_s=self._calls.answer_timeout_s
-        ) as upload:
+        async with open_upload(content, on_sent=on_sent, idle_timeout_s=None) as upload:
             url = self._calls.at("v1", "releases", **query)
+            work = self._calls.upload(ReleaseUploadedBody, "PUT", url, upload, ZIP_TYPE)
             try:
-                return await self._calls.upload(ReleaseUploadedBody, "PUT", url, upload, ZIP_TYPE)
+                return await while_it_moves(work, self._moved, self._watch)
             except Unreachable:
                 if upload.error is not None:
                     raise upload.error from None
@@ -206,7 +212,15 @@ class CoordinatorClient:
         """Have the coordinator fetch a release from a TUF repository. Idempotent."""
         body = ReleaseImportBody(url=url, allow_expired=allow_expired, version=version)
         at = self._calls.at("v1", "releases", "import")
-        return await self._calls.ask(ReleaseUploadedBody, "POST", at, body)
+        work = self._calls.ask(ReleaseUploadedBody, "POST", at, body, wait_s=None)
+        return await while_it_moves(work, self._moved, self._watch)
+
+    async def uploads(self) -> UploadsBody:
+        """The uploads and imports that run, and what they have moved."""
+        return await self._calls.get(UploadsBody, "v1", "uploads")
+
+    async def _moved(self) -> int:
+        return (await self.uploads()).moved_bytes
 
     async def releases(self) -> AsyncIterator[ReleaseBody]:
         """Every release, by version; asked for a page at a time."""
@@ -241,7 +255,7 @@ class CoordinatorClient:
             keep_newest=keep_newest, keep_previous_targets=keep_previous_targets, dry_run=dry_run
         )
         url = self._calls.at("v1", "releases", "prune")
-        return await self._calls.ask(PrunedBody, "POST", url, body)
+        return await self._calls.ask(PrunedBody, "POST", url, body, wait_s=PRUNE_TIMEOUT_S)
 
     async def target_release(self) -> str | None:
         """The version that the fleet is to run."""

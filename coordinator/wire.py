@@ -204,6 +204,15 @@ class ReleaseUploadedBody(Answer):
     status: Literal["inserted", "already_exists"]
 
 
+class UploadsBody(Answer):
+    """Uploads and imports that run now."""
+
+    running: Count
+    moved_bytes: Count
+    """Since the start, of all together: what arrived, was fetched, verified and staged. As long as
+    it rises, they get on."""
+
+
 class ReleaseImportBody(Request):
     """Where a TUF repository is."""
 

@@ -22,7 +22,9 @@ from coordinator.api.releases import ReleaseApi
 from coordinator.api.replication import ReplicationApi
 from coordinator.api.sled_desk import SledDesk
 from coordinator.api.sleds import SledApi
+from coordinator.api.target import TargetApi
 from coordinator.api.trust import TrustApi
+from coordinator.api.uploads import UploadApi
 from coordinator.database.database import Database
 from coordinator.replication.cycle import Cycle
 from coordinator.uploads.desk import UploadDesk
@@ -58,7 +60,9 @@ def coordinator_endpoints(
         *GenerationApi(database, wake).endpoints(),
         *SledApi(database, sled_desk, wake).endpoints(),
         *TrustApi(database).endpoints(),
-        *ReleaseApi(database, desk, pruning, retention, wake).endpoints(),
+        *UploadApi(desk).endpoints(),
+        *ReleaseApi(database, pruning, retention, wake).endpoints(),
+        *TargetApi(database).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready).endpoints(),
     )

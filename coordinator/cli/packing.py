@@ -5,11 +5,8 @@ The same directory makes the same zip, byte for byte: names sorted, no times, no
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,20 +45,21 @@ def look_at(directory: Path) -> Packing:
     )
 
 
-@contextmanager
-def packed(packing: Packing, on_packed: Callable[[int], None]) -> Iterator[Path]:
-    """Make a zip for the block; `on_packed` is called with each number of bytes. Blocks.
+def pack(packing: Packing, path: Path, on_packed: Callable[[int], None]) -> None:
+    """Make the zip at `path`. Blocks.
+
+    Args:
+        packing: what goes into it.
+        path: where there is no file yet.
+        on_packed: called with the size of each block; what it raises ends the packing.
 
     Raises:
         OSError: a file cannot be read, or the zip written.
     """
-    with tempfile.TemporaryDirectory(prefix="depot-coordinator-") as place:
-        path = Path(place) / "release.zip"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for file in packing.files:
-                _add(archive, file, PREFIX + file.relative_to(packing.root).as_posix())
-                on_packed(file.stat().st_size)
-        yield path
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for file in packing.files:
+            name = PREFIX + file.relative_to(packing.root).as_posix()
+            _add(archive, file, name, on_packed)
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -70,8 +68,10 @@ def _files(directory: Path) -> Iterator[Path]:
             yield path
 
 
-def _add(archive: zipfile.ZipFile, file: Path, name: str) -> None:
+def _add(archive: zipfile.ZipFile, file: Path, name: str, on_packed: Callable[[int], None]) -> None:
     entry = zipfile.ZipInfo(name, _NO_TIME)
     entry.file_size = file.stat().st_size
     with naming(file), file.open("rb") as source, archive.open(entry, "w") as target:
-        shutil.copyfileobj(source, target, _BLOCK_BYTES)
+        while block := source.read(_BLOCK_BYTES):
+            target.write(block)
+            on_packed(len(block))

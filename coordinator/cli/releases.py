@@ -16,7 +16,7 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.cli.uploading import Asked, upload_from
+from coordinator.cli.uploading import Asked, place_for_zip, upload_from
 from coordinator.wire import ReleaseArtifactBody, ReleaseBody, ReleaseUploadedBody
 
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
@@ -66,7 +66,8 @@ def upload(common: Common, source: str, allow_expired: bool, version: str | None
         if _URL.match(source):
             asyncio.run(_import(common, output, source, asked))
         else:
-            asyncio.run(_upload(common, output, Path(source), asked))
+            with place_for_zip(Path(source)) as place:
+                asyncio.run(_upload(common, output, Path(source), asked, place))
 
 
 @release.command("ls")
@@ -134,9 +135,9 @@ async def _prune(
     output.document(pruned.model_dump(mode="json"), lines)
 
 
-async def _upload(common: Common, output: Output, path: Path, asked: Asked) -> None:
+async def _upload(common: Common, output: Output, path: Path, asked: Asked, place: Path) -> None:
     async with coordinator(common) as client:
-        _tell(output, await upload_from(client, output, path, asked))
+        _tell(output, await upload_from(client, output, path, asked, place))
 
 
 async def _import(common: Common, output: Output, url: str, asked: Asked) -> None:

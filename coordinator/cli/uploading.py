@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from agent.cli.failures import naming, usage
 from agent.cli.output import Output
 from agent.cli.progress import Meter, display
-from coordinator.cli.packing import look_at, packed
+from coordinator.cli.packing import Packing, look_at, pack
 from coordinator.client import CoordinatorClient
+from coordinator.uploads.threads import run_until_over
 from coordinator.wire import ReleaseUploadedBody
+from depot.concurrency.threads import DaemonThreads
 
 # What a coordinator needs some seconds for, after the last byte was sent.
 TAKES_TIME_BYTES: Final = 256 << 20
@@ -28,10 +33,20 @@ class Asked:
     version: str | None
 
 
+@contextmanager
+def place_for_zip(path: Path) -> Iterator[Path]:
+    """A directory for the zip of what is in a directory; it goes with the block. Blocks."""
+    if not path.is_dir():
+        yield path.parent
+        return
+    with TemporaryDirectory(prefix="depot-coordinator-") as place:
+        yield Path(place)
+
+
 async def upload_from(
-    client: CoordinatorClient, output: Output, path: Path, asked: Asked
+    client: CoordinatorClient, output: Output, path: Path, asked: Asked, place: Path
 ) -> ReleaseUploadedBody:
-    """Upload a zip, or the repository in a directory.
+    """Upload a zip, or the repository in a directory, which is packed in `place`.
 
     Raises:
         Failure: there is no release at `path`.
@@ -41,24 +56,30 @@ async def upload_from(
     if not await asyncio.to_thread(path.is_dir):
         return await _send(client, output, path, name, asked)
     packing = await asyncio.to_thread(look_at, path)
-    kept = ExitStack()
-    try:
-        with Meter(display(output), "packing", packing.size_bytes) as meter:
-            pack = packed(packing, _advancing(meter))
-            zipped = await asyncio.to_thread(kept.enter_context, pack)
-        return await _send(client, output, zipped, f"{name}.zip", asked)
-    finally:
-        await asyncio.to_thread(kept.close)
+    zipped = place / "release.zip"
+    with Meter(display(output), "packing", packing.size_bytes) as meter:
+        await _pack(packing, zipped, meter)
+    return await _send(client, output, zipped, f"{name}.zip", asked)
 
 
-def _advancing(meter: Meter) -> Callable[[int], None]:
-    """The meter's `advance`, to be called in a thread."""
-    loop = asyncio.get_running_loop()
+async def _pack(packing: Packing, zipped: Path, meter: Meter) -> None:
+    """Pack in a thread, which ends soon when nobody waits for it any more (Ctrl-C)."""
+    loop, stop = asyncio.get_running_loop(), threading.Event()
 
-    def advance(count_bytes: int) -> None:
+    def on_packed(count_bytes: int) -> None:
+        if stop.is_set():
+            raise _Stopped
         loop.call_soon_threadsafe(meter.advance, count_bytes)
 
-    return advance
+    threads = DaemonThreads("packing", 1)
+    try:
+        await run_until_over(threads, partial(pack, packing, zipped, on_packed), stop.set)
+    finally:
+        threads.close()
+
+
+class _Stopped(Exception):
+    """Nobody wants the zip any more."""
 
 
 async def _send(

@@ -28,6 +28,8 @@ from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingB
 from depot.artifact import Generation
 
 LOOK_AGAIN_S: Final = 0.5
+# With `--timeout 0`, too, there is one look.
+LEAST_LOOK_S: Final = 1.0
 SHOWN: Final = 3
 
 
@@ -76,20 +78,39 @@ async def _wait(
     version: str | None,
     timeout_s: float | None,
 ) -> None:
-    started_s = time.monotonic()
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
     async with coordinator(common) as client:
-        found = await client.replication()
+        found = await _look(client, common, end_s)
         goal = Goal(found.generation if generation is None else int(generation), version)
         _check(goal, found)
         _fail_when_lost(output, goal, found)
         if list(what_is_left(goal, found)):
-            end_s = None if timeout_s is None else started_s + timeout_s
-            found = await _follow(client, output, goal, found, end_s)
+            found = await _follow(client, common, output, goal, found, end_s)
     output.document(_document(goal, found, converged=True), [_converged(found)])
+
+
+async def _look(client: CoordinatorClient, common: Common, end_s: float | None) -> ReplicationBody:
+    """See how far the fleet is.
+
+    Raises:
+        Failure: the coordinator has not said by `end_s` of the monotonic clock.
+    """
+    left_s = None if end_s is None else max(LEAST_LOOK_S, end_s - time.monotonic())
+    try:
+        async with asyncio.timeout(left_s):
+            return await client.replication()
+    except TimeoutError as error:
+        raise Failure(
+            f"the coordinator at {common.url} did not say in time how far the fleet is",
+            ExitCode.LOCAL,
+            code="TimedOut",
+            hint="is it well? its log, and the one of the service manager, say more",
+        ) from error
 
 
 async def _follow(
     client: CoordinatorClient,
+    common: Common,
     output: Output,
     goal: Goal,
     found: ReplicationBody,
@@ -107,7 +128,7 @@ async def _follow(
             if end_s is not None and time.monotonic() >= end_s:
                 raise _timed_out(output, goal, found, left)
             await asyncio.sleep(LOOK_AGAIN_S)
-            found = await client.replication()
+            found = await _look(client, common, end_s)
             _fail_when_lost(output, goal, found)
         progress.show(found)
     return found

@@ -20,7 +20,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -72,6 +72,7 @@ class HttpRepository(Repository):
         spool: an existing directory, with room for all of the release.
         patience: how slow the server may be.
         lookup: asks for the addresses of names; by default the system.
+        on_fetched: called with the size of each block.
         stop: once set, whoever waits for the server gets ConnectionAbortedError within a second.
 
     Raises:
@@ -88,11 +89,13 @@ class HttpRepository(Repository):
         patience: Patience = _PATIENCE,
         lookup: Lookup | None = None,
         stop: threading.Event | None = None,
+        on_fetched: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._url = SourceUrl.parse(url)
         check_literal(self._url, networks)
         self._patience = patience
         self._stop = stop or threading.Event()
+        self._on_fetched = on_fetched
         self._kept: dict[tuple[str, int], _Kept | None] = {}
         self._spool = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115  # closed with the rest
         self._end_bytes = 0
@@ -180,6 +183,7 @@ class HttpRepository(Repository):
                 break
             left_bytes -= len(block)
             self._write(block)
+            self._on_fetched(len(block))
             try:
                 meter.arrived(len(block), waited_s)
             except BodyTimeout as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -33,8 +34,10 @@ def check_size(size_bytes: int, most_bytes: int) -> None:
         )
 
 
-def receive(source: Source, path: Path, most_bytes: int) -> Arrived:
-    """Write a body to a new file. Blocks; `source.abort` ends it.
+def receive(
+    source: Source, path: Path, most_bytes: int, moved: Callable[[int], None] = lambda _: None
+) -> Arrived:
+    """Write a body to a new file, and tell `moved` of it. Blocks; `source.abort` ends it.
 
     Raises:
         TooLarge: it goes on after `most_bytes`.
@@ -46,6 +49,7 @@ def receive(source: Source, path: Path, most_bytes: int) -> Arrived:
     with _created(path) as file:
         while count := source.readinto(buffer):
             size_bytes += count
+            moved(count)
             check_size(size_bytes, most_bytes)
             hashed.update(buffer[:count])
             _write(file.fileno(), buffer[:count])

@@ -34,6 +34,7 @@ from coordinator.releases.repository import ReleaseLimits
 from coordinator.releases.zip_repository import ZipRepository
 from coordinator.staging.depot import Claim, StagingDepot
 from coordinator.uploads.arriving import check_size, receive
+from coordinator.uploads.moved import Moved
 from coordinator.uploads.threads import run_until_over
 from coordinator.uploads.verifying import Wanted, verified
 from coordinator.values import Release, ReleaseState
@@ -75,6 +76,7 @@ class UploadDesk:
     Attributes:
         quiescing: why no more are taken; None while they are.
         running: how many there are now.
+        moved: how much they have moved, all since the start.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class UploadDesk:
         self._release_limits = ReleaseLimits(total_bytes=limits.max_size_bytes)
         self.quiescing: str | None = None
         self.running = 0
+        self.moved = Moved()
 
     def close(self) -> None:
         """Let the threads end."""
@@ -135,7 +138,7 @@ class UploadDesk:
             DatabaseUnavailable.
         """
         async with self._incoming() as path:
-            take = partial(receive, source, path, self._limits.max_size_bytes)
+            take = partial(receive, source, path, self._limits.max_size_bytes, self.moved)
             arrived = await run_until_over(self._threads, take, source.abort)
 
             def open_zip(_stop: threading.Event) -> ZipRepository:
@@ -155,7 +158,7 @@ class UploadDesk:
 
         def open_url(stop: threading.Event) -> HttpRepository:
             networks, spool = self._limits.networks, self._staging.incoming
-            return HttpRepository(url, networks, spool, stop=stop)
+            return HttpRepository(url, networks, spool, stop=stop, on_fetched=self.moved)
 
         async with self._verified(open_url, roots, wanted) as release:
             return await self._stage_and_record(release)
@@ -182,6 +185,7 @@ class UploadDesk:
             now_s=self._clock(),
             limits=self._release_limits,
             threads=self._threads,
+            moved=self.moved,
         )
 
     async def _roots(self) -> tuple[bytes, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from coordinator.releases.release import VerifiedRelease, open_release
 from coordinator.releases.repository import Body, ReleaseLimits, Repository
 from coordinator.uploads.errors import no_room
+from coordinator.uploads.moved import Moved
 from coordinator.uploads.threads import run_until_over
 from depot.artifact import ArtifactHash
 from depot.concurrency.threads import DaemonThreads
@@ -39,10 +40,11 @@ async def verified(
     now_s: float,
     limits: ReleaseLimits,
     threads: DaemonThreads,
+    moved: Moved,
 ) -> AsyncIterator[VerifiedRelease]:
     """Verify the repository that `make` opens, and give what is in it to the block.
 
-    `make` is given what is set when nobody waits any more.
+    `make` is given what is set when nobody waits any more; `moved` is told what is read.
 
     Raises:
         as `open_release`; what the disk does wrong is QuotaExceeded or Io.
@@ -53,7 +55,7 @@ async def verified(
         try:
             return opened.enter_context(
                 open_release(
-                    _Stoppable(make(stop), stop),
+                    _Watched(make(stop), stop, moved),
                     roots,
                     now_s=now_s,
                     allow_expired=wanted.allow_expired,
@@ -75,12 +77,13 @@ class _Stopped(Exception):
     """Nobody waits for this verification any more."""
 
 
-class _Stoppable(Repository):
-    """A repository of which nothing more is read once `stop` is set."""
+class _Watched(Repository):
+    """A repository of which nothing more is read once `stop` is set; what is read is counted."""
 
-    def __init__(self, inner: Repository, stop: threading.Event) -> None:
+    def __init__(self, inner: Repository, stop: threading.Event, moved: Moved) -> None:
         self._inner = inner
         self._stop = stop
+        self._moved = moved
 
     @property
     def file_name(self) -> str:
@@ -93,16 +96,17 @@ class _Stoppable(Repository):
         if self._stop.is_set():
             raise _Stopped
         body = self._inner.open(path, most_bytes)
-        return None if body is None else _StoppableBody(body, self._stop)
+        return None if body is None else _WatchedBody(body, self._stop, self._moved)
 
     def close(self) -> None:
         self._inner.close()
 
 
-class _StoppableBody:
-    def __init__(self, inner: Body, stop: threading.Event) -> None:
+class _WatchedBody:
+    def __init__(self, inner: Body, stop: threading.Event, moved: Moved) -> None:
         self._inner = inner
         self._stop = stop
+        self._moved = moved
 
     @property
     def size_bytes(self) -> int:
@@ -111,7 +115,9 @@ class _StoppableBody:
     def read(self, size_bytes: int, /) -> bytes:
         if self._stop.is_set():
             raise _Stopped
-        return self._inner.read(size_bytes)
+        block = self._inner.read(size_bytes)
+        self._moved(len(block))
+        return block
 
     def close(self) -> None:
         self._inner.close()

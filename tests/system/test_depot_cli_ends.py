@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.system.screens import TIMEOUT_S, environment, read_until, terminal
 from tests.unit.fake_node import FakeNode
 
 DEPOT: Final = str(Path(sys.executable).parent / "depot")
-TIMEOUT_S: Final = 60.0
 # Nothing listens there: a port below 1024 that no service uses.
 NOWHERE: Final = "http://127.0.0.1:1"
 
@@ -40,52 +36,6 @@ def depot(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str
         timeout=TIMEOUT_S,
         check=False,
     )
-
-
-def environment(**more: str) -> dict[str, str]:
-    # Of a developer's shell, what would change the output; unbuffered, a cut write goes unnoticed.
-    ours = ("DEPOT_", "NO_COLOR", "FORCE_COLOR", "PYTHON")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "TERM": "xterm", **more}
-
-
-@contextmanager
-def terminal(
-    *arguments: object, columns: int = 80, **environ: str
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run the command with stdout and stderr on a terminal; yields it and the screen's end."""
-    screen, side = pty.openpty()
-    child = subprocess.Popen(
-        [DEPOT, *map(str, arguments)],
-        env=environment(COLUMNS=str(columns), LINES="40", **environ),
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        start_new_session=True,
-    )
-    os.close(side)
-    try:
-        yield child, screen
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
-        os.close(screen)
-
-
-def read_until(screen: int, wanted: bytes | None) -> bytes:
-    """What the terminal shows up to `wanted`, or up to the end of the command."""
-    shown, deadline = b"", time.monotonic() + TIMEOUT_S
-    while wanted is None or wanted not in shown:
-        assert select.select([screen], [], [], deadline - time.monotonic())[0], shown
-        try:
-            block = os.read(screen, 1 << 16)
-        except OSError:  # Linux says EIO when the last user of the other side is gone.
-            break
-        if not block:
-            break
-        shown += block
-    return shown
 
 
 # ---- exit statuses
@@ -200,7 +150,7 @@ def test_a_stdout_on_a_full_disk_is_a_failure_with_a_name(
 
 def test_ctrl_c_ends_with_130_and_no_traceback(node: FakeNode) -> None:
     node.config = (1, [])
-    with terminal(*node.options, "copies", "--watch") as (child, screen):
+    with terminal(DEPOT, *node.options, "copies", "--watch") as (child, screen):
         read_until(screen, b"Ctrl-C ends")
         child.send_signal(signal.SIGINT)
         shown = read_until(screen, None)
@@ -215,7 +165,7 @@ def test_ctrl_c_while_bytes_move_leaves_no_file_under_the_final_name(
     sha256 = node.hold(os.urandom(8 << 20))
     node.stall_after = 4 << 20
     target = tmp_path / "artifact"
-    with terminal(*node.options, "get", sha256, "-o", target) as (child, screen):
+    with terminal(DEPOT, *node.options, "get", sha256, "-o", target) as (child, screen):
         read_until(screen, b"fetching artifact")
         child.send_signal(signal.SIGINT)
         shown = read_until(screen, None)
@@ -231,7 +181,7 @@ def test_ctrl_c_while_a_sled_does_not_read_ends_with_130_and_no_traceback(
     path = tmp_path / "large"
     path.write_bytes(bytes(64 << 20))
     node.deaf = True
-    with terminal(*node.options, "put", "--add", path) as (child, screen):
+    with terminal(DEPOT, *node.options, "put", "--add", path) as (child, screen):
         read_until(screen, b"sending 1/1 large")
         child.send_signal(signal.SIGINT)
         shown = read_until(screen, None)
@@ -259,7 +209,7 @@ def test_a_config_is_read_from_stdin(node: FakeNode) -> None:
 def test_a_terminal_gets_bars(node: FakeNode, tmp_path: Path) -> None:
     path = tmp_path / "release.tar.gz"
     path.write_bytes(os.urandom(4 << 20))
-    with terminal(*node.options, "put", "--add", path) as (child, screen):
+    with terminal(DEPOT, *node.options, "put", "--add", path) as (child, screen):
         shown = read_until(screen, None).decode()
         assert child.wait(TIMEOUT_S) == 0
     assert "hashing 1/1 release.tar.gz" in shown
@@ -279,9 +229,9 @@ def test_anything_else_gets_plain_lines(node: FakeNode, tmp_path: Path) -> None:
 
 def test_no_color_is_respected(node: FakeNode) -> None:
     refusal = ("--agent", NOWHERE, "ls")
-    with terminal(*refusal) as (_, screen):
+    with terminal(DEPOT, *refusal) as (_, screen):
         assert b"31m" in read_until(screen, None)
-    with terminal(*refusal, NO_COLOR="1") as (_, screen):
+    with terminal(DEPOT, *refusal, NO_COLOR="1") as (_, screen):
         assert b"31m" not in read_until(screen, None)
 
 
@@ -291,7 +241,7 @@ def test_a_terminal_never_breaks_a_hash(node: FakeNode, columns: int) -> None:
     node.config = (1, [held])
     node.refuse(f"GET /artifacts/{held}", 404, "NotFound", f"no good copy of {held} is left here")
     for verb in (["ls"], ["ls", held]):
-        with terminal(*node.options, *verb, columns=columns) as (_, screen):
+        with terminal(DEPOT, *node.options, *verb, columns=columns) as (_, screen):
             rows = read_until(screen, None).decode().splitlines()
         assert any(held in row for row in rows)
         assert all(len(row) <= columns + 20 for row in rows)

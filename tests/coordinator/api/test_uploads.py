@@ -304,3 +304,13 @@ async def test_the_target_release_is_one_that_is_recorded_and_cannot_be_removed(
     with pytest.raises(Refused) as caught:
         await client.remove_release("1.0.0")
     assert (caught.value.status, caught.value.remote_code) == (409, "TargetRelease")
+
+
+async def test_what_uploads_move_is_counted(client: CoordinatorClient) -> None:
+    builder = small_release()
+    content = zipped(builder)
+    await client.add_trust_root(builder.trusted)
+    await client.upload_release(content, file_name=NAME)
+    found = await client.uploads()
+    assert found.running == 0
+    assert found.moved_bytes > len(content)  # it arrived, and was read
