@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import threading
+from typing import Any
 
 import pytest
 import zstandard
@@ -182,15 +183,26 @@ async def test_a_socket_fills_the_mirrors(node: Node) -> None:
     theirs.close()
 
 
+class Reached(SocketSource):
+    """Tells when what came with the request has been read."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.reached = threading.Event()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = super().readinto(buffer)
+        self.reached.set()
+        return count
+
+
 async def test_a_cancelled_put_makes_its_source_give_up(node: Node) -> None:
     ours, theirs = socket.socketpair()
-    source = SocketSource(ours, ONE[:100], len(ONE), PATIENT)
-    begun = threading.Event()
+    source = Reached(ours, ONE[:100], len(ONE), PATIENT)
     async with node.open() as store:
         await store.put_config(config(1, ONE))
-        node.disk(A).before("create", begun.set)
         running = asyncio.ensure_future(put(store, ONE, source=source))
-        await off_loop(begun.wait, WAIT_S)
+        assert await off_loop(source.reached.wait, WAIT_S), "nobody reads the body"
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
