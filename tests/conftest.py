@@ -13,6 +13,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from aiohttp import web_app
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 from structlog.testing import capture_logs
@@ -37,6 +38,15 @@ settings.load_profile("untimed")
 def blocking_calls_fail() -> Iterator[BlockBuster]:
     with blockbuster_ctx() as blockbuster:
         yield blockbuster
+
+
+@pytest.fixture(autouse=True, scope="module")
+def servers_are_forgotten() -> Iterator[None]:
+    """The HTTP library keeps the last thousand applications in a cache: gibibytes of ended nodes."""
+    yield
+    for each in vars(web_app).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
 
 
 @pytest.fixture(autouse=True)
