@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -29,6 +30,19 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: about half of the time, a test waits."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + (cores + 1) // 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that take minutes, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 # How long an example takes says what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -42,7 +56,7 @@ def blocking_calls_fail() -> Iterator[BlockBuster]:
 
 @pytest.fixture(autouse=True, scope="module")
 def servers_are_forgotten() -> Iterator[None]:
-    """The HTTP library keeps the last thousand applications in a cache: gibibytes of ended nodes."""
+    """The HTTP library's cache keeps the last thousand applications: gibibytes of ended nodes."""
     yield
     for each in vars(web_app).values():
         if hasattr(each, "cache_clear"):

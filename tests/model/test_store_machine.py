@@ -391,6 +391,7 @@ class GroupCommitMachine(StoreMachine):
     group_commit = True
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0 if SEARCH else 300)
 @pytest.mark.parametrize("machine", [StoreMachine, GroupCommitMachine])
 def test_the_store_agrees_with_its_model_after_every_step(machine: type[StoreMachine]) -> None:

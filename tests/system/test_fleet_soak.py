@@ -49,7 +49,7 @@ LOST: Final = (OSError, http.client.HTTPException)
 BUSY: Final = (429, 503)
 """What a coordinator may answer when it, or its database, cannot do it now."""
 
-pytestmark = pytest.mark.timeout(600 + 4 * SOAK_S)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600 + 4 * SOAK_S)]
 
 
 class Known:

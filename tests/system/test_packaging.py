@@ -271,6 +271,7 @@ def test_what_a_coordinator_needs_is_locked_as_it_was_tested() -> None:
     assert agents < shipped < tested
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_wheel_and_sdist_install_into_a_clean_environment_and_start(tmp_path: Path) -> None:
     # Without further options the wheel is built from the sdist, so one start proves both.

@@ -357,6 +357,7 @@ def campaign(tmp_path: Path) -> Iterator[Campaign]:
         yield Campaign(victim, source, random.Random(SEED))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120 + 12 * RUNS)
 def test_no_kill_at_any_moment_breaks_a_promise(campaign: Campaign) -> None:
     kinds = [list(Kind)[index % len(Kind)] for index in range(RUNS)]
