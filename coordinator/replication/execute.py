@@ -33,6 +33,8 @@ from depot.artifact import ArtifactHash, Generation
 BUSY_S: Final = 1.0
 MAX_BUSY: Final = 3
 LOOK_S: Final = 5.0
+LOOKED_AT: Final = 200
+"""Jobs, before others have their turn on the event loop."""
 _SET_ASIDE: Final = (Kind.AHEAD, Kind.BEHIND, Kind.UNREACHABLE, Kind.NONSENSE)
 
 _log = structlog.get_logger(__name__)
@@ -151,7 +153,7 @@ class Executor:
         run = self._run = _Run(plan.generation, sleds, queue)
         try:
             while True:
-                self._begin_what_can(run)
+                await self._begin_what_can(run)
                 if run.interrupted or queue.is_done:
                     break
                 await self._wait()
@@ -179,12 +181,23 @@ class Executor:
 
     # ---- beginning
 
-    def _begin_what_can(self, run: _Run) -> None:
-        while not run.interrupted and self._puts < self._max_puts:
-            if (put := run.queue.next_put()) is None:
+    async def _begin_what_can(self, run: _Run) -> None:
+        while not run.interrupted:
+            self._begin_some(run)
+            if not run.queue.is_behind:
+                return
+            run.queue.step()
+            await asyncio.sleep(0)  # a plan of a million copies keeps nobody waiting
+
+    def _begin_some(self, run: _Run) -> None:
+        # What cannot begin now is left out, which costs time, too, and has the queue be behind.
+        for _ in range(LOOKED_AT):
+            if self._puts >= self._max_puts or (put := run.queue.next_put()) is None:
                 break
             self._begin(run, put)
-        while not run.interrupted and run.copies_asked < self._max_copies_asked:
+        for _ in range(LOOKED_AT):
+            if run.copies_asked >= self._max_copies_asked:
+                break
             if (copy := run.queue.next_copy()) is None:
                 break
             self._begin(run, copy)

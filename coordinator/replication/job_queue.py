@@ -7,13 +7,14 @@ Rules kept here:
   those of its sources that have the artifact. Where none has, but this coordinator's staging, the
   artifact is put on one of those that wait, for the others (F4); else they are left to the next
   pass.
-- A plan may have a million copies: only so many are looked at as can keep every sled busy.
+- A plan may have a million copies: only so many are looked at as can keep every sled busy, and a
+  few at a time (`step`), so that nobody waits for that: not for many, nor for many that are lost.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +24,7 @@ from depot.artifact import ArtifactHash
 PUTS_PER_SLED: Final = 2
 COPIES_PER_SLED: Final = 4
 OPEN_JOBS: Final = 10_000
+LOST_IN_A_STEP: Final = 500
 FAILURES_PER_SLED: Final = 5
 """In one pass; a sled where so much goes wrong is left to the next one."""
 MAX_OTHER_PUTS: Final = 3
@@ -91,7 +93,7 @@ class _Wait:
 
 
 class JobQueue:
-    """The jobs of one plan.
+    """The jobs of one plan; `step` as long as it `is_behind`.
 
     Attributes:
         left_out: jobs that this pass gives up without having tried them.
@@ -102,8 +104,9 @@ class JobQueue:
         self._held = {sled.id: sled.held for sled in inventory.sleds}
         self._aside = {sled.id for sled in inventory.sleds if sled.set_aside is not None}
         self._puts, self._copies = _Lanes(PUTS_PER_SLED), _Lanes(COPIES_PER_SLED)
-        self._spreads: Iterator[Spread] = iter(plan.spreads)
+        self._spreads = deque(plan.spreads)
         self._open_jobs = open_jobs
+        self._lost: deque[Job] = deque()
         self._unsettled: set[Key] = set()
         self._begun: set[Key] = set()
         self._waits: defaultdict[Key, _Wait] = defaultdict(lambda: _Wait([], []))
@@ -114,12 +117,27 @@ class JobQueue:
         self._unsettled.update(map(key_of, plan.puts))
         for put in plan.puts:
             self._puts.add(put)
-        self._open()
 
     @property
     def is_done(self) -> bool:
         """Every job has succeeded, failed or was left out."""
-        return not self._unsettled
+        return not (self._unsettled or self._spreads)
+
+    @property
+    def is_behind(self) -> bool:
+        """There is something to `step` for."""
+        return bool(self._lost) or self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        return bool(self._spreads) and len(self._unsettled) < self._open_jobs
+
+    def step(self) -> None:
+        """Do some of what follows from what happened."""
+        if self._lost:
+            self._lose_some()
+        elif self._has_room:
+            self._open(self._spreads.popleft())
 
     def next_put(self) -> Job | None:
         """A put that may begin, from now on under way."""
@@ -141,7 +159,6 @@ class JobQueue:
         if (waits := self._waits.get(key)) is not None:
             copies, waits.begun = waits.begun, []
             self._free(copies)
-        self._open()
         return True
 
     def succeeded(self, job: Job) -> None:
@@ -152,7 +169,6 @@ class JobQueue:
         self._settle(key)
         if (waits := self._waits.pop(key, None)) is not None:
             self._free((*waits.begun, *waits.finished))
-        self._open()
 
     def failed(self, job: Job) -> None:
         """The target has not got it, and this pass does not try again."""
@@ -164,8 +180,7 @@ class JobQueue:
     def leave_out(self, job: Job) -> None:
         """Give up a job that has its turn, for this pass; that is nobody's fault."""
         self._lanes(job).ended(job.target)
-        self._lose(job)
-        self._open()
+        self._lost.append(job)
 
     def put_off(self, job: Job) -> None:
         """The job is not under way any more; `again` brings it back."""
@@ -177,7 +192,6 @@ class JobQueue:
             self._leave_out(job)
         else:
             self._lanes(job).add(job)
-        self._open()
 
     def after_its_source(self, job: Copy) -> bool:
         """Have a copy wait until its first source has the artifact whole.
@@ -207,23 +221,21 @@ class JobQueue:
         self._aside.add(sled_id)
         for job in (*self._puts.drop(sled_id), *self._copies.drop(sled_id)):
             self._leave_out(job)
-        self._open()
 
     # ---- how jobs come and go
 
     def _lanes(self, job: Job) -> _Lanes:
         return self._puts if isinstance(job, Put) else self._copies
 
-    def _open(self) -> None:
-        """Look at further artifacts while there is room."""
-        while len(self._unsettled) < self._open_jobs:
-            spread = next(self._spreads, None)
-            if spread is None:
-                return
-            copies = list(spread.copies())
-            self._unsettled.update(map(key_of, copies))
-            for copy in copies:
-                self._place(copy)
+    def _open(self, spread: Spread) -> None:
+        """Look at the copies of one more artifact."""
+        if self._aside.issuperset(spread.targets):
+            self.left_out += len(spread)
+            return
+        copies = list(spread.copies())
+        self._unsettled.update(map(key_of, copies))
+        for copy in copies:
+            self._place(copy)
 
     def _place(self, copy: Copy) -> None:
         if copy.after is None:
@@ -263,19 +275,17 @@ class JobQueue:
 
     def _leave_out(self, job: Job) -> None:
         self.left_out += 1
-        self._lose(job)
+        self._lost.append(job)
 
-    def _lose(self, job: Job) -> None:
-        """Settle a job that brought nothing. What waits for it may be a chain of a thousand."""
-        lost: deque[Job] = deque([job])
-        while lost:
-            key = key_of(lost.popleft())
+    def _lose_some(self) -> None:
+        """Settle jobs that brought nothing. What waits for them may be chains of a thousand."""
+        for _ in range(min(len(self._lost), LOST_IN_A_STEP)):
+            key = key_of(self._lost.popleft())
             self._settle(key)
             waits = self._waits.pop(key, None)
             if waits is not None:
-                stranded = self._strand((*waits.begun, *waits.finished))
-                self.left_out += len(stranded)
-                lost += stranded
+                for stranded in self._strand((*waits.begun, *waits.finished)):
+                    self._leave_out(stranded)
 
     def _strand(self, copies: Iterable[Copy]) -> list[Copy]:
         """Find another way for copies that were waiting in vain; those for which there is none."""

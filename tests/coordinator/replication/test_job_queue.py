@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from coordinator.replication.job_queue import (
     COPIES_PER_SLED,
     FAILURES_PER_SLED,
+    LOST_IN_A_STEP,
     Job,
     JobQueue,
 )
@@ -57,6 +59,8 @@ def ready(queue: JobQueue) -> list[Job]:
 
 
 def _ready(queue: JobQueue) -> Iterator[Job]:
+    while queue.is_behind:
+        queue.step()
     while (job := queue.next_put() or queue.next_copy()) is not None:
         yield job
 
@@ -204,3 +208,35 @@ def test_a_long_plan_is_looked_at_bit_by_bit_and_done_to_its_end() -> None:
             queue.succeeded(job)
             done += 1
     assert done == len(many) * len(names)
+
+
+def test_no_call_goes_through_more_than_one_artifact_of_a_long_plan_at_once() -> None:
+    many = [artifact(number) for number in range(50)]
+    names = [f"sled-{number}" for number in range(300)]
+    plan = Plan(generation=ONE, spreads=tuple(chain("a", *names, of=each) for each in many))
+    queue = JobQueue(plan, fleet("a", *names))
+    left_out = []
+    for name in names:
+        queue.set_aside(name)
+        left_out.append(queue.left_out)
+    while queue.is_behind:
+        queue.step()
+        left_out.append(queue.left_out)
+    assert (queue.is_done, queue.left_out) == (True, len(many) * len(names))
+    assert max(after - before for before, after in pairwise(left_out)) <= len(names)
+
+
+def test_a_chain_that_is_lost_is_gone_through_bit_by_bit() -> None:
+    names = [f"sled-{number}" for number in range(5000)]
+    plan = Plan(
+        generation=ONE, puts=(Put(X, "a"),), spreads=(chain("a", *names, start=Start.BEGUN),)
+    )
+    queue = JobQueue(plan, fleet("a", *names))
+    (put,) = ready(queue)
+    queue.failed(put)
+    steps = 0
+    while queue.is_behind:
+        queue.step()
+        steps += 1
+    assert (queue.is_done, queue.left_out) == (True, len(names))
+    assert steps >= len(names) / LOST_IN_A_STEP
