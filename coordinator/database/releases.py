@@ -198,9 +198,10 @@ async def _read(tx: Transaction, which: ColumnElement[bool]) -> tuple[Release, .
         .order_by(release_artifacts.c.position)
     )
     by_version: dict[str, list[ReleaseArtifact]] = defaultdict(list)
-    for row in await tx.rows(names):
-        name = Name(row.name, row.version, row.qualifier)
-        by_version[row.release_version].append(artifact_of(name, row.sha256, row.size_bytes))
+    async for some in tx.batches(names):
+        for row in some:
+            name = Name(row.name, row.version, row.qualifier)
+            by_version[row.release_version].append(artifact_of(name, row.sha256, row.size_bytes))
     found = await tx.rows(select(releases).where(which))
     return tuple(
         sorted(

@@ -56,8 +56,9 @@ async def forget(tx: Transaction, coordinator_id: str) -> int:
 async def by_coordinator(tx: Transaction) -> dict[str, frozenset[ArtifactHash]]:
     """What each coordinator has staged; those with nothing are left out."""
     found: dict[str, set[ArtifactHash]] = defaultdict(set)
-    for row in await tx.rows(select(staged_artifacts)):
-        found[row.coordinator_id].add(row.sha256)
+    async for some in tx.batches(select(staged_artifacts)):
+        for row in some:
+            found[row.coordinator_id].add(row.sha256)
     return {coordinator_id: frozenset(staged) for coordinator_id, staged in found.items()}
 
 

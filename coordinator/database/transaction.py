@@ -7,14 +7,18 @@ here, and the tables cascade nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Delete, Insert, Row, Select, Update, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coordinator.database.calls import Calls
 from coordinator.database.tables import DECIDE_WHAT_IS_WANTED, generation
+
+ROWS_AT_ONCE: Final = 1000
+"""All there are have come by then; what takes time is to make values of them."""
 
 
 class Transaction:
@@ -27,9 +31,15 @@ class Transaction:
 
     async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """Read all rows of a query."""
+        return [row async for some in self.batches(query) for row in some]
+
+    async def batches(self, query: Select[Any]) -> AsyncIterator[Sequence[Row[Any]]]:
+        """Read the rows of a query some at a time: others have their turn on the event loop."""
         result = await self._calls(self._connection.execute(query))
-        found: Sequence[Row[Any]] = result.all()
-        return found
+        for some in result.partitions(ROWS_AT_ONCE):
+            yield some
+            if len(some) == ROWS_AT_ONCE:
+                await asyncio.sleep(0)
 
     async def first(self, query: Select[Any]) -> Row[Any] | None:
         """Read the first row of a query."""

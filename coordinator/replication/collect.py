@@ -40,6 +40,8 @@ from depot.artifact import ArtifactHash, Generation
 TIMEOUT_S: Final = 15.0
 ARTIFACTS_PER_S: Final = 5_000
 """By which a request about all of them may take longer."""
+IN_THREAD: Final = 5_000
+"""A longer list would keep everything else waiting."""
 MAX_COPIES: Final = 64
 """Of one artifact on one sled; nobody has as many datasets."""
 
@@ -261,7 +263,7 @@ class Collector:
     async def _listed(
         self, sled: Sled, snapshot: FleetSnapshot, listing: ArtifactListBody, nothing: SledReport
     ) -> SledReport:
-        names, generation = snapshot.names, Generation(listing.generation)
+        generation = Generation(listing.generation)
         report = self._seen(
             replace(
                 nothing,
@@ -271,13 +273,12 @@ class Collector:
         )
         if report.verdict is not None:
             return report
-        held = {
-            names[name]: min(copies, MAX_COPIES)
-            for name, copies in listing.list.items()
-            if copies and name in names
-        }
+        if len(listing.list) < IN_THREAD:
+            held = _held(listing.list, snapshot.names)
+        else:
+            held = await asyncio.to_thread(_held, listing.list, snapshot.names)
         report = replace(report, held=held)
-        if len(held) < len(names):
+        if len(held) < len(snapshot.names):
             report = replace(report, copying=await self._copying(sled, snapshot))
         if snapshot.kept.get(sled.id):
             report = replace(report, pinned=await self._pins(sled, snapshot.generation))
@@ -305,6 +306,14 @@ class Collector:
             Request(sled, LIST, generation), lambda agent: agent.pins(), timeout_s=TIMEOUT_S
         )
         return None if isinstance(pins, Verdict) else frozenset().union(*pins.values())
+
+
+def _held(listed: Mapping[str, int], names: Mapping[str, ArtifactHash]) -> dict[ArtifactHash, int]:
+    return {
+        names[name]: min(copies, MAX_COPIES)
+        for name, copies in listed.items()
+        if copies and name in names
+    }
 
 
 def _says_something(task: asyncio.Task[SledReport]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from agent.client import PutAnswer
 from agent.wire import ArtifactListBody, CopyBody
@@ -119,6 +119,11 @@ class FleetSnapshot:
     staged_elsewhere: frozenset[ArtifactHash] = frozenset()
     releases: Mapping[str, frozenset[ArtifactHash]] = field(default_factory=dict)
     incomplete: frozenset[str] = frozenset()
+
+    def prepare(self) -> Self:
+        """Work out what all conversations need, in a thread: there may be 100,000 artifacts."""
+        _ = self._common, self.names
+        return self
 
     def config(self, sled_id: str) -> ArtifactConfig:
         """What a sled is to hold: that, and the generation, are the database's alone to say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from coordinator.database import (
@@ -36,24 +37,7 @@ class DatabaseRecords:
     async def snapshot(self) -> FleetSnapshot:
         """Read everything that a pass is about, in one transaction."""
         found = await self._database.run(snapshot.read)
-        elsewhere = (its for id_, its in found.staged.items() if id_ != self._id)
-        return FleetSnapshot(
-            generation=found.generation,
-            sizes=found.wanted,
-            sleds=found.sleds,
-            kept=found.kept,
-            staged_here=frozenset(found.staged.get(self._id, ())),
-            staged_elsewhere=frozenset().union(*elsewhere),
-            releases={
-                release.version: frozenset(artifact.sha256 for artifact in release.artifacts)
-                for release in found.releases
-            },
-            incomplete=frozenset(
-                release.version
-                for release in found.releases
-                if release.state is ReleaseState.INCOMPLETE
-            ),
-        )
+        return await asyncio.to_thread(_seen_by, self._id, found)
 
     async def generation(self) -> Generation:
         """Read the generation alone."""
@@ -100,3 +84,24 @@ class DatabaseRecords:
     async def write_states(self, incomplete: Collection[str], complete: Collection[str]) -> None:
         """Mark releases that have lost an artifact, and those that have got all back."""
         await self._database.run(releases.mark, incomplete=incomplete, complete=complete)
+
+
+def _seen_by(coordinator_id: str, found: snapshot.FleetSnapshot) -> FleetSnapshot:
+    elsewhere = (its for id_, its in found.staged.items() if id_ != coordinator_id)
+    return FleetSnapshot(
+        generation=found.generation,
+        sizes=found.wanted,
+        sleds=found.sleds,
+        kept=found.kept,
+        staged_here=frozenset(found.staged.get(coordinator_id, ())),
+        staged_elsewhere=frozenset().union(*elsewhere),
+        releases={
+            release.version: frozenset(artifact.sha256 for artifact in release.artifacts)
+            for release in found.releases
+        },
+        incomplete=frozenset(
+            release.version
+            for release in found.releases
+            if release.state is ReleaseState.INCOMPLETE
+        ),
+    ).prepare()

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from coordinator.database import counters, history, pins, releases, sleds, snapshot
 from coordinator.database.database import Database
-from coordinator.database.transaction import Transaction
+from coordinator.database.tables import staged_artifacts
+from coordinator.database.transaction import ROWS_AT_ONCE, Transaction
 from coordinator.replication.ports import Records
 from coordinator.replication.records import DatabaseRecords
 from coordinator.values import ReleaseState, RequestRecord, SledPolicy, SledSighting, SledState
@@ -114,3 +116,17 @@ async def test_a_release_is_marked_and_unmarked(database: Database) -> None:
     assert (await database.run(releases.get, "1")).state is ReleaseState.INCOMPLETE
     await records.write_states(incomplete=[], complete=["1"])
     assert (await records.snapshot()).incomplete == frozenset()
+
+
+async def test_many_rows_are_read_some_at_a_time(database: Database) -> None:
+    many = frozenset(sha(str(number)) for number in range(3 * ROWS_AT_ONCE + 1))
+    records = DatabaseRecords(database, "here")
+    await records.write_staged(lambda: many)
+    sizes: list[int] = []
+
+    async def read(tx: Transaction) -> None:
+        sizes.extend([len(some) async for some in tx.batches(select(staged_artifacts))])
+
+    await database.run(read)
+    assert sizes == [ROWS_AT_ONCE] * 3 + [1]
+    assert (await records.snapshot()).staged_here == many
