@@ -49,7 +49,8 @@ async def test_a_coordinator_that_says_nothing_of_its_uploads_may_still_answer()
         await coordinator.moved()
         raise Refused("http://c", 404)
 
-    assert await while_it_moves(coordinator.answer(), refuse, WATCH) == "recorded"
+    patient = Watch(look_s=0.001, stall_s=60)
+    assert await while_it_moves(coordinator.answer(), refuse, patient) == "recorded"
 
 
 async def test_a_refusal_is_passed_on() -> None:
