@@ -32,7 +32,7 @@ from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.duties import Duties, unattended_work
 from agent.events import EventLog
 from agent.loop_lag import LoopLag
-from agent.metrics import Metrics
+from agent.metrics import Metrics, agent_figures
 from agent.node import INTERVAL_S, NodeSampler
 from agent.process import CannotStart
 from agent.status import StatusSource
@@ -313,7 +313,7 @@ def _servers(
 ) -> tuple[HttpService, HttpService]:
     """Make the sled agent API and the repo depot API, neither of them listening."""
     limits = http_limits(settings.http)
-    metrics = Metrics(status.read, events.counts, lag.read)
+    metrics = Metrics(partial(agent_figures, status.read, events.counts, lag.read))
     agent_api = agent_app(
         store=store,
         copies=copies,

@@ -25,6 +25,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from agent.duties import DutyState
 from agent.loop_lag import BOUNDS_S, Lags
 from agent.wire import (
     DatasetBody,
@@ -51,17 +52,16 @@ Values = Mapping[tuple[str, ...], int]
 
 
 class Metrics:
-    """Every figure of one agent."""
+    """Every figure of one process.
 
-    def __init__(
-        self,
-        status: Callable[[], StatusBody],
-        event_counts: Callable[[], Mapping[str, int]],
-        lags: Callable[[], Lags] | None = None,
-    ) -> None:
+    Args:
+        figures: reads them, at each scrape; requests are counted here.
+    """
+
+    def __init__(self, figures: Callable[[], Iterable[Metric]]) -> None:
         self._traffic = Traffic()
         self._registry = CollectorRegistry()
-        self._registry.register(_AtScrape(status, event_counts, self._traffic, lags))
+        self._registry.register(_AtScrape(figures, self._traffic))
 
     def watch(self, app: web.Application, server: str, table: Iterable[Endpoint]) -> None:
         """Count what `app` answers. Call it before the app is served."""
@@ -140,18 +140,10 @@ def operation_of(request: web.Request, operations: Mapping[tuple[str, str], str]
 
 
 class _AtScrape(Collector):
-    """Turns the status document of the moment into figures."""
+    """Reads the figures of the moment."""
 
-    def __init__(
-        self,
-        status: Callable[[], StatusBody],
-        event_counts: Callable[[], Mapping[str, int]],
-        traffic: Traffic,
-        lags: Callable[[], Lags] | None,
-    ) -> None:
-        self._lags = lags
-        self._status = status
-        self._event_counts = event_counts
+    def __init__(self, figures: Callable[[], Iterable[Metric]], traffic: Traffic) -> None:
+        self._figures = figures
         self._traffic = traffic
 
     def describe(self) -> Iterable[Metric]:
@@ -160,19 +152,28 @@ class _AtScrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every figure, as of now."""
-        status = self._status()
-        yield from sled_figures(status)
-        yield from dataset_figures(status.datasets)
-        if status.scrub is not None:
-            yield from scrub_figures(status.scrub)
-        yield from duty_figures(status.duties)
-        events: Values = {(kind,): count for kind, count in self._event_counts().items()}
-        yield counter("events", "Events recorded.", ("kind",), events)
+        yield from self._figures()
         yield from self._traffic.figures()
-        if self._lags is not None:
-            yield from loop_lag_figures(self._lags())
-        if status.node is not None:
-            yield from process_figures(status.node)
+
+
+def agent_figures(
+    read: Callable[[], StatusBody],
+    event_counts: Callable[[], Mapping[str, int]],
+    lags: Callable[[], Lags] | None = None,
+) -> Iterator[Metric]:
+    """Turn the status document of the moment into figures."""
+    status = read()
+    yield from sled_figures(status)
+    yield from dataset_figures(status.datasets)
+    if status.scrub is not None:
+        yield from scrub_figures(status.scrub)
+    yield from duty_figures(status.duties)
+    events: Values = {(kind,): count for kind, count in event_counts().items()}
+    yield counter("events", "Events recorded.", ("kind",), events)
+    if lags is not None:
+        yield from loop_lag_figures(lags())
+    if status.node is not None:
+        yield from process_figures(status.node)
 
 
 def sled_figures(status: StatusBody) -> Iterator[Metric]:
@@ -279,7 +280,7 @@ def scrub_figures(scrub: ScrubBody) -> Iterator[Metric]:
     yield healing
 
 
-def duty_figures(duties: Sequence[DutyBody]) -> Iterator[Metric]:
+def duty_figures(duties: Sequence[DutyBody | DutyState]) -> Iterator[Metric]:
     """Figures of the background duties (S5)."""
     failing = GaugeMetricFamily(
         f"{PREFIX}_duty_failing", "1 while a background duty fails.", labels=("duty",)

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,9 +22,11 @@ import structlog
 from agent.assembly import http_limits, listen_at
 from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
+from agent.loop_lag import LoopLag
 from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.api.browsers import OwnNames
 from coordinator.api.fleet_view import FleetView
+from coordinator.api.metrics import FleetMetrics
 from coordinator.api.pruning import INTERVAL_S, PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
 from coordinator.api.sled_desk import SledDesk
@@ -41,6 +43,7 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
 from depot.errors import DepotError
+from depot.http.openapi import Endpoint
 from depot.http.service import HttpService
 
 READY_TIMEOUT_S: Final = 5.0
@@ -118,31 +121,15 @@ async def assembled(
         DepotError, OSError: the staging directory or the database cannot be used.
     """
     async with AsyncExitStack() as stack:
-        staging = await stack.enter_async_context(
-            await StagingDepot.open(
-                settings.staging.path,
-                quota_bytes=settings.staging.quota_bytes,
-                on_event=_log_staging,
-            )
-        )
-        database = await stack.enter_async_context(
-            await Database.open(await asyncio.to_thread(_prepared, settings))
-        )
+        staging, database = await _opened(stack, settings)
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
+        lag = LoopLag()
+        lag.start()
+        stack.callback(lag.stop)
         agents = await stack.enter_async_context(Agents(sled_networks(settings)))
         cycle = await stack.enter_async_context(
-            replication(
-                records=DatabaseRecords(database, staging.id),
-                staging=staging,
-                agent_of=agents,
-                planner=plan,
-                options=replication_options(settings),
-                # One seed for all coordinators: their plans are about the same chains then, and
-                # what one asks a sled for joins what another one has begun there.
-                rng=random.Random("replication"),
-                clock=clock,
-            )
+            _replication(settings, database, staging, agents, clock)
         )
         desk = UploadDesk(database, staging, upload_limits(settings), cycle.wake, clock=clock)
         stack.callback(desk.close)
@@ -151,7 +138,7 @@ async def assembled(
         )
         quiesce = Quiesce(desk, cycle, view)
         pruning = PruneDesk(database, desk, cycle, agents)
-        health = Health(lambda: database.run(generation.read), staging)
+        metrics = FleetMetrics(view.read, desk, duties, lag.read)
         table = coordinator_endpoints(
             database=database,
             desk=desk,
@@ -162,12 +149,12 @@ async def assembled(
             pruning=pruning,
             retention=retention(settings),
             wake=cycle.wake,
-            reasons_not_ready=health.reasons_not_ready,
+            reasons_not_ready=Health(
+                lambda: database.run(generation.read), staging
+            ).reasons_not_ready,
+            metrics=metrics,
         )
-        limits = http_limits(settings.http)
-        own_names = OwnNames.of(settings.listen.host, settings.allowed_hosts)
-        app = coordinator_app(table, own_names, limits)
-        server = HttpService(app, limits=limits, name="coordinator")
+        server = _server(settings, table, metrics)
         # With no time to drain: that was done, or the end is not an orderly one.
         stack.push_async_callback(server.stop, 0.0)
         yield Coordinator(
@@ -181,6 +168,51 @@ async def assembled(
             duties=duties,
             server=server,
         )
+
+
+async def _opened(
+    stack: AsyncExitStack, settings: CoordinatorSettings
+) -> tuple[StagingDepot, Database]:
+    """What is kept on disks, opened for as long as `stack` is."""
+    staging = await stack.enter_async_context(
+        await StagingDepot.open(
+            settings.staging.path,
+            quota_bytes=settings.staging.quota_bytes,
+            on_event=_log_staging,
+        )
+    )
+    url = await asyncio.to_thread(_prepared, settings)
+    return staging, await stack.enter_async_context(await Database.open(url))
+
+
+def _replication(
+    settings: CoordinatorSettings,
+    database: Database,
+    staging: StagingDepot,
+    agents: Agents,
+    clock: Callable[[], float],
+) -> AbstractAsyncContextManager[Cycle]:
+    return replication(
+        records=DatabaseRecords(database, staging.id),
+        staging=staging,
+        agent_of=agents,
+        planner=plan,
+        options=replication_options(settings),
+        # One seed for all coordinators: their plans are about the same chains then, and what one
+        # asks a sled for joins what another one has begun there.
+        rng=random.Random("replication"),
+        clock=clock,
+    )
+
+
+def _server(
+    settings: CoordinatorSettings, table: Sequence[Endpoint], metrics: FleetMetrics
+) -> HttpService:
+    """What serves the API; it does not listen yet."""
+    limits = http_limits(settings.http)
+    app = coordinator_app(table, OwnNames.of(settings.listen.host, settings.allowed_hosts), limits)
+    metrics.watch(app, table)
+    return HttpService(app, limits=limits, name="coordinator")
 
 
 def replication_options(settings: CoordinatorSettings) -> ReplicationOptions:

@@ -29,6 +29,7 @@ def coordinator_table() -> tuple[Endpoint, ...]:
         retention=_NOTHING,
         wake=_NOTHING,
         reasons_not_ready=_NOTHING,
+        metrics=_NOTHING,
     )
 
 

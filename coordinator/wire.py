@@ -360,6 +360,15 @@ class StagingBody(Answer):
     quota_bytes: Count
 
 
+class ArtifactCountsBody(Answer):
+    """Artifacts that the fleet is to hold, each counted once, whatever releases it is in."""
+
+    replicated: Count = Field(description="On every sled in service.")
+    in_flight: Count = Field(description="On their way to a sled that lacks them.")
+    missing: Count = Field(description="Not on every sled, and not on their way.")
+    lost: Count = Field(description="Nowhere.")
+
+
 class ReplicationBody(Answer):
     """How far the fleet is, as this coordinator knows it."""
 
@@ -371,6 +380,7 @@ class ReplicationBody(Answer):
     last_pass: PassBody
     releases: tuple[ReleaseStandingBody, ...]
     sleds: tuple[SledStandingBody, ...]
+    artifacts: ArtifactCountsBody
     requests: RequestCountsBody
     staging: StagingBody
     warnings: tuple[str, ...]

@@ -14,6 +14,7 @@ from agent.api.queries import strict_about_queries
 from coordinator.api.browsers import OwnNames, no_strangers
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
+from coordinator.api.metrics import FleetMetrics
 from coordinator.api.observe import ObserveApi
 from coordinator.api.problems import PROBLEMS
 from coordinator.api.pruning import PruneDesk, Retention
@@ -54,6 +55,7 @@ def coordinator_endpoints(
     retention: Retention,
     wake: Callable[[], None],
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
+    metrics: FleetMetrics,
 ) -> tuple[Endpoint, ...]:
     """The table of the coordinator's API."""
     table = (
@@ -64,7 +66,7 @@ def coordinator_endpoints(
         *ReleaseApi(database, pruning, retention, wake).endpoints(),
         *TargetApi(database).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
-        *ObserveApi(reasons_not_ready).endpoints(),
+        *ObserveApi(reasons_not_ready, metrics).endpoints(),
     )
     return tuple(map(strict_about_queries, table))
 

@@ -71,6 +71,7 @@ class FleetView:
             last_pass=_pass_body(report),
             releases=standing.releases,
             sleds=standing.sleds,
+            artifacts=standing.artifacts,
             requests=RequestCountsBody(last_run=dict(report.counts), lifetime=dict(found.lifetime)),
             staging=self._staging_body(found, standing),
             warnings=(*self._failing(), *self._staging.warnings()),

@@ -10,7 +10,13 @@ from typing import Final
 
 from coordinator.replication.values import Inventory, SledInventory
 from coordinator.values import Release, Sled, SledPolicy
-from coordinator.wire import LostArtifactBody, ReleaseStandingBody, SledBody, SledStandingBody
+from coordinator.wire import (
+    ArtifactCountsBody,
+    LostArtifactBody,
+    ReleaseStandingBody,
+    SledBody,
+    SledStandingBody,
+)
 from depot.artifact import ArtifactHash
 
 MAX_NAMED: Final = 20
@@ -56,6 +62,7 @@ class Standing:
     releases: tuple[ReleaseStandingBody, ...]
     sleds: tuple[SledStandingBody, ...]
     held_somewhere: Set[ArtifactHash]
+    artifacts: ArtifactCountsBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ def stand(known: Known) -> Standing:
     missing = Counter(chain.from_iterable(each.missing for each in found.values()))
     total_bytes = sum(known.wanted.values())
     moving = set().union(*(each.in_flight for each in found.values()))
+    lacking = missing.keys() if found else known.wanted.keys()
     return Standing(
         releases=tuple(
             _release(release, known, missing.keys(), moving, any_sled=bool(found))
@@ -90,6 +98,20 @@ def stand(known: Known) -> Standing:
         ),
         sleds=tuple(_sled(sled, known, found.get(sled.id), total_bytes) for sled in known.sleds),
         held_somewhere={artifact for artifact in known.wanted if missing[artifact] < len(found)},
+        artifacts=_counted(known, lacking, moving),
+    )
+
+
+def _counted(
+    known: Known, lacking: Set[ArtifactHash], moving: Set[ArtifactHash]
+) -> ArtifactCountsBody:
+    lost = known.lost & known.wanted.keys()
+    in_flight = (lacking & moving) - lost
+    return ArtifactCountsBody(
+        replicated=len(known.wanted.keys() - lacking - lost),
+        in_flight=len(in_flight),
+        missing=len(lacking - in_flight - lost),
+        lost=len(lost),
     )
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from agent.api.verbs import Copies, Store
 from agent.copies.record import CopyRecord
 from agent.duties import Duties
 from agent.events import EventLog
-from agent.metrics import Metrics
+from agent.metrics import Metrics, agent_figures
 from agent.node import NodeSampler
 from agent.status import StatusSource
 from depot import (
@@ -271,7 +272,7 @@ async def agent_api(
         status = StatusSource(
             version="1.2.3", store=store, copies=copies, events=events, duties=duties, node=node
         )
-        metrics = Metrics(status.read, events.counts)
+        metrics = Metrics(partial(agent_figures, status.read, events.counts))
         app = agent_app(
             store=store,
             copies=copies,

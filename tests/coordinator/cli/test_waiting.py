@@ -50,6 +50,7 @@ FLEET: dict[str, Any] = {
         "error": None,
         "generation": 7,
     },
+    "artifacts": {"replicated": 3, "in_flight": 0, "missing": 0, "lost": 0},
     "requests": {"last_run": {}, "lifetime": {}},
     "staging": {
         "state": "healthy",
