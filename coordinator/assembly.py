@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -27,6 +28,8 @@ from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.api.browsers import OwnNames
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.metrics import FleetMetrics
+from coordinator.api.presence import INTERVAL_S as PRESENCE_S
+from coordinator.api.presence import Presence
 from coordinator.api.pruning import INTERVAL_S, PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
 from coordinator.api.sled_desk import SledDesk
@@ -65,6 +68,7 @@ class Coordinator:
     cycle: Cycle
     quiesce: Quiesce
     pruning: PruneDesk
+    presence: Presence
     duties: Duties
     server: HttpService
 
@@ -84,6 +88,8 @@ class Coordinator:
             group.create_task(keep("replication", self.cycle.run), name="replication"),
             group.create_task(keep("quiesce", self.quiesce.run), name="quiesce"),
         ]
+        tell = self.duties.every(PRESENCE_S, "presence", self.presence.tell)
+        tasks.append(group.create_task(tell, name="presence"))
         if self.settings.prune.enabled:
             prune = self.duties.every(INTERVAL_S, "prune", self._prune)
             tasks.append(group.create_task(prune, name="prune"))
@@ -133,8 +139,16 @@ async def assembled(
         )
         desk = UploadDesk(database, staging, upload_limits(settings), cycle.wake, clock=clock)
         stack.callback(desk.close)
+        presence = Presence(database, staging, socket.gethostname(), clock=clock)
+        await presence.tell()
         view = FleetView(
-            database, staging, desk, cycle, duties, activation=settings.replication.activation
+            database,
+            staging,
+            desk,
+            cycle,
+            duties,
+            activation=settings.replication.activation,
+            clock=clock,
         )
         quiesce = Quiesce(desk, cycle, view)
         pruning = PruneDesk(database, desk, cycle, agents)
@@ -148,6 +162,8 @@ async def assembled(
             quiesce=quiesce,
             pruning=pruning,
             retention=retention(settings),
+            coordinator_id=staging.id,
+            clock=clock,
             wake=cycle.wake,
             reasons_not_ready=Health(
                 lambda: database.run(generation.read), staging
@@ -165,6 +181,7 @@ async def assembled(
             cycle=cycle,
             quiesce=quiesce,
             pruning=pruning,
+            presence=presence,
             duties=duties,
             server=server,
         )

@@ -15,6 +15,7 @@ from agent.upload import OnSent, open_upload
 from coordinator.watching import DEFAULT_WATCH, Watch, while_it_moves
 from coordinator.wire import (
     ActivatedBody,
+    CoordinatorsBody,
     ExpungedBody,
     GenerationAdvanceBody,
     GenerationBody,
@@ -296,6 +297,19 @@ class CoordinatorClient:
         """Have the coordinator end in order; how many artifacts are only staged there yet."""
         url = self._calls.at("v1", "quiesce")
         return (await self._calls.ask(QuiesceBody, "POST", url)).only_here
+
+    # ---- coordinators
+
+    async def coordinators(self) -> CoordinatorsBody:
+        """Every coordinator of the fleet, by id."""
+        return await self._calls.get(CoordinatorsBody, "v1", "coordinators")
+
+    async def forget_coordinator(self, coordinator_id: str, *, force: bool = False) -> None:
+        """Count on a coordinator's staging no more; with `force`, also of one seen lately."""
+        query = {"force": "true"} if force else {}
+        url = self._calls.at("v1", "coordinators", coordinator_id, **query)
+        async with self._calls.exchange("DELETE", url):
+            return
 
     # ---- how it is
 

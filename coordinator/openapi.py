@@ -27,6 +27,8 @@ def coordinator_table() -> tuple[Endpoint, ...]:
         quiesce=_NOTHING,
         pruning=_NOTHING,
         retention=_NOTHING,
+        coordinator_id=_NOTHING,
+        clock=_NOTHING,
         wake=_NOTHING,
         reasons_not_ready=_NOTHING,
         metrics=_NOTHING,

@@ -355,7 +355,10 @@ class StagingBody(Answer):
 
     state: str
     artifacts: Count
-    only_here: Count = Field(description="Wanted, and neither on a sled nor staged elsewhere.")
+    only_here: Count = Field(
+        description="Wanted, and on no sled that answered in the last pass. What others have "
+        "staged as well is not safe by that."
+    )
     used_bytes: Count
     quota_bytes: Count
 
@@ -367,6 +370,27 @@ class ArtifactCountsBody(Answer):
     in_flight: Count = Field(description="On their way to a sled that lacks them.")
     missing: Count = Field(description="Not on every sled, and not on their way.")
     lost: Count = Field(description="Nowhere.")
+
+
+class CoordinatorBody(Answer):
+    """A coordinator of the fleet, and what would be lost with its staging."""
+
+    id: str
+    host: str | None = Field(description="The machine that it last said it is on.")
+    first_seen: AwareDatetime | None
+    last_seen: AwareDatetime | None
+    staged: Count = Field(description="Artifacts in its staging, as the database has it.")
+    only_there: Count = Field(
+        description="Of these, wanted, on no sled that answered in the last pass, and in no other "
+        "staging."
+    )
+
+
+class CoordinatorsBody(Answer):
+    """Every coordinator, by id."""
+
+    coordinator_id: str = Field(description="Of the one that answers.")
+    items: tuple[CoordinatorBody, ...]
 
 
 class ReplicationBody(Answer):
@@ -383,6 +407,7 @@ class ReplicationBody(Answer):
     artifacts: ArtifactCountsBody
     requests: RequestCountsBody
     staging: StagingBody
+    coordinators: tuple[CoordinatorBody, ...]
     warnings: tuple[str, ...]
 
 

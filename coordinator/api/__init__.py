@@ -12,6 +12,7 @@ from aiohttp import web
 
 from agent.api.queries import strict_about_queries
 from coordinator.api.browsers import OwnNames, no_strangers
+from coordinator.api.coordinators import CoordinatorApi
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
 from coordinator.api.metrics import FleetMetrics
@@ -53,6 +54,8 @@ def coordinator_endpoints(
     quiesce: Quiesce,
     pruning: PruneDesk,
     retention: Retention,
+    coordinator_id: str,
+    clock: Callable[[], float],
     wake: Callable[[], None],
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
     metrics: FleetMetrics,
@@ -67,6 +70,7 @@ def coordinator_endpoints(
         *TargetApi(database).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready, metrics).endpoints(),
+        *CoordinatorApi(database, view, coordinator_id, wake, clock).endpoints(),
     )
     return tuple(map(strict_about_queries, table))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from agent.duties import Duties
 from agent.wire import timestamp
-from coordinator.api.standing import Known, Standing, stand
-from coordinator.database import counters, sleds, snapshot
+from coordinator.api.presence import GONE_AFTER_S
+from coordinator.api.staged_view import not_on_sleds, render
+from coordinator.api.standing import Known, stand
+from coordinator.database import coordinators, counters, sleds, snapshot
 from coordinator.database.database import Database
 from coordinator.database.snapshot import FleetSnapshot
 from coordinator.database.transaction import Transaction
@@ -18,8 +21,15 @@ from coordinator.replication.cycle import Cycle
 from coordinator.replication.reporting import PassReport
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk
-from coordinator.values import Sled
-from coordinator.wire import PassBody, ReplicationBody, RequestCountsBody, StagingBody
+from coordinator.values import KnownCoordinator, Sled
+from coordinator.wire import (
+    CoordinatorBody,
+    CoordinatorsBody,
+    PassBody,
+    ReplicationBody,
+    RequestCountsBody,
+    StagingBody,
+)
 from depot.artifact import ArtifactHash
 from depot.errors import DepotError
 
@@ -30,6 +40,7 @@ class _Read:
 
     fleet: FleetSnapshot
     sleds: tuple[Sled, ...]
+    coordinators: tuple[KnownCoordinator, ...]
     lifetime: Mapping[str, int]
 
 
@@ -45,6 +56,7 @@ class FleetView:
         duties: Duties,
         *,
         activation: Literal["periodic", "manual"],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._staging = staging
@@ -52,6 +64,7 @@ class FleetView:
         self._cycle = cycle
         self._duties = duties
         self._activation = activation
+        self._clock = clock
 
     async def read(self) -> ReplicationBody:
         """Everything about replication in one document.
@@ -61,7 +74,9 @@ class FleetView:
         """
         found = await self._database.run(_read)
         report = self._cycle.reporting.current()
-        standing = await asyncio.to_thread(stand, self._known(found, report))
+        known = self._known(found, report)
+        standing = await asyncio.to_thread(stand, known)
+        its_coordinators = render(found.coordinators, found.fleet.staged, known)
         return ReplicationBody(
             generation=int(found.fleet.generation),
             coordinator_id=self._staging.id,
@@ -73,19 +88,45 @@ class FleetView:
             sleds=standing.sleds,
             artifacts=standing.artifacts,
             requests=RequestCountsBody(last_run=dict(report.counts), lifetime=dict(found.lifetime)),
-            staging=self._staging_body(found, standing),
-            warnings=(*self._failing(), *self._staging.warnings()),
+            staging=self._staging_body(found, known),
+            coordinators=its_coordinators,
+            warnings=(
+                *self._failing(),
+                *self._staging.warnings(),
+                *self._away(its_coordinators),
+            ),
         )
 
-    async def only_here(self) -> Sequence[ArtifactHash]:
-        """What is wanted and neither on a sled nor in another one's staging, sorted.
+    async def coordinators(self) -> CoordinatorsBody:
+        """Every coordinator, and what is only in its staging.
 
         Raises:
             DatabaseUnavailable.
         """
         found = await self._database.run(_read)
         known = self._known(found, self._cycle.reporting.current())
-        return self._only_here(found, await asyncio.to_thread(stand, known))
+        return CoordinatorsBody(
+            coordinator_id=self._staging.id,
+            items=render(found.coordinators, found.fleet.staged, known),
+        )
+
+    async def only_here(self, *, after_pass: int = 0) -> Sequence[ArtifactHash]:
+        """What is staged here, wanted, and on no sled that answered in the last pass; sorted.
+
+        Args:
+            after_pass: only a later pass than this is believed.
+
+        Raises:
+            DatabaseUnavailable.
+        """
+        if self._held() == frozenset():
+            return []
+        found = await self._database.run(_read)
+        report = self._cycle.reporting.current()
+        known = self._known(found, report)
+        if report.planned <= after_pass:
+            known = replace(known, inventory=None, came={})
+        return sorted(not_on_sleds(known, self._staged(found)))
 
     def _known(self, found: _Read, report: PassReport) -> Known:
         fleet = found.fleet
@@ -100,26 +141,38 @@ class FleetView:
             lost=frozenset() if report.plan is None else report.plan.lost,
         )
 
-    def _only_here(self, found: _Read, standing: Standing) -> Sequence[ArtifactHash]:
-        others = (its for id_, its in found.fleet.staged.items() if id_ != self._staging.id)
-        elsewhere = set(standing.held_somewhere).union(*others)
-        return sorted((self._held() & found.fleet.wanted.keys()) - elsewhere)
-
-    def _held(self) -> frozenset[ArtifactHash]:
+    def _held(self) -> frozenset[ArtifactHash] | None:
         try:
             return self._staging.held()
         except DepotError:  # its state says so
-            return frozenset()
+            return None
 
-    def _staging_body(self, found: _Read, standing: Standing) -> StagingBody:
+    def _staged(self, found: _Read) -> frozenset[ArtifactHash]:
+        """What is staged here; when the disk does not say, as the database has it."""
+        held = self._held()
+        return found.fleet.staged.get(self._staging.id, frozenset()) if held is None else held
+
+    def _staging_body(self, found: _Read, known: Known) -> StagingBody:
+        staged = self._staged(found)
         status = self._staging.status()
         return StagingBody(
             state=status.state,
-            artifacts=len(self._held()),
-            only_here=len(self._only_here(found, standing)),
+            artifacts=len(staged),
+            only_here=len(not_on_sleds(known, staged)),
             used_bytes=status.used_bytes,
             quota_bytes=status.quota_bytes,
         )
+
+    def _away(self, found: Sequence[CoordinatorBody]) -> Iterator[str]:
+        """Coordinators that are away with something that is nowhere else."""
+        for each in found:
+            if each.only_there and self._clock() - _seen_s(each) > GONE_AFTER_S:
+                since = "" if each.last_seen is None else f" since {each.last_seen:%F %T} UTC"
+                yield (
+                    f"coordinator {each.id} on {each.host or 'an unknown host'} is away{since}, "
+                    f"and {each.only_there} artifacts are only in its staging: start it again, or "
+                    "forget it if that is gone for good"
+                )
 
     def _failing(self) -> tuple[str, ...]:
         failing = (duty for duty in self._duties.snapshot() if duty.failing)
@@ -127,7 +180,16 @@ class FleetView:
 
 
 async def _read(tx: Transaction) -> _Read:
-    return _Read(await snapshot.read(tx), await sleds.every(tx), await counters.read(tx))
+    return _Read(
+        fleet=await snapshot.read(tx),
+        sleds=await sleds.every(tx),
+        coordinators=await coordinators.every(tx),
+        lifetime=await counters.read(tx),
+    )
+
+
+def _seen_s(one: CoordinatorBody) -> float:
+    return 0.0 if one.last_seen is None else one.last_seen.timestamp()
 
 
 def _pass_body(report: PassReport) -> PassBody:

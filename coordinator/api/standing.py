@@ -53,15 +53,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far everything is.
-
-    Attributes:
-        held_somewhere: what at least one sled in service has.
-    """
+    """How far everything is."""
 
     releases: tuple[ReleaseStandingBody, ...]
     sleds: tuple[SledStandingBody, ...]
-    held_somewhere: Set[ArtifactHash]
     artifacts: ArtifactCountsBody
 
 
@@ -97,7 +92,6 @@ def stand(known: Known) -> Standing:
             for release in known.releases
         ),
         sleds=tuple(_sled(sled, known, found.get(sled.id), total_bytes) for sled in known.sleds),
-        held_somewhere={artifact for artifact in known.wanted if missing[artifact] < len(found)},
         artifacts=_counted(known, lacking, moving),
     )
 

@@ -46,6 +46,7 @@ _HOMES: Final = {
     "trust": "coordinator.cli.trust:trust",
     "release": "coordinator.cli.releases:release",
     "target": "coordinator.cli.target:target",
+    "coordinator": "coordinator.cli.coordinators:coordinator_group",
     "generation": "coordinator.cli.generation:generation",
 }
 

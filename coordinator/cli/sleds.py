@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +15,7 @@ from agent.cli.formats import Column, age, moment, printable, table
 from agent.cli.options import url
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
+from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.wire import Policy, SledBody
@@ -118,14 +118,8 @@ def reset(common: Common, sled_id: str, yes: bool) -> None:
     """
     with reporting(common) as output:
         if not yes:
-            _confirm(f"Make the agent of sled {sled_id} forget its config and generation?")
+            confirm(f"Make the agent of sled {sled_id} forget its config and generation?")
         asyncio.run(_reset(common, output, sled_id))
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise usage("this has to be confirmed, and nobody is there to ask", hint="give --yes")
-    click.confirm(question, abort=True, err=True)
 
 
 async def _add(

@@ -139,7 +139,7 @@ def _passes(found: ReplicationBody) -> str:
 
 def _only_here(found: ReplicationBody) -> str:
     only = found.staging.only_here
-    return f" ({only} of them nowhere else)" if only else ""
+    return f" ({only} of them on no sled yet)" if only else ""
 
 
 def _use(found: ReplicationBody) -> str:

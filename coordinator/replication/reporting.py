@@ -37,6 +37,7 @@ class PassReport:
         counts: its requests, by `<operation>_ok`, `<operation>_error` and `deferred`.
         sightings: how each sled fared, by id.
         inventory, plan: of this pass or, before it has come that far, the one before.
+        planned: the number of that pass; 0 before there is one.
     """
 
     passes: int = 0
@@ -48,6 +49,7 @@ class PassReport:
     sightings: Mapping[str, SledSighting] = field(default_factory=dict)
     inventory: Inventory | None = None
     plan: Plan | None = None
+    planned: int = 0
 
 
 class Reporting:
@@ -59,7 +61,7 @@ class Reporting:
         self._log = log
         self._records = records
         self._clock = clock
-        self._passes = 0
+        self._passes = self._planned = 0
         self._running = False
         self._began_at_s: float | None = None
         self._ended_at_s: float | None = None
@@ -81,6 +83,7 @@ class Reporting:
             sightings=dict(self._sightings),
             inventory=self.inventory,
             plan=self.plan,
+            planned=self._planned,
         )
 
     def begin(self) -> None:
@@ -99,6 +102,7 @@ class Reporting:
     def planned(self, inventory: Inventory, plan: Plan) -> None:
         """It is known what is where, and what is to be done."""
         self.inventory, self.plan = inventory, plan
+        self._planned = self._passes
 
     def executed(self, outcome: Outcome) -> None:
         """The plan was done, as far as that went."""

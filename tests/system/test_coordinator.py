@@ -68,7 +68,7 @@ def test_f5_what_is_only_staged_is_named_when_it_ends_and_is_there_afterwards(
 ) -> None:
     upload(coordinator, tmp_path)
     assert coordinator.stop() == 0
-    assert "artifacts stay in the staging depot, and nowhere else" in log_of(coordinator)
+    assert "artifacts stay in the staging depot, and on no sled that says so" in log_of(coordinator)
     coordinator.start()
     status = json.loads(ask(coordinator, "status", "--json").stdout)
     assert (status["staging"]["only_here"], status["releases"][0]["missing"]) == (2, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from coordinator.api.quiescing import Quiesce
@@ -14,9 +15,18 @@ class Desk:
     quiescing: str | None = None
 
 
+@dataclass
+class Report:
+    passes: int = 0
+
+    def current(self) -> Report:
+        return self
+
+
 class Cycle:
-    def __init__(self) -> None:
+    def __init__(self, passes: int = 0) -> None:
         self.activated = 0
+        self.reporting = Report(passes)
 
     def activate(self) -> None:
         self.activated += 1
@@ -27,8 +37,10 @@ class View:
 
     def __init__(self, *said: list[str] | Exception) -> None:
         self.said = list(said)
+        self.after: set[int] = set()
 
-    async def only_here(self) -> list[str]:
+    async def only_here(self, *, after_pass: int) -> list[str]:
+        self.after.add(after_pass)
         answer = self.said.pop(0) if len(self.said) > 1 else self.said[0]
         if isinstance(answer, Exception):
             raise answer
@@ -43,6 +55,16 @@ async def test_f5_whoever_ends_has_a_pass_made_also_with_manual_activation() -> 
     cycle = Cycle()
     await quiesce(View(["one"], []), cycle=cycle).settle(60.0)
     assert cycle.activated == 1
+
+
+async def test_f5_only_a_pass_that_begins_now_says_that_sleds_have_it() -> None:
+    """Also when SIGTERM comes after a quiesce: that one's pass is new enough."""
+    view, cycle = View(["one"], []), Cycle(passes=7)
+    leaving = quiesce(view, cycle=cycle)
+    leaving.begin()
+    cycle.reporting.passes = 8
+    await leaving.settle(60.0)
+    assert view.after == {7}
 
 
 async def test_what_the_database_does_not_say_is_no_reason_to_believe_that_all_is_safe(
