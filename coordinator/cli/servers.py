@@ -28,6 +28,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "DepotCopy": "check that the repository can be reached from the coordinator",
         "Expired": "have the release signed anew, or accept it with --allow-expired",
         "Internal": "the server's log has the traceback, under the request id",
+        "NotFound": "`depot-coordinator release ls`, `sled ls` and `trust ls` show what is there",
         "NotReady": "`depot-coordinator status` and the coordinator's log say more",
         "QuotaExceeded": "wait until the sleds have what is staged (`depot-coordinator status`),"
         " or raise staging.quota",
