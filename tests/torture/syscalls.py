@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from tests import ondisk
 from tests.torture import fault_mount
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each
@@ -46,8 +44,6 @@ TRIES: Final = 3
 MOST_CALLS: Final = 500
 MOST_SLOW_FAULTS: Final = 6
 """Delays and hangs take their time: beyond so many calls of a kind, they strike every other one."""
-WARM_AFTER: Final = 20
-RSS_TOLERANCE_BYTES: Final = 48 << 20
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _ERRORS: Final[dict[str, tuple[int, ...]]] = {
@@ -358,37 +354,14 @@ def run(plan: Plan) -> Outcome:
         fault_mount.fault_mount(Path(root)) as mount,
     ):
         runner = _Run(Stage(mount, Path(root)), counts)
-        memory = _Memory()
 
         def strike(seed: int) -> None:
             index = seed % len(CASES)
             # One that is drawn is to be of some use: no operation makes calls of every kind.
             while not runner.case(CASES[index]) and not every:
                 index = (index + 1) % len(CASES)
-            memory.look()
 
         return strike_each(plan, strike, counts, seeds)
-
-
-class _Memory:
-    """This process's memory, which may not grow once it is warm."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._looks = 0
-        self._warm_bytes = 0
-
-    def look(self) -> None:
-        self._looks += 1
-        rss_bytes = self._process.memory_info().rss
-        if self._looks <= WARM_AFTER:
-            self._warm_bytes = rss_bytes
-        if rss_bytes - self._warm_bytes > RSS_TOLERANCE_BYTES:
-            # A store that was closed is garbage with its 8 MiB of idle blocks, and in a cycle.
-            gc.collect()
-            rss_bytes = self._process.memory_info().rss
-        grown = rss_bytes - self._warm_bytes
-        assert grown <= RSS_TOLERANCE_BYTES, f"the process has grown by {grown} bytes"
 
 
 CAMPAIGN: Final = Campaign(

@@ -106,6 +106,25 @@ def test_memory_that_grows_with_the_runs_is_a_violation(monkeypatch: pytest.Monk
     assert "memory" in outcome.violations[0].what
 
 
+def test_memory_that_only_waits_for_the_garbage_collector_is_no_violation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(campaign, "MEMORY_SLACK", 8 << 20)
+
+    class Closed:
+        def __init__(self) -> None:
+            self.itself = self
+            self.pages = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self.pages.write(b"x" * (1 << 20))
+
+    def strike(_seed: int) -> None:
+        Closed()
+
+    outcome = strike_each(Plan("any", 7, campaign.WARM_RUNS + 40), strike, Counter())
+
+    assert not outcome.violations
+
+
 def test_shares_are_added_up() -> None:
     shares = [Outcome("any", 7, runs, seconds=runs, counts=Counter(cuts=runs)) for runs in (2, 3)]
 
