@@ -43,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say also of tests that passed what they did: seeds, and how often what happened."""
+    for report in terminalreporter.stats.get("passed", []):
+        for value in (value for name, value in report.user_properties if name == "said"):
+            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
+
+
 # How long an example takes says what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import signal
-import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from tests.coordinator.releases.builder import ReleaseBuilder, zip_bytes
 from tests.system.agents import RunningAgent
 from tests.system.asking import ask
 from tests.system.coordinators import RunningCoordinator
+from tests.system.judging import names
 from tests.system.programs import RunningProgram
 
 KIB: Final = 1 << 10
@@ -185,7 +184,7 @@ class Fleet:
         """What every directory holds; what leaves one on its way to another is in either."""
         staged = [coordinator.staged for coordinator in self.coordinators]
         stored = [path for agent in self.agents for path in agent.datasets]
-        return {path: _names(path) for path in (*staged, *stored)}
+        return {path: names(path) for path in (*staged, *stored)}
 
     def pinned(self, agent: RunningAgent) -> frozenset[str]:
         """What a local consumer holds on a sled."""
@@ -198,24 +197,3 @@ def _start_together(programs: Sequence[RunningProgram]) -> None:
         program.prepare().spawn()
     for program in programs:
         program.wait_ready()
-
-
-def _names(path: Path) -> frozenset[str]:
-    try:
-        return frozenset(ondisk.artifact_files(path))
-    except FileNotFoundError:  # just being lost
-        return frozenset()
-
-
-class Pause:
-    """SIGSTOPs a process for a while; it goes on also when nobody waits for that."""
-
-    def __init__(self, process: RunningAgent | RunningCoordinator) -> None:
-        self._process = process
-
-    def last(self, seconds: float, stop: threading.Event) -> None:
-        self._process.send(signal.SIGSTOP)
-        try:
-            stop.wait(seconds)
-        finally:
-            self._process.send(signal.SIGCONT)

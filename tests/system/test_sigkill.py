@@ -359,7 +359,9 @@ def campaign(tmp_path: Path) -> Iterator[Campaign]:
 
 @pytest.mark.long
 @pytest.mark.timeout(120 + 12 * RUNS)
-def test_no_kill_at_any_moment_breaks_a_promise(campaign: Campaign) -> None:
+def test_no_kill_at_any_moment_breaks_a_promise(
+    campaign: Campaign, record_property: Callable[[str, object], None]
+) -> None:
     kinds = [list(Kind)[index % len(Kind)] for index in range(RUNS)]
     campaign.rng.shuffle(kinds)
     try:
@@ -374,6 +376,8 @@ def test_no_kill_at_any_moment_breaks_a_promise(campaign: Campaign) -> None:
         assert inside >= struck // FAIR_SHARE, (
             f"of {kind}: {_shown(campaign.landed)}; SIGKILL_SEED={SEED}"
         )
+
+    record_property("said", f"SIGKILL_SEED={SEED}: {_shown(campaign.landed)}")
 
 
 def _shown(landed: Counter[tuple[Kind, Moment]]) -> str:
