@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks.one_pass SLEDS ARTIFACTS ROUNDS`: passes with nothing to do.
 
-Everything of a pass is real but for the network and the database: configs are rendered and lists
-are parsed as a client of agents does it. Prints the seconds of each pass, and the peak of memory.
+Everything of a pass is real but for the network: configs are rendered and lists are parsed as a
+client of agents does it, and the database is a SQLite file, into which each pass writes how the
+sleds fared and what it asked them. Prints the seconds of each pass, and the peak of memory.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import logging
 import random
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
 
 import structlog
 
 from agent.wire import ArtifactConfigBody, ArtifactListBody
+from coordinator.database import counters, generation, releases, sleds
+from coordinator.database.database import Database
+from coordinator.database.transaction import Transaction
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.plan import plan
-from coordinator.values import RequestRecord, Sled
-from depot.artifact import ArtifactConfig
-from tests.coordinator.replication.sim_fleet import SimDatabase, SimRecords, SimStaging, artifact
+from coordinator.replication.records import DatabaseRecords
+from coordinator.values import Release, ReleaseArtifact, ReleaseState, Sled
+from depot.artifact import ArtifactConfig, Generation
+from tests.coordinator.replication.sim_fleet import SimStaging, artifact
 from tests.coordinator.replication.sim_sleds import Network, SimSled
 
 KIB_PER_MIB = 1024
@@ -46,24 +51,15 @@ class WireSled(SimSled):
         return ArtifactListBody.model_validate_json(self._listing)
 
 
-class Forgetful(SimRecords):
-    """A database that costs nothing."""
-
-    async def write_requests(
-        self, requests: Sequence[RequestRecord], counts: Mapping[str, int]
-    ) -> None:
-        assert counts.keys() == {"put_config_ok", "list_ok"}, counts
-
-
-async def passes(sleds: int, artifacts: int, rounds: int) -> list[float]:
+async def passes(database: Database, sleds: int, artifacts: int, rounds: int) -> list[float]:
+    """Have so many sleds hold so many artifacts, and say how many seconds each pass took."""
     network = Network()
-    database = SimDatabase(network)
-    wanted = [artifact(number) for number in range(artifacts)]
-    network.sizes.update(dict.fromkeys(wanted, 1 << 20))
-    database.add_release("1", wanted)
-    made = {f"sled-{number}": WireSled(f"sled-{number}", network) for number in range(sleds)}
-    network.sleds.update(made)
-    config = ArtifactConfig.make(database.generation, wanted)
+    release = _release(artifacts)
+    config = ArtifactConfig.make(
+        await database.run(_record, sleds, release),
+        [each.sha256 for each in release.artifacts],
+    )
+    made = {_id(number): WireSled(_id(number), network) for number in range(sleds)}
     for sled in made.values():
         sled.fill(config)
 
@@ -72,7 +68,7 @@ async def passes(sleds: int, artifacts: int, rounds: int) -> list[float]:
 
     times_s = []
     async with replication(
-        records=Forgetful(database, "here"),
+        records=DatabaseRecords(database, "here"),
         staging=SimStaging("here", network),
         agent_of=agent_of,
         planner=plan,
@@ -85,8 +81,45 @@ async def passes(sleds: int, artifacts: int, rounds: int) -> list[float]:
             times_s.append(time.perf_counter() - began_s)
             inventory = cycle.reporting.current().inventory
             assert inventory is not None
+            assert len(inventory.sleds) == sleds
             assert all(len(sled.held) == artifacts for sled in inventory.sleds)
+    counted = await database.run(counters.read)
+    requests = sleds * rounds
+    assert counted == {"put_config_ok": requests, "list_ok": requests}, counted
     return times_s
+
+
+def _release(artifacts: int) -> Release:
+    return Release(
+        version="1",
+        sha256=artifact(-1),
+        file_name="1.zip",
+        time_created_s=0.0,
+        allowed_expired=False,
+        state=ReleaseState.COMPLETE,
+        artifacts=tuple(
+            ReleaseArtifact(f"artifact-{number}", "1", artifact(number), 1 << 20, kind="host")
+            for number in range(artifacts)
+        ),
+    )
+
+
+async def _record(tx: Transaction, count: int, release: Release) -> Generation:
+    await releases.record(tx, release)
+    for number in range(count):
+        await sleds.upsert(tx, _id(number), f"http://{number}", f"http://{number}")
+    return await generation.read(tx)
+
+
+def _id(number: int) -> str:
+    return f"sled-{number}"
+
+
+async def _measure(sleds: int, artifacts: int, rounds: int) -> list[float]:
+    with tempfile.TemporaryDirectory() as directory:
+        url = f"sqlite+aiosqlite:///{directory}/fleet.sqlite3"
+        async with await Database.open(url) as database:
+            return await passes(database, sleds, artifacts, rounds)
 
 
 def main() -> None:
@@ -99,7 +132,7 @@ def main() -> None:
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=structlog.PrintLoggerFactory(nowhere),
         )
-        times_s = asyncio.run(passes(sleds, artifacts, rounds))
+        times_s = asyncio.run(_measure(sleds, artifacts, rounds))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB
     print(json.dumps({"times_s": times_s, "peak_mib": peak_mib}))
 
