@@ -122,6 +122,11 @@ class CoordinatorClient:
         """One sled."""
         return await self._calls.ask(SledBody, "GET", self._sled(sled_id))
 
+    async def remove_sled(self, sled_id: str) -> None:
+        """Forget an expunged sled."""
+        async with self._calls.exchange("DELETE", self._sled(sled_id)):
+            return
+
     async def set_sled_policy(self, sled_id: str, policy: Policy) -> ExpungedBody:
         """Expunge a sled, or put it in service again."""
         url = self._calls.at("v1", "sleds", sled_id, "policy")

@@ -93,6 +93,32 @@ class SledExpunged(DepotError):
     code = "SledExpunged"
 
 
+class SledInService(DepotError):
+    """The sled is in service, and cannot be removed."""
+
+    code = "SledInService"
+
+
+class SledAddressTaken(DepotError):
+    """Another sled in service has this agent: two rows for one node would be counted as two."""
+
+    code = "SledAddressTaken"
+
+    def __init__(self, message: str, sled_id: str) -> None:
+        super().__init__(message)
+        self.sled_id = sled_id
+
+    def details(self) -> dict[str, object]:
+        """Name the other sled."""
+        return {"sled": self.sled_id}
+
+
+class TooMany(DepotError):
+    """The fleet has as many sleds, or roots of trust, as it may have."""
+
+    code = "TooMany"
+
+
 class CoordinatorNotFound(DepotError):
     """No coordinator has this id."""
 

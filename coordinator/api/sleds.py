@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from agent.copies.source_url import SourceUrl
@@ -23,7 +24,7 @@ from coordinator.wire import (
 )
 from depot.errors import InvalidRequest
 from depot.http.openapi import Endpoint, Parameter
-from depot.http.replies import json_reply
+from depot.http.replies import json_reply, no_content
 from depot.http.requests import read_json
 
 DEFAULT_DEPOT_PORT: Final = 12348
@@ -34,6 +35,8 @@ SLED_IN_PATH: Final = Parameter(
     where="path",
     schema={"type": "string", "pattern": SLED_PATTERN},
 )
+
+_log = structlog.get_logger(__name__)
 
 
 class SledApi:
@@ -81,6 +84,16 @@ class SledApi:
                 response=SledBody,
             ),
             Endpoint(
+                method="DELETE",
+                path="/v1/sleds/{sled_id}",
+                operation_id="sled_delete",
+                handler=self.delete,
+                summary="Forget an expunged sled.",
+                description="An agent that still registers itself under this id is a new sled.",
+                parameters=(SLED_IN_PATH,),
+                status=204,
+            ),
+            Endpoint(
                 method="PUT",
                 path="/v1/sleds/{sled_id}/policy",
                 operation_id="sled_policy_put",
@@ -120,6 +133,13 @@ class SledApi:
         if found.state is not SledState.OK:  # it is new, or it is back
             self._wake()
         return json_reply(SledBody.of(found))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE /v1/sleds/{sled_id}."""
+        sled_id = sled_in_path(request)
+        await self._database.run(lambda tx: sleds.remove(tx, sled_id))
+        _log.info("sled removed", sled=sled_id)
+        return no_content()
 
     async def put_policy(self, request: web.Request) -> web.Response:
         """PUT /v1/sleds/{sled_id}/policy."""

@@ -40,7 +40,7 @@ _COLUMNS: Final = (
 @click.group()
 @options.shared_group
 def sled() -> None:
-    """The nodes of the fleet: add, list, show, reset, expunge."""
+    """The nodes of the fleet: add, list, show, reset, expunge, remove."""
 
 
 @sled.command("add")
@@ -106,6 +106,22 @@ def restore(common: Common, sled_id: str) -> None:
         asyncio.run(_set_policy(common, output, sled_id, "in_service"))
 
 
+@sled.command("rm")
+@click.argument("sled_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.shared
+def rm(common: Common, sled_id: str, yes: bool) -> None:
+    """Forget a sled that was expunged.
+
+    An agent that still registers itself under this id is in service again: stop it first, or take
+    `coordinator.urls` out of its configuration.
+    """
+    with reporting(common) as output:
+        if not yes:
+            confirm(f"Forget sled {sled_id}?")
+        asyncio.run(_rm(common, output, sled_id))
+
+
 @sled.command("reset")
 @click.argument("sled_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -156,6 +172,12 @@ async def _set_policy(common: Common, output: Output, sled_id: str, policy: Poli
         found = await client.set_sled_policy(sled_id, policy)
     said = "is in service" if policy == "in_service" else "is expunged"
     output.document(found.model_dump(mode="json"), [f"{sled_id} {said}", *found.notes])
+
+
+async def _rm(common: Common, output: Output, sled_id: str) -> None:
+    async with coordinator(common) as client:
+        await client.remove_sled(sled_id)
+    output.document({"id": sled_id, "removed": True}, [f"{sled_id} is forgotten"])
 
 
 async def _reset(common: Common, output: Output, sled_id: str) -> None:

@@ -1,28 +1,46 @@
-"""The sleds of the fleet, and how each fared when it was last asked."""
+"""The sleds of the fleet, and how each fared when it was last asked.
+
+Rule kept here: no two sleds in service have one agent. Its artifacts would count twice (F2).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 
-from coordinator.database.tables import sleds
+from coordinator.database.tables import sled_pins, sleds
 from coordinator.database.texts import shortened
 from coordinator.database.transaction import Transaction
-from coordinator.errors import SledExpunged, SledNotFound
+from coordinator.errors import (
+    SledAddressTaken,
+    SledExpunged,
+    SledInService,
+    SledNotFound,
+    TooMany,
+)
 from coordinator.values import Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
 
+MAX_SLEDS: Final = 10_000
+"""A pass asks each of them, and the status names each."""
 
-async def upsert(tx: Transaction, sled_id: str, agent_url: str, depot_url: str) -> Sled:
-    """Add a sled, in service, or say where it is now.
+
+async def upsert(
+    tx: Transaction, sled_id: str, agent_url: str, depot_url: str, *, limit: int = MAX_SLEDS
+) -> Sled:
+    """Add a sled, in service, or say where it is now; the fleet has at most `limit`.
 
     Raises:
         SledExpunged: it is to come back by its policy, not by registering itself.
+        SledAddressTaken: another one has this agent.
+        TooMany: sleds.
     """
     known = await _find(tx, sled_id)
     if known is None:
+        await _require_free(tx, sled_id, agent_url)
+        await _require_room(tx, limit)
         sled = Sled(id=sled_id, agent_url=agent_url, depot_url=depot_url)
         await tx.write(
             insert(sleds).values(
@@ -33,6 +51,7 @@ async def upsert(tx: Transaction, sled_id: str, agent_url: str, depot_url: str) 
     if known.policy is SledPolicy.EXPUNGED:
         raise SledExpunged(f"sled {sled_id!r} was expunged; put it in service again first")
     if (known.agent_url, known.depot_url) != (agent_url, depot_url):
+        await _require_free(tx, sled_id, agent_url)
         await tx.write(
             update(sleds)
             .where(sleds.c.id == sled_id)
@@ -65,11 +84,29 @@ async def set_policy(tx: Transaction, sled_id: str, policy: SledPolicy) -> Sled:
 
     Raises:
         SledNotFound: there is none of this id.
+        SledAddressTaken: its agent is that of another one by now.
     """
+    if policy is SledPolicy.IN_SERVICE:
+        await _require_free(tx, sled_id, (await get(tx, sled_id)).agent_url)
     changed = await tx.write(update(sleds).where(sleds.c.id == sled_id).values(policy=policy.value))
     if not changed:
         raise SledNotFound(f"no sled has the id {sled_id!r}")
     return await get(tx, sled_id)
+
+
+async def remove(tx: Transaction, sled_id: str) -> Sled:
+    """Forget an expunged sled, and what it had pinned. What it registers later is a new one.
+
+    Raises:
+        SledNotFound: there is none of this id.
+        SledInService: it is to be expunged first.
+    """
+    sled = await get(tx, sled_id)
+    if sled.policy is SledPolicy.IN_SERVICE:
+        raise SledInService(f"sled {sled_id!r} is in service; expunge it first")
+    await tx.write(delete(sled_pins).where(sled_pins.c.sled_id == sled_id))
+    await tx.write(delete(sleds).where(sleds.c.id == sled_id))
+    return sled
 
 
 async def note(tx: Transaction, sightings: Iterable[SledSighting]) -> None:
@@ -96,6 +133,26 @@ def _seen(known: Sled, sighting: SledSighting) -> dict[str, Any]:
         "last_seen_at": seen_at,
         "generation": None if at_generation is None else int(at_generation),
     }
+
+
+async def _require_free(tx: Transaction, sled_id: str, agent_url: str) -> None:
+    same = select(sleds.c.id).where(
+        sleds.c.agent_url == agent_url,
+        sleds.c.id != sled_id,
+        sleds.c.policy == SledPolicy.IN_SERVICE.value,
+    )
+    if (other := await tx.first(same)) is not None:
+        raise SledAddressTaken(
+            f"the agent at {agent_url} is sled {other.id!r}, so it cannot be {sled_id!r} as well: "
+            f"give another address or, if {other.id!r} is not there any more, expunge it",
+            other.id,
+        )
+
+
+async def _require_room(tx: Transaction, limit: int) -> None:
+    row = await tx.first(select(func.count().label("sleds")).select_from(sleds))
+    if row is not None and row.sleds >= limit:
+        raise TooMany(f"the fleet has {row.sleds} sleds, expunged ones too; at most {limit} fit")
 
 
 async def _find(tx: Transaction, sled_id: str) -> Sled | None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 
 from coordinator.database.tables import trust_roots
 from coordinator.database.transaction import Transaction
-from coordinator.errors import TrustRootNotFound
+from coordinator.errors import TooMany, TrustRootNotFound
 from coordinator.values import TrustRoot
 
+MAX_TRUST_ROOTS: Final = 1_000
+"""An upload is verified by each of them in turn."""
 
-async def add(tx: Transaction, content: bytes, version: int, now_s: float) -> TrustRoot:
+
+async def add(
+    tx: Transaction,
+    content: bytes,
+    version: int,
+    now_s: float,
+    *,
+    limit: int = MAX_TRUST_ROOTS,
+) -> TrustRoot:
     """Add a root.json that was checked to be one; the same content again is the same root.
 
     Args:
@@ -21,10 +31,17 @@ async def add(tx: Transaction, content: bytes, version: int, now_s: float) -> Tr
         content: of the file, as it was sent.
         version: of the root metadata in it.
         now_s: Unix seconds.
+        limit: how many there may be.
+
+    Raises:
+        TooMany: there are so many.
     """
     root = TrustRoot(hashlib.sha256(content).hexdigest(), version, content, now_s)
     if (known := await _find(tx, root.id)) is not None:
         return known
+    row = await tx.first(select(func.count().label("roots")).select_from(trust_roots))
+    if row is not None and row.roots >= limit:
+        raise TooMany(f"there are {row.roots} roots of trust; remove one that is not needed")
     await tx.write(
         insert(trust_roots).values(id=root.id, version=version, content=content, time_added=now_s)
     )

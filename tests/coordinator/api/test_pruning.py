@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from coordinator.api.pruning import Pruned, Retention, judge
-from coordinator.values import Release, ReleaseArtifact, ReleaseState
+from coordinator.values import Release, ReleaseArtifact, ReleaseState, Sled
 from depot.artifact import ArtifactHash, Generation
 
 
@@ -24,9 +24,17 @@ def release(version: str, number: int, *artifacts: str) -> Release:
 RELEASES = [release(f"v{number}", number, f"of-{number}", "shared") for number in range(6)]
 
 
-def judged(*targets: str, previous: int = 0, newest: int = 0, pinned: str = "") -> Pruned:
+def judged(
+    *targets: str, previous: int = 0, newest: int = 0, pinned: str = "", silent: Sled | None = None
+) -> Pruned:
     held = {ArtifactHash.of(pinned.encode())} if pinned else set()
-    return judge(RELEASES, targets, held, Retention(previous, newest))
+    silents = [] if silent is None else [silent]
+    return judge(RELEASES, targets, held, Retention(previous, newest), silents)
+
+
+def sled(at: int | None) -> Sled:
+    generation = None if at is None else Generation(at)
+    return Sled("s7", "http://s7:1", "http://s7:2", generation=generation)
 
 
 def test_the_target_stays_whatever_the_retention_is() -> None:
@@ -51,6 +59,19 @@ def test_what_a_sled_has_pinned_stays() -> None:
         "v3": "a sled has pinned an artifact of it",
     }
     assert judged("v5", pinned="shared").removed == ()
+
+
+def test_what_a_sled_that_does_not_say_may_have_pinned_stays() -> None:
+    """What was recorded after it last confirmed a config was never in one of its own."""
+    found = judged("v5", silent=sled(2))
+    assert found.removed == ("v4", "v3")
+    assert {version: why for version, why in found.kept if "'s7'" in why} == dict.fromkeys(
+        ("v2", "v1", "v0"), "sled 's7' does not say whether it has pinned any of it"
+    )
+
+
+def test_a_sled_that_never_confirmed_a_config_has_pinned_nothing_of_this_fleet() -> None:
+    assert judged("v5", silent=sled(None)) == judged("v5")
 
 
 def test_without_a_target_only_the_newest_uploads_stay() -> None:

@@ -176,6 +176,20 @@ async def test_pruning_leaves_what_a_sled_has_pinned(
     assert [each async for each in client.releases()] == []
 
 
+async def test_pruning_leaves_what_a_sled_that_cannot_be_asked_may_have_pinned(
+    client: CoordinatorClient, node: FakeNode, builder: ReleaseBuilder
+) -> None:
+    await client.put_sled("s1", node.agent_url)
+    await upload(client, builder)
+    await until(client, lambda found: is_filled(found) and found.sleds[0].state == "ok")
+    await client.put_sled("s1", "http://127.0.0.1:9")
+    pruned = await client.prune_releases(keep_newest=0, keep_previous_targets=0)
+    assert [(each.version, "'s1'" in each.why) for each in pruned.kept] == [("1.0.0", True)]
+    await client.set_sled_policy("s1", "expunged")
+    pruned = await client.prune_releases(keep_newest=0, keep_previous_targets=0)
+    assert pruned.removed == ("1.0.0",)
+
+
 async def test_nothing_is_pruned_while_an_upload_runs(
     running: Coordinator, client: CoordinatorClient, builder: ReleaseBuilder
 ) -> None:

@@ -72,6 +72,25 @@ async def test_an_expunged_sled_does_not_come_back_by_registering(
     await client.put_sled("s1", node.agent_url)
 
 
+async def test_only_an_expunged_sled_is_removed(client: CoordinatorClient) -> None:
+    await client.put_sled("s1", "http://127.0.0.1:9")
+    with pytest.raises(Refused) as caught:
+        await client.remove_sled("s1")
+    assert (caught.value.status, caught.value.remote_code) == (409, "SledInService")
+    await client.set_sled_policy("s1", "expunged")
+    await client.remove_sled("s1")
+    assert not await client.sleds()
+
+
+async def test_a_second_sled_with_the_same_agent_is_refused_and_the_first_is_named(
+    client: CoordinatorClient,
+) -> None:
+    await client.put_sled("s1", AGENT)
+    with pytest.raises(Refused, match="sled 's1'") as caught:
+        await client.put_sled("s2", f"{AGENT}/")
+    assert (caught.value.status, caught.value.remote_code) == (409, "SledAddressTaken")
+
+
 async def test_a_sled_is_expunged_although_its_agent_does_not_answer(
     client: CoordinatorClient,
 ) -> None:

@@ -46,6 +46,15 @@ def test_a_reset_is_confirmed(cli: Cli, node: FakeNode) -> None:
     assert cli.fine("sled", "reset", "s1", "--yes") == "s1 forgot generation 9\n"
 
 
+def test_an_expunged_sled_is_removed_when_that_is_confirmed(cli: Cli) -> None:
+    cli.fine("sled", "add", "s1", "127.0.0.1:9")
+    assert "`depot-coordinator sled expunge ID`" in cli("sled", "rm", "s1", "--yes").err
+    cli.fine("sled", "expunge", "s1")
+    assert cli("sled", "rm", "s1").code == 2
+    assert cli.fine("sled", "rm", "s1", "--yes") == "s1 is forgotten\n"
+    assert cli.fine("sled", "ls") == "no sleds\n"
+
+
 def test_a_coordinator_that_is_not_there_ends_with_4(cli: Cli) -> None:
     done = cli("sled", "ls", "--coordinator", "127.0.0.1:9")
     assert done.code == 4

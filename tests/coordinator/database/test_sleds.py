@@ -1,21 +1,31 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from coordinator.database import generation, sleds
+from coordinator.database import generation, pins, sleds
 from coordinator.database.database import Database
-from coordinator.errors import SledExpunged, SledNotFound
+from coordinator.errors import (
+    SledAddressTaken,
+    SledExpunged,
+    SledInService,
+    SledNotFound,
+    TooMany,
+)
 from coordinator.values import Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
+from tests.coordinator.database.making import opened, sha
 
 
-async def add(database: Database, sled_id: str, host: str = "node") -> Sled:
+async def add(database: Database, sled_id: str, host: str = "") -> Sled:
+    host = host or sled_id
     return await database.run(sleds.upsert, sled_id, f"http://{host}:12345", f"http://{host}:12348")
 
 
 async def test_a_sled_is_added_in_service_and_found_by_its_id(database: Database) -> None:
     added = await add(database, "s1")
-    assert added == Sled("s1", "http://node:12345", "http://node:12348")
+    assert added == Sled("s1", "http://s1:12345", "http://s1:12348")
     assert await database.run(sleds.get, "s1") == added
 
 
@@ -38,6 +48,65 @@ async def test_an_expunged_sled_does_not_come_back_by_registering_itself(
     assert await database.run(sleds.in_service) == ()
     back = await database.run(sleds.set_policy, "s1", SledPolicy.IN_SERVICE)
     assert await database.run(sleds.in_service) == (back,)
+
+
+async def test_f2_one_agent_is_not_two_sleds(database: Database) -> None:
+    await add(database, "old")
+    with pytest.raises(SledAddressTaken, match="'old'") as refused:
+        await add(database, "new", host="old")
+    assert refused.value.details() == {"sled": "old"}
+    await add(database, "new")
+    with pytest.raises(SledAddressTaken, match="'old'"):
+        await add(database, "new", host="old")
+    assert (await database.run(sleds.get, "new")).agent_url == "http://new:12345"
+
+
+async def test_the_agent_of_an_expunged_sled_can_be_another_one_and_then_not_come_back(
+    database: Database,
+) -> None:
+    """A node that was set up anew under another id; and the old one is not wanted any more."""
+    await add(database, "old")
+    await database.run(sleds.set_policy, "old", SledPolicy.EXPUNGED)
+    await add(database, "new", host="old")
+    with pytest.raises(SledAddressTaken, match="'new'"):
+        await database.run(sleds.set_policy, "old", SledPolicy.IN_SERVICE)
+    await database.run(sleds.remove, "old")
+    assert [sled.id for sled in await database.run(sleds.every)] == ["new"]
+
+
+async def test_two_that_claim_one_agent_at_once_are_one_sled(
+    database: Database, database_url: str
+) -> None:
+    async with await opened(database_url) as other:
+        claims = [add(one, name, host="node") for one, name in ((database, "a"), (other, "b"))]
+        results = await asyncio.gather(*claims, return_exceptions=True)
+    assert [type(each) for each in results].count(SledAddressTaken) == 1
+    assert len(await database.run(sleds.every)) == 1
+
+
+async def test_only_an_expunged_sled_is_removed_and_its_pins_with_it(database: Database) -> None:
+    await add(database, "s1")
+    await database.run(pins.keep, "s1", {sha("pinned")})
+    with pytest.raises(SledInService, match="'s1'"):
+        await database.run(sleds.remove, "s1")
+    await database.run(sleds.set_policy, "s1", SledPolicy.EXPUNGED)
+    assert (await database.run(sleds.remove, "s1")).id == "s1"
+    assert await database.run(pins.every) == {}
+    with pytest.raises(SledNotFound):
+        await database.run(sleds.remove, "s1")
+    assert (await add(database, "s1")).policy is SledPolicy.IN_SERVICE
+
+
+async def test_there_are_so_many_sleds_and_no_more(database: Database) -> None:
+    async def upsert(sled_id: str) -> None:
+        url = f"http://{sled_id}:1"
+        await database.run(sleds.upsert, sled_id, url, url, limit=2)
+
+    for sled_id in ("s1", "s2"):
+        await upsert(sled_id)
+    with pytest.raises(TooMany, match="has 2 sleds"):
+        await upsert("s3")
+    await upsert("s2")
 
 
 async def test_all_sleds_are_listed_by_id_and_those_in_service_apart(database: Database) -> None:
