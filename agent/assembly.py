@@ -199,6 +199,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             events=events,
             duties=duties,
             node=node,
+            relays=settings.depot.relay,
         )
         agent_server, depot_server = _servers(settings, store, copies, events, status, lag)
         # With no time to drain: that was done, or the end is not an orderly one.

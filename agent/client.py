@@ -33,6 +33,7 @@ from agent.wire import (
     DatasetsBody,
     EventsBody,
     HealthBody,
+    IdentityBody,
     PinBody,
     PinsBody,
     QuarantineBody,
@@ -283,6 +284,13 @@ class AgentClient:
     async def status(self) -> StatusBody:
         """Everything about the sled in one document."""
         return await self._calls.get(StatusBody, "status")
+
+    async def identity(self) -> IdentityBody:
+        """Which sled it is, and what it offers others: all of the status that later work rests on.
+
+        Refused by agents that have no status.
+        """
+        return await self._calls.get(IdentityBody, "status")
 
     async def events(
         self, after: int = 0, *, limit: int | None = None, wait_s: int = 0

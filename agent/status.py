@@ -67,6 +67,7 @@ class StatusSource:
         events: EventLog,
         duties: Duties,
         node: NodeSampler,
+        relays: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._version = version
@@ -75,6 +76,7 @@ class StatusSource:
         self._events = events
         self._duties = duties
         self._node = node
+        self._relays = relays
         self._clock = clock
         self._started_s = clock()
 
@@ -96,7 +98,7 @@ class StatusSource:
             missing=artifacts_body(store.missing),
             deletions_held_until=held_until(store.deletions_held_until_s, time.time()),
             healing=healing_body(store.healing),
-            relay=relay_body(store.relay),
+            relay=relay_body(store.relay, offered=self._relays),
             puts_running=store.puts_running,
             copies=copy_counts(self._copies.list()),
             events=event_log_body(events),
@@ -184,9 +186,14 @@ def healing_body(healing: HealingStatus) -> HealingBody:
     )
 
 
-def relay_body(relay: RelayStatus) -> RelayBody:
+def relay_body(relay: RelayStatus, *, offered: bool) -> RelayBody:
     """Render how much is served of what arrives."""
-    return RelayBody(arriving=relay.arriving, readers=relay.readers, sent_bytes=relay.sent_bytes)
+    return RelayBody(
+        offered=offered,
+        arriving=relay.arriving,
+        readers=relay.readers,
+        sent_bytes=relay.sent_bytes,
+    )
 
 
 def held_until(until_s: float, now_s: float) -> datetime | None:

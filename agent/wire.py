@@ -438,6 +438,9 @@ NO_HEALING: Final = HealingBody(
 class RelayBody(Answer):
     """How much is served of what is still being received."""
 
+    offered: bool = Field(
+        default=False, description="Peers can fetch what is still being received (depot.relay)."
+    )
     arriving: Count = Field(description="Artifacts that can be fetched while they arrive.")
     readers: Count = Field(description="Answers that are being sent from them.")
     sent_bytes: Count = Field(description="Sent from such since the agent started.")
@@ -508,6 +511,19 @@ class NodeBody(Answer):
     memory_available_bytes: Count
     process: ProcessBody
     disks: tuple[DiskBody, ...]
+
+
+class OfferBody(Answer):
+    """The part of `RelayBody` that says what others can count on."""
+
+    offered: bool = False
+
+
+class IdentityBody(Answer):
+    """The part of the status by which a coordinator goes; what an agent does not say is absent."""
+
+    sled_id: str | None = None
+    relay: OfferBody = OfferBody()
 
 
 class StatusBody(Answer):

@@ -5,7 +5,9 @@ Rules kept here:
   list stands until the sled takes a higher generation, however much later it is read (F2).
 - One conversation with a sled at a time. A slow one is not waited for once the others are through:
   it goes on, and what it ends in counts in the next pass if that is of the same generation (F4).
-- Sleds that did not answer the last time take a few of the slots at once, never all of them.
+- Sleds that did not answer the last time are asked who they are beside all others, many at once:
+  one that is back does not wait for those that are not. Of those that answer that, a few take slots
+  at once, never all of them.
 - Whatever goes wrong while a sled's answers are read sets that sled aside, and no other (F4).
 - A pass that was stalled on its way tells no sled anything before it has seen that the database
   has not moved on: a sled whose ledger was reset meanwhile would believe it.
@@ -16,14 +18,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from agent.wire import ArtifactListBody, CopyBody
+from agent.wire import ArtifactListBody, CopyBody, IdentityBody
 from coordinator.errors import DatabaseUnavailable
+from coordinator.replication.identity import (
+    SAYS_NOTHING,
+    Identities,
+    each_machine_once,
+    other_sled,
+)
 from coordinator.replication.ports import AsOf, FleetSnapshot
+from coordinator.replication.report import SledReport
 from coordinator.replication.request_log import LIST, PUT_CONFIG, Request
 from coordinator.replication.requests import Requests
 from coordinator.replication.verdict import (
@@ -63,30 +73,7 @@ class Patience:
     stalled_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SledReport:
-    """What came of asking a sled.
-
-    Attributes:
-        verdict: why it is set aside; None when it can be used.
-        generation: that it said it has.
-        held: good copies of each wanted artifact it has.
-        copying: wanted artifacts that it is fetching.
-        pinned: all that is pinned there, where that was asked.
-        seen_at_s: Unix time of its last answer.
-        as_of: what it says may be as old as this.
-    """
-
-    sled_id: str
-    as_of: AsOf
-    verdict: Verdict | None = None
-    generation: Generation | None = None
-    held: Mapping[ArtifactHash, int] = field(default_factory=dict)
-    copying: frozenset[ArtifactHash] = frozenset()
-    pinned: frozenset[ArtifactHash] | None = None
-    seen_at_s: float | None = None
-
-
+_SAYS_NOTHING: Final = (Kind.UNREACHABLE, Kind.LOCAL, Kind.OTHER_SLED)
 _STILL_ASKED: Final = Verdict(Kind.UNREACHABLE, "has not answered yet")
 
 
@@ -124,6 +111,7 @@ class Collector:
         self._conversations: dict[str, _Conversation] = {}
         # Those that said nothing the last time, and why as far as that is known.
         self._silent: dict[str, Verdict] = {}
+        self._identities = Identities()
         self._suspect_slots = asyncio.Semaphore(max(1, requests.max_concurrent // 4))
         self._progress = asyncio.Event()
         self._waiting = False
@@ -147,7 +135,7 @@ class Collector:
             await self._wait()
         finally:
             self._waiting = False
-        return {sled.id: await self._report(sled) for sled in snapshot.sleds}
+        return each_machine_once({sled.id: await self._report(sled) for sled in snapshot.sleds})
 
     def _overtaken(self, snapshot: FleetSnapshot) -> list[str]:
         """Conversations that lead nowhere: about another generation or address, or over in vain."""
@@ -196,6 +184,7 @@ class Collector:
         report = await talk.task
         if report.verdict is not None and report.verdict.kind is Kind.UNREACHABLE:
             self._silent[sled.id] = report.verdict
+            self._identities.forget(sled.id)
         else:
             self._silent.pop(sled.id, None)
         return report
@@ -212,19 +201,44 @@ class Collector:
 
     async def _talk(self, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf) -> SledReport:
         try:
-            if sled.id not in self._silent:
-                return await self._tell(sled, snapshot, as_of)
-            async with self._suspect_slots:
-                return await self._tell(sled, snapshot, as_of)
+            nothing = SledReport(sled_id=sled.id, as_of=as_of)
+            suspect = sled.id in self._silent
+            identity = await self._identify(sled, snapshot.generation, probe=suspect)
+            if isinstance(identity, Verdict):
+                return replace(nothing, verdict=identity)
+            nothing = replace(nothing, said_id=identity.sled_id, relays=identity.relay.offered)
+            async with self._suspect_slots if suspect else nullcontext():
+                return await self._tell(sled, snapshot, nothing)
         except DatabaseUnavailable:
             raise
         except Exception as error:  # A task root: F4 instead of the end of the pass.
             _log.exception("cannot deal with what a sled answers", sled=sled.id)
             return self._seen(SledReport(sled_id=sled.id, as_of=as_of, verdict=nonsense(error)))
 
-    async def _tell(self, sled: Sled, snapshot: FleetSnapshot, as_of: AsOf) -> SledReport:
-        nothing = SledReport(sled_id=sled.id, as_of=as_of)
-        generation = snapshot.generation
+    async def _identify(
+        self, sled: Sled, generation: Generation, *, probe: bool
+    ) -> IdentityBody | Verdict:
+        """Which sled answers there; why nothing is to be said to it."""
+        now_s = asyncio.get_running_loop().time()
+        if not probe and (known := self._identities.of(sled, now_s)) is not None:
+            return known
+        request = Request(sled, PUT_CONFIG, generation)
+        said = await self._requests.ask_quietly(
+            request, lambda agent: agent.identity(), timeout_s=TIMEOUT_S, probe=probe
+        )
+        if isinstance(said, Verdict):
+            if said.kind is Kind.UNREACHABLE:
+                self._requests.note(request, said)
+                return said
+            said = SAYS_NOTHING  # it does not have to
+        if (other := other_sled(sled, said)) is not None:
+            self._requests.note(request, other)
+            return other
+        self._identities.learn(sled, said, now_s)
+        return said
+
+    async def _tell(self, sled: Sled, snapshot: FleetSnapshot, nothing: SledReport) -> SledReport:
+        generation, as_of = snapshot.generation, nothing.as_of
         timeout_s = TIMEOUT_S + len(snapshot.sizes) / ARTIFACTS_PER_S
         request = Request(sled, PUT_CONFIG, generation)
         told = await self._requests.ask_quietly(
@@ -285,7 +299,7 @@ class Collector:
         return report
 
     def _seen(self, report: SledReport) -> SledReport:
-        if report.verdict is not None and report.verdict.kind in (Kind.UNREACHABLE, Kind.LOCAL):
+        if report.verdict is not None and report.verdict.kind in _SAYS_NOTHING:
             return report
         return replace(report, seen_at_s=self._clock())
 
@@ -321,4 +335,4 @@ def _says_something(task: asyncio.Task[SledReport]) -> bool:
     if task.exception() is not None:
         return True
     verdict = task.result().verdict
-    return verdict is None or verdict.kind not in (Kind.UNREACHABLE, Kind.LOCAL)
+    return verdict is None or verdict.kind not in _SAYS_NOTHING

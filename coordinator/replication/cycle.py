@@ -20,11 +20,12 @@ from typing import Final, Protocol
 import structlog
 
 from coordinator.errors import DatabaseUnavailable
-from coordinator.replication.collect import Collector, SledReport
+from coordinator.replication.collect import Collector
 from coordinator.replication.execute import Executor, Outcome
 from coordinator.replication.letting_go import LettingGo
 from coordinator.replication.pacing import Ending, Pacing
 from coordinator.replication.ports import AsOf, FleetSnapshot, Records, Staging
+from coordinator.replication.report import SledReport
 from coordinator.replication.reporting import Reporting
 from coordinator.replication.stock import take_stock
 from coordinator.replication.values import Inventory, Plan, Policy

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from agent.client import PutAnswer
-from agent.wire import ArtifactListBody, CopyBody
+from agent.wire import ArtifactListBody, CopyBody, IdentityBody
 from coordinator.values import RequestRecord, Sled, SledSighting
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 
 
 class Agent(Protocol):
     """One sled's agent; every method raises Unreachable and Refused."""
+
+    async def identity(self) -> IdentityBody:
+        """Which sled it is, and what it offers others."""
 
     async def put_config(self, config: ArtifactConfig) -> None:
         """Tell the sled what to hold."""

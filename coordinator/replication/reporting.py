@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 
 from coordinator.errors import DatabaseUnavailable
-from coordinator.replication.collect import SledReport
 from coordinator.replication.execute import Outcome
 from coordinator.replication.ports import Records
+from coordinator.replication.report import SledReport
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.values import Inventory, Plan
 from coordinator.values import SledSighting, SledState

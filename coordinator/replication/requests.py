@@ -14,6 +14,8 @@ from coordinator.values import Sled
 from depot.errors import BadSource, InvalidRequest, Refused, Unreachable
 
 MAX_CONCURRENT_REQUESTS: Final = 8
+MAX_PROBES: Final = 64
+"""Small questions to sleds that may be down, which cost little but time."""
 Answer = TypeVar("Answer")
 AgentOf = Callable[[Sled], Agent]
 
@@ -38,6 +40,7 @@ class Requests:
     ) -> None:
         self._agent_of = agent_of
         self._slots = asyncio.Semaphore(max_concurrent)
+        self._probes = asyncio.Semaphore(MAX_PROBES)
         self.log = log
         self.max_concurrent = max_concurrent
         self.waiting = 0
@@ -69,13 +72,16 @@ class Requests:
         *,
         timeout_s: float,
         before: Callable[[], Awaitable[None]] = _nothing,
+        probe: bool = False,
     ) -> Answer | Verdict:
         """Make a request that is part of another one, or of which the end is known later.
+
+        A `probe` takes no slot: many sleds that may be down can be asked at once.
 
         `before` is awaited when it is its turn: it takes none of the sled's time, and may raise
         OutOfDate.
         """
-        async with self._slot():
+        async with self._probes if probe else self._slot():
             try:
                 await before()
                 async with asyncio.timeout(timeout_s):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from coordinator.replication.collect import SledReport
 from coordinator.replication.ports import FleetSnapshot
+from coordinator.replication.report import SledReport
 from coordinator.replication.values import Inventory, SledInventory
 from depot.artifact import ArtifactHash
 
@@ -45,7 +45,7 @@ def take_stock(
                 reports[sled.id],
                 arriving.get(sled.id, NOTHING),
                 before.get(sled.id),
-                relays=sled.id not in slow,
+                slow=sled.id in slow,
                 pace=paces.get(sled.id),
             )
             for sled in snapshot.sleds
@@ -61,7 +61,7 @@ def _sled(
     arriving: frozenset[ArtifactHash],
     before: SledInventory | None,
     *,
-    relays: bool,
+    slow: bool,
     pace: float | None,
 ) -> SledInventory:
     if report.verdict is not None:
@@ -75,7 +75,7 @@ def _sled(
         id=report.sled_id,
         held=report.held,
         arriving=(arriving | report.copying) & snapshot.sizes.keys() - report.held.keys(),
-        relays=relays,
+        relays=report.relays and not slow,
         pace_bytes_per_s=pace,
         datasets=_datasets(report, before),
     )

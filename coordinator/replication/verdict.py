@@ -43,6 +43,8 @@ class Kind(StrEnum):
     """Anything else that it said itself."""
     UNREACHABLE = "unreachable"
     """It did not say anything, not in time, or is about to stop."""
+    OTHER_SLED = "other sled"
+    """Another sled answers at its address."""
     LOCAL = "local"
     """It never got as far as the sled."""
     NONSENSE = "nonsense"

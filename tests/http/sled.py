@@ -270,7 +270,13 @@ async def agent_api(
     async with await EventLog.open(tmp_path / "state") as events:
         duties = Duties(events.emit)
         status = StatusSource(
-            version="1.2.3", store=store, copies=copies, events=events, duties=duties, node=node
+            version="1.2.3",
+            store=store,
+            copies=copies,
+            events=events,
+            duties=duties,
+            node=node,
+            relays=True,
         )
         metrics = Metrics(partial(agent_figures, status.read, events.counts))
         app = agent_app(

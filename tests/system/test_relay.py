@@ -112,6 +112,7 @@ def test_a_chain_passes_on_an_upload_that_has_not_ended(fleet: Sequence[RunningA
         assert (ended["state"], ended["successful_writes"]) == ("succeeded", 2), ended
         assert held(agent) == [{NAME}, {NAME}]
     assert status_of(second)["relay"] == {
+        "offered": True,
         "arriving": 0,
         "readers": 0,
         "sent_bytes": len(CONTENT),

@@ -17,6 +17,7 @@ from agent.wire import (
     CopiesBody,
     CopyBody,
     CopyStartedBody,
+    IdentityBody,
     PinsBody,
     hashes,
 )
@@ -80,6 +81,9 @@ class AbsurdSled(SimSled):
             return type(truth).model_validate_json(document)
         except ValidationError as error:
             raise Unreachable(f"no sled agent: {error.errors()[0]['msg']}") from None
+
+    async def identity(self) -> IdentityBody:
+        return self._said("identity", await super().identity())
 
     async def put_config(self, config: ArtifactConfig) -> None:
         await super().put_config(config)

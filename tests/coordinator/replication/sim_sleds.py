@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.client import PutAnswer
-from agent.wire import ArtifactListBody, CopyBody
+from agent.wire import ArtifactListBody, CopyBody, IdentityBody, OfferBody
 from coordinator.values import Sled
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import Refused, Unreachable
@@ -122,6 +122,9 @@ class SimSled:
 
     Attributes:
         asked: the operations it was asked for, in order.
+        has_status: a sled of another maker has none.
+        relays: others can read from it what is still arriving.
+        says_id: which sled it says that it is.
         most_at_once: puts and copies that it was ever busy with at once.
     """
 
@@ -135,6 +138,8 @@ class SimSled:
         self.held: dict[ArtifactHash, int] = {}
         self.pinned: dict[str, frozenset[ArtifactHash]] = {}
         self.faults = Faults()
+        self.has_status, self.relays = True, True
+        self.says_id: str | None = None
         self.asked: list[str] = []
         self.most_at_once = 0
         self._copies: dict[str, SimCopy] = {}
@@ -163,6 +168,12 @@ class SimSled:
             self.held.pop(artifact, None)
 
     # ---- what it answers
+
+    async def identity(self) -> IdentityBody:
+        await self._answers("identity")
+        if not self.has_status:
+            raise refused(404, "NotFound")
+        return IdentityBody(sled_id=self.says_id, relay=OfferBody(offered=self.relays))
 
     async def put_config(self, config: ArtifactConfig) -> None:
         await self._answers("put_config")
@@ -278,7 +289,7 @@ class SimSled:
     def _find(self, artifact: ArtifactHash, sources: Sequence[str]) -> SimSled:
         for url in sources:
             sled = self.network.at_depot(url)
-            there = artifact in sled.held or artifact in sled._arriving
+            there = artifact in sled.held or (sled.relays and artifact in sled._arriving)
             if there and not sled.faults.down and sled is not self:
                 return sled
         raise refused(502, "DepotCopy")

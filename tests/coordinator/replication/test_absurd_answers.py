@@ -17,7 +17,9 @@ from tests.coordinator.replication.sim_fleet import SimFleet
 from tests.coordinator.replication.virtual import run
 
 MIB = 1 << 20
-OPERATIONS = ["put_config", "list_artifacts", "pins", "put", "copy", "copies", "copy_state"]
+OPERATIONS = [
+    *("identity", "put_config", "list_artifacts", "pins", "put", "copy", "copies", "copy_state"),
+]
 FIELDS = [
     None,
     "generation",
@@ -34,6 +36,7 @@ FIELDS = [
     "sha256",
     "datasets",
     "relay",
+    "offered",
     "sled_id",
 ]
 ODD: list[Any] = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from coordinator.replication.collect import TIMEOUT_S, Collector, Patience, SledReport
+from coordinator.replication.collect import TIMEOUT_S, Collector, Patience
 from coordinator.replication.ports import AsOf, FleetSnapshot
+from coordinator.replication.report import SledReport
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.requests import MAX_CONCURRENT_REQUESTS, Requests
 from coordinator.replication.verdict import Kind
