@@ -33,6 +33,7 @@ from coordinator.api.presence import Presence
 from coordinator.api.pruning import INTERVAL_S, PruneDesk, Retention
 from coordinator.api.quiescing import Quiesce
 from coordinator.api.sled_desk import SledDesk
+from coordinator.api.watching import LOOK_S, FleetWatch
 from coordinator.database import generation
 from coordinator.database.database import Database
 from coordinator.errors import UploadRunning
@@ -69,6 +70,7 @@ class Coordinator:
     quiesce: Quiesce
     pruning: PruneDesk
     presence: Presence
+    watch: FleetWatch
     duties: Duties
     server: HttpService
 
@@ -90,6 +92,8 @@ class Coordinator:
         ]
         tell = self.duties.every(PRESENCE_S, "presence", self.presence.tell)
         tasks.append(group.create_task(tell, name="presence"))
+        look = self.duties.every(LOOK_S, "fleet watch", self.watch.look)
+        tasks.append(group.create_task(look, name="fleet watch"))
         if self.settings.prune.enabled:
             prune = self.duties.every(INTERVAL_S, "prune", self._prune)
             tasks.append(group.create_task(prune, name="prune"))
@@ -182,6 +186,7 @@ async def assembled(
             quiesce=quiesce,
             pruning=pruning,
             presence=presence,
+            watch=FleetWatch(database, cycle.wake),
             duties=duties,
             server=server,
         )

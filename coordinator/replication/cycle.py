@@ -94,9 +94,9 @@ class Cycle:
         return self._executor.came()
 
     def wake(self) -> None:
-        """Have a pass begin soon, unless passes begin on demand only: something changed."""
-        if self._pacing.wake():
-            self._make_room()
+        """Have a pass begin soon: something changed. One on demand only if one is being made."""
+        self._pacing.wake()
+        self._make_room()
 
     def activate(self) -> None:
         """Have a pass begin soon, that also tries what failed before and would be put off."""

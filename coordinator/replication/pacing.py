@@ -48,11 +48,10 @@ class Pacing:
         """Somebody has a reason for another pass."""
         return self._due.is_set()
 
-    def wake(self) -> bool:
-        """Something changed; whether that is a reason for a pass."""
+    def wake(self) -> None:
+        """Something changed, which is a reason for a pass unless these begin on demand only."""
         if not self._manual:
             self._due.set()
-        return not self._manual
 
     def activate(self) -> None:
         """Somebody wants a pass now, or one goes on in another."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from coordinator.replication.compose import ReplicationOptions
 from coordinator.values import SledState
 from tests.coordinator.replication.sim_fleet import SimFleet
@@ -148,6 +150,24 @@ def test_an_expunged_sled_is_left_alone() -> None:
             gone.asked.clear()
             await asyncio.sleep(600)
             assert gone.asked == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_what_is_under_way_to_a_sled_ends_soon_when_it_is_expunged(manual: bool) -> None:
+    async def scenario() -> None:
+        async with SimFleet() as fleet:
+            coordinator = await fleet.coordinator(options=ReplicationOptions(manual=manual))
+            cycle = coordinator.cycle
+            assert cycle is not None
+            fleet.sleds[3].faults.bytes_per_s = 1 << 10
+            await coordinator.upload("1", fleet.artifacts(*[MIB] * 3))
+            cycle.activate()
+            await fleet.until(lambda: bool(cycle.arriving().get("sled-3")))
+            fleet.database.expunged.add("sled-3")
+            coordinator.wake()
+            await fleet.until(lambda: "sled-3" not in cycle.arriving(), within_s=10)
 
     run(scenario())
 
