@@ -15,6 +15,8 @@ from depot.dataset.disk import Disk
 
 WAIT_S: Final = 20.0
 """Longest time a test waits for a signal: the end of a hang, not a measurement."""
+HANG_S: Final = 1.5
+"""A deadline for devices of which one hangs: far more than the other needs on a busy machine."""
 
 
 @dataclass

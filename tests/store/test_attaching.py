@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from tests.store.builders import ONE, A, B, Node, config, off_loop, states
+from tests.store.faulty import HANG_S
 
 
 async def opened(node: Node, **options: Any) -> list[str]:
@@ -38,6 +39,6 @@ async def test_a_dataset_that_hangs_at_the_start_leaves_the_other_to_be_used(nod
     async with node.open() as store:
         await store.put_config(config(1, ONE))
     hang = node.disk(A).hang("listdir")
-    assert await opened(node, device_timeout_s=0.5) == ["missing", "healthy"]
+    assert await opened(node, device_timeout_s=HANG_S) == ["missing", "healthy"]
     hang.let_go()
     await off_loop(hang.wait_ended)

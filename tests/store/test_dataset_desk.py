@@ -38,6 +38,7 @@ from tests.store.builders import (
     read_back,
     states,
 )
+from tests.store.faulty import HANG_S, WAIT_S
 
 LARGE = os.urandom(5 * MIB + 77)
 
@@ -86,7 +87,7 @@ async def test_a_released_dataset_is_left_alone_until_it_is_attached(node: Node)
 
 
 async def test_an_attach_that_hangs_is_ended_once_the_device_answers(node: Node) -> None:
-    async with node.open(device_timeout_s=0.3) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await store.release_dataset(node.paths[B])
         hang = node.disk(B).hang("statvfs")
         with pytest.raises(DatasetRefused, match="ETIMEDOUT"):
@@ -445,8 +446,9 @@ async def test_datasets_swapped_between_slots_are_recognised(node: Node) -> None
         await store.check_datasets()
         await off_loop(node.away_path(A).rename, node.paths[B])
         await off_loop(node.away_path(B).rename, node.paths[A])
-        await store.check_datasets()
-        assert states(store) == ["healthy", "healthy"]
+        async with asyncio.timeout(WAIT_S):  # a look may have been under way
+            while states(store) != ["healthy", "healthy"]:
+                await store.check_datasets()
         assert dataset_ids(store) == before[::-1]
         assert copies(store) == {hash_of(ONE): 2}
     async with node.open() as store:

@@ -37,7 +37,7 @@ from tests.store.builders import (
     threads_end,
     used_bytes,
 )
-from tests.store.faulty import WAIT_S
+from tests.store.faulty import HANG_S, WAIT_S
 
 LARGE = os.urandom(5 * MIB + 77)
 
@@ -298,7 +298,7 @@ async def test_a_full_dataset_at_the_start_is_full_and_not_missing(node: Node) -
 async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
     node: Node, call: str, content: bytes
 ) -> None:
-    async with node.open(device_timeout_s=0.3) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, content))
         hang = node.disk(B).hang(call)
         stored = await put(store, content)
@@ -317,17 +317,17 @@ async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
 async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(
     node: Node, calls: tuple[str, ...]
 ) -> None:
-    async with node.open(device_timeout_s=1.0) as store:
+    async with node.open(device_timeout_s=2 * HANG_S) as store:
         await store.put_config(config(1, LARGE))
         hangs = [node.disk(B).hang(call) for call in calls]
-        async with asyncio.timeout(1.9):
+        async with asyncio.timeout(3.9 * HANG_S):
             await put(store, LARGE)
         for hang in hangs:
             hang.let_go()
 
 
 async def test_an_open_that_hangs_gives_its_descriptor_back_when_it_ends(node: Node) -> None:
-    async with node.open(device_timeout_s=0.2) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE))
         await put(store, ONE)
         descriptors = await open_descriptors()
@@ -356,7 +356,7 @@ async def test_a_cancelled_open_gives_its_descriptor_back(node: Node) -> None:
 
 
 async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
-    async with node.open(device_timeout_s=0.2) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE))
         hang = node.disk(B).hang("create")
         assert (await put(store, ONE)).copies == 1
@@ -608,7 +608,7 @@ async def test_an_attach_that_hangs_is_waited_for_with_one_future(node: Node) ->
 
 
 async def test_b4_a_suspect_dataset_that_hangs_delays_no_return_of_the_other(node: Node) -> None:
-    async with node.open(device_timeout_s=0.5) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE))
         node.disk(B).fail("write", errno.EIO)
         await put(store, ONE)

@@ -31,7 +31,7 @@ from tests.store.builders import (
     read_back,
     states,
 )
-from tests.store.faulty import WAIT_S
+from tests.store.faulty import HANG_S, WAIT_S
 
 FAILURES: dict[str, tuple[str, int]] = {
     "EIO in fsync": ("fsync", errno.EIO),
@@ -192,7 +192,7 @@ async def test_a_dataset_that_went_away_in_doubt_comes_back_in_doubt(node: Node)
 
 
 async def test_a_sync_that_fails_after_it_was_given_up_is_noticed(node: Node) -> None:
-    async with node.open(device_timeout_s=0.3) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE, TWO))
         await put(store, ONE)
 

@@ -31,7 +31,7 @@ from tests.store.builders import (
     states,
     used_bytes,
 )
-from tests.store.faulty import WAIT_S, Hang
+from tests.store.faulty import HANG_S, WAIT_S, Hang
 
 _TURNS = 50
 """More turns of the event loop than a put takes until it waits for its batch."""
@@ -355,7 +355,7 @@ async def test_b4_a_dataset_that_hangs_in_a_batch_is_dropped_from_it(node: Node)
 async def test_b4_a_dataset_that_hangs_for_good_fails_those_that_wait_behind_it(
     node: Node,
 ) -> None:
-    async with node.open(device_timeout_s=0.2, mirror_lag_s=60.0) as store:
+    async with node.open(device_timeout_s=HANG_S, mirror_lag_s=60.0) as store:
         await store.put_config(config(1, ONE, *MANY))
         hang = node.disk(A).hang("fsync", name="staging")
         first = asyncio.create_task(put(store, ONE))

@@ -50,6 +50,7 @@ from tests.store.builders import (
     threads_end,
     used_bytes,
 )
+from tests.store.faulty import HANG_S
 
 LARGE = os.urandom(5 * MIB + 12_345)
 """Large enough for direct I/O, and no multiple of any block size."""
@@ -620,7 +621,7 @@ async def test_a_cancelled_put_keeps_its_reservation_until_its_bytes_are_gone(no
 async def test_q1_what_is_refused_stays_reserved_until_its_bytes_are_gone(
     node: Node, how: str
 ) -> None:
-    timeout_s = 20.0 if how == "cancelled" else 1.0
+    timeout_s = 20.0 if how == "cancelled" else HANG_S
     async with node.open(device_timeout_s=timeout_s) as store:
         await store.put_config(config(1, LARGE))
         hang = node.disk(A).hang("unlink", name="staging")

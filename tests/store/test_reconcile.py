@@ -31,6 +31,7 @@ from tests.store.builders import (
     states,
     used_bytes,
 )
+from tests.store.faulty import HANG_S
 
 FOUR = b"the fourth artifact" * 100
 
@@ -187,7 +188,7 @@ async def test_d3_what_was_set_aside_by_a_process_that_died_is_there_again(node:
 
 
 async def test_a_rename_that_hung_and_ended_late_loses_nothing(node: Node) -> None:
-    async with node.open(device_timeout_s=0.2) as store:
+    async with node.open(device_timeout_s=HANG_S) as store:
         await put_all(store, 1, ONE, TWO, THREE)
         await store.put_config(config(2, ONE, TWO))
         hang = node.disk(A).hang("rename", name=str(hash_of(THREE)))

@@ -28,7 +28,7 @@ from tests.store.builders import (
     states,
     used_bytes,
 )
-from tests.store.faulty import FaultyDisk
+from tests.store.faulty import HANG_S, FaultyDisk
 
 LARGE = random.Random(1).randbytes(3 * MIB + 17)
 OTHER = random.Random(2).randbytes(3 * MIB + 17)
@@ -265,7 +265,7 @@ async def test_digests_are_of_whole_blocks_also_when_reads_come_short(node: Node
 async def test_a_device_that_hangs_while_digests_are_derived_says_nothing_of_the_copy(
     node: Node,
 ) -> None:
-    async with node.open(verify_reads=VerifyReads.ALWAYS, device_timeout_s=0.3) as store:
+    async with node.open(verify_reads=VerifyReads.ALWAYS, device_timeout_s=HANG_S) as store:
         await stock(store, LARGE)
         for index in (A, B):
             await spoil(node, index, lambda _: None)
