@@ -213,18 +213,20 @@ class Stalling:
 
     Attributes:
         stop_before: a call by which it stops, before anything of it is sent.
+        stop_after: a call by which it stops, before anything is made of its answer.
     """
 
     def __init__(self) -> None:
         self._runs = asyncio.Event()
         self._runs.set()
         self.stop_before: str | None = None
+        self.stop_after: str | None = None
 
     def stop(self) -> None:
         self._runs.clear()
 
     def go_on(self) -> None:
-        self.stop_before = None
+        self.stop_before = self.stop_after = None
         self._runs.set()
 
     @property
@@ -233,6 +235,11 @@ class Stalling:
 
     async def runs(self, call: str | None = None) -> None:
         if call is not None and call == self.stop_before:
+            self.stop()
+        await self._runs.wait()
+
+    async def has_run(self, call: str) -> None:
+        if call == self.stop_after:
             self.stop()
         await self._runs.wait()
 
@@ -255,7 +262,7 @@ class _Stalled:
             try:
                 return await method(*args, **named)
             finally:
-                await self._stalling.runs()
+                await self._stalling.has_run(name)
 
         return call
 

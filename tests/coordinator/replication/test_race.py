@@ -16,7 +16,10 @@ from tests.coordinator.replication.virtual import run
 MIB = 1 << 20
 
 
-def test_f2_a_coordinator_that_stood_still_deletes_nothing_that_was_uploaded_meanwhile() -> None:
+@pytest.mark.parametrize("call", ["snapshot", "list_artifacts"])
+def test_f2_a_coordinator_that_stood_still_deletes_nothing_that_was_uploaded_meanwhile(
+    call: str,
+) -> None:
     """A has the list of generation N and stands still; B uploads at N+1; A goes on."""
 
     async def scenario() -> None:
@@ -26,11 +29,9 @@ def test_f2_a_coordinator_that_stood_still_deletes_nothing_that_was_uploaded_mea
             await a.upload("1", [old])
             await fleet.until_replicated()
             await fleet.until(lambda: not a.staging.content, within_s=5)
-            await asyncio.sleep(59)
-            # A's next pass has read the database when it stops: no config is sent yet.
-            await fleet.until(lambda: a.cycle is not None and a.cycle.reporting.current().running)
-            await asyncio.sleep(0.003)
-            a.stalling.stop()
+            # A's next pass has read the database, or what a sled has, when it stops.
+            a.stalling.stop_after = call
+            await fleet.until(lambda: a.stalling.stands_still, within_s=130)
             generation = fleet.database.generation
             await b.upload("2", [new])
             assert fleet.database.generation == generation + 1
@@ -95,14 +96,11 @@ def test_f2_what_is_uploaded_again_is_not_dropped_by_a_pass_that_began_before() 
             (artifact,) = fleet.artifacts(MIB)
             await a.upload("1", [artifact])
             assert a.cycle is not None
+            a.stalling.stop_before = "strike_staged"
             a.cycle.activate()
             # The sled has listed it, and staging is about to let go of it.
-            await fleet.until(
-                lambda: artifact in fleet.sleds[0].held and fleet.sleds[0].asked[-1] == "list"
-            )
-            await asyncio.sleep(0.0021)
-            a.stalling.stop()
-            await asyncio.sleep(1)
+            await fleet.until(lambda: a.stalling.stands_still)
+            assert artifact in fleet.sleds[0].held
             fleet.sleds[0].lose([artifact])
             await a.upload("1", [artifact])
             a.stalling.go_on()
