@@ -185,7 +185,9 @@ async def test_a_name_with_other_meaning_in_a_url_is_a_name_all_the_same(
 
 
 async def test_status_health_metrics_and_events_are_read(client: AgentClient, sled: Sled) -> None:
-    assert (await client.status()).version == "1.2.3"
+    status, identity = await client.status(), await client.identity()
+    assert status.version == "1.2.3"
+    assert (identity.sled_id, identity.relay.offered) == (status.sled_id, True)
     assert (await client.ready()).status == "ok"
     assert "sled_depot_info" in await client.metrics()
     sled.events.emit("put", {"sha256": str(NAME)})
