@@ -132,9 +132,14 @@ class CoordinatorClient:
         url = self._calls.at("v1", "sleds", sled_id, "policy")
         return await self._calls.ask(ExpungedBody, "PUT", url, SledPolicyBody(policy=policy))
 
-    async def reset_sled(self, sled_id: str) -> SledResetBody:
-        """Make a sled forget its config and generation; it deletes nothing."""
-        url = self._calls.at("v1", "sleds", sled_id, "reset")
+    async def reset_sled(
+        self, sled_id: str, expected_generation: int | None = None
+    ) -> SledResetBody:
+        """Make a sled forget its config and generation, if it is that one; it deletes nothing."""
+        expected = (
+            {} if expected_generation is None else {"expected_generation": expected_generation}
+        )
+        url = self._calls.at("v1", "sleds", sled_id, "reset", **expected)
         return await self._calls.ask(SledResetBody, "POST", url)
 
     def _sled(self, sled_id: str) -> URL:

@@ -18,7 +18,7 @@ from coordinator.replication.agents import Agents
 from coordinator.replication.request_log import RESET
 from coordinator.values import RequestRecord, Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
-from depot.errors import BadSource, DepotError
+from depot.errors import BadSource, ConfigGeneration, DepotError
 
 ANSWER_TIMEOUT_S: Final = 30.0
 WAS_RESET: Final = "was reset, and is told what to hold with the next pass"
@@ -53,17 +53,30 @@ class SledDesk:
         except BadSource as error:
             raise BadSource(f"{name}: {error}") from None
 
-    async def reset(self, sled: Sled) -> Generation:
+    async def reset(self, sled: Sled, expected: Generation | None = None) -> Generation:
         """Make a sled forget its config; the generation that it was at. It deletes nothing.
+
+        Args:
+            sled: which one.
+            expected: the generation that whoever decided this has seen it at.
 
         Raises:
             SledExpunged: no work is done with it.
+            ConfigGeneration: it is at another generation than `expected`.
             BadSource, Unreachable, Refused: its agent did not.
         """
         if sled.policy is SledPolicy.EXPUNGED:
             raise SledExpunged(f"sled {sled.id!r} was expunged; put it in service again first")
         client = self._agents.hasty(sled, ANSWER_TIMEOUT_S)
         forgotten = (await client.config()).generation
+        if expected is not None and forgotten != expected:
+            raise ConfigGeneration(
+                f"sled {sled.id!r} is at generation {int(forgotten)}, not {int(expected)}: it has "
+                "been told something since; look at it again",
+                attempted=expected,
+                current=forgotten,
+            )
+        # And it refuses when it moves on between its answer and this.
         await client.reset(forgotten)
         await self._database.run(partial(_note_reset, sled, forgotten, self._clock()))
         _log.warning("sled reset", sled=sled.id, forgotten_generation=int(forgotten))

@@ -22,6 +22,7 @@ from coordinator.wire import (
     SledResetBody,
     SledsBody,
 )
+from depot.artifact import MAX_GENERATION, Generation
 from depot.errors import InvalidRequest
 from depot.http.openapi import Endpoint, Parameter
 from depot.http.replies import json_reply, no_content
@@ -34,6 +35,13 @@ SLED_IN_PATH: Final = Parameter(
     name="sled_id",
     where="path",
     schema={"type": "string", "pattern": SLED_PATTERN},
+)
+
+EXPECTED_IN_QUERY: Final = Parameter(
+    name="expected_generation",
+    where="query",
+    schema={"type": "integer", "minimum": 0, "maximum": MAX_GENERATION},
+    required=False,
 )
 
 _log = structlog.get_logger(__name__)
@@ -109,7 +117,9 @@ class SledApi:
                 operation_id="sled_reset",
                 handler=self.reset,
                 summary="Make a sled that is ahead for good forget its config and generation.",
-                parameters=(SLED_IN_PATH,),
+                description="With `expected_generation`, only while the sled is at that one: "
+                "409 `CONFIG_GENERATION` when it has moved on.",
+                parameters=(SLED_IN_PATH, EXPECTED_IN_QUERY),
                 response=SledResetBody,
             ),
         )
@@ -154,9 +164,17 @@ class SledApi:
         """POST /v1/sleds/{sled_id}/reset."""
         sled_id = sled_in_path(request)
         found = await self._database.run(lambda tx: sleds.get(tx, sled_id))
-        forgotten = await self._desk.reset(found)
+        forgotten = await self._desk.reset(found, expected_generation(request))
         self._wake()
         return json_reply(SledResetBody(id=sled_id, forgotten_generation=int(forgotten)))
+
+
+def expected_generation(request: web.Request) -> Generation | None:
+    """The generation in the query, if there is one; raises InvalidRequest when it is none."""
+    values = request.query.getall("expected_generation", [])
+    if len(values) > 1:
+        raise InvalidRequest(f"expected_generation: expected at most one, found {len(values)}")
+    return Generation.parse(values[0]) if values else None
 
 
 def sled_in_path(request: web.Request) -> str:

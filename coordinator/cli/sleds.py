@@ -19,6 +19,7 @@ from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.wire import Policy, SledBody
+from depot.artifact import MAX_GENERATION
 
 STYLES: Final = {
     "ok": "green",
@@ -125,8 +126,14 @@ def rm(common: Common, sled_id: str, yes: bool) -> None:
 @sled.command("reset")
 @click.argument("sled_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--generation",
+    metavar="N",
+    type=click.IntRange(0, MAX_GENERATION),
+    help="Only while the sled is at this one. Without --yes: the one that is asked about.",
+)
 @options.shared
-def reset(common: Common, sled_id: str, yes: bool) -> None:
+def reset(common: Common, sled_id: str, yes: bool, generation: int | None) -> None:
     """Make a sled that is ahead of the fleet for good forget its generation.
 
     It deletes nothing, and takes the fleet's generation with the next pass. Make sure that its
@@ -134,8 +141,11 @@ def reset(common: Common, sled_id: str, yes: bool) -> None:
     """
     with reporting(common) as output:
         if not yes:
-            confirm(f"Make the agent of sled {sled_id} forget its config and generation?")
-        asyncio.run(_reset(common, output, sled_id))
+            if generation is None:
+                generation = asyncio.run(_generation_of(common, sled_id))
+            number = "" if generation is None else f" {generation}"
+            confirm(f"Make the agent of sled {sled_id} forget its config and generation{number}?")
+        asyncio.run(_reset(common, output, sled_id, generation))
 
 
 async def _add(
@@ -180,9 +190,14 @@ async def _rm(common: Common, output: Output, sled_id: str) -> None:
     output.document({"id": sled_id, "removed": True}, [f"{sled_id} is forgotten"])
 
 
-async def _reset(common: Common, output: Output, sled_id: str) -> None:
+async def _generation_of(common: Common, sled_id: str) -> int | None:
     async with coordinator(common) as client:
-        done = await client.reset_sled(sled_id)
+        return (await client.sled(sled_id)).generation
+
+
+async def _reset(common: Common, output: Output, sled_id: str, generation: int | None) -> None:
+    async with coordinator(common) as client:
+        done = await client.reset_sled(sled_id, generation)
     said = f"{sled_id} forgot generation {done.forgotten_generation}"
     output.document(done.model_dump(mode="json"), [said])
 

@@ -108,6 +108,19 @@ async def test_a_reset_makes_the_agent_forget_the_generation_that_it_is_at(
     assert node.requests["POST /artifacts-config/reset"] == 1
 
 
+async def test_a_reset_is_of_the_generation_that_was_seen(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    node.config = (19, [])
+    node.script["POST /artifacts-config/reset"] = [(204, {})]
+    await client.put_sled("s1", node.agent_url)
+    with pytest.raises(Refused, match="is at generation 19, not 17") as caught:
+        await client.reset_sled("s1", 17)
+    assert (caught.value.status, caught.value.remote_code) == (409, "CONFIG_GENERATION")
+    assert node.requests["POST /artifacts-config/reset"] == 0
+    assert (await client.reset_sled("s1", 19)).forgotten_generation == 19
+
+
 async def test_a_reset_that_the_agent_refuses_is_refused(
     client: CoordinatorClient, node: FakeNode
 ) -> None:

@@ -43,6 +43,9 @@ def test_a_reset_is_confirmed(cli: Cli, node: FakeNode) -> None:
     refused = cli("sled", "reset", "s1")
     assert (refused.code, "give --yes" in refused.err) == (2, True)
     assert node.requests["POST /artifacts-config/reset"] == 0
+    refused = cli("sled", "reset", "s1", "--yes", "--generation", "8")
+    assert (refused.code, "is at generation 9, not 8" in refused.err) == (3, True)
+    assert node.requests["POST /artifacts-config/reset"] == 0
     assert cli.fine("sled", "reset", "s1", "--yes") == "s1 forgot generation 9\n"
 
 
