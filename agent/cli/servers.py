@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 # What a server of ours says of a path that it does not have: the other one was meant.
 _NO_SUCH_PATH: Final = "no such path"
+NOT_ITS_API: Final = "perhaps not the "
 _NOT_ITS_API: Final = (
-    "perhaps not the {what} listens there: by default the agent is on port 12345, "
-    "the depot on 12348"
+    NOT_ITS_API + "{what} listens there: by default the agent is on port 12345, the depot on 12348"
 )
 _DAMAGED_THERE: Final = (
     "it may be damaged at the depot: `sled-agent scrub start` there finds that and heals it; if it "

@@ -11,6 +11,7 @@ import click
 from agent.cli.configured import USAGE, config_option
 from agent.cli.formats import printable
 from agent.config.loading import ConfigurationError
+from agent.config.settings import Networks
 from agent.config.units import format_size
 from coordinator.settings import CoordinatorSettings, load, without_secrets
 
@@ -20,16 +21,20 @@ from coordinator.settings import CoordinatorSettings, load, without_secrets
 def check_config(config: Path) -> None:
     """Check a configuration, name every mistake in it, and show what it comes to."""
     settings = settings_of(config)
-    networks = ", ".join(map(str, settings.import_.allowed_sources)) or "none: URLs are refused"
     click.echo(f"{config}: fine")
     for name, value in (
         ("listen", settings.listen),
         ("database", without_secrets(settings.database_url)),
         ("staging", f"{settings.staging.path}, {format_size(settings.staging.quota_bytes)}"),
         ("activation", _activation(settings)),
-        ("imports", networks),
+        ("sleds", f"in {_list(settings.sleds.allowed_networks)}"),
+        ("imports", _list(settings.import_.allowed_sources) or "none: URLs are refused"),
     ):
         click.echo(f"  {name:<11} {printable(str(value))}")
+
+
+def _list(networks: Networks) -> str:
+    return ", ".join(map(str, networks))
 
 
 def settings_of(config: Path) -> CoordinatorSettings:

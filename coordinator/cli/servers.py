@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.cli.failures import ExitCode, Failure
-from agent.cli.servers import failure_of
+from agent.cli.servers import NOT_ITS_API, failure_of
 from coordinator.cli.options import Common
 from coordinator.client import CoordinatorClient
 from depot.errors import DepotError
@@ -55,6 +55,12 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+_ANOTHER: Final = (
+    "perhaps no coordinator listens there: by default one is on port 12340; an agent is on 12345, "
+    "its depot on 12348"
+)
+
+
 @asynccontextmanager
 async def coordinator(common: Common) -> AsyncIterator[CoordinatorClient]:
     """Open a client of the coordinator; its errors leave as failures."""
@@ -69,11 +75,12 @@ def hinted(failure: Failure) -> Failure:
     """The failure with what helps at a coordinator; what helps at an agent is no help here."""
     if failure.exit_code is not ExitCode.REFUSED:
         return failure
+    another = (failure.hint or "").startswith(NOT_ITS_API)
     return Failure(
         failure.message,
         failure.exit_code,
         code=failure.code,
-        hint=HINTS.get(failure.code, ""),
+        hint=_ANOTHER if another else HINTS.get(failure.code, ""),
         request_id=failure.request_id,
         details=failure.details,
     )

@@ -7,7 +7,6 @@ and holds all that it is to hold; of a release, that every sled holds its artifa
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,17 +19,15 @@ from agent.cli.formats import plural, size
 from agent.cli.output import Output, reporting
 from agent.cli.progress import Meter, display
 from coordinator.cli import options
+from coordinator.cli.looking import Looks
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.status import in_service
-from coordinator.client import CoordinatorClient
 from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 from depot.artifact import Generation
 
-LOOK_AGAIN_S: Final = 0.5
-# With `--timeout 0`, too, there is one look.
-LEAST_LOOK_S: Final = 1.0
 SHOWN: Final = 3
+STUCK: Final = ("ahead", "refused", "unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,57 +75,32 @@ async def _wait(
     version: str | None,
     timeout_s: float | None,
 ) -> None:
-    end_s = None if timeout_s is None else time.monotonic() + timeout_s
     async with coordinator(common) as client:
-        found = await _look(client, common, end_s)
+        looks = Looks(client, common.url, output, timeout_s)
+        found = await looks.first()
         goal = Goal(found.generation if generation is None else int(generation), version)
         _check(goal, found)
         _fail_when_lost(output, goal, found)
         if list(what_is_left(goal, found)):
-            found = await _follow(client, common, output, goal, found, end_s)
+            found = await _follow(looks, output, goal, found)
     output.document(_document(goal, found, converged=True), [_converged(found)])
 
 
-async def _look(client: CoordinatorClient, common: Common, end_s: float | None) -> ReplicationBody:
-    """See how far the fleet is.
-
-    Raises:
-        Failure: the coordinator has not said by `end_s` of the monotonic clock.
-    """
-    left_s = None if end_s is None else max(LEAST_LOOK_S, end_s - time.monotonic())
-    try:
-        async with asyncio.timeout(left_s):
-            return await client.replication()
-    except TimeoutError as error:
-        raise Failure(
-            f"the coordinator at {common.url} did not say in time how far the fleet is",
-            ExitCode.LOCAL,
-            code="TimedOut",
-            hint="is it well? its log, and the one of the service manager, say more",
-        ) from error
-
-
 async def _follow(
-    client: CoordinatorClient,
-    common: Common,
-    output: Output,
-    goal: Goal,
-    found: ReplicationBody,
-    end_s: float | None,
+    looks: Looks, output: Output, goal: Goal, found: ReplicationBody
 ) -> ReplicationBody:
     """Look again and again until nothing is left, with a bar.
 
     Raises:
-        Failure: something is lost, or `end_s` of the monotonic clock has come.
+        Failure: something is lost, or the time is over.
     """
     with Meter(display(output), "filling") as meter:
-        progress = Progress(meter)
+        progress = Progress(meter, output, goal)
         while left := list(what_is_left(goal, found)):
             progress.show(found)
-            if end_s is not None and time.monotonic() >= end_s:
+            if looks.over:
                 raise _timed_out(output, goal, found, left)
-            await asyncio.sleep(LOOK_AGAIN_S)
-            found = await _look(client, common, end_s)
+            found = await looks.again()
             _fail_when_lost(output, goal, found)
         progress.show(found)
     return found
@@ -182,20 +154,33 @@ def _release(version: str, found: ReplicationBody) -> ReleaseStandingBody:
 
 
 class Progress:
-    """What has moved since the first look."""
+    """What has moved since the first look, and which sleds are waited for besides that."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, output: Output, goal: Goal) -> None:
         self._meter = meter
+        self._output = output
+        self._goal = goal
         self._most_bytes = 0
+        self._told: set[str] = set()
 
     def show(self, found: ReplicationBody) -> None:
         """Move the bar."""
         sleds = in_service(found)
         to_go_bytes = sum(sled.bytes_to_go for sled in sleds)
         self._most_bytes = max(self._most_bytes, to_go_bytes)
-        full = sum(1 for sled in sleds if sled.artifacts_present == sled.artifacts)
-        self._meter.label(f"{full}/{plural(len(sleds), 'sled')}")
+        done = sum(1 for sled in sleds if not list(_left_of_sled(self._goal, sled)))
+        self._meter.label(f"{done}/{plural(len(sleds), 'sled')}")
         self._meter.set(self._most_bytes - to_go_bytes, self._most_bytes or None)
+        self._tell([sled for sled in sleds if sled.state in STUCK and sled.id not in self._told])
+
+    def _tell(self, stuck: list[SledStandingBody]) -> None:
+        """No bar shows what these lack."""
+        self._told |= {sled.id for sled in stuck}
+        for sled in stuck[:SHOWN]:
+            why = sled.last_error or "no reason known"
+            self._output.note(f"waiting for sled {sled.id}, which is {sled.state}: {why}")
+        if len(stuck) > SHOWN:
+            self._output.note(f"waiting for {plural(len(stuck) - SHOWN, 'sled')} more like these")
 
 
 def _fail_when_lost(output: Output, goal: Goal, found: ReplicationBody) -> None:

@@ -11,9 +11,10 @@ import pytest
 from coordinator.wire import ReplicationBody
 from tests.coordinator.cli.conftest import Cli
 from tests.coordinator.cli.test_waiting import fleet
-from tests.coordinator.releases.file_server import FileServer, serving
+from tests.coordinator.releases.file_server import FileServer, breaking_off, serving
 from tests.system.programs import BIN
 from tests.system.screens import TIMEOUT_S, read_until, terminal
+from tests.unit.fake_node import FakeNode
 
 PATH = "v1/replication"
 LOST = ({"sha256": "a" * 64, "names": ("host", "phase-2")},)
@@ -28,9 +29,14 @@ class Fleet:
     def __init__(self, server: FileServer, documents: dict[str, bytes]) -> None:
         self.url = server.url
         self._documents = documents
+        self._answers = server.answers
 
     def is_now(self, found: ReplicationBody) -> None:
         self._documents[PATH] = found.model_dump_json().encode()
+        self._answers.clear()
+
+    def breaks_off(self) -> None:
+        self._answers[PATH] = breaking_off(b"")
 
 
 @pytest.fixture
@@ -116,6 +122,41 @@ def test_on_a_terminal_wait_shows_a_bar_and_leaves_a_line(said: Fleet) -> None:
         assert child.wait(TIMEOUT_S) == 0
     assert b"converged: generation 7" in shown
     assert b"filling: 6 B in" in shown
+
+
+AWAY = {"id": "s2", "state": "unreachable", "last_error": "connection refused"}
+
+
+def test_wait_says_what_it_waits_for_besides_bytes(said: Fleet) -> None:
+    said.is_now(fleet({}, AWAY))
+    program = str(BIN / "depot-coordinator")
+    with terminal(program, "--coordinator", said.url, "wait") as (child, screen):
+        shown = read_until(screen, b"1/2 sleds")
+        said.is_now(HELD)
+        shown += read_until(screen, None)
+        assert child.wait(TIMEOUT_S) == 0
+    assert shown.count(b"waiting for sled s2, which is unreachable: connection refused") == 1
+
+
+def test_a_coordinator_that_is_away_for_a_moment_is_asked_again(said: Fleet) -> None:
+    said.is_now(LACKING)
+    program = str(BIN / "depot-coordinator")
+    with terminal(program, "--coordinator", said.url, "wait") as (child, screen):
+        read_until(screen, b"0/1 sled")
+        said.breaks_off()
+        read_until(screen, b"asking again")
+        said.is_now(HELD)
+        shown = read_until(screen, None)
+        assert child.wait(TIMEOUT_S) == 0
+    assert b"converged: generation 7" in shown
+
+
+def test_another_server_than_a_coordinator_is_named_as_such(ask: Cli, node: FakeNode) -> None:
+    for url in (node.agent_url, node.depot_url):
+        done = ask("status", "--coordinator", url)
+        assert done.code == 3
+        assert "perhaps no coordinator listens there" in done.err
+        assert "release ls" not in done.err
 
 
 def test_without_a_terminal_a_wait_tells_in_a_line_and_quietly_nothing(

@@ -59,6 +59,7 @@ FLEET: dict[str, Any] = {
         "used_bytes": 0,
         "quota_bytes": 1,
     },
+    "coordinators": [],
     "warnings": [],
 }
 
@@ -68,6 +69,7 @@ def fleet(*sleds: dict[str, Any], **release: Any) -> ReplicationBody:
         **FLEET,
         "sleds": tuple({**SLED, **each} for each in sleds or ({},)),
         "releases": ({**RELEASE, "lost": (), **release},),
+        "coordinators": (),
         "warnings": (),
     }
     return ReplicationBody.model_validate(document)

@@ -1,0 +1,98 @@
+"""Looking at the fleet again and again, within a time.
+
+A coordinator that is away for a moment, because it is upgraded, is asked again once it has answered
+at all: whoever waits for the fleet waits for that, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+from typing import Final
+
+from agent.cli.failures import ExitCode, Failure
+from agent.cli.output import Output
+from coordinator.client import CoordinatorClient
+from coordinator.wire import ReplicationBody
+from depot.errors import Refused, Unreachable
+
+LOOK_AGAIN_S: Final = 0.5
+# Without any time to wait, too, there is one look.
+LEAST_LOOK_S: Final = 1.0
+AWAY_S: Final = 60.0
+"""How long a coordinator may be away when there is no end to the wait."""
+
+
+class Looks:
+    """Looks at one coordinator's fleet.
+
+    Args:
+        client: of the coordinator.
+        url: where it is, for people.
+        output: where it says that it is away.
+        timeout_s: after which there are no more looks; None: never.
+    """
+
+    def __init__(
+        self, client: CoordinatorClient, url: str, output: Output, timeout_s: float | None
+    ) -> None:
+        self._client = client
+        self._url = url
+        self._output = output
+        self._end_s = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is."""
+        return self._end_s is not None and time.monotonic() >= self._end_s
+
+    async def first(self) -> ReplicationBody:
+        """See how far the fleet is.
+
+        Raises:
+            Failure: the coordinator has not said in time.
+            Unreachable, Refused.
+        """
+        left_s = None
+        if self._end_s is not None:
+            left_s = max(LEAST_LOOK_S, self._end_s - time.monotonic())
+        try:
+            async with asyncio.timeout(left_s):
+                return await self._client.replication()
+        except TimeoutError as error:
+            raise self._not_said() from error
+
+    async def again(self) -> ReplicationBody:
+        """See how far it is a moment later, or when the coordinator is back.
+
+        Raises:
+            as `first`.
+        """
+        away_since_s: float | None = None
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            try:
+                return await self.first()
+            except (Unreachable, Refused) as error:
+                if not _is_away(error):
+                    raise
+                if away_since_s is None:
+                    away_since_s = time.monotonic()
+                    self._output.note(f"{error}; asking again")
+                if self.over:
+                    raise self._not_said() from error
+                if self._end_s is None and time.monotonic() - away_since_s >= AWAY_S:
+                    raise
+
+    def _not_said(self) -> Failure:
+        return Failure(
+            f"the coordinator at {self._url} did not say in time how far the fleet is",
+            ExitCode.LOCAL,
+            code="TimedOut",
+            hint="is it well? its log, and the one of the service manager, say more",
+        )
+
+
+def _is_away(error: Unreachable | Refused) -> bool:
+    return isinstance(error, Unreachable) or error.status == HTTPStatus.SERVICE_UNAVAILABLE
