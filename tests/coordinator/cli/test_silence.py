@@ -49,7 +49,7 @@ def test_ctrl_c_while_a_directory_is_packed_leaves_nothing(tmp_path: Path) -> No
     with (release / "targets" / "large").open("wb") as file:
         file.truncate(16 << 30)
     with terminal(str(PROGRAM), "release", "upload", release, TMPDIR=str(place)) as (child, screen):
-        read_until(screen, b"packing")
+        read_until(screen, b"0.1/16.0 GiB")  # it is at it
         child.send_signal(signal.SIGINT)
         assert b"interrupted" in read_until(screen, None)
         assert child.wait(TIMEOUT_S) == 130
