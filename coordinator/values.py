@@ -12,6 +12,8 @@ from typing import Final
 
 from depot.artifact import ArtifactHash, Generation
 
+MAX_HISTORY: Final = 4_096
+"""Requests to sleds that are kept."""
 FIRST_GENERATION: Final = Generation(0)
 """Before any change: of what is not recorded yet."""
 

@@ -15,7 +15,7 @@ from coordinator.api.staged_view import not_on_sleds, render
 from coordinator.api.standing import Known, stand
 from coordinator.database import coordinators, counters, sleds, snapshot
 from coordinator.database.database import Database
-from coordinator.database.snapshot import FleetSnapshot
+from coordinator.database.snapshot import DatabaseSnapshot
 from coordinator.database.transaction import Transaction
 from coordinator.replication.cycle import Cycle
 from coordinator.replication.reporting import PassReport
@@ -38,7 +38,7 @@ from depot.errors import DepotError
 class _Read:
     """What the database says in one transaction."""
 
-    fleet: FleetSnapshot
+    fleet: DatabaseSnapshot
     sleds: tuple[Sled, ...]
     coordinators: tuple[KnownCoordinator, ...]
     lifetime: Mapping[str, int]

@@ -13,6 +13,7 @@ from coordinator.api.sleds import SLED_PATTERN
 from coordinator.database import history
 from coordinator.database.database import Database
 from coordinator.replication.cycle import Cycle
+from coordinator.values import MAX_HISTORY
 from coordinator.wire import ActivatedBody, HistoryBody, QuiesceBody, ReplicationBody, RequestBody
 from depot.artifact import ArtifactHash
 from depot.http.openapi import SHA256_SCHEMA, Endpoint, Parameter
@@ -36,7 +37,7 @@ SLED: Final = Parameter(
 LIMIT: Final = Parameter(
     name="limit",
     where="query",
-    schema={"type": "integer", "minimum": 1, "maximum": history.MAX_RECORDS},
+    schema={"type": "integer", "minimum": 1, "maximum": MAX_HISTORY},
     required=False,
     description=f"At most so many; {DEFAULT_HISTORY} by default.",
 )
@@ -105,9 +106,7 @@ class ReplicationApi:
         """GET /v1/replication/history."""
         text, sled_id = request.query.get("artifact"), request.query.get("sled")
         artifact = None if text is None else ArtifactHash.parse(text)
-        limit = number(
-            request.query, "limit", default=DEFAULT_HISTORY, least=1, most=history.MAX_RECORDS
-        )
+        limit = number(request.query, "limit", default=DEFAULT_HISTORY, least=1, most=MAX_HISTORY)
         # What was noted a moment ago is to be there, too.
         await self._cycle.reporting.flush()
         found = await self._database.run(

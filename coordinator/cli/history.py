@@ -15,10 +15,10 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
+from coordinator.values import MAX_HISTORY
 from coordinator.wire import RequestBody
 from depot.artifact import ArtifactHash
 
-MAX_LIMIT: Final = 4096
 _COLUMNS: Final = (
     Column("TIME"),
     Column("SLED"),
@@ -36,7 +36,7 @@ _COLUMNS: Final = (
 @click.option(
     "--limit",
     "-n",
-    type=click.IntRange(1, MAX_LIMIT),
+    type=click.IntRange(1, MAX_HISTORY),
     default=50,
     show_default=True,
     metavar="N",

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select
 
 from coordinator.database.tables import requests
 from coordinator.database.texts import shortened
 from coordinator.database.transaction import Transaction
-from coordinator.values import RequestRecord
+from coordinator.values import MAX_HISTORY, RequestRecord
 from depot.artifact import ArtifactHash, Generation
-
-MAX_RECORDS: Final = 4_096
 
 
 async def append(tx: Transaction, records: Sequence[RequestRecord]) -> None:
-    """Record requests, and forget the oldest beyond `MAX_RECORDS`."""
+    """Record requests, and forget the oldest beyond `MAX_HISTORY`."""
     if not records:
         return
     row = await tx.first(select(func.max(requests.c.sequence).label("last")))
     last = 0 if row is None or row.last is None else row.last
-    newest = records[-MAX_RECORDS:]
+    newest = records[-MAX_HISTORY:]
     await tx.write(
         insert(requests),
         [
@@ -30,7 +28,7 @@ async def append(tx: Transaction, records: Sequence[RequestRecord]) -> None:
             for sequence, record in enumerate(newest, last + 1)
         ],
     )
-    oldest = last + len(newest) - MAX_RECORDS
+    oldest = last + len(newest) - MAX_HISTORY
     await tx.write(delete(requests).where(requests.c.sequence <= oldest))
 
 
@@ -39,7 +37,7 @@ async def read(
     *,
     artifact: ArtifactHash | None = None,
     sled_id: str | None = None,
-    limit: int = MAX_RECORDS,
+    limit: int = MAX_HISTORY,
 ) -> tuple[RequestRecord, ...]:
     """The requests that are kept, newest first; those about one artifact, or to one sled."""
     query = select(requests).order_by(requests.c.sequence.desc()).limit(limit)

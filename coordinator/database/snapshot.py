@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from coordinator.database import generation, pins, releases, sleds, staged, target
 from coordinator.database.transaction import Transaction
 from coordinator.values import Release, Sled
-from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.artifact import ArtifactHash, Generation
 
 
 @dataclass(frozen=True, slots=True)
-class FleetSnapshot:
+class DatabaseSnapshot:
     """What the database said at one instant.
 
     Attributes:
@@ -33,13 +33,8 @@ class FleetSnapshot:
     releases: tuple[Release, ...]
     target: str | None
 
-    def config_for(self, sled_id: str) -> ArtifactConfig:
-        """What a sled is to hold."""
-        here = self.kept.get(sled_id, frozenset())
-        return ArtifactConfig(self.generation, frozenset(self.wanted) | here)
 
-
-async def read(tx: Transaction) -> FleetSnapshot:
+async def read(tx: Transaction) -> DatabaseSnapshot:
     """Read all of it."""
     recorded = await releases.every(tx)
     wanted = {
@@ -48,7 +43,7 @@ async def read(tx: Transaction) -> FleetSnapshot:
         for artifact in release.artifacts
     }
     kept = {sled_id: its - wanted.keys() for sled_id, its in (await pins.every(tx)).items()}
-    return FleetSnapshot(
+    return DatabaseSnapshot(
         generation=await generation.read(tx),
         wanted=wanted,
         kept={sled_id: its for sled_id, its in kept.items() if its},

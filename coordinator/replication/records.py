@@ -86,7 +86,7 @@ class DatabaseRecords:
         await self._database.run(releases.mark, incomplete=incomplete, complete=complete)
 
 
-def _seen_by(coordinator_id: str, found: snapshot.FleetSnapshot) -> FleetSnapshot:
+def _seen_by(coordinator_id: str, found: snapshot.DatabaseSnapshot) -> FleetSnapshot:
     elsewhere = (its for id_, its in found.staged.items() if id_ != coordinator_id)
     return FleetSnapshot(
         generation=found.generation,

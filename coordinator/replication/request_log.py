@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from coordinator.values import RequestRecord, Sled
+from coordinator.values import MAX_HISTORY, RequestRecord, Sled
 from depot.artifact import ArtifactHash, Generation
 
 PUT_CONFIG: Final = "put_config"
@@ -25,7 +25,6 @@ PUT: Final = "put"
 COPY: Final = "copy"
 RESET: Final = "reset"
 DEFERRED: Final = "deferred"
-RING_SIZE: Final = 4096
 STAGING: Final = "staging"
 """Source of what comes from the coordinator itself."""
 
@@ -52,7 +51,7 @@ class RequestLog:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._records: deque[RequestRecord] = deque(maxlen=RING_SIZE)
+        self._records: deque[RequestRecord] = deque(maxlen=MAX_HISTORY)
         self._counts: Counter[str] = Counter()
         self.run: Counter[str] = Counter()
 
@@ -108,7 +107,7 @@ class RequestLog:
 
     def put_back(self, records: Sequence[RequestRecord], counts: Mapping[str, int]) -> None:
         """Keep what was taken for another time; the oldest go when it is too much."""
-        self._records = deque((*records, *self._records), maxlen=RING_SIZE)
+        self._records = deque((*records, *self._records), maxlen=MAX_HISTORY)
         self._counts.update(counts)
 
     def _count(self, name: str, requests: int) -> None:

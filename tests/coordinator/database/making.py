@@ -13,10 +13,11 @@ from sqlalchemy import delete, update
 from coordinator.database import sleds
 from coordinator.database.database import PATIENCE_S, Database
 from coordinator.database.engine import make_engine, parse_url
+from coordinator.database.snapshot import DatabaseSnapshot
 from coordinator.database.tables import generation, metadata
 from coordinator.database.transaction import Transaction
 from coordinator.values import Release, ReleaseArtifact, ReleaseState, Sled
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactConfig, ArtifactHash
 
 
 def migrated_file(path: Path) -> bytes:
@@ -76,6 +77,12 @@ def release(version: str, *artifacts: ReleaseArtifact) -> Release:
         state=ReleaseState.COMPLETE,
         artifacts=artifacts,
     )
+
+
+def config_of(found: DatabaseSnapshot, sled_id: str) -> ArtifactConfig:
+    """What a sled is to hold, worked out in the plainest way."""
+    here = found.kept.get(sled_id, frozenset())
+    return ArtifactConfig(found.generation, frozenset(found.wanted) | here)
 
 
 async def add_sled(tx: Transaction, sled_id: str) -> Sled:

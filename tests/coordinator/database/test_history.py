@@ -5,7 +5,7 @@ import pytest
 from coordinator.database import history
 from coordinator.database.database import Database
 from coordinator.database.texts import MAX_CHARACTERS
-from coordinator.values import RequestRecord
+from coordinator.values import MAX_HISTORY, RequestRecord
 from depot.artifact import Generation
 from tests.coordinator.database.making import sha
 
@@ -51,7 +51,7 @@ async def test_the_newest_requests_are_kept_and_no_more(
         number += size
         await database.run(history.append, batch)
     kept = [record.time_s for record in await database.run(history.read, limit=10_000)]
-    newest = range(number - 1, number - 1 - history.MAX_RECORDS, -1)
+    newest = range(number - 1, number - 1 - MAX_HISTORY, -1)
     assert kept == [float(time) for time in newest]
 
 

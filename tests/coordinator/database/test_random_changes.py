@@ -27,7 +27,7 @@ from coordinator.database.transaction import Transaction
 from coordinator.values import RequestRecord, SledPolicy, SledSighting, SledState
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotError
-from tests.coordinator.database.making import add_sled, artifact, opened, release, sha
+from tests.coordinator.database.making import add_sled, artifact, config_of, opened, release, sha
 
 Change = Callable[[Transaction], Awaitable[object]]
 SLEDS = ("s1", "s2")
@@ -98,7 +98,7 @@ Configs = dict[str, frozenset[ArtifactHash]]
 
 async def configs(database: Database) -> tuple[Generation, Configs]:
     found = await database.run(snapshot.read)
-    return found.generation, {sled_id: found.config_for(sled_id).artifacts for sled_id in SLEDS}
+    return found.generation, {sled_id: config_of(found, sled_id).artifacts for sled_id in SLEDS}
 
 
 async def run(path: Path, transactions: list[tuple[list[Change], bool]]) -> None:

@@ -5,12 +5,12 @@ from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.values import SledPolicy
 from depot.artifact import ArtifactConfig
-from tests.coordinator.database.making import add_sled, artifact, release, sha
+from tests.coordinator.database.making import add_sled, artifact, config_of, release, sha
 
 
 async def test_an_empty_fleet_wants_nothing(database: Database) -> None:
     found = await database.run(snapshot.read)
-    assert found.config_for("s1") == ArtifactConfig.make(1, [])
+    assert config_of(found, "s1") == ArtifactConfig.make(1, [])
     assert (found.sleds, found.releases, found.target) == ((), (), None)
 
 
@@ -32,8 +32,8 @@ async def test_a_snapshot_says_what_each_sled_is_to_hold(database: Database) -> 
     found = await database.run(snapshot.read)
     assert found.wanted == {sha("a"): 1, sha("bb"): 2, sha("ccc"): 3}
     everywhere = {sha("a"), sha("bb"), sha("ccc")}
-    assert found.config_for("s2") == ArtifactConfig.make(2, everywhere)
-    assert found.config_for("s1") == ArtifactConfig.make(2, everywhere | {sha("x")})
+    assert config_of(found, "s2") == ArtifactConfig.make(2, everywhere)
+    assert config_of(found, "s1") == ArtifactConfig.make(2, everywhere | {sha("x")})
     assert [sled.id for sled in found.sleds] == ["s1", "s2"]
     assert found.releases == (first, second)
     assert found.target == "2.0"
@@ -52,4 +52,4 @@ async def test_what_is_kept_for_a_sled_and_wanted_everywhere_is_named_once(
     await database.run(fill)
     found = await database.run(snapshot.read)
     assert found.kept == {}
-    assert found.config_for("s1").artifacts == {sha("x")}
+    assert config_of(found, "s1").artifacts == {sha("x")}

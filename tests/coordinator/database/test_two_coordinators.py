@@ -13,7 +13,7 @@ from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotError
-from tests.coordinator.database.making import add_sled, artifact, opened, release, sha
+from tests.coordinator.database.making import add_sled, artifact, config_of, opened, release, sha
 
 Seen = tuple[Generation, tuple[frozenset[ArtifactHash], ...]]
 SLEDS = ("s1", "s2")
@@ -21,7 +21,7 @@ SLEDS = ("s1", "s2")
 
 async def look(tx: Transaction) -> Seen:
     found = await snapshot.read(tx)
-    return found.generation, tuple(found.config_for(sled).artifacts for sled in SLEDS)
+    return found.generation, tuple(config_of(found, sled).artifacts for sled in SLEDS)
 
 
 async def change(tx: Transaction, seed: str) -> Seen:

@@ -16,7 +16,7 @@ from coordinator.replication.ports import Records
 from coordinator.replication.records import DatabaseRecords
 from coordinator.values import ReleaseState, RequestRecord, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
-from tests.coordinator.database.making import add_sled, artifact, release, sha
+from tests.coordinator.database.making import add_sled, artifact, config_of, release, sha
 
 OLD, NEW = artifact("old"), artifact("new")
 
@@ -68,7 +68,7 @@ async def test_f3_a_sled_is_told_what_the_database_alone_says(database: Database
     assert seen.config("sled-b").artifacts == wanted | {sha("pinned")}
     found = await database.run(snapshot.read)
     for sled_id in ("sled-a", "sled-b"):
-        assert seen.config(sled_id) == found.config_for(sled_id)
+        assert seen.config(sled_id) == config_of(found, sled_id)
 
 
 async def test_the_pins_of_a_sled_that_is_gone_meanwhile_are_nobodys(database: Database) -> None:

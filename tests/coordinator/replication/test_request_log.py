@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from coordinator.replication.request_log import COPY, PUT, RING_SIZE, STAGING, Request, RequestLog
-from coordinator.values import RequestRecord, Sled
+from coordinator.replication.request_log import COPY, PUT, STAGING, Request, RequestLog
+from coordinator.values import MAX_HISTORY, RequestRecord, Sled
 from depot.artifact import ArtifactHash, Generation
 
 X = ArtifactHash.of(b"x")
@@ -47,12 +47,12 @@ def test_what_could_not_be_written_down_is_handed_over_again() -> None:
 
 def test_no_more_is_kept_for_the_ring_than_it_holds_and_all_of_it_is_counted() -> None:
     log = RequestLog()
-    for _ in range(RING_SIZE + 10):
+    for _ in range(MAX_HISTORY + 10):
         log.ended(REQUEST)
     log.put_back(*log.take())
     records, counts = log.take()
 
-    assert (len(records), counts) == (RING_SIZE, {"put_ok": RING_SIZE + 10})
+    assert (len(records), counts) == (MAX_HISTORY, {"put_ok": MAX_HISTORY + 10})
 
 
 def test_a_run_counts_from_zero() -> None:
