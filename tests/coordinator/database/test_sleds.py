@@ -151,3 +151,22 @@ async def test_sleds_come_and_go_without_a_new_generation(database: Database) ->
     await add(database, "s1")
     await database.run(sleds.set_policy, "s1", SledPolicy.EXPUNGED)
     assert await database.run(generation.read) == 1
+
+
+async def test_a_sled_that_is_removed_while_its_pins_are_written_leaves_none(
+    database: Database, database_url: str
+) -> None:
+    """Whichever comes first, nobody fails for it but with what is so."""
+    async with await opened(database_url) as other:
+        for round_ in range(3):
+            sled_id = f"s{round_}"
+            await add(database, sled_id)
+            await database.run(sleds.set_policy, sled_id, SledPolicy.EXPUNGED)
+            results = await asyncio.gather(
+                other.run(pins.keep, sled_id, {sha("x"), sha("y")}),
+                database.run(sleds.remove, sled_id),
+                return_exceptions=True,
+            )
+            assert isinstance(results[0], frozenset | SledNotFound)
+            assert isinstance(results[1], Sled)
+    assert await database.run(pins.every) == {}

@@ -130,3 +130,30 @@ async def test_many_rows_are_read_some_at_a_time(database: Database) -> None:
     await database.run(read)
     assert sizes == [ROWS_AT_ONCE] * 3 + [1]
     assert (await records.snapshot()).staged_here == many
+
+
+async def test_what_is_said_of_a_sled_and_a_release_that_are_gone_costs_nothing_of_the_rest(
+    database: Database,
+) -> None:
+    records = DatabaseRecords(database, "here")
+    await database.run(fill)
+    await database.run(sleds.remove, "sled-c")
+    await database.run(releases.remove, "2")
+    await records.write_sightings(
+        [SledSighting(sled_id, SledState.OK, seen_at_s=9.0) for sled_id in ("sled-a", "sled-c")]
+    )
+    asked = [
+        RequestRecord(time_s, sled_id, "put", Generation(3), NEW.sha256, "staging")
+        for time_s, sled_id in ((1.0, "sled-c"), (2.0, "sled-a"))
+    ]
+    await records.write_requests(asked, {"put_ok": 2})
+    await records.write_states(incomplete=["1", "2"], complete=[])
+    await records.keep_pins("sled-c", frozenset([NEW.sha256]))
+
+    assert await database.run(history.read) == (asked[1], asked[0])
+    seen = await records.snapshot()
+    assert [(sled.id, sled.state) for sled in seen.sleds] == [
+        ("sled-a", SledState.OK),
+        ("sled-b", None),
+    ]
+    assert seen.incomplete == {"1"}
