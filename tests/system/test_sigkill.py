@@ -41,7 +41,7 @@ from tests.system.crashing import (
 )
 
 MIB: Final = 1 << 20
-RUNS: Final = int(os.environ.get("SIGKILL_RUNS", "50"))
+RUNS: Final = int(os.environ.get("SIGKILL_RUNS", "30"))
 SEED: Final = int(os.environ.get("SIGKILL_SEED", secrets.randbelow(1 << 32)))
 QUOTA_BYTES: Final = 192 * MIB
 SIZES_MIB: Final = (4, 32)

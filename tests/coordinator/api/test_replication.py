@@ -75,8 +75,8 @@ async def test_the_history_is_filtered_by_artifact_and_sled(
     assert (put.operation, put.sled, put.artifact) == ("put", "s1", str(artifact))
     assert (put.source, put.error) == ("staging", None)
     assert await client.history(artifact=artifact, sled_id="nobody") == ()
-    newest, *_ = await client.history(sled_id="s1")
-    assert await client.history(limit=1) == (newest,)
+    [newest] = await client.history(limit=1)
+    assert newest in await client.history(sled_id="s1")  # a pass may have asked more by now
     with pytest.raises(Refused, match="limit"):
         await client.history(limit=4097)
 
