@@ -27,7 +27,7 @@ _COLUMNS: Final = (
 )
 
 
-@click.group("coordinator")
+@click.group("coordinator", short_help="The coordinators of the fleet.")
 @options.shared_group
 def coordinator_group() -> None:
     """The coordinators of the fleet: list them, forget one that is gone."""
@@ -41,7 +41,7 @@ def ls(common: Common) -> None:
         asyncio.run(_ls(common, output))
 
 
-@coordinator_group.command("forget")
+@coordinator_group.command("forget", short_help="Count no more on one that is gone for good.")
 @click.argument("coordinator_id", metavar="ID")
 @click.option("--force", is_flag=True, help="Also one that was there a moment ago.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -31,7 +31,7 @@ def show(common: Common) -> None:
         asyncio.run(_show(common, output))
 
 
-@generation.command("advance")
+@generation.command("advance", short_help="Raise the generation, above sleds that are ahead.")
 @click.argument("to", metavar="N", type=types.generation)
 @options.shared
 def advance(common: Common, to: Generation) -> None:

@@ -10,11 +10,12 @@ import click
 from rich.text import Text
 
 from agent.cli.formats import Column, moment, short, table
-from agent.cli.options import sha256
 from agent.cli.output import Output, reporting
+from agent.cli.resolving import all_whole, hash_or_prefix, resolve
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
+from coordinator.client import CoordinatorClient
 from coordinator.values import MAX_HISTORY
 from coordinator.wire import RequestBody
 from depot.artifact import ArtifactHash
@@ -30,8 +31,13 @@ _COLUMNS: Final = (
 )
 
 
-@click.command()
-@click.option("--artifact", type=sha256, metavar="SHA256", help="Only about this artifact.")
+@click.command(short_help="List the recent requests to sleds.")
+@click.option(
+    "--artifact",
+    type=hash_or_prefix,
+    metavar="SHA256",
+    help="Only about this artifact; the first 8 characters do, for one of a release.",
+)
 @click.option("--sled", "sled_id", metavar="ID", help="Only to this sled.")
 @click.option(
     "--limit",
@@ -48,24 +54,32 @@ def history(
     common: Common, artifact: str | None, sled_id: str | None, limit: int, long: bool
 ) -> None:
     """List the recent requests to sleds, the newest last; the fleet remembers 4,096."""
-    wanted = None if artifact is None else ArtifactHash.parse(artifact)
     with reporting(common) as output:
-        asyncio.run(_history(common, output, wanted, sled_id, limit, long=long))
+        asyncio.run(_history(common, output, artifact, sled_id, limit, long=long))
 
 
 async def _history(
     common: Common,
     output: Output,
-    artifact: ArtifactHash | None,
+    artifact: str | None,
     sled_id: str | None,
     limit: int,
     *,
     long: bool,
 ) -> None:
     async with coordinator(common) as client:
-        found = await client.history(artifact=artifact, sled_id=sled_id, limit=limit)
+        wanted = None if artifact is None else await _whole(client, artifact)
+        found = await client.history(artifact=wanted, sled_id=sled_id, limit=limit)
     document = {"items": [each.model_dump(mode="json") for each in found]}
     output.document(document, _lines(found, output.width, long=long) if found else ["no requests"])
+
+
+async def _whole(client: CoordinatorClient, typed: str) -> ArtifactHash:
+    """The hash of a release's artifact that begins with what was typed."""
+    known: set[str] = set()
+    if not all_whole([typed]):
+        known = {each.sha256 async for release in client.releases() for each in release.artifacts}
+    return ArtifactHash.parse(resolve([typed], known, "the fleet's releases")[0])
 
 
 def _lines(found: Sequence[RequestBody], width: int | None, *, long: bool) -> list[Text]:

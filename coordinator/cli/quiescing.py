@@ -13,7 +13,7 @@ from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 
 
-@click.command()
+@click.command(short_help="Look at the whole fleet now.")
 @options.shared
 def activate(common: Common) -> None:
     """Have the coordinator look at the whole fleet now, and go on from there."""
@@ -21,7 +21,7 @@ def activate(common: Common) -> None:
         asyncio.run(_activate(common, output))
 
 
-@click.command()
+@click.command(short_help="End when nothing is only in the staging.")
 @options.shared
 def quiesce(common: Common) -> None:
     """Have the coordinator end, as soon as nothing is only in its staging.

@@ -44,7 +44,7 @@ def release() -> None:
     """Signed sets of artifacts: upload, list, show, remove, prune."""
 
 
-@release.command("upload")
+@release.command("upload", short_help="Upload a zip or directory, or have a URL fetched.")
 @click.argument("source", metavar="FILE.zip|DIR|URL")
 @click.option(
     "--allow-expired", is_flag=True, help="Take it though its metadata has expired; recorded."
@@ -88,7 +88,7 @@ def show(common: Common, version: str, long: bool) -> None:
         asyncio.run(_show(common, output, version, long=long))
 
 
-@release.command("rm")
+@release.command("rm", short_help="Forget a release.")
 @click.argument("version", metavar="VERSION")
 @options.shared
 def rm(common: Common, version: str) -> None:

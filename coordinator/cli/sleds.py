@@ -38,13 +38,13 @@ _COLUMNS: Final = (
 )
 
 
-@click.group()
+@click.group(short_help="The nodes of the fleet.")
 @options.shared_group
 def sled() -> None:
     """The nodes of the fleet: add, list, show, reset, expunge, remove."""
 
 
-@sled.command("add")
+@sled.command("add", short_help="Add a sled, or say where it is now.")
 @click.argument("sled_id", metavar="ID")
 @click.argument("agent_url", metavar="AGENT_URL", type=url)
 @click.option("--depot-url", type=url, metavar="URL", help="Where its peers fetch from it.")
@@ -123,7 +123,7 @@ def rm(common: Common, sled_id: str, yes: bool) -> None:
         asyncio.run(_rm(common, output, sled_id))
 
 
-@sled.command("reset")
+@sled.command("reset", short_help="Make a sled that is ahead forget its generation.")
 @click.argument("sled_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(

@@ -12,7 +12,7 @@ from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 
 
-@click.group()
+@click.group(short_help="The release that the fleet is to run.")
 @options.shared_group
 def target() -> None:
     """The release that the fleet is to run; it is never removed or pruned."""

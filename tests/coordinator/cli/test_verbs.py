@@ -34,6 +34,10 @@ def test_what_was_asked_of_a_sled_is_in_the_history(
     artifact = min(node.held)
     found = cli("history", "--artifact", artifact, "--sled", "s1", "--json").document["items"]
     assert {(each["artifact"], each["sled"]) for each in found} == {(artifact, "s1")}
+    short = cli("history", "--artifact", artifact[:12], "--sled", "s1", "--json").document
+    assert short["items"] == found
+    unknown = cli("history", "--artifact", "0123456789ab")
+    assert (unknown.code, "no artifact of the fleet's releases" in unknown.err) == (2, True)
     assert cli.fine("history", "--sled", "nobody") == "no requests\n"
     assert len(cli("history", "-n", "1", "--json").document["items"]) == 1
     assert cli("history", "--limit", "0").code == 2
