@@ -1,7 +1,8 @@
 """Requests to one of our APIs: what `AgentClient` and the coordinator's client are made of.
 
 Rules kept here:
-- What was refused is `Refused`, with the server's code, message and request id; what could not be
+- What was refused is `Refused`, with the server's code, message and request id, and after how many
+  seconds it wants to be asked again, where it says so; what could not be
   asked, or was answered with something else than the contract says, is `Unreachable`.
 - A body is sent with `Expect: 100-continue`: a refusal arrives instead of a broken pipe.
 - No redirects. Answers are bounded in size, silence is bounded in time.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self, TypeVar
@@ -23,13 +25,15 @@ from yarl import URL
 
 from agent.upload import Upload
 from depot.client import ClientTimeouts
-from depot.errors import InvalidRequest, Unreachable
+from depot.errors import InvalidRequest, Refused, Unreachable
 from depot.remote import Session, raise_for_problem, reaching
 from depot.urls import base_url
 
 # A config of 16 MiB comes back with at most as many bytes; a status has far fewer.
 MAX_ANSWER_BYTES: Final = 32 << 20
 PARSE_IN_THREAD_BYTES: Final = 64 << 10
+
+_SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -155,7 +159,11 @@ class Calls:
         async with self._session.http.request(
             method, url, allow_redirects=False, **options
         ) as response:
-            await raise_for_problem(response)
+            try:
+                await raise_for_problem(response)
+            except Refused as error:
+                error.retry_after_s = _retry_after_s(response)
+                raise
             yield response
 
     async def _parse(self, response: aiohttp.ClientResponse, model: type[Body]) -> Body:
@@ -177,6 +185,12 @@ def _payload(body: BaseModel) -> aiohttp.Payload:
     return aiohttp.BytesIOPayload(
         io.BytesIO(body.model_dump_json().encode()), content_type="application/json"
     )
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> int | None:
+    """Read when to ask again; as a date, which no server of ours sends, it says nothing."""
+    said = response.headers.get(hdrs.RETRY_AFTER, "")
+    return int(said) if _SECONDS.fullmatch(said) else None
 
 
 async def read_answer(response: aiohttp.ClientResponse) -> bytes:

@@ -3,8 +3,9 @@
 Rules kept here:
 - What has begun is never cut off by the next pass: it goes on, its end is noted and counted, and
   the next plan knows that it is under way. So a slow transfer keeps no pass open (F4).
-- A sled that is busy is asked again a little later; one that is full, or an artifact that cannot be
-  got there, later each time, across passes.
+- A sled that is busy is left alone for a little, or as long as it said, and others wait for it no
+  more when that is long; one that is full, or an artifact that cannot be got there, is tried again
+  later each time, across passes.
 - A sled where nothing moves is not waited for by others, and for a while passes nothing on (F4).
 - Whatever else goes wrong with a job sets its sled aside, and no other (F4).
 - A sled that is ahead makes the database be asked. Only when that has moved on does the pass end.
@@ -13,7 +14,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -32,6 +33,10 @@ from depot.artifact import ArtifactHash, Generation
 
 BUSY_S: Final = 1.0
 MAX_BUSY: Final = 3
+WAITED_FOR_S: Final = 3.0
+"""What waits for a sled that is left alone for longer is done otherwise."""
+MAX_BUSY_S: Final = 15.0
+"""A sled that wants to be left alone for longer is left to a later pass."""
 LOOK_S: Final = 5.0
 LOOKED_AT: Final = 200
 """Jobs, before others have their turn on the event loop."""
@@ -69,7 +74,9 @@ class _Run:
     sleds: Mapping[str, Sled]
     queue: JobQueue
     outcome: Outcome = field(default_factory=Outcome)
-    busy: defaultdict[Key, int] = field(default_factory=lambda: defaultdict(int))
+    busy: Counter[str] = field(default_factory=Counter)
+    """How often each sled was left alone since it last took something."""
+    left_alone_until_s: dict[str, float] = field(default_factory=dict)
     copies_asked: int = 0
     """Copies of which it is not known yet whether they begin."""
     interrupted: bool = False
@@ -302,21 +309,35 @@ class Executor:
             # A sled that says it has got it, and then does not list it, is not asked over and over.
             self.setbacks.tried(job)
             self._came.add(key)
+            run.busy.pop(job.target, None)
             run.outcome.done += 1
             if current:
                 run.queue.succeeded(job)
             else:
                 self._on_late()
-        elif verdict.kind is Kind.BUSY and current and run.busy[key] < MAX_BUSY:
-            self._put_off(run, job)
+        elif (
+            verdict.kind is Kind.BUSY
+            and current
+            and self._can_wait(run, job.target, verdict.wait_s)
+        ):
+            self._put_off(run, job, verdict.wait_s)
         else:
             await self._failed(run, job, verdict)
 
-    def _put_off(self, run: _Run, job: Job) -> None:
-        pause_s = BUSY_S * 2 ** run.busy[key_of(job)]
-        run.busy[key_of(job)] += 1
+    def _can_wait(self, run: _Run, sled_id: str, wait_s: float) -> bool:
+        left_alone = run.left_alone_until_s.get(sled_id, 0.0) > asyncio.get_running_loop().time()
+        return wait_s <= MAX_BUSY_S and (left_alone or run.busy[sled_id] < MAX_BUSY)
+
+    def _put_off(self, run: _Run, job: Job, wait_s: float) -> None:
+        loop, sled_id = asyncio.get_running_loop(), job.target
+        if run.left_alone_until_s.get(sled_id, 0.0) <= loop.time():
+            wait_s = max(wait_s, BUSY_S * 2 ** run.busy[sled_id])
+            run.busy[sled_id] += 1
+            run.left_alone_until_s[sled_id] = loop.time() + wait_s
         run.queue.put_off(job)
-        asyncio.get_running_loop().call_later(pause_s, self._again, run, job)
+        if wait_s >= WAITED_FOR_S:
+            run.queue.wait_no_more_for(sled_id)
+        loop.call_at(run.left_alone_until_s[sled_id], self._again, run, job)
 
     def _again(self, run: _Run, job: Job) -> None:
         if run is self._run:
@@ -330,6 +351,8 @@ class Executor:
             self.setbacks.tried(job)
         if verdict.kind is Kind.UNREACHABLE:
             self.setbacks.unanswered(job)
+        if verdict.wait_s:
+            self.setbacks.wait(job, verdict.wait_s)
         run.outcome.failed += 1
         moved_on = verdict.kind is Kind.AHEAD and await self._has_moved_on(run)
         if run is not self._run:

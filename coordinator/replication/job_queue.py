@@ -48,6 +48,7 @@ class _Lanes:
         self._active: Counter[str] = Counter()
         self._turns: deque[str] = deque()
         self._in_line: set[str] = set()
+        self._paused: set[str] = set()
 
     def add(self, job: Job) -> None:
         if job.target not in self._ready:
@@ -61,6 +62,8 @@ class _Lanes:
             self._in_line.discard(target)
             if target not in self._ready or self._active[target] >= self._each:
                 continue  # it gets a turn again with a new job, or when one of its own ends
+            if target in self._paused:
+                continue  # it gets one when it is resumed
             job = self._ready[target].popleft()
             self._active[target] += 1
             if self._ready[target]:
@@ -72,6 +75,14 @@ class _Lanes:
 
     def ended(self, target: str) -> None:
         self._active[target] -= 1
+        if target in self._ready:
+            self._line_up(target)
+
+    def pause(self, target: str) -> None:
+        self._paused.add(target)
+
+    def resume(self, target: str) -> None:
+        self._paused.discard(target)
         if target in self._ready:
             self._line_up(target)
 
@@ -183,11 +194,16 @@ class JobQueue:
         self._lost.append(job)
 
     def put_off(self, job: Job) -> None:
-        """The job is not under way any more; `again` brings it back."""
+        """The job is not under way any more; `again` brings it back.
+
+        Until then no other of its kind begins on its sled, which is busy.
+        """
+        self._lanes(job).pause(job.target)
         self._lanes(job).ended(job.target)
 
     def again(self, job: Job) -> None:
         """Have a job that was put off begin again, in its turn."""
+        self._lanes(job).resume(job.target)
         if job.target in self._aside:
             self._leave_out(job)
         else:

@@ -3,6 +3,7 @@
 Rules kept here:
 - What failed is tried again later each time; so is what a sled says it has got and then does not
   list. Another way to the same sled can be tried at once; a full sled has none.
+- Who says after how long it wants to be asked again is not asked about that artifact before.
 - A sled where nothing has moved for a while, or that did not answer in the middle of something, is
   slow, and stays so for a while.
 """
@@ -33,6 +34,7 @@ class Setbacks:
     def __init__(self) -> None:
         self._later: Backoff[Way] = Backoff()
         self._full: Backoff[Key] = Backoff(first_s=FULL_S)
+        self._wait_until_s: dict[Key, float] = {}
         self._tried: set[Way] = set()
         self._moved_at_s: dict[str, float] = {}
         self._slow_until_s: dict[str, float] = {}
@@ -41,10 +43,15 @@ class Setbacks:
         """Have everything tried again at once."""
         self._later.clear()
         self._full.clear()
+        self._wait_until_s.clear()
         self._slow_until_s.clear()
 
     def see(self, inventory: Inventory) -> None:
         """Forget what has come to where it was to go, or is not wanted there any more."""
+        now_s = _now_s()
+        self._wait_until_s = {
+            key: until_s for key, until_s in self._wait_until_s.items() if until_s > now_s
+        }
         held = {sled.id: sled.held for sled in inventory.sleds}
         for way in list(self._tried):
             artifact, sled_id, _ = way
@@ -57,6 +64,8 @@ class Setbacks:
         """What of a job can be tried now."""
         now_s = _now_s()
         if not self._full.is_due(key_of(job), now_s):
+            return None
+        if self._wait_until_s.get(key_of(job), now_s) > now_s:
             return None
         if isinstance(job, Put):
             return job if self._later.is_due(_way(job), now_s) else None
@@ -73,6 +82,10 @@ class Setbacks:
         """There was no room for a job's artifact."""
         self._tried.add(_way(job))
         self._full.failed(key_of(job), _now_s())
+
+    def wait(self, job: Job, wait_s: float) -> None:
+        """The sled wants to be asked about it again after so long."""
+        self._wait_until_s[key_of(job)] = _now_s() + wait_s
 
     def unanswered(self, job: Job) -> None:
         """A sled did not see a job through in time: it would be the first in line again."""

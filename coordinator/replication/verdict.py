@@ -17,6 +17,8 @@ from depot.artifact import MAX_GENERATION, Generation
 from depot.errors import BadSource, InvalidRequest, Refused, Unreachable
 
 MAX_REASON_LENGTH: Final = 1000
+MAX_WAIT_S: Final = 900
+"""A sled that wants to be left alone for longer is asked all the same."""
 _CONFLICTS: Final = ("CONFIG_GENERATION", "ARTIFACT_GENERATION")
 
 
@@ -83,11 +85,13 @@ class Verdict:
     Attributes:
         reason: for people: one line, bounded, that every database and terminal takes.
         current: the sled's own generation, where it named one.
+        wait_s: after how long it wants to be asked again, where it said so; bounded.
     """
 
     kind: Kind
     reason: str
     current: Generation | None = None
+    wait_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Whatever a sled says of itself ends up in reasons."""
@@ -140,7 +144,10 @@ def _refused(error: Refused, generation: Generation) -> Verdict:
     if error.status == HTTPStatus.CONFLICT and error.remote_code in _CONFLICTS:
         return _conflict(error, generation)
     kind = _BY_CODE.get(error.remote_code or "") or _BY_STATUS.get(error.status)
-    return Verdict(kind or Kind.REFUSED, str(error))
+    if kind not in (Kind.BUSY, Kind.FULL) or not error.retry_after_s:
+        return Verdict(kind or Kind.REFUSED, str(error))
+    wait_s = min(error.retry_after_s, MAX_WAIT_S)
+    return Verdict(kind, f"{error}; it wants to be asked again in {wait_s} s", wait_s=wait_s)
 
 
 def _conflict(error: Refused, generation: Generation) -> Verdict:

@@ -196,6 +196,17 @@ async def test_status_health_metrics_and_events_are_read(client: AgentClient, sl
     assert (await client.events(after=page.latest, limit=1)).events == ()
 
 
+async def test_a_refusal_says_when_to_ask_again(root: Path) -> None:
+    options = StoreOptions(quota_bytes=len(CONTENT) + 1)
+    other = b"too much for what is left"[: len(CONTENT)]
+    async with sled_with_store(root, options=options) as sled, AgentClient(sled.url) as client:
+        await client.put_config(ArtifactConfig.make(1, [NAME, ArtifactHash.of(other)]))
+        await client.put(NAME, Generation(1), CONTENT)
+        with pytest.raises(Refused, match="QuotaExceeded") as caught:
+            await client.put(ArtifactHash.of(other), Generation(1), other)
+        assert caught.value.retry_after_s == QuotaExceeded.retry_after_s
+
+
 async def test_an_artifact_that_can_never_fit_is_refused(root: Path) -> None:
     options = StoreOptions(max_artifact_size_bytes=10)
     async with sled_with_store(root, options=options) as sled, AgentClient(sled.url) as client:

@@ -42,6 +42,7 @@ class Faults:
         hangs: a request is never answered.
         latency_s: of each answer.
         refusal: is raised by every request, if it says so.
+        retry_after_s: is said with 429 and 507.
         busy: so many puts and copies are refused with 429 before one is taken.
         full: puts and copies are refused with 507.
         copies_fail: so many copies fail after they began.
@@ -54,6 +55,7 @@ class Faults:
     hangs: bool = False
     latency_s: float = 0.002
     refusal: Callable[[], Exception | None] = lambda: None
+    retry_after_s: int | None = None
     busy: int = 0
     full: bool = False
     copies_fail: int = 0
@@ -282,9 +284,14 @@ class SimSled:
     def _has_room(self) -> None:
         if self.faults.busy > 0:
             self.faults.busy -= 1
-            raise refused(429, "TooManyPuts")
+            raise self._later(429, "TooManyPuts")
         if self.faults.full:
-            raise refused(507, "QuotaExceeded")
+            raise self._later(507, "QuotaExceeded")
+
+    def _later(self, status: int, code: str) -> Refused:
+        error = refused(status, code)
+        error.retry_after_s = self.faults.retry_after_s
+        return error
 
     def _find(self, artifact: ArtifactHash, sources: Sequence[str]) -> SimSled:
         for url in sources:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from coordinator.replication.job_queue import PUTS_PER_SLED
 from coordinator.values import SledState
 from depot.artifact import Generation
 from tests.coordinator.replication.sim_fleet import SimFleet, artifact
@@ -177,6 +178,39 @@ def test_a_busy_sled_is_asked_again_until_it_takes_the_artifact() -> None:
             await coordinator.upload("1", fleet.artifacts(MIB))
             assert await fleet.until_replicated(within_s=20) >= 7.0
             await fleet.until(lambda: fleet.database.counts["deferred"] == 3, within_s=5)
+
+    run(scenario())
+
+
+def test_a_busy_sled_is_asked_again_when_it_said_and_about_nothing_else_before() -> None:
+    async def scenario() -> None:
+        async with SimFleet(sleds=1) as fleet:
+            coordinator = await fleet.coordinator()
+            sled = fleet.sleds[0]
+            sled.faults.busy, sled.faults.retry_after_s = 10**9, 12
+            await asyncio.sleep(5)
+            await coordinator.upload("1", fleet.artifacts(*[MIB] * 20))
+            await fleet.until(lambda: "put" in sled.asked, within_s=5)
+            await asyncio.sleep(11)
+            assert sled.asked.count("put") <= PUTS_PER_SLED
+            sled.faults.busy = 0
+            await fleet.until_replicated(within_s=20)
+
+    run(scenario())
+
+
+def test_a_sled_that_wants_to_be_left_alone_for_minutes_is_until_then() -> None:
+    async def scenario() -> None:
+        async with SimFleet(sleds=1) as fleet:
+            coordinator = await fleet.coordinator()
+            sled = fleet.sleds[0]
+            sled.faults.busy, sled.faults.retry_after_s = 10**9, 300
+            await coordinator.upload("1", fleet.artifacts(MIB))
+            await fleet.until(lambda: "put" in sled.asked, within_s=5)
+            await asyncio.sleep(290)
+            assert sled.asked.count("put") == 1
+            sled.faults.busy = 0
+            await fleet.until_replicated(within_s=100)
 
     run(scenario())
 

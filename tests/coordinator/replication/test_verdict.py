@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.replication.verdict import Kind, judge
+from coordinator.replication.verdict import MAX_WAIT_S, Kind, judge
 from coordinator.values import SledState
 from depot.artifact import Generation
 from depot.errors import Refused, Unreachable
@@ -62,3 +62,15 @@ def test_a_sled_that_is_ahead_is_shown_with_the_remedies() -> None:
 def test_a_defect_of_the_coordinator_is_not_taken_for_an_answer() -> None:
     with pytest.raises(ZeroDivisionError):
         judge(ZeroDivisionError(), SEVEN)
+
+
+@pytest.mark.parametrize(("said", "wait_s"), [(None, 0.0), (0, 0.0), (5, 5.0), (10**9, MAX_WAIT_S)])
+@pytest.mark.parametrize("status", [429, 507])
+def test_who_says_when_to_ask_again_is_believed_within_bounds(
+    status: int, said: int | None, wait_s: float
+) -> None:
+    error = refused(status)
+    error.retry_after_s = said
+    verdict = judge(error, SEVEN)
+    assert verdict.wait_s == wait_s
+    assert ("wants to be asked again in" in verdict.reason) is bool(wait_s)
