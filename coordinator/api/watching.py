@@ -13,7 +13,6 @@ from coordinator.database import sleds
 from coordinator.database.database import Database
 
 LOOK_S: Final = 5.0
-Place = tuple[str, str]
 
 
 class FleetWatch:
@@ -22,7 +21,7 @@ class FleetWatch:
     def __init__(self, database: Database, on_change: Callable[[], None]) -> None:
         self._database = database
         self._on_change = on_change
-        self._before: frozenset[Place] | None = None
+        self._before: frozenset[tuple[str, str]] | None = None
 
     async def look(self) -> None:
         """Look now.
@@ -30,8 +29,7 @@ class FleetWatch:
         Raises:
             DatabaseUnavailable.
         """
-        found = await self._database.run(sleds.in_service)
-        places = frozenset((sled.id, sled.agent_url) for sled in found)
+        places = await self._database.run(sleds.places)
         if self._before not in (None, places):
             self._on_change()
         self._before = places

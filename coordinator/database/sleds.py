@@ -79,6 +79,13 @@ async def in_service(tx: Transaction) -> tuple[Sled, ...]:
     return tuple(sled for sled in await every(tx) if sled.policy is SledPolicy.IN_SERVICE)
 
 
+async def places(tx: Transaction) -> frozenset[tuple[str, str]]:
+    """The ids of the sleds in service with their agents' URLs: what can be read often."""
+    here = sleds.c.policy == SledPolicy.IN_SERVICE.value
+    found = await tx.rows(select(sleds.c.id, sleds.c.agent_url).where(here))
+    return frozenset((row.id, row.agent_url) for row in found)
+
+
 async def set_policy(tx: Transaction, sled_id: str, policy: SledPolicy) -> Sled:
     """Expunge a sled, or put it in service again.
 
