@@ -49,6 +49,8 @@ from depot.errors import Unreachable
 
 # A database that is away, or a sled that is asked meanwhile, has its time within that.
 ANSWER_TIMEOUT_S: Final = 60.0
+# The sled is asked twice.
+RESET_TIMEOUT_S: Final = 30.0
 # Every sled may be asked for its pins.
 PRUNE_TIMEOUT_S: Final = 600.0
 ZIP_TYPE: Final = "application/zip"
@@ -140,7 +142,7 @@ class CoordinatorClient:
             {} if expected_generation is None else {"expected_generation": expected_generation}
         )
         url = self._calls.at("v1", "sleds", sled_id, "reset", **expected)
-        return await self._calls.ask(SledResetBody, "POST", url)
+        return await self._calls.ask(SledResetBody, "POST", url, wait_s=RESET_TIMEOUT_S)
 
     def _sled(self, sled_id: str) -> URL:
         return self._calls.at("v1", "sleds", sled_id)

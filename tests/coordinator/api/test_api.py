@@ -36,6 +36,8 @@ ENDPOINTS = {
     ("post", "/v1/sleds/{sled_id}/reset"),
     ("get", "/v1/generation"),
     ("post", "/v1/generation/advance"),
+    ("get", "/v1/uploads"),
+    ("get", "/metrics"),
     ("get", "/health/live"),
     ("get", "/health/ready"),
     ("get", "/openapi.json"),
