@@ -12,9 +12,10 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from agent.loop_lag import LoopLag
 from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.api.browsers import OwnNames
 from coordinator.api.fleet_view import FleetView
+from coordinator.api.health import Health
 from coordinator.api.metrics import FleetMetrics
 from coordinator.api.presence import INTERVAL_S as PRESENCE_S
 from coordinator.api.presence import Presence
@@ -46,11 +48,9 @@ from coordinator.replication.values import Policy
 from coordinator.settings import CoordinatorSettings
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
-from depot.errors import DepotError
 from depot.http.openapi import Endpoint
 from depot.http.service import HttpService
 
-READY_TIMEOUT_S: Final = 5.0
 # Of the staging depot: its disk, or bytes on it.
 _WORRYING: Final = frozenset(
     {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}
@@ -134,9 +134,7 @@ async def assembled(
         staging, database = await _opened(stack, settings)
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
-        lag = LoopLag()
-        lag.start()
-        stack.callback(lag.stop)
+        lag = _measured_lag(stack)
         agents = await stack.enter_async_context(Agents(sled_networks(settings)))
         cycle = await stack.enter_async_context(
             _replication(settings, database, staging, agents, clock)
@@ -145,17 +143,11 @@ async def assembled(
         stack.callback(desk.close)
         presence = Presence(database, staging, socket.gethostname(), clock=clock)
         await presence.tell()
-        view = FleetView(
-            database,
-            staging,
-            desk,
-            cycle,
-            duties,
-            activation=settings.replication.activation,
-            clock=clock,
-        )
+        activation = settings.replication.activation
+        view = FleetView(database, staging, desk, cycle, duties, activation=activation, clock=clock)
         quiesce = Quiesce(desk, cycle, view)
         pruning = PruneDesk(database, desk, cycle, agents)
+        health = Health(partial(database.run, generation.read), staging)
         metrics = FleetMetrics(view.read, desk, duties, lag.read)
         table = coordinator_endpoints(
             database=database,
@@ -169,9 +161,7 @@ async def assembled(
             coordinator_id=staging.id,
             clock=clock,
             wake=cycle.wake,
-            reasons_not_ready=Health(
-                lambda: database.run(generation.read), staging
-            ).reasons_not_ready,
+            reasons_not_ready=health.reasons_not_ready,
             metrics=metrics,
         )
         server = _server(settings, table, metrics)
@@ -205,6 +195,14 @@ async def _opened(
     )
     url = await asyncio.to_thread(_prepared, settings)
     return staging, await stack.enter_async_context(await Database.open(url))
+
+
+def _measured_lag(stack: AsyncExitStack) -> LoopLag:
+    """What measures how late the event loop is, for as long as `stack` is open."""
+    lag = LoopLag()
+    lag.start()
+    stack.callback(lag.stop)
+    return lag
 
 
 def _replication(
@@ -265,37 +263,6 @@ def upload_limits(settings: CoordinatorSettings) -> UploadLimits:
         max_concurrent=settings.upload.max_concurrent,
         networks=AllowedNetworks.of(settings.import_.allowed_sources),
     )
-
-
-class Health:
-    """Looks whether the coordinator can do its work."""
-
-    def __init__(
-        self, ask_database: Callable[[], Awaitable[object]], staging: StagingDepot
-    ) -> None:
-        self._ask_database = ask_database
-        self._staging = staging
-
-    async def reasons_not_ready(self) -> list[str]:
-        """Each reason why not; empty when it can."""
-        return [*await self._of_database(), *self._of_staging()]
-
-    async def _of_database(self) -> list[str]:
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                await self._ask_database()
-        except TimeoutError:
-            return ["the database does not answer"]
-        except DepotError as error:
-            return [str(error)]
-        return []
-
-    def _of_staging(self) -> list[str]:
-        status = self._staging.status()
-        if status.state == "healthy":
-            return []
-        # No path of this machine: whoever asks may be anyone.
-        return [f"the staging depot is {status.state}"]
 
 
 def _prepared(settings: CoordinatorSettings) -> str:

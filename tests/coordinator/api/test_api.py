@@ -8,8 +8,9 @@ import pytest
 
 from agent.openapi import DIRECTORY
 from coordinator import errors, openapi
+from coordinator.api.health import Health
 from coordinator.api.problems import PROBLEMS
-from coordinator.assembly import Coordinator, Health
+from coordinator.assembly import Coordinator
 from coordinator.client import CoordinatorClient
 from coordinator.errors import DatabaseUnavailable
 from depot.errors import DepotError
