@@ -26,9 +26,9 @@ def planning(rig: Rig) -> list[Row]:
     sleds, artifacts = rig.scale.sleds, rig.scale.fleet_artifacts
     # A seed, so that every run plans for the same fleet.
     luck = Random(sleds)
-    empty = _fleet(sleds, artifacts, lambda *_: False)
-    half = _fleet(sleds, artifacts, lambda *_: luck.random() < 0.5)
-    full = _fleet(sleds, artifacts, lambda *_: True)
+    empty = fleet_of(sleds, artifacts, lambda *_: False)
+    half = fleet_of(sleds, artifacts, lambda *_: luck.random() < 0.5)
+    full = fleet_of(sleds, artifacts, lambda *_: True)
     fleet = f"plan for {sleds:,} sleds, {artifacts:,} artifacts"
     return [
         _timed(rig, "plan", f"{fleet}: nobody has anything", empty),
@@ -60,7 +60,8 @@ def _plan(fleet: Inventory, seed: int) -> Plan:
     return plan(fleet, Policy(), Random(seed))
 
 
-def _fleet(sleds: int, artifacts: int, holds: Holds) -> Inventory:
+def fleet_of(sleds: int, artifacts: int, holds: Holds) -> Inventory:
+    """A fleet whose artifacts are all wanted, and all staged."""
     wanted = [_artifact(number) for number in range(artifacts)]
     return Inventory(
         generation=Generation(1),
