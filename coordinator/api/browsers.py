@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
@@ -37,7 +36,9 @@ FORM_TYPES: Final = frozenset(
 _LOCAL: Final = "localhost"
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII | re.I)
+_HOST: Final = re.compile(
+    r"(\[[0-9a-f:.]+(?:%[a-z0-9%._~-]+)?\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII | re.I
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def check_form(request: web.Request) -> None:
 
 def _is_own(origin: str, host: str) -> bool:
     # Without the scheme: what ends TLS in front of us is at the same place.
-    return urlsplit(origin).netloc.lower() == host.lower()
+    return origin.partition("://")[2].lower() == host.lower()
 
 
 def _plain(name: str) -> str:

@@ -26,6 +26,8 @@ REQUESTS = [
 STRANGERS = [
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
+    {"Origin": ""},
+    {"Origin": "http://[evil"},
     {"Origin": "http://127.0.0.1:3000"},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
@@ -84,7 +86,9 @@ async def test_names_of_the_configuration_are_the_coordinators(tmp_path: Path) -
         assert (await read(url, headers={"Host": "other.example"}))[0] == 421
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7:12340", "[fd00::7]:1", "localhost:9"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.0.0.7:12340", "[fd00::7]:1", "[fe80::1%eth0]:1", "localhost:9"]
+)
 def test_addresses_and_the_local_host_cannot_be_rebound(host: str) -> None:
     assert OwnNames.of("0.0.0.0", ()).include(host)
 
