@@ -44,7 +44,7 @@ async def test_the_figures_are_those_of_the_status(
     await client.add_trust_root(builder.trusted)
     await client.upload_release(zip_bytes(builder.publish()), file_name="x.zip")
     await client.put_sled("s1", "http://127.0.0.1:9")
-    await client.put_sled("s2", "http://127.0.0.1:9")
+    await client.put_sled("s2", "http://127.0.0.1:10")
     await client.set_sled_policy("s2", "expunged")
     figures, status = await scrape(running), await client.replication()
     assert figures["fleet_generation"] == status.generation
