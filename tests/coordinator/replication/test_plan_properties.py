@@ -254,3 +254,42 @@ def test_no_sled_of_an_empty_fleet_gets_more_than_its_share(
     # A copy is not divided: a whole one more than the share, besides what one artifact asks of it.
     assert max(serves.values(), default=0) <= -(-found.copies_planned // number) + most_of_one
     assert most_of_one <= (Policy().max_fan_out if relays else number.bit_length())
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 30),
+    st.integers(1, 8),
+    st.booleans(),
+    st.sampled_from([1, 2 * MIB, 64 * MIB]),
+    seeds,
+)
+def test_no_sled_of_a_fleet_of_which_some_have_all_gets_more_than_its_share(
+    holders: int, others: int, artifacts: int, relays: bool, size_bytes: int, seed: int
+) -> None:
+    wanted = [ArtifactHash.of(bytes([each])) for each in range(artifacts)]
+    sleds = [
+        SledInventory(
+            id=str(each),
+            relays=relays,
+            held=dict.fromkeys(wanted, 2) if each < holders else {},
+        )
+        for each in range(holders + others)
+    ]
+    fleet = Inventory(
+        generation=Generation(1), sizes=dict.fromkeys(wanted, size_bytes), sleds=tuple(sleds)
+    )
+    found = plan(fleet, Policy(), Random(seed))
+    assert not found.puts
+    serves = Counter(copy.sources[0] for copy in found.copies())
+    of_one = Counter((copy.artifact, copy.sources[0]) for copy in found.copies())
+    most_of_one = max(of_one.values())
+    if relays and most_of_one == 1:
+        # Chains from each that has it: nobody passes anything on twice.
+        assert max(serves.values()) <= artifacts
+        return
+    assert most_of_one <= (Policy().max_fan_out if relays else len(sleds).bit_length())
+    # At first nobody else can give anything: that is divided among those who have all.
+    of_holders = -(-artifacts * min(others, holders * most_of_one) // holders)
+    share = max(-(-found.copies_planned // len(sleds)), of_holders)
+    assert max(serves.values()) <= share + most_of_one
