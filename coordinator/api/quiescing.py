@@ -15,6 +15,7 @@ from depot.artifact import ArtifactHash
 from depot.errors import DepotError
 
 LOOK_AGAIN_S: Final = 0.5
+LOOKS_FOR_A_PASS: Final = 20
 # The last look has no more time to wait for the database than this.
 LOOK_TIMEOUT_S: Final = 5.0
 SHOWN: Final = 5
@@ -72,10 +73,12 @@ class Quiesce:
         return await self._view.only_here(after_pass=self._after_pass or 0)
 
     async def _settled(self) -> None:
-        settled = await self._is_settled()
-        while not settled:
+        looks = 0
+        while not await self._is_settled():
             await asyncio.sleep(LOOK_AGAIN_S)  # the sleds tell nobody
-            settled = await self._is_settled()
+            looks += 1
+            if looks % LOOKS_FOR_A_PASS == 0:
+                self._cycle.go_on()  # where passes are made on demand, a failed one is the last
 
     async def _is_settled(self) -> bool:
         if self._desk.running:
