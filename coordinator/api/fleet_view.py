@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from agent.duties import Duties
 from agent.wire import timestamp
@@ -19,6 +19,7 @@ from coordinator.database.snapshot import DatabaseSnapshot
 from coordinator.database.transaction import Transaction
 from coordinator.replication.cycle import Cycle
 from coordinator.replication.reporting import PassReport
+from coordinator.replication.values import Plan
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk
 from coordinator.values import KnownCoordinator, Sled
@@ -32,6 +33,9 @@ from coordinator.wire import (
 )
 from depot.artifact import ArtifactHash
 from depot.errors import DepotError
+
+MAX_NAMED: Final = 20
+"""Sleds, in warnings; more of them have one reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class FleetView:
                 *self._failing(),
                 *self._staging.warnings(),
                 *self._away(its_coordinators),
+                *healing(report.plan),
             ),
         )
 
@@ -177,6 +182,18 @@ class FleetView:
     def _failing(self) -> tuple[str, ...]:
         failing = (duty for duty in self._duties.snapshot() if duty.failing)
         return tuple(f"{duty.name} fails: {duty.last_error}" for duty in failing)
+
+
+def healing(plan: Plan | None) -> Iterator[str]:
+    """Sleds that lack copies on some of their datasets, the first of them by name."""
+    short = {} if plan is None else plan.healing
+    for sled_id in sorted(short)[:MAX_NAMED]:
+        yield (
+            f"sled {sled_id} has {len(short[sled_id])} artifacts on fewer datasets than others; it "
+            "heals that by itself, if its datasets are well"
+        )
+    if len(short) > MAX_NAMED:
+        yield f"so have {len(short) - MAX_NAMED} more sleds"
 
 
 async def _read(tx: Transaction) -> _Read:
