@@ -140,7 +140,7 @@ class SledApi:
         sled_id = sled_in_path(request)
         agent_url, depot_url = urls_of(await read_json(request, SledPutBody), self._desk.check)
         found = await self._database.run(lambda tx: sleds.upsert(tx, sled_id, agent_url, depot_url))
-        if found.state is not SledState.OK:  # it is new, or it is back
+        if found.state in (None, SledState.UNREACHABLE):  # it is new, or it is back
             self._wake()
         return json_reply(SledBody.of(found))
 
