@@ -261,7 +261,9 @@ class Cycle:
         good &= snapshot.incomplete
         if bad or good:
             _log.info("releases changed", incomplete=sorted(bad), complete=sorted(good))
-            await self._records.write_states(bad, good)
+            await self._records.write_states(
+                {version: snapshot.releases[version] & lost for version in bad}, good
+            )
 
     async def _execute(
         self, plan: Plan, snapshot: FleetSnapshot, inventory: Inventory, *, soon: bool

@@ -183,5 +183,10 @@ class Records(Protocol):
     ) -> None:
         """Add to the ring of requests, and to the counts of a lifetime."""
 
-    async def write_states(self, incomplete: Collection[str], complete: Collection[str]) -> None:
-        """Mark releases that have lost an artifact, and those that have got all back."""
+    async def write_states(
+        self, incomplete: Mapping[str, Collection[ArtifactHash]], complete: Collection[str]
+    ) -> None:
+        """Mark releases that have lost artifacts, and those that have got all back.
+
+        One of which a lost artifact lies in anybody's staging by now is left as it is.
+        """

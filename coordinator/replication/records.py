@@ -81,9 +81,18 @@ class DatabaseRecords:
         if requests or counts:
             await self._database.run(write)
 
-    async def write_states(self, incomplete: Collection[str], complete: Collection[str]) -> None:
-        """Mark releases that have lost an artifact, and those that have got all back."""
-        await self._database.run(releases.mark, incomplete=incomplete, complete=complete)
+    async def write_states(
+        self, incomplete: Mapping[str, Collection[ArtifactHash]], complete: Collection[str]
+    ) -> None:
+        """Mark releases, unless what one has lost was supplied again since that was found out."""
+
+        async def write(tx: Transaction) -> None:
+            there = (await staged.by_coordinator(tx)).values() if incomplete else ()
+            supplied = frozenset[ArtifactHash]().union(*there)
+            lost = [version for version, its in incomplete.items() if supplied.isdisjoint(its)]
+            await releases.mark(tx, incomplete=lost, complete=complete)
+
+        await self._database.run(write)
 
 
 def _seen_by(coordinator_id: str, found: snapshot.DatabaseSnapshot) -> FleetSnapshot:

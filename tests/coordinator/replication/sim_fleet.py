@@ -144,9 +144,13 @@ class SimRecords:
 
         await self.run(write)
 
-    async def write_states(self, incomplete: Collection[str], complete: Collection[str]) -> None:
+    async def write_states(
+        self, incomplete: Mapping[str, Collection[ArtifactHash]], complete: Collection[str]
+    ) -> None:
         def write(database: SimDatabase) -> None:
-            database.incomplete |= set(incomplete) & database.releases.keys()
+            supplied = frozenset[ArtifactHash]().union(*database.staged.values())
+            lost = {version for version, its in incomplete.items() if supplied.isdisjoint(its)}
+            database.incomplete |= lost & database.releases.keys()
             database.incomplete -= set(complete)
 
         await self.run(write)

@@ -41,7 +41,7 @@ async def test_a_pass_reads_one_instant(database: Database) -> None:
     await database.run(fill)
     await here.write_staged(lambda: frozenset([NEW.sha256]))
     await there.write_staged(lambda: frozenset([OLD.sha256]))
-    await here.write_states(incomplete=["1"], complete=[])
+    await here.write_states(incomplete={"1": []}, complete=[])
     seen = await here.snapshot()
 
     assert seen.generation == await here.generation()
@@ -112,9 +112,9 @@ async def test_what_was_asked_and_how_sleds_fared_is_written_down(database: Data
 async def test_a_release_is_marked_and_unmarked(database: Database) -> None:
     records = DatabaseRecords(database, "here")
     await database.run(fill)
-    await records.write_states(incomplete=["1", "gone"], complete=["2"])
+    await records.write_states(incomplete={"1": [], "gone": []}, complete=["2"])
     assert (await database.run(releases.get, "1")).state is ReleaseState.INCOMPLETE
-    await records.write_states(incomplete=[], complete=["1"])
+    await records.write_states(incomplete={}, complete=["1"])
     assert (await records.snapshot()).incomplete == frozenset()
 
 
@@ -147,7 +147,7 @@ async def test_what_is_said_of_a_sled_and_a_release_that_are_gone_costs_nothing_
         for time_s, sled_id in ((1.0, "sled-c"), (2.0, "sled-a"))
     ]
     await records.write_requests(asked, {"put_ok": 2})
-    await records.write_states(incomplete=["1", "2"], complete=[])
+    await records.write_states(incomplete={"1": [], "2": []}, complete=[])
     await records.keep_pins("sled-c", frozenset([NEW.sha256]))
 
     assert await database.run(history.read) == (asked[1], asked[0])
@@ -157,3 +157,13 @@ async def test_what_is_said_of_a_sled_and_a_release_that_are_gone_costs_nothing_
         ("sled-b", None),
     ]
     assert seen.incomplete == {"1"}
+
+
+async def test_a_release_that_was_supplied_again_meanwhile_is_not_marked(
+    database: Database,
+) -> None:
+    here, there = DatabaseRecords(database, "here"), DatabaseRecords(database, "there")
+    await database.run(fill)
+    await there.write_staged(lambda: frozenset([OLD.sha256]))
+    await here.write_states(incomplete={"1": [OLD.sha256], "2": [NEW.sha256]}, complete=[])
+    assert (await here.snapshot()).incomplete == {"2"}
