@@ -17,15 +17,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.cli.changes import Change, adding, dropping
+from agent.cli.failures import refused
 from agent.cli.formats import plural
 from agent.cli.hashing import LocalFile
 from agent.cli.output import Output
 from agent.cli.servers import current_config
 from agent.client import AgentClient
-from depot.artifact import ArtifactHash, Generation
-from depot.errors import ConfigGeneration, DepotError, Refused
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.errors import ConfigGeneration, DepotError, LedgerUnknown, Refused
 
 _SHOWN: Final = 3
+_SEND_WHOLE: Final = (
+    "where `depot status` says that the ledger is behind or conflicted, `depot config set "
+    "--generation N SHA256...` with a higher generation names all that the sled is to hold; then "
+    "`depot put` without --add sends the files"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +119,25 @@ async def take_back(
 
 
 async def _add(client: AgentClient, artifacts: Collection[ArtifactHash]) -> Change:
-    change = adding(await current_config(client), artifacts)
+    change = adding(await _known_config(client), artifacts)
     if not change.nothing:
         await client.put_config(change.after)
     return change
+
+
+async def _known_config(client: AgentClient) -> ArtifactConfig | None:
+    try:
+        return await current_config(client)
+    except Refused as error:
+        if error.remote_code != LedgerUnknown.code:
+            raise
+        raise refused(
+            LedgerUnknown.code,
+            "--add: the config to add to is not known: " + error.remote_message,
+            request_id=error.request_id,
+            details=error.remote_details,
+            hint=_SEND_WHOLE,
+        ) from error
 
 
 def _added(change: Change) -> str:

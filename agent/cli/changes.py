@@ -16,10 +16,16 @@ SHOWN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From one config to the next; `before` is None on a sled without one."""
+    """From one config to the next.
+
+    Attributes:
+        before: None on a sled without one.
+        known: False when the sled cannot tell which one it has; then nothing can be compared.
+    """
 
     before: ArtifactConfig | None
     after: ArtifactConfig
+    known: bool = True
 
     @property
     def added(self) -> list[ArtifactHash]:
@@ -46,23 +52,34 @@ class Change:
         return self.before.artifacts if self.before else frozenset()
 
     def document(self) -> dict[str, object]:
-        """The change for --json."""
+        """The change for --json; null is what cannot be told."""
+        if not self.known:
+            unknown = ("previous_generation", "changed", "added", "dropped")
+            return {**self._sizes(), **dict.fromkeys(unknown)}
         return {
-            "generation": int(self.after.generation),
+            **self._sizes(),
             "previous_generation": None if self.before is None else int(self.before.generation),
             "changed": not self.nothing,
-            "artifacts": len(self.after.artifacts),
             "added": [str(artifact) for artifact in self.added],
             "dropped": [str(artifact) for artifact in self.dropped],
         }
 
     def lines(self) -> list[str | Text]:
         """The change for people: whole hashes, and not more of them than a screen holds."""
+        if not self.known:
+            held = plural(len(self.after.artifacts), "artifact")
+            return [f"unknown -> generation {int(self.after.generation)}: {held}"]
         return [
             self._headline(),
             *_marked("+", self.added, "green"),
             *_marked("-", self.dropped, "red"),
         ]
+
+    def _sizes(self) -> dict[str, object]:
+        return {
+            "generation": int(self.after.generation),
+            "artifacts": len(self.after.artifacts),
+        }
 
     def _headline(self) -> str:
         after = f"generation {int(self.after.generation)}"

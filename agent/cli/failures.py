@@ -63,8 +63,10 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "Internal": "the server's log has the traceback, under the request id",
         "Io": "`depot status` and the agent's log say which dataset failed and how",
         "KeptInQuarantine": "`sled-agent quarantine ls` shows what is set aside, and where",
-        "LedgerUnknown": "`depot status` says which dataset is missing; bring it back, or stop"
-        " the agent and run `sled-agent init --force`",
+        "LedgerUnknown": "`depot status` says what the ledger is: `behind` and `conflicted` are"
+        " mended by a higher generation, `depot config set --generation N SHA256...`; for `unknown`"
+        " bring the dataset back, and only if it is gone for good: stop the agent and run"
+        " `sled-agent init --force`",
         "LengthMismatch": "the file changed while it was read; try again",
         "NoConfig": "give the sled a config: `depot config set`, or `depot put --add FILE`",
         "NoDataset": "`depot status` says which dataset is missing and why",

@@ -75,7 +75,7 @@ _WHY_UNKNOWN = {
     "a config with a higher generation resolves it",
     Standing.BEHIND: "generation {} was accepted, but no dataset here has its config; bring the "
     "missing dataset back, or send a config with a higher generation",
-    Standing.UNKNOWN: "no dataset has a readable ledger",
+    Standing.UNKNOWN: "no dataset has a readable ledger; bring back the dataset that has one",
 }
 
 

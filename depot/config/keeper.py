@@ -105,7 +105,7 @@ class LedgerKeeper:
         self._pins: Table[str, Pins] = state.table("pins")
         unknown = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
         self._keep(unknown, Pins(PinBook()))
-        self._ledger_problems: tuple[str, ...] = ()
+        self._troubles: dict[tuple[int, str], str] = {}  # by dataset and document
         self._grace = Grace(delete_grace_s)
         self._readings: dict[int, tuple[Dataset, _Reading]] = {}
         self._mirrors = mirrors
@@ -139,7 +139,7 @@ class LedgerKeeper:
         """What is wrong with the ledgers and the witness, for the status."""
         witness = (self._witness_problem,) if self._witness_problem else ()
         pins = () if self.pins_known else (_PINS_UNKNOWN,)
-        return (*pins, *self._ledger_problems, *witness)
+        return (*pins, *self._troubles.values(), *witness)
 
     def deletions_held_until_s(self) -> float:
         """Unix time before which nothing is deleted (D4); 0 when nothing holds deletions."""
@@ -189,7 +189,10 @@ class LedgerKeeper:
             changed = self._judge(proposed)
             self._mirrors.require_healthy()
             if not changed:
-                await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger))
+                content = await self._encoded(self.resolved.ledger)
+                await self._each(
+                    lambda m: self._renew(m, Dataset.ensure_document, LEDGER_NAME, content)
+                )
                 self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
                 return False
             current, now_s = self.resolved.ledger, time.time()
@@ -323,7 +326,7 @@ class LedgerKeeper:
             self._witness_problem = f"the witness cannot be written: {describe_error(error)}"
 
     async def _write(self, name: str, content: bytes) -> None:
-        outcomes = await self._each(lambda m: m.call(Dataset.write_document, name, content))
+        outcomes = await self._each(lambda m: self._renew(m, Dataset.write_document, name, content))
         failures = [outcome for outcome in outcomes if outcome is not None]
         if len(failures) < len(outcomes):
             return
@@ -332,6 +335,23 @@ class LedgerKeeper:
         if all(isinstance(e, OSError) and full_disk(e) for e in failures):
             raise QuotaExceeded("every dataset is full, also its reserve for metadata")
         raise Io("no dataset could write it")
+
+    async def _renew(
+        self,
+        mirror: Mirror,
+        write: Callable[[Dataset, str, bytes], None],
+        name: str,
+        content: bytes,
+    ) -> None:
+        """Write a document for a request, after which what was wrong with it is over."""
+        await mirror.call(write, name, content)
+        self._troubles.pop((mirror.index, name), None)
+        dataset, kept = self._readings.get(mirror.index, (None, None))
+        if dataset is not None and kept is not None:  # or a suspect's would be told of again
+            mended = (
+                replace(kept, unseen=None) if name == LEDGER_NAME else replace(kept, unpinned=None)
+            )
+            self._readings[mirror.index] = (dataset, mended)
 
     async def _spread(self, name: str, content: bytes, joining: Sequence[Mirror] = ()) -> None:
         # A failure has moved the mirror's state already; its return brings it here again.
@@ -355,8 +375,12 @@ class LedgerKeeper:
         held = [mirror.artifacts.rows for mirror in every]
         ledgers = _Ledgers(self._mirrors.sled_id, held)
         readings = await asyncio.gather(*(self._reading(mirror, ledgers) for mirror in every))
-        problems = (problem for r in readings for problem in (r.unseen, r.unpinned))
-        self._ledger_problems = tuple(problem for problem in problems if problem is not None)
+        self._troubles = {
+            (mirror.index, name): trouble
+            for mirror, found in zip(every, readings, strict=True)
+            for name, trouble in ((LEDGER_NAME, found.unseen), (_PINS, found.unpinned))
+            if trouble is not None
+        }
         return readings
 
     def _adopt(self, readings: list[_Reading], *, remembered: Ledger | None) -> None:

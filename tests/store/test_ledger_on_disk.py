@@ -600,6 +600,36 @@ async def test_b4_a_first_config_is_accepted_with_every_dataset_there_and_truly_
     assert await node.generation(A) == await node.generation(B) == 1
 
 
+@pytest.mark.parametrize("generation", [5, 6])
+async def test_what_was_wrong_with_a_ledger_is_over_once_a_config_was_written(
+    node: Node, generation: int
+) -> None:
+    await generation_five(node)
+    for index in (A, B):
+        await node.write_file(index, LEDGER_NAME, b"torn")
+    async with node.open() as store:
+        assert sum("is not JSON" in warning for warning in store.status().warnings) == 2
+        await store.put_config(config(generation, ONE, TWO))
+        assert not any("is not JSON" in warning for warning in store.status().warnings)
+
+
+async def test_the_same_config_once_more_ends_what_was_wrong_with_a_ledger(node: Node) -> None:
+    await generation_five(node)
+    await node.write_file(B, LEDGER_NAME, b"torn")
+    async with node.open() as store:
+        assert any("is not JSON" in warning for warning in store.status().warnings)
+        await store.put_config(config(5, ONE, TWO))
+        assert not any("is not JSON" in warning for warning in store.status().warnings)
+
+
+async def test_a_ledger_that_could_not_be_written_is_still_told_of(node: Node) -> None:
+    await generation_five(node)
+    await with_directory(node, B)
+    async with node.open() as store:
+        await store.put_config(config(6, ONE, TWO))
+        assert any("not a regular file" in warning for warning in store.status().warnings)
+
+
 async def test_g1_a_ledger_that_another_sled_wrote_is_not_believed_and_is_replaced(
     node: Node,
 ) -> None:

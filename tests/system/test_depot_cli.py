@@ -184,6 +184,35 @@ def test_status_says_which_dataset_is_out_and_why(alpha: RunningAgent, release: 
     assert put.json["files"][0]["successful_writes"] == 1
 
 
+def test_a_sled_whose_ledgers_are_gone_takes_a_higher_generation_from_the_command(
+    alpha: RunningAgent, release: list[Path]
+) -> None:
+    names = hashes(release[:2])
+    assert depot(alpha, "put", "--add", *release[:2]).status == 0
+    alpha.stop()
+    for dataset in alpha.datasets:
+        (dataset / "artifact-config.json").write_bytes(b"torn")
+    alpha.start()
+    assert depot(alpha, "--json", "status").json["ledger"] == "behind"
+
+    added = depot(alpha, "put", "--add", release[2])
+    assert added.status == 3
+    assert "--add: the config to add to is not known" in added.err
+    assert "--generation N" in added.err
+
+    foreseen = depot(alpha, "config", "set", "--dry-run", "--generation", 2, *names)
+    assert foreseen.status == 0, foreseen.err
+    told = depot(alpha, "config", "set", "--generation", 2, *names)
+    assert told.status == 0, told.err
+    assert "cannot be shown" in told.err
+
+    status = depot(alpha, "--json", "status").json
+    assert (status["ledger"], status["generation"]) == ("clear", 2)
+    assert not any("is not JSON" in warning for warning in status["warnings"])
+    assert depot(alpha, "put", "--add", release[2]).status == 0
+    assert depot(alpha, "ls").status == 0
+
+
 def test_events_tell_the_story_in_order(alpha: RunningAgent, release: list[Path]) -> None:
     depot(alpha, "put", "--add", *release[:2])
     document = depot(alpha, "--json", "events").json

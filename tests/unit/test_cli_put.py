@@ -154,6 +154,17 @@ def test_bytes_that_the_server_finds_wrong_are_wrong_bytes(
     assert cli("put", files[0]).status == 1
 
 
+def test_put_add_to_a_config_that_is_not_known_says_the_way_out(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    node.refuse("GET /artifacts-config", 503, "LedgerUnknown", "generation 5 is nowhere")
+    ended = cli("put", "--add", *files)
+    assert ended.status == 3
+    assert "--add: the config to add to is not known: generation 5 is nowhere" in ended.err
+    assert "depot config set --generation N" in ended.err
+    assert node.requests["PUT /artifacts-config"] == 0
+
+
 def test_put_without_a_config_says_what_to_do(cli: Cli, files: list[Path]) -> None:
     ended = cli("put", files[0])
     assert ended.status == 3

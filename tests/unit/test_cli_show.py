@@ -81,6 +81,49 @@ def test_dropping_most_artifacts_is_called_out(cli: Cli, node: FakeNode) -> None
     assert "storage.delete_grace" in cli("config", "set", "--generation", 5, "--empty").err
 
 
+def not_known(node: FakeNode, ledger: str, accepted: int | None) -> None:
+    node.refuse("GET /artifacts-config", 503, "LedgerUnknown", "generation 5 is nowhere")
+    node.status = status(dataset("/m2/a"), ledger=ledger, generation=accepted)
+
+
+def test_a_config_is_sent_although_the_current_one_is_not_known(cli: Cli, node: FakeNode) -> None:
+    not_known(node, "behind", 5)
+    ended = cli("--json", "config", "set", "--generation", 6, ONE)
+    assert ended.status == 0
+    assert node.config == (6, [ONE])
+    assert ended.json["generation"] == 6
+    assert [ended.json[key] for key in ("previous_generation", "added", "dropped")] == [None] * 3
+    assert "cannot be shown: generation 5 is nowhere" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("ledger", "accepted", "generation", "code"),
+    [
+        ("behind", 5, 6, None),
+        ("behind", 5, 5, None),  # what was accepted may come again
+        ("behind", 5, 4, "CONFIG_GENERATION"),
+        ("conflicted", 5, 6, None),
+        ("conflicted", 5, 5, "CONFIG_GENERATION"),
+        ("unknown", None, 6, "LedgerUnknown"),
+    ],
+)
+def test_a_dry_run_foresees_a_refusal_also_where_the_current_config_is_not_known(
+    cli: Cli, node: FakeNode, ledger: str, accepted: int | None, generation: int, code: str | None
+) -> None:
+    not_known(node, ledger, accepted)
+    ended = cli("--json", "config", "set", "--dry-run", "--generation", generation, ONE)
+    assert node.config is None
+    assert ended.status == (3 if code else 0)
+    assert ended.json.get("error", {}).get("code") == code
+
+
+def test_a_pin_is_seen_where_the_current_config_is_not_known(cli: Cli, node: FakeNode) -> None:
+    not_known(node, "behind", 5)
+    node.pins = {"boot": [TWO]}
+    ended = cli("--json", "config", "set", "--dry-run", "--generation", 6, ONE)
+    assert ended.json["error"]["code"] == "ArtifactInUse"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -15,9 +15,9 @@ from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent, current_config
 from agent.client import AgentClient
-from agent.wire import ArtifactConfigBody
+from agent.wire import ArtifactConfigBody, StatusBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.errors import ArtifactInUse, ConfigGeneration
+from depot.errors import ArtifactInUse, ConfigGeneration, LedgerUnknown, Refused
 
 
 @click.group()
@@ -57,7 +57,8 @@ def set_(
 
     FILE (- for stdin) is the JSON that `depot --json config get` prints. With --generation, the
     arguments are the hashes themselves. A generation may only rise; the sled deletes what the
-    new config drops.
+    new config drops. A sled whose ledger is behind or conflicted takes one with a higher
+    generation; what that changes cannot be shown.
     """
     with reporting(common) as output:
         wanted = _parsed(what, generation, empty)
@@ -73,7 +74,7 @@ async def _get(common: Common, output: Output) -> None:
 
 async def _set(common: Common, output: Output, wanted: ArtifactConfig, *, dry_run: bool) -> None:
     async with agent(common) as client:
-        change = Change(await current_config(client), wanted)
+        change = await _change_to(client, output, wanted)
         refusal = await _foreseen(client, change) if dry_run else None
         if not dry_run:
             await client.put_config(wanted)
@@ -89,11 +90,27 @@ async def _set(common: Common, output: Output, wanted: ArtifactConfig, *, dry_ru
         )
 
 
+async def _change_to(client: AgentClient, output: Output, wanted: ArtifactConfig) -> Change:
+    """Compare with the current config; one that cannot be told is no reason to send nothing.
+
+    A higher generation is the very thing that such a sled asks for.
+    """
+    try:
+        return Change(await current_config(client), wanted)
+    except Refused as error:
+        if error.remote_code != LedgerUnknown.code:
+            raise
+        output.note(f"what this changes cannot be shown: {error.remote_message}")
+        return Change(None, wanted, known=False)
+
+
 async def _foreseen(client: AgentClient, change: Change) -> Failure | None:
     """The refusal that this change would meet, as far as it can be told from here.
 
     A pin may hold what the current config no longer names, after a reset.
     """
+    if not change.known and (refusal := _foreseen_blind(await client.status(), change.after)):
+        return refusal
     if change.before and change.after.generation < change.before.generation:
         return refused(
             ConfigGeneration.code,
@@ -112,6 +129,24 @@ async def _foreseen(client: AgentClient, change: Change) -> Failure | None:
                 ArtifactInUse.code,
                 f"the config would be refused: pin {name} holds {lost[0]}, which it drops",
             )
+    return None
+
+
+def _foreseen_blind(status: StatusBody, after: ArtifactConfig) -> Failure | None:
+    if status.ledger == "unknown":
+        return refused(
+            LedgerUnknown.code,
+            f"generation {after.generation} would be refused: an expected ledger cannot be seen",
+        )
+    accepted = -1 if status.generation is None else status.generation
+    # The one that was accepted may be sent again where its ledgers are gone, not where they differ.
+    lowest = accepted if status.ledger == "behind" else accepted + 1
+    if after.generation < lowest:
+        return refused(
+            ConfigGeneration.code,
+            f"generation {after.generation} would be refused: {accepted} was accepted before",
+            hint=f"use generation {accepted + 1} or a higher one",
+        )
     return None
 
 
