@@ -46,7 +46,10 @@ class Agents:
     async def __aenter__(self) -> Self:
         """Open the session."""
         resolver = CheckedResolver(self._networks, self._lookup)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=resolver),
+            cookie_jar=aiohttp.DummyCookieJar(),  # what one sled says is for no other to hear
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

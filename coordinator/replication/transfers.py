@@ -30,6 +30,7 @@ MEASURED_BYTES: Final = 4 << 20
 """A shorter copy says more about the requests than about the bytes."""
 MAX_BYTES: Final = 1 << 50
 """A sled that says that it has copied more says nothing."""
+MAX_COPY_ID_LENGTH: Final = 256
 STRIDE_BYTES: Final = 1 << 20
 """What counts as progress of a copy: a sled that gets less in its time stands still, as it were."""
 OnMoved = Callable[[], None]
@@ -132,6 +133,8 @@ class Transfers:
         )
         if isinstance(copy_id, Verdict):
             outcome: Verdict | None = copy_id
+        elif len(copy_id) > MAX_COPY_ID_LENGTH:
+            outcome = Verdict(Kind.NONSENSE, f"its id of a copy has {len(copy_id)} characters")
         else:
             on_moved()
             outcome = await self._follow(request, copy_id, on_moved)

@@ -47,3 +47,23 @@ def test_f4_each_question_about_a_copy_has_a_slot_for_a_few_seconds_only() -> No
     found = run(scenario())
     assert found is not None
     assert found.kind is Kind.UNREACHABLE
+
+
+class LongWinded(SilentAfterwards):
+    """Accepts a copy under a name that takes seconds to make a URL of."""
+
+    async def copy(
+        self, artifact: ArtifactHash, generation: Generation, sources: Sequence[str]
+    ) -> str:
+        return "x" * 1_000_000
+
+
+def test_f4_a_copy_whose_id_is_no_name_is_not_asked_after() -> None:
+    async def scenario() -> Verdict | None:
+        requests = Requests(lambda _: LongWinded(), RequestLog())  # type: ignore[arg-type,return-value]
+        transfers = Transfers(requests, None)  # type: ignore[arg-type]
+        return await transfers.fetch(SLED, X, Generation(1), [SLED], lambda: None)
+
+    found = run(scenario())
+    assert found is not None
+    assert (found.kind, "1000000 characters" in found.reason) == (Kind.NONSENSE, True)
