@@ -21,7 +21,8 @@ from typing import Final, Self
 
 import structlog
 
-from coordinator.replication.job_queue import Job, JobQueue, Key, key_of
+from coordinator.replication.job_queue import JobQueue
+from coordinator.replication.lanes import Job, Key, key_of
 from coordinator.replication.ports import FleetSnapshot
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.setbacks import Setbacks

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from coordinator.replication.lanes import Job, Key, Lanes, key_of
 from coordinator.replication.values import Copy, Inventory, Plan, Put, Spread, Start
 from depot.artifact import ArtifactHash
 
@@ -29,70 +30,6 @@ FAILURES_PER_SLED: Final = 5
 """In one pass; a sled where so much goes wrong is left to the next one."""
 MAX_OTHER_PUTS: Final = 3
 """In place of puts of one artifact that failed. More of them fail because of something else."""
-
-Key = tuple[ArtifactHash, str]
-Job = Put | Copy
-
-
-def key_of(job: Job) -> Key:
-    """What names a job within a plan, and what it brings in whichever plan."""
-    return job.artifact, job.target
-
-
-class _Lanes:
-    """Jobs that could begin, by target; the targets take turns."""
-
-    def __init__(self, each: int) -> None:
-        self._each = each
-        self._ready: dict[str, deque[Job]] = {}
-        self._active: Counter[str] = Counter()
-        self._turns: deque[str] = deque()
-        self._in_line: set[str] = set()
-        self._paused: set[str] = set()
-
-    def add(self, job: Job) -> None:
-        if job.target not in self._ready:
-            self._ready[job.target] = deque()
-            self._line_up(job.target)
-        self._ready[job.target].append(job)
-
-    def next(self) -> Job | None:
-        while self._turns:
-            target = self._turns.popleft()
-            self._in_line.discard(target)
-            if target not in self._ready or self._active[target] >= self._each:
-                continue  # it gets a turn again with a new job, or when one of its own ends
-            if target in self._paused:
-                continue  # it gets one when it is resumed
-            job = self._ready[target].popleft()
-            self._active[target] += 1
-            if self._ready[target]:
-                self._line_up(target)
-            else:
-                del self._ready[target]
-            return job
-        return None
-
-    def ended(self, target: str) -> None:
-        self._active[target] -= 1
-        if target in self._ready:
-            self._line_up(target)
-
-    def pause(self, target: str) -> None:
-        self._paused.add(target)
-
-    def resume(self, target: str) -> None:
-        self._paused.discard(target)
-        if target in self._ready:
-            self._line_up(target)
-
-    def drop(self, target: str) -> list[Job]:
-        return list(self._ready.pop(target, ()))
-
-    def _line_up(self, target: str) -> None:
-        if target not in self._in_line:
-            self._in_line.add(target)
-            self._turns.append(target)
 
 
 @dataclass(slots=True)
@@ -114,7 +51,7 @@ class JobQueue:
         self._have: set[Key] = set()
         self._held = {sled.id: sled.held for sled in inventory.sleds}
         self._aside = {sled.id for sled in inventory.sleds if sled.set_aside is not None}
-        self._puts, self._copies = _Lanes(PUTS_PER_SLED), _Lanes(COPIES_PER_SLED)
+        self._puts, self._copies = Lanes(PUTS_PER_SLED), Lanes(COPIES_PER_SLED)
         self._spreads = deque(plan.spreads)
         self._open_jobs = open_jobs
         self._lost: deque[Job] = deque()
@@ -240,7 +177,7 @@ class JobQueue:
 
     # ---- how jobs come and go
 
-    def _lanes(self, job: Job) -> _Lanes:
+    def _lanes(self, job: Job) -> Lanes:
         return self._puts if isinstance(job, Put) else self._copies
 
     def _open(self, spread: Spread) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from coordinator.replication.job_queue import Job, Key, key_of
+from coordinator.replication.lanes import Job, Key, key_of
 from coordinator.replication.request_log import STAGING
 from coordinator.replication.values import Inventory, Put
 from depot.artifact import ArtifactHash

@@ -7,9 +7,9 @@ from coordinator.replication.job_queue import (
     COPIES_PER_SLED,
     FAILURES_PER_SLED,
     LOST_IN_A_STEP,
-    Job,
     JobQueue,
 )
+from coordinator.replication.lanes import Job
 from coordinator.replication.values import (
     Copy,
     Inventory,
