@@ -29,13 +29,15 @@ class CutPoint:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Count a call, which is the block."""
+        """Count a call, which is the block; one that fails counts as well."""
         due = self._count()
         if due and not self._after:
             self._strike()
-        yield
-        if due and self._after:
-            self._strike()
+        try:
+            yield
+        finally:
+            if due and self._after:
+                self._strike()
 
     def _count(self) -> bool:
         with self._lock:

@@ -1,16 +1,19 @@
-"""SIGKILL at a random microsecond: what a process leaves behind that dies between two instructions.
+"""SIGKILL: what a process leaves behind that dies between two instructions.
 
 Each run lives a life until it is killed, sometimes another that is killed while it picks up the
-pieces, and then a calm one that has to find everything in order. Half of the kills come a random
-time after the process began, the others right after one of its operations began, so that they fall
-into all of them.
+pieces, and then a calm one that has to find everything in order. In one campaign a third of the
+kills come a random time after the process began, the others after one of its operations began, so
+that they fall into all of them. In the other they come right before or right after a system call
+that changes a dataset: some moments are too short to be met by chance.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -21,7 +24,8 @@ from typing import Final
 from depot.initialise import init_datasets
 from tests.torture.bench import live_in_peace
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
-from tests.torture.child import TIMEOUT_S, Child
+from tests.torture.child import TIMEOUT_S, Child, Tell
+from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.history import Event, History
 from tests.torture.judge import Places, judge_dead
 from tests.torture.workload import Script, live
@@ -32,6 +36,8 @@ _MOST_OPERATIONS: Final = 25
 _BY_TIME: Final = 0.3
 _AGAIN: Final = 0.25
 _CALM_STEPS: Final = 2
+# An operation makes about ten on each dataset.
+_MOST_CALLS: Final = 120
 _NO_END: Final = 1_000_000
 
 
@@ -63,19 +69,23 @@ def _places(root: Path) -> Places:
 
 
 class Doomed:
-    """One life that is killed.
+    """One life that is killed, at a microsecond that is drawn.
 
     Attributes:
         interrupted: what it was doing.
     """
 
     def __init__(self, places: Places, history: History, rng: random.Random, seed: str) -> None:
-        self._places = places
-        self._history = history
-        self._seed = seed
+        self.places = places
+        self.history = history
+        self.seed = seed
         self._running: dict[int, str] = {}
         self._opened = False
         self._operations = 0
+        self.draw(rng)
+
+    def draw(self, rng: random.Random) -> None:
+        """Draw when it is killed."""
         by_time = rng.random() < _BY_TIME
         self._after_operations = 0 if by_time else rng.randint(1, _MOST_OPERATIONS)
         most_us = _LONGEST_LIFE_US if by_time else _LONGEST_OPERATION_US
@@ -89,17 +99,20 @@ class Doomed:
 
     def run(self) -> None:
         """Live and be killed."""
-        script = Script(self._seed, _NO_END)
-        child = Child.fork(partial(live, self._places, self._history, script))
+        child = Child.fork(self.live)
         try:
-            self._await_moment(child)
-            child.kill()
+            self.end(child)
             for event in child.rest():
                 self._note(event)
         finally:
             child.reap()
 
-    def _await_moment(self, child: Child) -> None:
+    def live(self, tell: Tell) -> None:
+        """In the child."""
+        live(self.places, self.history, Script(self.seed, _NO_END), tell)
+
+    def end(self, child: Child) -> None:
+        """Kill it when its moment has come."""
         if self._after_operations:
             for event in child.told(TIMEOUT_S):
                 self._note(event)
@@ -107,9 +120,10 @@ class Doomed:
                     break
         # What it tells stays in the pipe meanwhile: far less than a pipe holds.
         time.sleep(self._delay_s)
+        child.kill()
 
     def _note(self, event: Event) -> None:
-        self._history.note(event)
+        self.history.note(event)
         match event["what"]:
             case "begun":
                 self._running[event["id"]] = event["op"]
@@ -122,11 +136,28 @@ class Doomed:
                 pass
 
 
-def _strike(node: Node, seed: int, counts: Counter[str]) -> None:
+class DoomedAtCall(Doomed):
+    """One life that ends right before or right after a system call that is drawn."""
+
+    def draw(self, rng: random.Random) -> None:
+        self._at_call = rng.randint(1, _MOST_CALLS)
+        self._after = rng.random() < 0.5
+
+    def live(self, tell: Tell) -> None:
+        point = CutPoint(lambda: os.kill(os.getpid(), signal.SIGKILL), after=self._after)
+        point.arm(self._at_call)
+        script = Script(self.seed, _NO_END, disk_of=lambda _: CuttingDisk(point))
+        live(self.places, self.history, script, tell)
+
+    def end(self, child: Child) -> None:
+        """It ends by itself."""
+
+
+def _strike(kind: type[Doomed], node: Node, seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
     history = node.restore()
     for number in range(2 if rng.random() < _AGAIN else 1):
-        life = Doomed(node.places, history, rng, f"{seed}.{number}")
+        life = kind(node.places, history, rng, f"{seed}.{number}")
         life.run()
         counts["kills"] += 1
         for operation in life.interrupted:
@@ -135,11 +166,11 @@ def _strike(node: Node, seed: int, counts: Counter[str]) -> None:
     live_in_peace(node.places, history, Script(f"{seed}.calm", _CALM_STEPS, calm=True))
 
 
-def _run(plan: Plan) -> Outcome:
+def _run(kind: type[Doomed], plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(dir=images_dir()) as root:
         node = Node(Path(root))
-        return strike_each(plan, lambda seed: _strike(node, seed, counts), counts)
+        return strike_each(plan, lambda seed: _strike(kind, node, seed, counts), counts)
 
 
 CAMPAIGN: Final = Campaign(
@@ -147,5 +178,12 @@ CAMPAIGN: Final = Campaign(
     about="SIGKILL at a random microsecond",
     runs=2_000,
     slice_runs=20,
-    run=_run,
+    run=partial(_run, Doomed),
+)
+AT_CALL: Final = Campaign(
+    name="kill-at-call",
+    about="SIGKILL right before or after a system call",
+    runs=2_000,
+    slice_runs=20,
+    run=partial(_run, DoomedAtCall),
 )

@@ -43,8 +43,8 @@ class Plant:
 
 # How a crash is noticed depends on what is lost with it: the power, or only the process.
 _POWER: Final = ("power-cut", "write-replay")
-_CRASH: Final = ("kill", "power-cut")
-_MODEL: Final = ("model", "kill")
+_CRASH: Final = ("kill", "kill-at-call", "power-cut")
+_MODEL: Final = ("model", "kill", "kill-at-call")
 _FAULTS: Final = ("syscalls", "model")
 
 PLANTS: Final = (
@@ -112,7 +112,7 @@ PLANTS: Final = (
         "    fd = disk.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644,",
         "    staged = name\n"
         "    fd = disk.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644,",
-        ("kill", *_POWER),
+        ("kill-at-call", *_POWER),
     ),
     Plant(
         "a short write is taken for a whole one",
@@ -142,6 +142,13 @@ PLANTS: Final = (
         "        return Stored(len(self._healthy), copies,",
         "        copies = len(self._healthy)\n        return Stored(len(self._healthy), copies,",
         ("syscalls", "model", "power-cut"),
+    ),
+    Plant(
+        "what is sent again is not written where a rotten copy stands",
+        "depot/writing/put.py",
+        "        verified = await asyncio.gather(*map(self._verify, found))\n",
+        "        verified = [True for _ in found]\n",
+        ("rot", "syscalls"),
     ),
     Plant(
         "the hash of what arrived is not compared",

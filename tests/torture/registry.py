@@ -26,6 +26,7 @@ CAMPAIGNS: Final[tuple[Campaign, ...]] = (
     write_replay.CAMPAIGN,
     syscalls.CAMPAIGN,
     kills.CAMPAIGN,
+    kills.AT_CALL,
     stops.CAMPAIGN,
     rot.CAMPAIGN,
     side_by_side.CAMPAIGN,

@@ -1,7 +1,8 @@
 """Planted bugs: a campaign that has not been seen to fail proves nothing.
 
 Each run plants one bug in a copy of the code and has the campaigns look for it; one that nobody
-notices is a violation of this campaign. Which campaign noticed which bug goes into the report.
+notices is a violation of this campaign, and so is one that is noticed where it was not planted.
+Which campaign noticed which bug goes into the report.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from tests.torture.plants import PLANTS, Plant
 
 ROOT: Final = Path(__file__).parents[2]
 COPIED: Final = ("agent", "depot", "tests", "pyproject.toml")
-SECONDS: Final = 180
-"""For each campaign that looks for one bug. Most are found in the first few runs."""
-RUNS: Final = 400
+LOOK: Final = ("--first", "--runs", "2000", "--seconds", "600")
+"""How long each campaign looks for one bug. Most are found in the first few runs."""
+NOBODY: Final = "nobody"
 
 
 def _run(plan: Plan) -> Outcome:
@@ -37,13 +38,14 @@ def _run(plan: Plan) -> Outcome:
 
     def strike(number: int) -> None:
         plant = PLANTS[number % len(PLANTS)]
+        noticed[plant.bug] = NOBODY
         with checkout_copy() as copy:
             plant.apply(copy)
             noticed[plant.bug] = caught_by(plant, copy)
             sys.stderr.write(f"sensitivity: {noticed[plant.bug]} noticed: {plant.bug}\n")
 
     outcome = strike_each(plan, strike, Counter(), numbers)
-    counts = Counter(f"by {campaign}" for campaign in noticed.values())
+    counts = Counter(f"by {by}" for by in noticed.values())
     return replace(outcome, counts=counts, noticed=noticed)
 
 
@@ -54,22 +56,27 @@ def caught_by(plant: Plant, copy: Path) -> str:
         AssertionError: none does.
     """
     for campaign in plant.by:
-        if _notices(campaign, copy):
+        found = _violations(campaign, copy, *LOOK)
+        if found:
+            seed = str(found[0]["seed"])
+            without = _violations(campaign, ROOT, "--runs", "1", "--seed", seed)
+            assert not without, f"without the bug that {plant.bug} as well: {without}"
             return campaign
     raise AssertionError(f"nobody noticed that {plant.bug}; asked: {', '.join(plant.by)}")
 
 
-def _notices(campaign: str, copy: Path) -> bool:
-    command = [sys.executable, "-m", "tests.torture", campaign, "--json"]
-    command += ["--runs", str(RUNS), "--seconds", str(SECONDS), "--first"]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+def _violations(campaign: str, checkout: Path, *arguments: str) -> list[dict[str, object]]:
+    """What a campaign finds wrong with the code of a checkout."""
+    command = [sys.executable, "-m", "tests.torture", campaign, "--json", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode in (0, 1), f"{campaign} broke: {done.stderr[-2000:]}"
     (outcome,) = json.loads(done.stdout)
     assert outcome["skipped"] is None, f"{campaign} was skipped: {outcome['skipped']}"
-    return bool(outcome["violations"])
+    violations: list[dict[str, object]] = outcome["violations"]
+    return violations
 
 
 @contextmanager
