@@ -30,8 +30,8 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "Internal": "the server's log has the traceback, under the request id",
         "NotFound": "`depot-coordinator release ls`, `sled ls` and `trust ls` show what is there",
         "NotReady": "`depot-coordinator status` and the coordinator's log say more",
-        "QuotaExceeded": "wait until the sleds have what is staged (`depot-coordinator status`),"
-        " or raise staging.quota",
+        "QuotaExceeded": "wait until the sleds have what is staged (`depot-coordinator status`);"
+        " what is larger than staging.quota needs a larger one",
         "Quiescing": "upload to another coordinator, or start this one again",
         "ReleaseConflict": "a release and the artifacts it names never change: build it under"
         " another version",
