@@ -1,8 +1,8 @@
-"""Small real filesystems for tests: an ext4 in a file, on a loop device, mounted where wanted.
+"""Small real filesystems for tests: one in a file, on a loop device, mounted where wanted.
 
 The device is taken once and kept, so that unmounting and mounting again is the same disk leaving
-and returning. `loop_disk` unmounts and detaches on every way out; where loop mounts cannot be had,
-it skips the test and says why.
+and returning. `loop_disk` unmounts and detaches on every way out, also when the tests are killed:
+somebody else does it then. Where loop mounts cannot be had, it skips the test and says why.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from typing import Final
 from tests.needs import Need, lack
 
 FILLER: Final = "somebody-elses.bin"
-_TOOLS: Final = ("losetup", "mkfs.ext4", "mount", "umount")
+_TOOLS: Final = ("losetup", "mount", "umount")
 _TIMEOUT_S: Final = 60
+# No blocks are kept for root, whom the agent is in these tests.
+_MAKE: Final = {"ext4": ("mkfs.ext4", "-q", "-F", "-m", "0"), "btrfs": ("mkfs.btrfs", "-q", "-M")}
+UNMOUNT: Final = 'while umount --lazy "$0" 2>&-; do :; done'
+DETACH: Final = 'losetup --detach "$0"'
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class LoopDisk:
 
     device: str
     mount_point: Path
+    kind: str = "ext4"
 
     def mount(self) -> None:
-        _run("mount", "-t", "ext4", self.device, str(self.mount_point))
+        _run("mount", "-t", self.kind, self.device, str(self.mount_point))
 
     def take_away(self) -> None:
         """Unmount, also while files on it are open."""
@@ -66,31 +71,50 @@ class LoopDisk:
 
 
 @contextmanager
-def loop_disk(mount_point: Path, *, size_mib: int, inodes: int | None = None) -> Iterator[LoopDisk]:
+def loop_disk(
+    mount_point: Path, *, size_mib: int, inodes: int | None = None, kind: str = "ext4"
+) -> Iterator[LoopDisk]:
     """Mount a new filesystem at `mount_point`, which is made when it is not there."""
-    _skip_unless_possible()
+    _skip_unless_possible(kind)
     mount_point.mkdir(parents=True, exist_ok=True)
-    image = mount_point.with_name(f"{mount_point.name}.ext4")
+    image = mount_point.with_name(f"{mount_point.name}.{kind}")
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
     number_of_inodes = [] if inodes is None else ["-N", str(inodes)]
-    # No blocks are kept for root, whom the agent is in these tests.
-    _run("mkfs.ext4", "-q", "-F", "-m", "0", *number_of_inodes, str(image))
-    disk = LoopDisk(_or_skip("losetup", "--find", "--show", str(image)), mount_point)
+    _run(*_MAKE[kind], *number_of_inodes, str(image))
     try:
-        _or_skip("mount", "-t", "ext4", disk.device, str(mount_point))
-        yield disk
+        disk = LoopDisk(_or_skip("losetup", "--find", "--show", str(image)), mount_point, kind)
+        with at_the_end(DETACH, disk.device), at_the_end(UNMOUNT, mount_point):
+            _or_skip("mount", "-t", kind, disk.device, str(mount_point))
+            yield disk
     finally:
-        while os.path.ismount(mount_point):
-            disk.take_away()
-        _run("losetup", "--detach", disk.device)
         image.unlink(missing_ok=True)
 
 
-def _skip_unless_possible() -> None:
+@contextmanager
+def at_the_end(script: str, about: str | Path) -> Iterator[None]:
+    """Run a shell script, with `about` as its $0, after the block or when this process is killed.
+
+    The shell waits for a line, or for nobody to hold the other end of its input any more. What
+    kills this process may mean all of its group, of which it is none.
+    """
+    command = ["sh", "-c", f"read -r _; {script}", about]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as shell:
+        assert shell.stdin is not None
+        try:
+            yield
+        finally:
+            # Not only closed: a process that was forked meanwhile may hold it too.
+            shell.stdin.write(b"\n")
+            shell.stdin.close()
+            shell.wait(_TIMEOUT_S)
+    assert shell.returncode == 0, f"failed: {script} of {about}"
+
+
+def _skip_unless_possible(kind: str) -> None:
     if os.geteuid() != 0:
         lack(Need.ROOT, "mounting a loop device takes root")
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    missing = [tool for tool in (*_TOOLS, _MAKE[kind][0]) if shutil.which(tool) is None]
     if missing:
         lack(Need.MOUNTS, f"a loop mount takes {', '.join(missing)}")
 

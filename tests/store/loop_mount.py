@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.loop_mount import UNMOUNT, at_the_end
 from tests.needs import Need, lack
 
 SIZE_BYTES: Final = 64 << 20
@@ -27,13 +28,13 @@ def loop_mount(root: Path, *, inodes: int = 512) -> Iterator[Path]:
         file.truncate(SIZE_BYTES)
     path.mkdir()
     subprocess.run([mkfs, "-q", "-m", "0", "-N", str(inodes), image], check=True)
-    mounted = subprocess.run([mount, "-o", "loop", image, path], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        lack(Need.MOUNTS, f"no loop mount here: {mounted.stderr.decode().strip()}")
-    try:
+    with at_the_end(UNMOUNT, path):
+        # A device that `mount` takes goes when it is unmounted.
+        command: list[str | Path] = [mount, "-o", "loop", image, path]
+        mounted = subprocess.run(command, capture_output=True, check=False)
+        if mounted.returncode != 0:
+            lack(Need.MOUNTS, f"no loop mount here: {mounted.stderr.decode().strip()}")
         yield path
-    finally:
-        subprocess.run([umount, "--lazy", path], check=True)
 
 
 def fill_bytes(path: Path) -> Path:

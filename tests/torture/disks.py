@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.loop_mount import DETACH, at_the_end
 from tests.torture.campaign import Skip, images_dir
 
 MIB: Final = 1 << 20
@@ -190,10 +191,8 @@ def loop_device(image: Path) -> Iterator[str]:
     if done.returncode != 0:
         raise Skip(f"no loop devices here: {done.stderr.strip()}")
     device = done.stdout.strip()
-    try:
+    with at_the_end(DETACH, device):
         yield device
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def copy_sparse(source: Path, target: Path) -> None:
