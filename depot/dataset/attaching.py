@@ -52,31 +52,34 @@ class Opened:
 
     Attributes:
         file: a descriptor there; None when `content` is all there is to read.
+        exempt: its filesystem checks what is read, but not of this file.
     """
 
     file: int | RemoteFile | None
     size_bytes: int
     content: bytes | None = None
+    exempt: bool = False
 
 
 def open_here(dataset: Dataset, artifact: ArtifactHash) -> Opened:
     """Open an artifact in this process."""
     fd, size_bytes = dataset.open_artifact(artifact)
-    return Opened(fd, size_bytes)
+    return Opened(fd, size_bytes, exempt=_is_exempt(dataset, fd))
 
 
 def open_for_another(dataset: Dataset, artifact: ArtifactHash, content_bytes: int) -> Opened:
     """Open an artifact for another process; read it at once if it has at most `content_bytes`."""
     fd, size_bytes = dataset.open_artifact(artifact)
+    exempt = _is_exempt(dataset, fd)
     if size_bytes > content_bytes:
-        return Opened(file_here(fd), size_bytes)
+        return Opened(file_here(fd), size_bytes, exempt=exempt)
     try:
         content = bytearray(size_bytes)
         with memoryview(content) as view:
             filled = 0
             while filled < size_bytes and (count := os.preadv(fd, [view[filled:]], filled)):
                 filled += count
-        return Opened(None, size_bytes, bytes(content[:filled]))
+        return Opened(None, size_bytes, bytes(content[:filled]), exempt)
     finally:
         os.close(fd)
 
@@ -84,7 +87,12 @@ def open_for_another(dataset: Dataset, artifact: ArtifactHash, content_bytes: in
 def open_staged(dataset: Dataset, name: str, *, remote: bool) -> Opened:
     """Open a file that is still being written; its size says nothing yet."""
     fd = dataset.open_staged(name)
-    return Opened(file_here(fd) if remote else fd, 0)
+    exempt = _is_exempt(dataset, fd)
+    return Opened(file_here(fd) if remote else fd, 0, exempt=exempt)
+
+
+def _is_exempt(dataset: Dataset, fd: int) -> bool:
+    return dataset.checksums_data and dataset.disk.is_exempt(fd)
 
 
 def release(dataset: Dataset) -> None:

@@ -100,6 +100,10 @@ class Disk:
         """Tell whether what is read there was checked by the filesystem."""
         return filesystem.checksums_data(path)
 
+    def is_exempt(self, fd: int) -> bool:
+        """Tell whether the filesystem checks its data, but not that of an open file."""
+        return filesystem.is_exempt(fd)
+
     def syncs_whole(self, path: Path) -> bool:
         """Tell whether `sync_whole` carries out what it says there, and reports what failed."""
         return filesystem.syncs_whole(path)

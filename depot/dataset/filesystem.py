@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import re
+import struct
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,6 +18,10 @@ import psutil
 
 _SYNCED_WHOLE: Final = frozenset({"btrfs", "ext4", "xfs"})
 _REPORTS_SYNCFS_SINCE: Final = (5, 17)
+# _IOR('f', 1, long), FS_NOCOW_FL, and what a filesystem without such flags answers.
+_GET_FLAGS: Final = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
+_NO_COPY_ON_WRITE: Final = 0x00800000
+_NO_FLAGS: Final = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS})
 _DIRTY: Final = re.compile(rb"^(?:Dirty|Writeback): +(\d+) kB$", re.MULTILINE)
 
 
@@ -29,6 +37,20 @@ def checksums_data(path: Path) -> bool:
     """Tell whether the filesystem at `path` checks its data when it is read."""
     mount = _mount_at(path)
     return mount is not None and verifies(mount)
+
+
+def is_exempt(fd: int) -> bool:
+    """Tell whether a filesystem that checks its data keeps no checksums of an open file.
+
+    btrfs keeps none of files without copy-on-write (`chattr +C`). The flag is the file's own: a
+    directory hands it to what is made in it, and a file with bytes in it keeps what it has.
+    """
+    flags = bytearray(struct.calcsize("l"))
+    try:
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+    except OSError as error:
+        return error.errno not in _NO_FLAGS
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & _NO_COPY_ON_WRITE)
 
 
 def syncs_whole(path: Path) -> bool:
@@ -72,7 +94,11 @@ def mount_of(path: Path, mounts: Iterable[Mount]) -> Mount | None:
 
 
 def verifies(mount: Mount) -> bool:
-    """Tell whether such a filesystem returns an error instead of data that has rotted."""
+    """Tell whether such a filesystem returns an error instead of data that has rotted.
+
+    As far as mounts say; single files of a btrfs may be exempt from it, see `is_exempt`. Whether
+    somebody has switched the checksums of a ZFS off cannot be asked of the kernel.
+    """
     if mount.kind == "btrfs":
         return not mount.options & {"nodatasum", "nodatacow"}
     return mount.kind == "zfs"

@@ -31,6 +31,7 @@ class OpenArtifact:
         read: what every byte that leaves must come through; None: any way will do.
         on_close: called once it is closed.
         place: the dataset's path, for the log; its number where nobody said.
+        exempt: its filesystem checks what is read, but not of this file.
         copy: as it was recorded when it was opened; another record may be about another file.
     """
 
@@ -52,6 +53,7 @@ class OpenArtifact:
         self._host: Host | None = None
         self.content: bytes | None = None
         self.on_close: Callable[[], None] | None = None
+        self.exempt = False
         self.copy = copy
         self.place = str(dataset)
         self.closed = False
@@ -65,6 +67,7 @@ class OpenArtifact:
         if isinstance(opened.file, RemoteFile):
             made.remote = (opened.file, host)
         made.content = opened.content
+        made.exempt = opened.exempt
         return made
 
     @contextmanager

@@ -45,7 +45,7 @@ class VerifyReads(StrEnum):
     NEVER = "never"
 
     def is_due(self, checksums_data: bool) -> bool:
-        """Tell for a dataset; `auto` trusts a filesystem that checks its data itself."""
+        """Tell for a copy; `auto` trusts a filesystem that checks its data itself."""
         if self is VerifyReads.AUTO:
             return not checksums_data
         return self is VerifyReads.ALWAYS
@@ -220,7 +220,8 @@ class Reader:
         """
         # What is in doubt is checked whatever the filesystem and the configuration promise.
         doubted = opened.sha256 in mirror.doubts
-        if not doubted and not self._verify_reads.is_due(mirror.dataset.checksums_data):
+        trusted = mirror.dataset.checksums_data and not opened.exempt
+        if not doubted and not self._verify_reads.is_due(trusted):
             return True
         digests = await self._digests(mirror, opened.sha256, opened.size_bytes)
         if digests is not None:

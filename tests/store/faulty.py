@@ -229,6 +229,10 @@ class FaultyDisk(Disk):
         with self._meeting("checksums_data", str(path)):
             return super().checksums_data(path)
 
+    def is_exempt(self, fd: int) -> bool:
+        with self._meeting("is_exempt", _name(fd)):
+            return super().is_exempt(fd)
+
     def forget(self, fd: int) -> None:
         with self._meeting("forget", _name(fd)):
             super().forget(fd)
