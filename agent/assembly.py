@@ -52,7 +52,7 @@ from depot.store import ArtifactStore
 from depot.streams.budget import Budget
 
 _WORRYING: Final = frozenset(
-    {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}
+    {"config_refused", "copy_gone", "dataset_lost", "duty_failed", "lost", "quarantined"}
 )
 # So many that each line would cost more than what it tells; the event log has them.
 _ROUTINE: Final = frozenset({"put"})

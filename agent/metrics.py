@@ -251,10 +251,11 @@ def dataset_figures(datasets: Sequence[DatasetBody]) -> Iterator[Metric]:
 def scrub_figures(scrub: ScrubBody) -> Iterator[Metric]:
     """Figures of the background verification, by dataset."""
 
-    def each(name: str, text: str, read: Callable[[DatasetScrubBody], float]) -> Metric:
+    def each(name: str, text: str, read: Callable[[DatasetScrubBody], float | None]) -> Metric:
         family = GaugeMetricFamily(f"{PREFIX}_scrub_{name}", text, labels=("dataset",))
         for dataset in scrub.datasets:
-            family.add_metric((dataset.dataset,), read(dataset))
+            if (value := read(dataset)) is not None:  # what is not known is no figure
+                family.add_metric((dataset.dataset,), value)
         return family
 
     def count(name: str, text: str, read: Callable[[DatasetScrubBody], int]) -> Metric:
@@ -265,13 +266,15 @@ def scrub_figures(scrub: ScrubBody) -> Iterator[Metric]:
     yield each("running", "1 while a pass runs.", lambda d: int(d.state == "running"))
     yield each(
         "oldest_unverified_seconds",
-        "Age of the oldest verification of a copy.",
-        lambda d: d.oldest_unverified_s or 0.0,
+        "Age of the oldest verification of a copy; of a dataset without copies, none.",
+        lambda d: d.oldest_unverified_s,
     )
     yield each("never_verified_copies", "Copies not verified yet.", lambda d: d.never_verified)
     yield each("bad_copies_waiting", "Bad copies still to be healed.", lambda d: d.waiting)
     yield count("verified_bytes", "Bytes read and hashed.", lambda d: d.verified_bytes)
-    yield count("bad_copies", "Bad copies found, by whatever read them.", lambda d: d.bad_found)
+    yield count(
+        "bad_copies", "Copies found bad or gone, by whatever read them.", lambda d: d.bad_found
+    )
     healing = SummaryMetricFamily(
         f"{PREFIX}_scrub_heal_seconds", "From found to healed.", labels=("dataset",)
     )

@@ -294,7 +294,7 @@ class ScrubPassBody(Answer):
     copies_total: Count
     bytes_done: Count
     bytes_total: Count
-    bad: Count = Field(description="Copies that turned out damaged.")
+    bad: Count = Field(description="Copies that turned out damaged or gone.")
 
 
 class DatasetScrubBody(Answer):
@@ -314,11 +314,11 @@ class DatasetScrubBody(Answer):
     copies: Count
     bytes: Count
     verified_bytes: Count
-    bad_found: Count = Field(description="Damaged copies found, by whatever read them.")
-    healed: Count = Field(description="Damaged copies that were made good.")
+    bad_found: Count = Field(description="Copies found damaged or gone, by whatever read them.")
+    healed: Count = Field(description="Of these: were made good.")
     heal_s: float = Field(description="Seconds from found to healed, summed.")
     last_heal_s: float | None
-    waiting: Count = Field(description="Damaged copies still to be healed.")
+    waiting: Count = Field(description="Of these: still to be healed.")
 
 
 class ScrubBody(Answer):

@@ -53,7 +53,7 @@ from depot.http.service import HttpService
 
 # Of the staging depot: its disk, or bytes on it.
 _WORRYING: Final = frozenset(
-    {"config_refused", "dataset_lost", "duty_failed", "lost", "quarantined"}
+    {"config_refused", "copy_gone", "dataset_lost", "duty_failed", "lost", "quarantined"}
 )
 _log = structlog.get_logger("coordinator")
 

@@ -151,6 +151,7 @@ class Parts:
         ]
         for mirror in mirrors:
             mirror.on_record = self.records.note
+            mirror.on_gone = self._on_gone
         return MirrorSet(
             mirrors,
             require_mountpoint=self.options.require_mountpoint,
@@ -220,8 +221,9 @@ class Parts:
             wake=Signal(),
             on_event=self.emit,
             on_damage=self.wanted.heal.set,
+            is_wanted=self.is_wanted,
         )
-        self.scrubber = Scrubber(self.mirrors, context, is_wanted=self.is_wanted)
+        self.scrubber = Scrubber(self.mirrors, context)
 
     def _process_host(self, arena: Arena) -> HostOf:
         return partial(
@@ -230,6 +232,12 @@ class Parts:
             writes_at_once=self._most_ingests,
             timeout_s=self.options.device_timeout_s,
         )
+
+    def _on_gone(self, mirror: Mirror, artifact: ArtifactHash) -> None:
+        if self.is_wanted(artifact):  # or it was deleted a moment ago
+            self.records.note_gone(mirror, artifact)
+            self.emit("copy_gone", {"sha256": str(artifact), "dataset": str(mirror.path)})
+            self.wanted.heal.set()
 
     def _on_transition(self, mirror: Mirror, before: MirrorState, after: MirrorState) -> None:
         if not self.opened:

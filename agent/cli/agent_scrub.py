@@ -54,8 +54,8 @@ def start(
 ) -> None:
     """Verify every copy from now on, as fast as is allowed; ends a pause.
 
-    With --wait, the exit status is 1 when a copy turned out damaged. A dataset that is not healthy
-    is not waited for.
+    With --wait, the exit status is 1 when a copy turned out damaged or gone. A dataset that is not
+    healthy is not waited for.
     """
 
     async def ask(client: AgentClient, output: Output) -> ScrubBody:

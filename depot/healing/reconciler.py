@@ -72,7 +72,7 @@ class Reconciler:
                 size_bytes = await mirror.call(Dataset.artifact_size, artifact)
                 copy = mirror.artifacts.get(artifact)
                 if size_bytes is None:
-                    mirror.record(artifact, None)
+                    mirror.gone(artifact)
                 elif copy is None:
                     mirror.record(artifact, Copy(size_bytes))
                 elif copy.size_bytes != size_bytes:

@@ -109,6 +109,7 @@ _DEVICE_ERRORS: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENXIO, e
 _UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
 Recorded = Callable[["Mirror", ArtifactHash, Copy | None, Copy | None], None]
+Gone = Callable[["Mirror", ArtifactHash], None]
 
 
 class Mirror:
@@ -125,6 +126,7 @@ class Mirror:
         inventory: what is worked out of `artifacts`.
         stock_revision: raised whenever copies may have changed otherwise than one by one.
         on_record: told the copy before and after each `record`.
+        on_gone: told each artifact whose copy was found to be gone, after it was recorded.
         on_copy: told each artifact whose copy, or whether it counts, changed by itself.
         marker: of the dataset that is here, or was here last.
         doubts: copies that were there when the dataset failed and were not verified since.
@@ -164,6 +166,7 @@ class Mirror:
         self.verifying = asyncio.Semaphore(VERIFICATIONS)
         self.host = host_of(f"dataset-{index}", self._worker_ended)
         self.on_record: Recorded = _nobody_listens
+        self.on_gone: Gone = _nobody_misses_it
         self.on_copy: Callable[[ArtifactHash], object] = _nobody_wants_it
         self.inventory = Inventory()
         self.stock_revision = 0
@@ -438,6 +441,13 @@ class Mirror:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""
         record_all([Record((self,), artifact, copy)])
 
+    def gone(self, artifact: ArtifactHash) -> None:
+        """Note that a copy was found to be gone, which nobody here has taken away."""
+        was_here = artifact in self.artifacts
+        self.record(artifact, None)
+        if was_here:
+            self.on_gone(self, artifact)
+
     async def close(self) -> None:
         """Release the dataset, or leave it behind if its device hangs, and let the threads end."""
         if self._dataset is not None:
@@ -523,6 +533,10 @@ def _nobody_listens(
     _mirror: Mirror, _artifact: ArtifactHash, _before: Copy | None, _after: Copy | None
 ) -> None:
     """Nobody keeps records."""
+
+
+def _nobody_misses_it(_mirror: Mirror, _artifact: ArtifactHash) -> None:
+    """Nobody looks for it."""
 
 
 def _nobody_wants_it(_artifact: ArtifactHash) -> None:

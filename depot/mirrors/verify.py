@@ -75,7 +75,7 @@ async def judge_copy(mirror: Mirror, artifact: ArtifactHash, pacer: Pacer | None
         case Verdict.BAD:
             mirror.record(artifact, replace(copy, damaged=True, verified_at_s=None))
         case Verdict.GONE:
-            mirror.record(artifact, None)
+            mirror.gone(artifact)
         case Verdict.UNKNOWN:
             pass
     return verdict

@@ -243,7 +243,7 @@ class QuarantineKeeper:
     async def _settle(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
         size_bytes = await mirror.call(Dataset.artifact_size, artifact)
         if size_bytes is None:
-            mirror.record(artifact, None)
+            mirror.gone(artifact)
             return False
         try:
             async with mirror.verifying:
@@ -255,7 +255,7 @@ class QuarantineKeeper:
             case Verdict.GOOD:
                 mirror.record(artifact, Copy(size_bytes, verified_at_s=time.time()))
             case Verdict.GONE:
-                mirror.record(artifact, None)
+                mirror.gone(artifact)
             case Verdict.BAD:
                 # A device that garbles what it reads would have every good copy set aside.
                 if not await works(mirror):

@@ -170,7 +170,7 @@ class Reader:
         except FileNotFoundError:
             # Unless a writer was about to give the name to another file, and has done so.
             if mirror.artifacts.get(artifact) is copy:
-                mirror.record(artifact, None)
+                mirror.gone(artifact)
             return None
         except (OSError, DatasetUnusable) as error:
             await self._not_opened(mirror, artifact, error)

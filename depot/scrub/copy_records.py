@@ -212,6 +212,12 @@ class CopyRecords:
         elif (before is None or not before.damaged) and artifact not in book.findings:
             self._found(mirror, book, artifact)
 
+    def note_gone(self, mirror: Mirror, artifact: ArtifactHash) -> None:
+        """Take note that a wanted copy was found to be gone: as bad as a damaged one."""
+        book = self._books.get(mirror.index)
+        if book is not None and artifact not in book.findings:
+            self._found(mirror, book, artifact)
+
     def _found(self, mirror: Mirror, book: _Book, artifact: ArtifactHash) -> None:
         self.tally(mirror).found += 1
         if len(book.findings) < MAX_FINDINGS:

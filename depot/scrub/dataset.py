@@ -53,6 +53,7 @@ class ScrubContext:
     Attributes:
         wake: given when there may be something to do.
         on_damage: called when a bad copy was found.
+        is_wanted: whether an artifact is to be here; what is not may go at any time.
         clock: Unix time in seconds.
     """
 
@@ -63,6 +64,7 @@ class ScrubContext:
     wake: Signal
     on_event: EventSink
     on_damage: Callable[[], None]
+    is_wanted: Callable[[ArtifactHash], bool]
     clock: Callable[[], float] = time.time
 
 
@@ -294,9 +296,12 @@ class DatasetScrubber:
             return False
         if verdict is Verdict.UNKNOWN and not self._may_run():
             return False  # it is read again
-        self._count(queued_bytes, verdict)
-        if verdict in (Verdict.BAD, Verdict.GONE):
-            # A copy may be gone because it was just deleted; the healer knows what is wanted.
+        # A copy that nobody wants may be gone because it was just deleted.
+        bad = verdict is Verdict.BAD or (
+            verdict is Verdict.GONE and self._context.is_wanted(artifact)
+        )
+        self._count(queued_bytes, verdict, bad=bad)
+        if bad:
             _log.warning(
                 "scrub found no good copy",
                 sha256=str(artifact),
@@ -307,7 +312,7 @@ class DatasetScrubber:
             await self._context.records.flush((self.mirror,))
         return True
 
-    def _count(self, queued_bytes: int, verdict: Verdict) -> None:
+    def _count(self, queued_bytes: int, verdict: Verdict, *, bad: bool = False) -> None:
         scrub = self._current
         assert scrub is not None
         judged = verdict in (Verdict.GOOD, Verdict.BAD)
@@ -315,7 +320,7 @@ class DatasetScrubber:
             scrub,
             copies=scrub.copies + judged,
             bytes_done=scrub.bytes_done + self._in_copy_bytes * judged,
-            bad=scrub.bad + (verdict is Verdict.BAD),
+            bad=scrub.bad + bad,
             copies_left=scrub.copies_left - 1,
             bytes_left=scrub.bytes_left - queued_bytes,
         )

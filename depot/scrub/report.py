@@ -24,7 +24,7 @@ class ScrubPass:
         requested: somebody asked for it; otherwise it was time.
         copies: judged so far.
         bytes_done: of these copies.
-        bad: copies among them that turned out damaged.
+        bad: copies that turned out damaged, which are among them, or gone.
         copies_left: still to be read.
     """
 

@@ -8,31 +8,19 @@ what turns out bad is told to whoever heals it. Work that somebody waits for com
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 
-from depot.artifact import ArtifactHash
 from depot.mirrors.mirror_set import MirrorSet
 from depot.scrub.dataset import CHECK_S, DatasetScrubber, ScrubContext
 from depot.scrub.report import ScrubPass, ScrubStatus
 
 
 class Scrubber:
-    """The scrubs of all datasets, which run side by side.
+    """The scrubs of all datasets, which run side by side."""
 
-    Args:
-        is_wanted: whether an artifact is still to be healed when it is bad.
-    """
-
-    def __init__(
-        self,
-        mirrors: MirrorSet,
-        context: ScrubContext,
-        *,
-        is_wanted: Callable[[ArtifactHash], bool],
-    ) -> None:
+    def __init__(self, mirrors: MirrorSet, context: ScrubContext) -> None:
         self._context = context
-        self._is_wanted = is_wanted
         self._datasets = [DatasetScrubber(mirror, context) for mirror in mirrors.all]
 
     def status(self) -> ScrubStatus:
@@ -95,9 +83,10 @@ class Scrubber:
             await dataset.save()
 
     async def _look_after_findings(self) -> None:
+        is_wanted = self._context.is_wanted
         while True:
             for dataset in self._datasets:
-                self._context.records.forget(dataset.mirror, lambda a: not self._is_wanted(a))
+                self._context.records.forget(dataset.mirror, lambda a: not is_wanted(a))
             await asyncio.sleep(CHECK_S)
 
     def _warnings(self) -> Iterator[str]:

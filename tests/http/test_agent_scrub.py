@@ -181,3 +181,30 @@ async def test_when_a_copy_was_verified_is_said_after_a_restart_too(root: Path) 
         assert all(RFC_3339.fullmatch(copy["verified_at"]) for copy in before["copies"])
     async with sled_with_store(root) as sled:
         assert (await sled.call("GET", f"/artifacts/{NAME}")).body == before
+
+
+async def test_a_copy_that_is_gone_shows_in_the_pass_and_in_the_figures(
+    sled: Sled, root: Path
+) -> None:
+    bad = dataset_paths(root)[1]
+    await asyncio.to_thread((bad / str(NAME)).unlink)
+    await sled.call("POST", "/scrub")
+    await events_of(sled, "healed", 1)
+    await events_of(sled, "scrub_finished", 2)
+    (gone,) = await events_of(sled, "copy_gone", 1)
+    assert (gone["sha256"], gone["dataset"]) == (str(NAME), str(bad))
+    found = (await sled.call("GET", "/scrub")).body
+    assert [dataset["last"]["bad"] for dataset in found["datasets"]] == [0, 1]
+    figures = await scrape(sled)
+    assert figures[f"sled_depot_scrub_bad_copies_total{{{bad}}}"] == 1
+    assert figures[f"sled_depot_scrub_heal_seconds_count{{{bad}}}"] == 1
+
+
+async def test_a_dataset_without_copies_has_no_oldest_verification(sled: Sled, root: Path) -> None:
+    gone, here = dataset_paths(root)
+    released = await sled.call("POST", "/datasets/release", {"path": str(gone)})
+    assert released.code == "200", released.body
+    figures = await scrape(sled)
+    name = "sled_depot_scrub_oldest_unverified_seconds"
+    assert f"{name}{{{gone}}}" not in figures
+    assert f"{name}{{{here}}}" in figures

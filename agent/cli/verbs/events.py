@@ -20,7 +20,9 @@ from agent.wire import EventBody, EventsBody
 
 WAIT_S: Final = 20
 PAUSE_S: Final = 0.5
-_BAD: Final = frozenset({"copy_failed", "quarantined", "config_refused", "dataset_lost"})
+_BAD: Final = frozenset(
+    {"config_refused", "copy_failed", "copy_gone", "dataset_lost", "lost", "quarantined"}
+)
 
 
 @click.command()
