@@ -29,11 +29,14 @@ class Duties:
             group.create_task(self._fetch_for_ever(peers), name="fetch")
             group.create_task(parts.scrubber.run(), name="scrub")
             group.create_task(parts.records.run(parts.mirrors.all), name="copy records")
+            group.create_task(parts.had.run(), name="artifacts had")
 
     async def reconcile(self, *, rescan: bool = True) -> int:
         """Delete what no config wants, now; the number of artifacts deleted."""
         await self._parts.quarantine.refresh_all()
-        return await self._parts.reconciler.run_once(rescan=rescan)
+        deleted = await self._parts.reconciler.run_once(rescan=rescan)
+        self._parts.had.forget_unwanted()
+        return deleted
 
     async def _reconcile_for_ever(self) -> None:
         while True:

@@ -17,12 +17,13 @@ from depot.concurrency.keyed_lock import KeyedLock
 from depot.config.keeper import EventSink, LedgerKeeper
 from depot.config.state_dir import StateDir
 from depot.dataset.disk import DiskOf
+from depot.dataset.found_files import FoundFiles
 from depot.device.host import DeviceWorkers, HostOf, thread_host
 from depot.device.process import ProcessHost
 from depot.healing.dataset_desk import DatasetDesk
 from depot.healing.healer import Healer
 from depot.healing.reconciler import Reconciler
-from depot.mirrors.mirror import Mirror, MirrorState
+from depot.mirrors.mirror import Copy, Mirror, MirrorState
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.watch import Watch
 from depot.options import StoreOptions
@@ -31,6 +32,7 @@ from depot.quarantine.keeper import QuarantineKeeper
 from depot.reading.reader import Reader
 from depot.scrub.copy_records import CopyRecords
 from depot.scrub.dataset import ScrubContext
+from depot.scrub.had import Had
 from depot.scrub.pace import ScrubPace
 from depot.scrub.pause import Pause
 from depot.scrub.scrubber import Scrubber
@@ -94,6 +96,7 @@ class Parts:
             on_set_aside=self.wanted.heal.set,
             state=self.state,
         )
+        self.had = Had(self.mirrors, self.records, self.quarantine.wanted)
         self.quarantine_desk = QuarantineDesk(self.mirrors, self.quarantine, self.commits)
         self._make_writers()
         self._make_readers()
@@ -119,6 +122,7 @@ class Parts:
     async def close(self) -> None:
         """Release the datasets and their locks. Running writes must have ended."""
         await self.scrubber.save()
+        await self.had.save()
         await self.records.close(self.mirrors.all)
         await self.mirrors.close()
         self.ingestor.close()
@@ -150,14 +154,14 @@ class Parts:
             for index, path in enumerate(datasets)
         ]
         for mirror in mirrors:
-            mirror.on_record = self.records.note
+            mirror.on_record = self._on_record
             mirror.on_gone = self._on_gone
         return MirrorSet(
             mirrors,
             require_mountpoint=self.options.require_mountpoint,
             sled_id=self.options.sled_id,
             disk_of=disk_of,
-            recall=self.records.recall,
+            recall=self._recall,
         )
 
     def _make_writers(self) -> None:
@@ -208,6 +212,7 @@ class Parts:
             self.put_desk,
             self.reader,
             self.quarantine,
+            self.had,
             self.emit,
             state=self.state,
             foreground=self.foreground,
@@ -232,6 +237,19 @@ class Parts:
             writes_at_once=self._most_ingests,
             timeout_s=self.options.device_timeout_s,
         )
+
+    async def _recall(
+        self, index: int, dataset_id: str, files: FoundFiles
+    ) -> Mapping[ArtifactHash, Copy]:
+        copies = await self.records.recall(index, dataset_id, files)
+        self.had.found(copies)
+        return copies
+
+    def _on_record(
+        self, mirror: Mirror, artifact: ArtifactHash, before: Copy | None, after: Copy | None
+    ) -> None:
+        self.records.note(mirror, artifact, before, after)
+        self.had.note(artifact, after)
 
     def _on_gone(self, mirror: Mirror, artifact: ArtifactHash) -> None:
         if self.is_wanted(artifact):  # or it was deleted a moment ago

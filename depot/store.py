@@ -146,6 +146,8 @@ class ArtifactStore:
             NoConfig, ConfigGeneration, Io.
         """
         await self._parts.keeper.reset(expected_generation)
+        self._parts.had.forget_gone()
+        await self._parts.had.save()
 
     # Artifacts
 

@@ -174,6 +174,7 @@ def _warnings(
             )
     for artifact, reason, is_lost in healer.troubles():
         if is_lost:
-            yield f"{artifact} is lost: {reason}; what is left of it stays in quarantine"
+            left = "; what is left of it stays in quarantine"
+            yield f"{artifact} is lost: {reason}{left if healer.has_remains(artifact) else ''}"
         else:
             yield f"{artifact} cannot be re-mirrored: {reason}"

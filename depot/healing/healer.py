@@ -11,8 +11,9 @@ this order,
 
 each through the same door as any other write, so that what is written is hashed as a whole and no
 wrong byte can spread. When none of them has it, it is lost: said once, and tried again from time
-to time. What this sled never had is not its to heal. One artifact at a time, those with the fewest
-good copies first; what fails waits longer and longer, until something changes.
+to time. What this sled never had (`depot.scrub.had`) is not its to heal. One artifact at a time,
+those with the fewest good copies first; what fails waits longer and longer, until something
+changes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.os_errors import describe_error
 from depot.quarantine.keeper import QuarantineKeeper
 from depot.reading.reader import Reader
+from depot.scrub.had import Had
 from depot.state.tables import StateStore, Table
 from depot.streams.budget import Budget
 from depot.streams.limited import LimitedSource
@@ -98,6 +100,7 @@ class Healer:
         desk: PutDesk,
         reader: Reader,
         quarantine: QuarantineKeeper,
+        had: Had,
         on_event: EventSink,
         *,
         state: StateStore,
@@ -116,6 +119,7 @@ class Healer:
         self._desk = desk
         self._reader = reader
         self._quarantine = quarantine
+        self._had = had
         self._emit = on_event
         self._clock = clock
         self._monotonic = monotonic
@@ -130,6 +134,7 @@ class Healer:
         self._last_heal_s: float | None = None
         self._census = Census(mirrors, keeper)
         self._missing: tuple[Lacks, int] = (Lacks(), 0)
+        self._gone: tuple[Lacks | None, int, list[ArtifactHash]] = (None, 0, [])
 
     # What is to be done
 
@@ -143,7 +148,7 @@ class Healer:
 
     def status(self) -> HealingStatus:
         """How far healing is; from memory."""
-        had, some = self._had(), self._census.lacks().some
+        had, some = self._to_be_had(), self._census.lacks().some
         return HealingStatus(
             todo=len(had) + len(some),
             todo_bytes=self._missing_bytes(had),
@@ -154,6 +159,10 @@ class Healer:
             current=self._current,
             lost=tuple(sorted(filter(self._census.lacks_all, self.lost))),
         )
+
+    def has_remains(self, artifact: ArtifactHash) -> bool:
+        """Tell whether a damaged copy of it is left."""
+        return bool(self._remains(artifact))
 
     def troubles(self) -> Iterator[tuple[ArtifactHash, str, bool]]:
         """What could not be healed: why not when it was tried last, and whether it is lost.
@@ -186,15 +195,18 @@ class Healer:
 
     def _todo(self) -> list[ArtifactHash]:
         """Those with no good copy first; of these, the ones that this sled has had."""
-        return [*self._had(), *self._census.lacks().some]
+        return [*self._to_be_had(), *self._census.lacks().some]
 
-    def _had(self) -> list[ArtifactHash]:
+    def _to_be_had(self) -> list[ArtifactHash]:
         """Those with no good copy that this sled has had; quick, however many it never had."""
-        had = set(self._quarantine.sizes())
-        for mirror in self._mirrors.readable():
-            had.update(mirror.inventory.bad)
-        lacking = self._census.lacks().all
-        return sorted(had.intersection(lacking)) if lacking and had else []
+        lacks = self._census.lacks()
+        if not lacks.all:
+            return []
+        if self._gone[0] is not lacks or self._gone[1] != self._had.revision:
+            self._gone = (lacks, self._had.revision, self._had.among(lacks.all))
+        # What lies in quarantine may be older than what is remembered.
+        aside = set(self._quarantine.sizes())
+        return sorted({*self._gone[2], *aside.intersection(lacks.all)} if aside else self._gone[2])
 
     def _is_todo(self, artifact: ArtifactHash) -> bool:
         return self._census.lacks_some(artifact) or self._census.lacks_all(artifact)
@@ -257,6 +269,7 @@ class Healer:
                 await self._quarantine.settle(mirror, artifact)
 
     async def _begin_pass(self, pauses: Backoff[ArtifactHash]) -> list[ArtifactHash]:
+        await self._had.recall()
         todo = self._todo()
         left = frozenset(todo)
         pauses.keep_only(left)
@@ -384,9 +397,9 @@ class Healer:
         self, artifact: ArtifactHash, generation: Generation
     ) -> _Outcome | None:
         remains = self._remains(artifact)
-        if not remains or self._is_known_in_vain(artifact, remains):
+        if self._is_known_in_vain(artifact, remains):
             return None
-        digests = await find_digests(artifact, remains, self._mirrors)
+        digests = await find_digests(artifact, remains, self._mirrors) if remains else None
         if digests is None:
             self._tried_in_vain(artifact, remains)
             return None

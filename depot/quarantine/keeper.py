@@ -158,9 +158,9 @@ class QuarantineKeeper:
 
         Everything is wanted while that cannot be told, or may be taken back (D4).
         """
-        return self._wanted()(artifact)
+        return self.wanted()(artifact)
 
-    def _wanted(self) -> _Test:
+    def wanted(self) -> _Test:
         """What tells whether an artifact is wanted now, also in another thread."""
         config, pinned = self._keeper.resolved.config, self._keeper.book.artifacts
         grace = self._keeper.deletions_held_until_s()
@@ -171,7 +171,7 @@ class QuarantineKeeper:
 
     def _needed(self, mirrors: Iterable[Mirror]) -> _Test:
         """What tells whether it is wanted, and no copy there is known to be good, by its bytes."""
-        is_wanted = self._wanted()
+        is_wanted = self.wanted()
         return lambda artifact: is_wanted(artifact) and not _verified_on(mirrors, artifact)
 
     def _healthy(self) -> Sequence[Mirror]:
@@ -331,7 +331,7 @@ class QuarantineKeeper:
         counting: Callable[[], Sequence[Mirror]],
     ) -> None:
         choose = partial(
-            choose_to_purge, is_needed=self._needed(counting()), is_wanted=self._wanted()
+            choose_to_purge, is_needed=self._needed(counting()), is_wanted=self.wanted()
         )
         files = self._files[mirror.index].rows.values()
         for file in await asyncio.to_thread(choose, files, need_bytes):

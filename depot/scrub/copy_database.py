@@ -4,14 +4,15 @@ On disk: `<state_dir>/copies.sqlite3`. Nothing in it is the only place where som
 database that is lost costs time, because every copy is read again. So one that cannot be used is
 set aside under `.unusable`, and a new one is begun; one that is merely locked or on a full disk is
 left where it is and tried again. Bounded: one row for each file that is there, and only for the
-datasets seen last. All calls block.
+datasets seen last; one for each artifact that this sled has had and that is wanted or still there.
+All calls block.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ _SCHEMA: Final = """
     ) WITHOUT ROWID;
     CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+# Since format 1 was first written; a program that does not know it leaves it alone.
+_HAD: Final = "CREATE TABLE IF NOT EXISTS had (sha256 BLOB PRIMARY KEY) WITHOUT ROWID"
 # A page that has rotted may hold anything: text where numbers were, for one.
 _ROTTEN: Final = """
     SELECT count(*) FROM copy WHERE dataset_id = ? AND NOT (
@@ -160,6 +163,28 @@ class CopyDatabase:
             self._write_findings(each.dataset_id, each.findings)
         self._db.execute("COMMIT")
 
+    def compare_had(self, seen: Set[ArtifactHash]) -> tuple[list[ArtifactHash], Set[ArtifactHash]]:
+        """The artifacts that this sled has had and that are not among `seen`; those only there.
+
+        Raises:
+            sqlite3.Error, TypeError, InvalidRequest: it cannot be read.
+        """
+        written = {digest for (digest,) in self._db.execute("SELECT sha256 FROM had")}
+        return [ArtifactHash(digest) for digest in written - seen], seen - written
+
+    def write_had(self, changes: Mapping[ArtifactHash, bool]) -> None:
+        """Write which artifacts this sled has had (True), and which count as new (False)."""
+        self._begin()
+        self._db.executemany(
+            "INSERT OR REPLACE INTO had VALUES (?)",
+            [(artifact.digest,) for artifact, had in changes.items() if had],
+        )
+        self._db.executemany(
+            "DELETE FROM had WHERE sha256 = ?",
+            [(artifact.digest,) for artifact, had in changes.items() if not had],
+        )
+        self._db.execute("COMMIT")
+
     def notes(self) -> dict[str, str]:
         """Every note, by name."""
         return dict(self._db.execute("SELECT name, value FROM note"))
@@ -198,6 +223,7 @@ class CopyDatabase:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version={FORMAT}")
+        self._db.execute(_HAD)
         self._db.execute("COMMIT")
 
     def _write_rows(self, dataset_id: str, rows: Mapping[ArtifactHash, Row | None]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -80,6 +80,9 @@ class CopyRecords:
     Args:
         state_dir: where the database is.
         clock: Unix time in seconds.
+
+    Attributes:
+        begun_anew: how often everything in the database was lost while it was in use.
     """
 
     def __init__(self, state_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -87,6 +90,7 @@ class CopyRecords:
         self._clock = clock
         self._threads = DaemonThreads("copy-records", 1)
         self._db: CopyDatabase | None = None
+        self.begun_anew = 0
         self._begun_anew: str | None = None
         self._out_of_use: str | None = None
         self._books: dict[int, _Book] = {}
@@ -249,6 +253,23 @@ class CopyRecords:
             self._notes[name] = value
         await self._use(lambda db: db.write_notes({name: value}))
 
+    # What others remember, see `depot.scrub.had`
+
+    async def compare_had(
+        self, seen: Set[ArtifactHash]
+    ) -> tuple[list[ArtifactHash], Set[ArtifactHash]] | None:
+        """See `CopyDatabase.compare_had`; None when the database cannot be used now."""
+        return await self._use(lambda db: db.compare_had(seen))
+
+    async def write_had(self, changes: Mapping[ArtifactHash, bool]) -> bool:
+        """See `CopyDatabase.write_had`; False when it cannot be written now."""
+
+        def write(database: CopyDatabase) -> bool:
+            database.write_had(changes)
+            return True
+
+        return await self._use(write) is not None
+
     # Writing
 
     async def flush(self, mirrors: Iterable[Mirror]) -> None:
@@ -359,6 +380,7 @@ class CopyRecords:
             set_aside(self._path)
             self._begun_anew = f"{FILE_NAME} could not be used ({error}) and was begun anew"
             self._all_lost = True
+            self.begun_anew += 1
             return action(self._opened())
 
     def _opened(self) -> CopyDatabase:

@@ -1,7 +1,8 @@
 """Copies that rot where they lie: flipped bits, zeroed sectors, lost ends, bytes of another file.
 
 Each run harms copies of a quiet node without its store's knowledge, and leaves the modification
-times as they were: one copy, both in different blocks, both in the same block. Then the store finds
+times as they were: one copy, both in different blocks, both in the same block; or removes one copy
+or both, with block digests or without. Then the store finds
 out, by reading for somebody, by a scrub, by being sent the artifact again, or after a restart; and
 heals. No reader ever gets a wrong byte (B2); what can be whole again from the other mirror, from
 blocks that are good between the copies, or from a peer, is whole on every dataset within one pass
@@ -90,18 +91,21 @@ class Harmed:
     """What was done to the copies of one artifact; blocks that are bad, by dataset.
 
     Attributes:
-        whole: it was not harmed within its length alone, so that its blocks are of no use.
+        removed: the datasets on which the file was removed; nothing of it is left to be kept.
     """
 
     content: bytes
     bad_blocks: dict[int, set[int]] = field(default_factory=dict)
     digests_kept: bool = True
+    removed: set[int] = field(default_factory=set)
 
     @property
     def can_be_healed(self) -> bool:
         """Some dataset has a good copy, or there is a good copy of each block and it is known."""
-        if len(self.bad_blocks) < len("ab"):
+        if len(self.bad_blocks) + len(self.removed) < len("ab"):
             return True
+        if self.removed:
+            return False
         one_block = len(self.content) <= MIB
         return not set.intersection(*self.bad_blocks.values()) and (one_block or self.digests_kept)
 
@@ -113,8 +117,12 @@ def _harm_all(rng: random.Random, paths: list[Path]) -> tuple[list[Harmed], Coun
         counts["swapped"] += 1
         return _swap(rng, paths), counts
     for content in rng.sample(CONTENTS, rng.randint(1, 3)):
-        which = rng.choice(["one", "one", "both apart", "both alike"])
+        which = rng.choice(["one", "one", "both apart", "both alike", "removed", "one removed"])
         each = Harmed(content)
+        if "removed" in which:
+            harmed.append(_remove(rng, paths, each, which))
+            counts[which] += 1
+            continue
         blocks = range(-(-len(content) // MIB))
         if which == "both apart" and len(blocks) < len(paths):
             which = "both alike"
@@ -134,6 +142,21 @@ def _harm_all(rng: random.Random, paths: list[Path]) -> tuple[list[Harmed], Coun
             each.digests_kept = _hurt_digests(rng, paths, content)
         harmed.append(each)
     return harmed, counts
+
+
+def _remove(rng: random.Random, paths: list[Path], each: Harmed, which: str) -> Harmed:
+    """Remove one copy, or both; the other of one that was removed may have rotted, too."""
+    each.removed = {0, 1} if which == "removed" else {rng.choice([0, 1])}
+    for index in each.removed:
+        (paths[index] / str(hash_of(each.content))).unlink()
+    for index in {0, 1} - each.removed:
+        if rng.random() < 0.3:
+            path = paths[index] / str(hash_of(each.content))
+            hurt_file(path, partial(_do, rng, _flip, (0, min(MIB, len(each.content)))))
+            each.bad_blocks[index] = {0}
+    if rng.random() < 0.3:
+        each.digests_kept = _hurt_digests(rng, paths, each.content)
+    return each
 
 
 def _do(rng: random.Random, harm: Harm, bounds: tuple[int, int], content: bytearray) -> bytearray:
@@ -229,12 +252,14 @@ class _Life:
 
     Attributes:
         quarantined: names of the artifacts of which a copy was said to be set aside.
+        gone: names of those of which a copy was said to be gone.
     """
 
     rng: random.Random
     root: Path
     paths: list[Path]
     quarantined: Counter[str] = field(default_factory=Counter)
+    gone: Counter[str] = field(default_factory=Counter)
 
     def live(self, running: bool, tell: Tell) -> None:
         asyncio.run(self._live(running, tell))
@@ -256,8 +281,11 @@ class _Life:
         tell({"what": "counts", "counts": counts})
 
     def _on_event(self, kind: str, fields: object) -> None:
-        if kind == "quarantined" and isinstance(fields, dict):
-            self.quarantined[str(fields["sha256"])] += 1
+        if isinstance(fields, dict):
+            if kind == "quarantined":
+                self.quarantined[str(fields["sha256"])] += 1
+            elif kind == "copy_gone":
+                self.gone[str(fields["sha256"])] += 1
 
     async def _find_out(self, store: ArtifactStore, how: str, harmed: list[Harmed]) -> None:
         if how == "read":
@@ -293,6 +321,7 @@ class _Life:
             kept += len(await asyncio.to_thread(ondisk.quarantined_files, path, name))
         assert kept == bad, f"B6 {bad} copies of {name} were harmed, {kept} are in quarantine"
         assert self.quarantined[name] == bad, f"B6 {self.quarantined[name]} events for {bad}"
+        assert self.gone[name] <= sum(len(each.removed) for each in hurt), f"{name} is here"
 
 
 def hurt_said(hurt: list[Harmed]) -> str:
@@ -333,7 +362,7 @@ async def _send(store: ArtifactStore, content: bytes) -> None:
 
 CAMPAIGN: Final = Campaign(
     "rot",
-    "copies harmed on the disk: one, both apart, both alike; with a good peer or without",
+    "copies harmed on the disk or removed: one, both apart, both alike; with a good peer or not",
     runs=2000,
     slice_runs=25,
     run=_run,

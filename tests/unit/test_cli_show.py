@@ -409,6 +409,15 @@ def test_what_waits_is_told_beside_the_config(cli: Cli, node: FakeNode) -> None:
     assert any(line.startswith("grace    what the config dropped is kept until ") for line in lines)
 
 
+def test_what_is_lost_is_not_said_to_be_awaited(cli: Cli, node: FakeNode) -> None:
+    node.status = status(
+        dataset("/m2/a"), missing={"count": 1, "artifacts": [ONE]}, healing=healing(ONE)
+    )
+    ended = cli("status")
+    assert "1 artifact lost" in ended.out
+    assert "on no dataset yet" not in ended.out
+
+
 def test_what_is_wrong_comes_first_with_the_reason(cli: Cli, node: FakeNode) -> None:
     missing = dataset("/m2/b", state="missing", last_error="no marker file")
     node.status = status(

@@ -163,8 +163,9 @@ def _config(found: StatusBody) -> str:
 
 def _waiting_rows(found: StatusBody) -> list[tuple[str, str]]:
     rows = []
-    if found.missing.count:
-        rows.append(("missing", f"{plural(found.missing.count, 'artifact')} on no dataset yet"))
+    awaited = found.missing.count - found.healing.lost.count  # which stand among the problems
+    if awaited > 0:
+        rows.append(("missing", f"{plural(awaited, 'artifact')} on no dataset yet"))
     if found.deletions_held_until:
         until = moment(found.deletions_held_until)
         rows.append(("grace", f"what the config dropped is kept until {until}"))
