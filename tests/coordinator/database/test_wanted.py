@@ -43,6 +43,7 @@ CHANGES = {
         name="z",
         version="1",
         qualifier="{}",
+        name_sha256=sha("z"),
         sha256=sha("a"),
     ),
     "an artifact is another one": update(release_artifacts)
