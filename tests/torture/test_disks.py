@@ -87,9 +87,10 @@ def test_a_cut_takes_what_was_not_synced_and_leaves_what_was(disk: LoopDisk) -> 
     assert not (disk.mount_point / "not-synced").exists()
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="takes unshare")
 def test_a_cut_disk_is_mounted_anew_whoever_copied_the_mounts_of_this_machine() -> None:
     """As somebody does who enters a network namespace while a campaign runs."""
+    if shutil.which("unshare") is None:
+        lack(Need.MOUNTS, "takes unshare")
     command = [sys.executable, "-c", _CUT_BESIDE_A_COPY]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as campaign:
         assert campaign.stdin is not None
