@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depot.config.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
-from depot.config.state_dir import kept_from_agents
+from depot.config.state_dir import acknowledged, kept_from_agents
 from depot.dataset.adopt import check_mounted
 from depot.dataset.dataset import Dataset, prepare_metadata, read_marker
 from depot.dataset.disk import SYSTEM, Disk
 from depot.dataset.lock import require_unused
 from depot.dataset.marker import MARKER_NAME, Marker, encode_marker
-from depot.dataset.small_files import METADATA, open_root, write_document
+from depot.dataset.small_files import METADATA, open_root, sync_directory, write_document
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable
 
@@ -55,7 +55,8 @@ def init_datasets(
 
     With `force`, paths that are not there are passed over, and datasets whose ledger is missing or
     unreadable are declared to have none, so that a first config is accepted although a dataset is
-    away. An unreadable ledger is kept beside the new one.
+    away. That is done only where nothing can tell what was accepted: not with one ledger that can
+    be read, nor with a state directory that remembers. An unreadable ledger is moved aside.
 
     Raises:
         DatasetUnusable: a directory is missing (without `force`), or the markers disagree.
@@ -64,12 +65,16 @@ def init_datasets(
         OSError: the device fails.
     """
     with kept_from_agents(state_dir) if state_dir else nullcontext():
-        return _init_datasets(paths, sled_id, disk, force=force)
+        sled, reports = _init_datasets(paths, sled_id, disk, force=force)
+        if force and not (state_dir and acknowledged(state_dir, sled)):
+            present = [report.path for report in reports if not report.problem]
+            _declare_no_ledger(present, sled, disk)
+        return reports
 
 
 def _init_datasets(
     paths: Sequence[Path], sled_id: str | None, disk: Disk, *, force: bool
-) -> list[InitReport]:
+) -> tuple[str, list[InitReport]]:
     problems = {path: problem for path in paths if (problem := _problem(path))}
     if problems and not force:
         raise DatasetUnusable(next(iter(problems.values())))
@@ -91,9 +96,9 @@ def _init_datasets(
         marker = Marker(ids[path], tuple(sorted(siblings)), sled, tuple(sorted(retired)))
         if found.get(path) != marker:
             _write_marker(path, marker, disk)
-    if force:
-        _declare_no_ledger(present, sled)
-    return [InitReport(p, ids.get(p), p in ids and p not in found, problems.get(p)) for p in paths]
+    return sled, [
+        InitReport(p, ids.get(p), p in ids and p not in found, problems.get(p)) for p in paths
+    ]
 
 
 def _problem(path: Path) -> str | None:
@@ -149,16 +154,20 @@ def _write_marker(path: Path, marker: Marker, disk: Disk) -> None:
         write_document(root, f"{METADATA}/{MARKER_NAME}", encode_marker(marker), disk)
 
 
-def _declare_no_ledger(paths: Sequence[Path], sled_id: str) -> None:
-    datasets = [Dataset.attach(p, require_mountpoint=False, sled_id=sled_id) for p in paths]
+def _declare_no_ledger(paths: Sequence[Path], sled_id: str, disk: Disk) -> None:
+    datasets = [
+        Dataset.attach(path, require_mountpoint=False, sled_id=sled_id, disk=disk) for path in paths
+    ]
     try:
-        contents = {dataset.path: _ledger_bytes(dataset) for dataset in datasets}
-        if any(_intact(content, sled_id) for content in contents.values()):
+        contents = [_ledger_bytes(dataset) for dataset in datasets]
+        if any(_intact(content, sled_id) for content in contents):
             return
         for dataset in datasets:
-            if content := contents[dataset.path]:
-                kept = f"{METADATA}/unreadable-{secrets.token_hex(4)}-{LEDGER_NAME}"
-                dataset.write_document(kept, content)
+            # Moved and not copied: what fails to be read today may be read tomorrow.
+            kept = f"{METADATA}/unreadable-{secrets.token_hex(4)}-{LEDGER_NAME}"
+            with suppress(FileNotFoundError):
+                dataset.disk.rename(LEDGER_NAME, kept, dir_fd=dataset.root)
+                sync_directory(dataset.root, METADATA, dataset.disk)
             dataset.write_document(LEDGER_NAME, encode_ledger(NO_LEDGER, sled_id))
     finally:
         for dataset in datasets:

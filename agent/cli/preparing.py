@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,9 +15,16 @@ from agent.cli.configured import FAILED, REFUSED, config_option, fail, settings_
 from agent.cli.formats import printable
 from agent.config.settings import state_directory
 from agent.config.units import format_size
+from depot.config.state_dir import acknowledged
 from depot.dataset.small_files import METADATA
 from depot.errors import DatasetBusy, DepotError
 from depot.initialise import InitReport, init_datasets
+
+_REMEMBERED: Final = (
+    "the state directory remembers generation {} as accepted, so every ledger stays as it is; for "
+    "one that is behind, `depot config set` with a higher generation and all that the sled is to "
+    "hold is the way out"
+)
 
 
 @click.command(short_help="Make the configured directories into datasets.")
@@ -24,8 +32,9 @@ from depot.initialise import InitReport, init_datasets
 @click.option(
     "--force",
     is_flag=True,
-    help="Pass over datasets that are not there, and declare that unreadable or missing ledgers "
-    "hold nothing, so that a node which answers LedgerUnknown takes its first config.",
+    help="Pass over datasets that are not there. Where no ledger can be read and the state "
+    "directory remembers none, declare that there is none: a node whose ledger is `unknown` then "
+    "takes a first config.",
 )
 def init(config: Path, force: bool) -> None:
     """Make the configured directories into datasets: write their markers. Idempotent.
@@ -37,12 +46,11 @@ def init(config: Path, force: bool) -> None:
     settings = settings_of(config)
     if settings.storage.require_mountpoint:
         _require_mounts(settings.dataset_paths)
+    state_dir = state_directory(settings, os.environ)
     try:
+        known = acknowledged(state_dir, settings.sled_id) if force else None
         reports = init_datasets(
-            settings.dataset_paths,
-            sled_id=settings.sled_id,
-            force=force,
-            state_dir=state_directory(settings, os.environ),
+            settings.dataset_paths, sled_id=settings.sled_id, force=force, state_dir=state_dir
         )
     except DatasetBusy as error:
         fail(
@@ -57,6 +65,8 @@ def init(config: Path, force: bool) -> None:
         fail(str(error), FAILED)
     for report in reports:
         click.echo(printable(_told(report)))
+    if known is not None:
+        click.echo(f"sled-agent: {_REMEMBERED.format(max(known.generation, 0))}", err=True)
     for note in _owner_notes(settings.dataset_paths):
         click.echo(f"sled-agent: {printable(note)}", err=True)
 

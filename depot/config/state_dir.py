@@ -111,6 +111,22 @@ class StateDir:
             os.close(self._root)
 
 
+def acknowledged(path: Path, sled_id: str | None) -> Rank | None:
+    """Read what the state directory at `path` knows to have been acknowledged, if anything.
+
+    Raises:
+        FormatTooNew: it was written by a newer program.
+    """
+    try:
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # none was made yet, or it is another user's
+        return None
+    try:
+        return StateDir(path, root).read_witness(sled_id)[0]
+    finally:
+        os.close(root)
+
+
 @contextmanager
 def kept_from_agents(path: Path) -> Iterator[None]:
     """Have no agent run on the state directory at `path` within the block; nothing is made there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -139,6 +140,39 @@ def test_forcing_keeps_what_could_not_be_read(paths: list[Path]) -> None:
     assert decode_ledger((paths[0] / LEDGER_NAME).read_bytes()) == NO_LEDGER
     kept = list((paths[0] / ".sled-depot").glob(f"unreadable-*-{LEDGER_NAME}"))
     assert [path.read_bytes() for path in kept] == [b"torn"]
+
+
+def test_forcing_moves_aside_what_is_no_file_at_all(paths: list[Path]) -> None:
+    init_datasets(paths)
+    (paths[0] / LEDGER_NAME).mkdir()
+    init_datasets(paths, force=True)
+    assert decode_ledger((paths[0] / LEDGER_NAME).read_bytes()) == NO_LEDGER
+    assert len(list((paths[0] / ".sled-depot").glob(f"unreadable-*-{LEDGER_NAME}"))) == 1
+
+
+def test_forcing_keeps_a_ledger_that_fails_to_be_read_today(paths: list[Path]) -> None:
+    init_datasets(paths)
+    content = encode_ledger(Ledger(0, config(5, ONE)))
+    (paths[0] / LEDGER_NAME).write_bytes(content)
+    disk = FaultyDisk()
+    disk.fail("open", errno.EIO, name=LEDGER_NAME)
+    init_datasets(paths, force=True, disk=disk)
+    kept = list((paths[0] / ".sled-depot").glob(f"unreadable-*-{LEDGER_NAME}"))
+    assert [path.read_bytes() for path in kept] == [content]
+
+
+def test_g1_forcing_leaves_the_ledgers_of_a_node_that_remembers_alone(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    init_datasets(paths)
+    for path in paths:
+        (path / LEDGER_NAME).write_bytes(b"torn")
+    state_dir = StateDir.open(tmp_path / "state")
+    state_dir.write_witness(Ledger(0, config(5, ONE)).rank, None)
+    state_dir.close()
+    init_datasets(paths, force=True, state_dir=tmp_path / "state")
+    assert [(path / LEDGER_NAME).read_bytes() for path in paths] == [b"torn"] * 2
+    assert not list(paths[0].glob(".sled-depot/unreadable-*"))
 
 
 def test_forcing_leaves_an_intact_ledger_in_force(paths: list[Path]) -> None:

@@ -195,6 +195,14 @@ def test_a_sled_whose_ledgers_are_gone_takes_a_higher_generation_from_the_comman
     alpha.start()
     assert depot(alpha, "--json", "status").json["ledger"] == "behind"
 
+    # What is for a ledger that is unknown says so, and changes nothing.
+    alpha.stop()
+    forced = alpha.attempt("init", "--config", str(alpha.config_path), "--force")
+    assert forced.returncode == 0
+    assert "remembers generation 1" in forced.stderr
+    assert (alpha.datasets[0] / "artifact-config.json").read_bytes() == b"torn"
+    alpha.start()
+
     added = depot(alpha, "put", "--add", release[2])
     assert added.status == 3
     assert "--add: the config to add to is not known" in added.err
