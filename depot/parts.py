@@ -242,7 +242,7 @@ class Parts:
         self, index: int, dataset_id: str, files: FoundFiles
     ) -> Mapping[ArtifactHash, Copy]:
         copies = await self.records.recall(index, dataset_id, files)
-        self.had.found(copies)
+        await self.had.found(copies)
         return copies
 
     def _on_record(

@@ -146,6 +146,7 @@ class ArtifactStore:
             NoConfig, ConfigGeneration, Io.
         """
         await self._parts.keeper.reset(expected_generation)
+        await self._parts.had.recall()
         self._parts.had.forget_gone()
         await self._parts.had.save()
 

@@ -58,12 +58,13 @@ class Had:
         elif artifact in self._had and not self._is_wanted()(artifact):
             self._forget(() if self._is_somewhere(artifact) else (artifact,))
 
-    def found(self, copies: Mapping[ArtifactHash, Copy]) -> None:
+    async def found(self, copies: Mapping[ArtifactHash, Copy]) -> None:
         """Take note of everything on a dataset that comes."""
+        here = await asyncio.to_thread(frozenset, copies)  # they may be a hundred thousand
         if self._recalled:
-            self._remember(copies.keys() - self._had)
+            self._remember(here - self._had)
         else:
-            self._had.update(copies)  # nearly all are written: `recall` finds out which are not
+            self._had |= here  # nearly all are written: `recall` finds out which are not
             self.revision += 1
 
     # What nobody wants
@@ -119,12 +120,12 @@ class Had:
         """Write what changes, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_INTERVAL_S)
+            await self.recall()
             await self.save()
 
     async def save(self) -> None:
         """Write what is not written yet; what cannot be written now is kept for the next time."""
         async with self._writing:
-            await self.recall()
             if self._databases != self._records.begun_anew:
                 self._databases = self._records.begun_anew
                 self._unwritten = dict.fromkeys(self._had, True) | self._unwritten
