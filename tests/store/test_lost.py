@@ -5,6 +5,7 @@ What it never had is neither: it is awaited.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ import pytest
 
 from depot.artifact import ArtifactHash
 from depot.errors import NotFound
+from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from tests.store.builders import (
     ONE,
@@ -27,6 +29,7 @@ from tests.store.builders import (
     put,
 )
 from tests.store.test_heal import GoodPeer, healed_from
+from tests.store.test_scrub import Happenings
 
 LOST = (hash_of(ONE),)
 
@@ -200,3 +203,28 @@ async def test_b5_what_is_gone_is_lost_although_the_records_cannot_be_used(node:
     async with node.open() as store:
         await store.remirror()
         assert lost(store) == LOST
+
+
+async def test_b5_a_read_of_what_is_gone_has_it_fetched_without_another_request(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+    happened = Happenings()
+    opening = ArtifactStore.open(
+        node.paths,
+        state_dir=node.state_dir,
+        options=StoreOptions(reconcile_interval_s=3600.0),
+        on_event=happened,
+    )
+    async with await opening as store:
+        duties = asyncio.ensure_future(store.run_duties(GoodPeer(store, (ONE,))))
+        await store.start_scrub()
+        await happened.wait_for("scrub_finished", 2)  # whatever a start looks at was looked at
+        await remove(node, ONE)
+        await find_gone(store, "read")
+        await happened.wait_for("healed", **{"sha256": str(hash_of(ONE)), "from": "peer"})
+        assert len(happened.of("copy_gone", sha256=str(hash_of(ONE)))) == 2
+        duties.cancel()
+        with suppress(asyncio.CancelledError):
+            await duties
