@@ -223,7 +223,7 @@ async def test_b5_a_read_of_what_is_gone_has_it_fetched_without_another_request(
         await happened.wait_for("scrub_finished", 2)  # whatever a start looks at was looked at
         await remove(node, ONE)
         await find_gone(store, "read")
-        await happened.wait_for("healed", **{"sha256": str(hash_of(ONE)), "from": "peer"})
+        await happened.wait_for("healed", 1, **{"sha256": str(hash_of(ONE)), "from": "peer"})
         assert len(happened.of("copy_gone", sha256=str(hash_of(ONE)))) == 2
         duties.cancel()
         with suppress(asyncio.CancelledError):
