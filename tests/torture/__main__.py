@@ -7,7 +7,6 @@ replays it.
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import secrets
 import signal
@@ -17,11 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
 from rich.console import Console
 
 from tests.torture import report
-from tests.torture.campaign import ENOUGH_VIOLATIONS, SEED_BITS, Campaign, Outcome, Plan, merged
+from tests.torture.campaign import (
+    ENOUGH_VIOLATIONS,
+    SEED_BITS,
+    Campaign,
+    Outcome,
+    Plan,
+    be_quiet,
+    merged,
+)
 from tests.torture.disks import own_mounts
 from tests.torture.registry import CAMPAIGNS, by_name, run_plan
 
@@ -34,7 +40,7 @@ _EPILOG: Final = "From make: `make torture TORTURE_ARGS='power-cut --runs 500'`,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; the exit status."""
     options = _parser().parse_args(arguments)
-    _be_quiet()
+    be_quiet()
     # An exception unmounts what is mounted, and ends the processes that share the runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     output = Console()
@@ -86,16 +92,11 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
     if jobs == 1:
         return run_plan(plans[0])
     # Spawned, so that each has no other thread and may fork.
-    with multiprocessing.get_context("spawn").Pool(jobs, _be_quiet) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, be_quiet) as pool:
         outcomes = pool.map(run_plan, plans, chunksize=1)
         pool.close()
         pool.join()
     return merged(outcomes)
-
-
-def _be_quiet() -> None:
-    """What the store says of what is done to it is not what a person wants to read here."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def _some(text: str) -> int:

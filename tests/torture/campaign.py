@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+import structlog
 
 SEED_BITS: Final = 40
 ENOUGH_VIOLATIONS: Final = 20
@@ -206,6 +208,14 @@ def derived_seed(seed: int, index: int) -> int:
 
 def replay_command(campaign: str, seed: int) -> str:
     return f"python -m tests.torture {campaign} --seed {seed} --runs 1"
+
+
+def be_quiet() -> None:
+    """What the store says of what is done to it is not what a person wants to read.
+
+    Not in `__main__`: a process that is spawned does not find what is there.
+    """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def images_dir() -> Path | None:
