@@ -183,6 +183,20 @@ class Node:
     async def bring_back(self, index: int) -> None:
         await off_loop(self.away_path(index).rename, self.paths[index])
 
+    async def swap(self, store: ArtifactStore) -> None:
+        """Have the disks change slots, and the store take both in.
+
+        A disk is busy as long as the store's own descriptors of the slot it left are not closed.
+        """
+        for index in (A, B):
+            await self.take_away(index)
+        await store.check_datasets()
+        for index in (A, B):
+            await off_loop(self.away_path(index).rename, self.paths[1 - index])
+        async with asyncio.timeout(WAIT_S):
+            while states(store) != ["healthy", "healthy"]:
+                await store.check_datasets()
+
     async def write_file(self, index: int, name: str, content: bytes) -> None:
         """Put a file there behind the store's back, also while the dataset is away."""
 
