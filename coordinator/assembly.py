@@ -26,7 +26,6 @@ from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
 from agent.loop_lag import LoopLag
 from coordinator.api import coordinator_app, coordinator_endpoints
-from coordinator.api.browsers import OwnNames
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.health import Health
 from coordinator.api.metrics import FleetMetrics
@@ -48,6 +47,7 @@ from coordinator.replication.values import Policy
 from coordinator.settings import CoordinatorSettings
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
+from depot.http.browsers import OwnNames
 from depot.http.openapi import Endpoint
 from depot.http.service import HttpService
 
@@ -230,7 +230,7 @@ def _server(
 ) -> HttpService:
     """What serves the API; it does not listen yet."""
     limits = http_limits(settings.http)
-    app = coordinator_app(table, OwnNames.of(settings.listen.host, settings.allowed_hosts), limits)
+    app = coordinator_app(table, OwnNames.of(settings.allowed_hosts, settings.listen.host), limits)
     metrics.watch(app, table)
     return HttpService(app, limits=limits, name="coordinator")
 

@@ -155,15 +155,3 @@ class UploadRunning(DepotError):
 
     code = "UploadRunning"
     retry_after_s = 30
-
-
-class CrossSite(DepotError):
-    """A browser asks for a page that is not the coordinator's."""
-
-    code = "CrossSite"
-
-
-class UnknownHost(DepotError):
-    """The request is addressed to a name that is not the coordinator's."""
-
-    code = "UnknownHost"

@@ -55,6 +55,18 @@ class HttpVersionNotSupported(DepotError):
     code = "HttpVersionNotSupported"
 
 
+class CrossSite(DepotError):
+    """A browser asks for a page that is not this server's."""
+
+    code = "CrossSite"
+
+
+class UnknownHost(DepotError):
+    """The request is addressed to a name that is not this server's."""
+
+    code = "UnknownHost"
+
+
 class MethodNotAllowed(DepotError):
     """The path exists, the method does not."""
 

@@ -23,6 +23,7 @@ from agent.api.verbs import Copies, Store
 from agent.events import EventLog
 from agent.metrics import Metrics
 from agent.status import StatusSource
+from depot.http.browsers import OwnNames
 from depot.http.fast_puts import FAST_PUTS, FastPuts, Taker
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
@@ -65,17 +66,19 @@ def agent_app(
     metrics: Metrics,
     limits: HttpLimits | None = None,
     short_puts: Taker | None = None,
+    own: OwnNames | None = None,
 ) -> web.Application:
-    """The app of the sled agent API, watched by `metrics`.
+    """The app of the sled agent API, watched by `metrics`, under its `own` names (`make_app`).
 
     Plain puts go to `short_puts`, past the HTTP library; without it there is no such way.
     """
+    own = own or OwnNames.of(None)
     table = agent_endpoints(
         store=store, copies=copies, status=status, events=events, metrics=metrics
     )
-    app = make_app(table, api=AGENT_API, limits=limits)
+    app = make_app(table, api=AGENT_API, limits=limits, own=own)
     if short_puts is not None:
-        plain = PlainPuts(AGENT_API.check)
+        plain = PlainPuts(AGENT_API.check, own)
         app[FAST_PUTS] = FastPuts(short_puts, plain, app[ACTIVITY], put_reply)
     metrics.watch(app, "agent", table)
     return app

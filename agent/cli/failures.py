@@ -57,6 +57,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         " fetch from",
         "BodyTimeout": "the way to the server is too slow; look at the network, then try again",
         "CONFIG_GENERATION": "`depot config get` shows the current config; use a higher generation",
+        "CrossSite": "ask without the headers of a browser: no web page may do this",
         "DatasetRefused": "`sled-agent datasets list` shows every dataset, and why one is out",
         "DepotCopy": "check that the source runs and holds the artifact: `depot --agent URL ls`",
         "HashMismatch": "the file changed while it was read, or was damaged on the way; try again",
@@ -82,6 +83,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "TooManyConnections": "try again in a moment",
         "TooManyCopies": "copy.max_concurrent are running already; try again in a moment",
         "TooManyPuts": "storage.max_concurrent_puts are running already; try again in a moment",
+        "UnknownHost": "ask it at its address, or name it in allowed_hosts in its configuration",
     }
 )
 

@@ -11,7 +11,6 @@ from typing import Final
 from aiohttp import web
 
 from agent.api.queries import strict_about_queries
-from coordinator.api.browsers import OwnNames, no_strangers
 from coordinator.api.coordinators import CoordinatorApi
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
@@ -30,6 +29,7 @@ from coordinator.api.uploads import UploadApi
 from coordinator.database.database import Database
 from coordinator.replication.cycle import Cycle
 from coordinator.uploads.desk import UploadDesk
+from depot.http.browsers import OwnNames
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
 from depot.http.service import make_app
@@ -79,7 +79,4 @@ def coordinator_app(
     table: Sequence[Endpoint], own: OwnNames, limits: HttpLimits | None = None
 ) -> web.Application:
     """The app that serves the coordinator's API, under its `own` names only."""
-    app = make_app(table, api=COORDINATOR_API, limits=limits, problems=PROBLEMS)
-    # Behind the one that is there, which makes an answer of what is refused.
-    app.middlewares.append(no_strangers(own))
-    return app
+    return make_app(table, api=COORDINATOR_API, limits=limits, problems=PROBLEMS, own=own)

@@ -33,7 +33,5 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.Quiescing: Row(503, logging.INFO),
         errors.TooManyUploads: Row(429, logging.INFO),
         errors.UploadRunning: Row(409, logging.INFO),
-        errors.CrossSite: Row(403, logging.WARNING),
-        errors.UnknownHost: Row(421, logging.WARNING),
     }
 )

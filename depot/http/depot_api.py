@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from depot.http.arriving_responder import ArrivingResponder
+from depot.http.browsers import OwnNames
 from depot.http.compressing import Compressor
 from depot.http.fast_path import FAST_PATH, PATH, FastPath
 from depot.http.hot_artifacts import HotArtifacts
@@ -113,22 +114,24 @@ def depot_app(
     budget: Budget | None = None,
     arrivals: Arrivals | None = None,
     hot: HotArtifacts | None = None,
+    own: OwnNames | None = None,
 ) -> web.Application:
     """Make the app that serves the artifacts of `store`; it closes `pump` and `compressor`.
 
     Without a compressor, clients that ask for zstd get the bytes themselves; with `arrivals`, they
     get what is still being received. All answers together keep within `budget`. What is in `hot` is
-    answered on the fast path; without it there is none.
+    answered on the fast path; without it there is none. As for `own`, see `make_app`.
     """
     limits, pump, budget = limits or HttpLimits(), pump or Pump(), budget or Budget()
+    own = own or OwnNames.of(None)
     responder = ArtifactResponder(store, pump, limits.pace, compressor, budget, hot)
     arriving = (
         None if arrivals is None else ArrivingResponder(arrivals, store, pump, limits, budget)
     )
-    app = make_app(depot_endpoints(responder, arriving), api=DEPOT_API, limits=limits)
+    app = make_app(depot_endpoints(responder, arriving), api=DEPOT_API, limits=limits, own=own)
     if hot is not None:
         encoded_from_bytes = None if compressor is None else compressor.min_size_bytes
-        plain = PlainRequests(DEPOT_API.check, encoded_from_bytes)
+        plain = PlainRequests(DEPOT_API.check, encoded_from_bytes, own)
         headers = responder.headers_of_whole
         fast_path = FastPath(hot, store.holdings(), plain, app[ACTIVITY], headers, budget)
         app[FAST_PATH] = fast_path

@@ -4,6 +4,7 @@ Rules kept here:
 - Every answer has `x-request-id`; every refusal has the common JSON body, also unknown paths,
   wrong methods and unknown expectations.
 - While the server drains, new requests are refused (S3).
+- What a browser asks for somebody else's web page is refused (`depot.http.browsers`).
 - An unexpected exception is a 500 without a traceback, which is in the log (S4). A client that
   leaves is not one: peers come and go, and that is worth no line above debug.
 - The answer is sent here, for as long as the client keeps the pace. A body that nobody read is then
@@ -35,6 +36,7 @@ from depot.errors import (
     ShuttingDown,
 )
 from depot.http.activity import Activity
+from depot.http.browsers import OwnNames, refuse_strangers
 from depot.http.held_bodies import HeldBodies
 from depot.http.limits import HttpLimits
 from depot.http.patience import patience
@@ -63,9 +65,13 @@ _STARTED: Final = web.RequestKey("started", bool)
 
 
 def front(
-    api: ApiInfo, activity: Activity, bodies: HeldBodies, problems: Problems = PROBLEMS
+    api: ApiInfo,
+    activity: Activity,
+    bodies: HeldBodies,
+    own: OwnNames,
+    problems: Problems = PROBLEMS,
 ) -> Middleware:
-    """Make the middleware of one server."""
+    """Make the middleware of one server, which is called by its `own` names."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -75,6 +81,7 @@ def front(
                 if (foregone := request.get(FOREGONE)) is not None:
                     raise foregone
                 _refuse_early(request, api, activity)
+                refuse_strangers(request, own)
                 response = await handler(request)
             except ConnectionError as error:
                 # The client's own: a lost connection to anyone else is a DepotError by now.

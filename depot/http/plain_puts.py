@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from depot.artifact import Generation
 from depot.errors import ApiVersion, InvalidRequest
+from depot.http.browsers import OwnNames
 from depot.http.plain_requests import HARMLESS, REMEMBERED, goes_on, plain_headers
 
 _QUERY: Final = re.compile(rb"\?generation=(0|[1-9][0-9]{0,18})(?= )")
@@ -28,10 +29,12 @@ class PlainPuts:
 
     Args:
         check_version: raises ApiVersion for an `api-version` that is not supported.
+        own: the names of the server.
     """
 
-    def __init__(self, check_version: Callable[[str | None], None]) -> None:
+    def __init__(self, check_version: Callable[[str | None], None], own: OwnNames) -> None:
         self._check_version = check_version
+        self._own = own
         self._judged: dict[bytes, PlainPut | None] = {}
 
     def __len__(self) -> int:
@@ -50,7 +53,7 @@ class PlainPuts:
     def _read(self, rest: bytes) -> PlainPut | None:
         query = _QUERY.match(rest)
         headers = plain_headers(rest[query.end() :], _HEADERS) if query else None
-        if query is None or headers is None or not goes_on(headers):
+        if query is None or headers is None or not goes_on(headers, self._own):
             return None
         length = headers.get("content-length", "")
         if not _LENGTH.fullmatch(length):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from depot.errors import ApiVersion
+from depot.http.browsers import OwnNames
 from depot.http.negotiation import Wish, zstd_wish
 
 MAX_HEAD_BYTES: Final = 2048
@@ -39,12 +40,17 @@ class PlainRequests:
         check_version: raises ApiVersion for an `api-version` that is not supported.
         encoded_from_bytes: size from which an artifact is encoded for whoever wishes that; None:
             none ever is.
+        own: the names of the server.
     """
 
     def __init__(
-        self, check_version: Callable[[str | None], None], encoded_from_bytes: int | None
+        self,
+        check_version: Callable[[str | None], None],
+        encoded_from_bytes: int | None,
+        own: OwnNames,
     ) -> None:
         self._check_version = check_version
+        self._own = own
         self._encoded_from_bytes = encoded_from_bytes
         self._judged: dict[bytes, int] = {}
 
@@ -67,7 +73,7 @@ class PlainRequests:
 
     def _judge(self, rest: bytes) -> int:
         headers = plain_headers(rest, HARMLESS)
-        if headers is None or not goes_on(headers):
+        if headers is None or not goes_on(headers, self._own):
             return NOT_PLAIN
         try:
             self._check_version(headers.get("api-version"))
@@ -84,10 +90,11 @@ class PlainRequests:
         return sys.maxsize if wish is Wish.IDENTITY else NOT_PLAIN
 
 
-def goes_on(headers: Mapping[str, str]) -> bool:
-    """Tell whether they name a host in the plain form, and keep the connection."""
+def goes_on(headers: Mapping[str, str], own: OwnNames) -> bool:
+    """Tell whether they name a host that is ours in the plain form, and keep the connection."""
     keeps = headers.get("connection", "keep-alive").lower() == "keep-alive"
-    return keeps and _HOST.fullmatch(headers.get("host", "")) is not None
+    host = headers.get("host", "")
+    return keeps and _HOST.fullmatch(host) is not None and own.serve_programs_at(host)
 
 
 def plain_headers(rest: bytes, known: Collection[str]) -> dict[str, str] | None:

@@ -37,6 +37,8 @@ PROBLEMS: Final[Mapping[type[DepotError], Row]] = {
     errors.UnsupportedEncoding: Row(415, logging.INFO),
     errors.ExpectationFailed: Row(417, logging.INFO),
     errors.HttpVersionNotSupported: Row(505, logging.INFO),
+    errors.CrossSite: Row(403, logging.WARNING),
+    errors.UnknownHost: Row(421, logging.WARNING),
     errors.MethodNotAllowed: Row(405, logging.INFO),
     errors.PreconditionFailed: Row(412, logging.INFO),
     errors.RangeNotSatisfiable: Row(416, logging.INFO),

@@ -15,6 +15,7 @@ from aiohttp import web
 from yarl import URL
 
 from depot.http.activity import Activity
+from depot.http.browsers import OwnNames
 from depot.http.fast_path import FAST_PATH
 from depot.http.fast_puts import FAST_PUTS
 from depot.http.held_bodies import HeldBodies
@@ -39,14 +40,17 @@ def make_app(
     api: ApiInfo,
     limits: HttpLimits | None = None,
     problems: Problems = PROBLEMS,
+    own: OwnNames | None = None,
 ) -> web.Application:
     """Make the app that serves `endpoints` and, at /openapi.json, their description.
 
     `problems` has a row for each error that a handler may raise, those of `depot.http` among them.
+    Without its `own` names, the server is one that nobody told them.
     """
     activity, limits = Activity(), limits or HttpLimits()
     bodies = HeldBodies(limits.json_memory_bytes)
-    app = web.Application(middlewares=[front(api, activity, bodies, problems)])
+    own = own or OwnNames.of(None)
+    app = web.Application(middlewares=[front(api, activity, bodies, own, problems)])
     app[ACTIVITY] = activity
     app[LIMITS] = limits
     app.on_response_prepare.append(add_request_id)

@@ -36,6 +36,7 @@ from depot import (
 )
 from depot.errors import DepotError, NoDataset, NotFound
 from depot.http.activity import Activity
+from depot.http.browsers import OwnNames
 from depot.http.fast_puts import FAST_PUTS, FastPuts, Taker
 from depot.http.limits import HttpLimits
 from depot.http.service import ACTIVITY, HttpService
@@ -263,6 +264,7 @@ async def agent_api(
     copies: Copies | None = None,
     limits: HttpLimits | None = None,
     short_puts: Taker | None = None,
+    own: OwnNames | None = None,
 ) -> AsyncIterator[Sled]:
     """Serve the agent API over any store."""
     copies = copies or FakeCopies()
@@ -287,6 +289,7 @@ async def agent_api(
             metrics=metrics,
             limits=limits,
             short_puts=short_puts,
+            own=own,
         )
         async with serve(app, limits) as service, aiohttp.ClientSession() as session:
             fast = app.get(FAST_PUTS)

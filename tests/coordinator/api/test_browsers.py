@@ -1,4 +1,7 @@
-"""What a web page that an operator looks at can make a browser do: nothing here."""
+"""What a web page that an operator looks at can make a browser do at a coordinator: nothing.
+
+The rules themselves are tested in `tests.unit.test_http_browsers`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from coordinator.api.browsers import OwnNames
 from coordinator.assembly import Coordinator
 from coordinator.client import CoordinatorClient
 from tests.coordinator.api.test_api import read
@@ -86,35 +86,12 @@ async def test_names_of_the_configuration_are_the_coordinators(tmp_path: Path) -
         assert (await read(url, headers={"Host": "other.example"}))[0] == 421
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "10.0.0.7:12340", "[fd00::7]:1", "[fe80::1%eth0]:1", "localhost:9"]
-)
-def test_addresses_and_the_local_host_cannot_be_rebound(host: str) -> None:
-    assert OwnNames.of("0.0.0.0", ()).include(host)
-
-
-def test_the_name_that_is_listened_on_is_ones_own() -> None:
-    names = OwnNames.of("fleet.example", ())
-    assert names.include("fleet.example:12340")
-    assert not names.include("fleet.example.evil:12340")
-
-
-async def test_a_form_is_no_body_of_any_endpoint(running: Coordinator) -> None:
+async def test_a_form_can_post_nothing(running: Coordinator) -> None:
     for content_type in FORMS:
         for path in ("/v1/quiesce", "/v1/releases/prune", "/v1/sleds/s1/reset"):
             headers = {"Content-Type": content_type}
             found = await refusal(running, "POST", path, headers, data=b"{}")
             assert found == (400, "InvalidRequest")
-
-
-async def test_a_zip_may_be_sent_without_a_type_but_not_as_a_form(running: Coordinator) -> None:
-    url = f"{running.server.url}/v1/releases?file_name=x.zip"
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    _, problem = await read(url, "PUT", data=b"x", headers=form)
-    assert problem["error_code"] == "InvalidRequest"
-    for octets in ("application/zip", "application/octet-stream"):
-        _, problem = await read(url, "PUT", data=b"x", headers={"Content-Type": octets})
-        assert problem["error_code"] == "Untrusted"
 
 
 async def test_commands_and_agents_say_nothing_of_a_page_and_are_served(tmp_path: Path) -> None:
