@@ -38,6 +38,7 @@ from agent.process import CannotStart
 from agent.status import StatusSource
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
+from depot.http.browsers import OwnNames
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app, depot_endpoints
 from depot.http.hot_artifacts import HotArtifacts
@@ -50,6 +51,7 @@ from depot.options import StoreOptions
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from depot.streams.budget import Budget
+from depot.urls import base_url
 
 _WORRYING: Final = frozenset(
     {"config_refused", "copy_gone", "dataset_lost", "duty_failed", "lost", "quarantined"}
@@ -259,6 +261,14 @@ def http_limits(http: HttpTable) -> HttpLimits:
     )
 
 
+def own_names(settings: Settings) -> OwnNames:
+    """What both servers are called."""
+    servers = (settings.agent, settings.depot)
+    advertised = (base_url(each.advertise_url).host for each in servers if each.advertise_url)
+    listening = (each.listen.host for each in servers)
+    return OwnNames.of(settings.allowed_hosts, *listening, *filter(None, advertised))
+
+
 def body_pump(settings: Settings) -> Pump:
     """What sends large bodies."""
     return Pump(read_timeout_s=settings.storage.device_timeout_s, way=Way(settings.depot.send))
@@ -313,7 +323,7 @@ def _servers(
     lag: LoopLag,
 ) -> tuple[HttpService, HttpService]:
     """Make the sled agent API and the repo depot API, neither of them listening."""
-    limits = http_limits(settings.http)
+    limits, own = http_limits(settings.http), own_names(settings)
     metrics = Metrics(partial(agent_figures, status.read, events.counts, lag.read))
     agent_api = agent_app(
         store=store,
@@ -323,6 +333,7 @@ def _servers(
         metrics=metrics,
         limits=limits,
         short_puts=store.short_puts if settings.depot.fast_path else None,
+        own=own,
     )
     pump = body_pump(settings)
     depot_api = depot_app(
@@ -333,6 +344,7 @@ def _servers(
         budget=Budget(settings.depot.max_bytes_per_s),
         arrivals=store.arrivals,
         hot=hot_artifacts(settings),
+        own=own,
     )
     # Only for the operations' names: the table inside the app is not to be had.
     table = depot_endpoints(ArtifactResponder(store, pump, limits.pace))

@@ -21,13 +21,14 @@ from agent.config.settings import (
     GIB,
     Conflict,
     Directory,
+    Hosts,
     HttpTable,
     Listen,
     LogTable,
     Networks,
     Size,
 )
-from agent.config.units import Address, shown
+from agent.config.units import Address
 
 PREFIX: Final = "DEPOT_COORDINATOR__"
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 12340)
@@ -50,7 +51,6 @@ _DATABASES: Final = re.compile(
     r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
 )
 
-_HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 # As SQLAlchemy reads it: a password ends with the first @, and may hold anything else.
 _DATABASE_URL: Final = re.compile(
     r"(?P<scheme>[^:]*://)(?:(?P<user>[^:/@?]*)(?P<password>:[^@]*)?@)?(?P<place>[^?]*)"
@@ -86,18 +86,6 @@ def _parse_database(value: object) -> str:
         "expected sqlite+aiosqlite:////absolute/path or postgresql+asyncpg://user@host/name, "
         f"found {found!r}"
     )
-
-
-def _parse_host(value: object) -> str:
-    if isinstance(value, str) and _HOST.fullmatch(value):
-        return value.lower()
-    raise ValueError(
-        f'expected a host name such as "fleet.example", without a port, found {shown(value)}'
-    )
-
-
-Hosts = Annotated[tuple[Annotated[str, BeforeValidator(_parse_host)], ...], Field(strict=False)]
-"""Lax for the array only, as `Networks`."""
 
 
 class _Table(BaseModel):

@@ -11,7 +11,8 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, Generic, TypeVar
+from types import NoneType
+from typing import Annotated, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -102,7 +103,15 @@ def _keys(model: type[BaseModel], prefix: str, above: tuple[str, ...] = ()) -> I
         if isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel):
             yield from _keys(found.annotation, prefix, place)
         else:
-            yield Key(place, found.annotation, found.default, prefix)
+            yield Key(place, _type_of_value(found.annotation), found.default, prefix)
+
+
+def _type_of_value(annotation: object) -> object:
+    """The type of what is given: without None, which is nothing, and without its rules."""
+    kinds = get_args(annotation)
+    if NoneType in kinds:
+        [annotation] = (kind for kind in kinds if kind is not NoneType)
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 AGENT: Final = Form(Settings, conflicts, PREFIX, {"datasets": DatasetTable})

@@ -24,6 +24,7 @@ from agent.config.units import (
     Address,
     parse_address,
     parse_duration,
+    parse_host,
     parse_limit,
     parse_size,
     shown,
@@ -102,6 +103,7 @@ Directory = Annotated[Path, BeforeValidator(_parse_path)]
 Networks = Annotated[
     tuple[Annotated[Network, BeforeValidator(_parse_network)], ...], Field(strict=False)
 ]
+Hosts = Annotated[tuple[Annotated[str, BeforeValidator(parse_host)], ...], Field(strict=False)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -244,6 +246,8 @@ class Settings(_Table):
 
     sled_id: SledId | None = None
     state_dir: Directory | None = None
+    allowed_hosts: Hosts | None = None
+    """Names that both servers are called by, beside those that they know; None: any."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 20.0
     agent: AgentTable = AgentTable()
     depot: DepotTable = DepotTable()

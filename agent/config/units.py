@@ -21,6 +21,7 @@ _DURATION_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Enough for any disk and any patience; beyond it stands a slip of the finger.
 _MAX_SIZE_BYTES: Final = 2**60
 _MAX_DURATION_S: Final = 10 * 365 * 86400
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})", re.ASCII)
 _MAX_PORT: Final = 2**16 - 1
 
@@ -100,6 +101,19 @@ def parse_address(value: object) -> Address:
     if not (_is_ipv6(host[1:-1]) if bracketed else _HOST.fullmatch(host)):
         raise ValueError(f"{expected}, found {shown(value)}")
     return Address(host[1:-1] if bracketed else host, int(port))
+
+
+def parse_host(value: object) -> str:
+    """Read a host's name, without a port, in lower case.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value.lower()
+    raise ValueError(
+        f'expected a host name such as "fleet.example", without a port, found {shown(value)}'
+    )
 
 
 def shown(value: object) -> str:

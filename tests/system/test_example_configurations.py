@@ -37,7 +37,7 @@ class Example:
     @cached_property
     def text(self) -> str:
         """All of it: a key without a default stands in a comment."""
-        return re.sub(r'^# (\w+ = ")', r"\1", self.path.read_text(), flags=re.M)
+        return re.sub(r'^# (\w+ = \[?")', r"\1", self.path.read_text(), flags=re.M)
 
     def value(self, key: Key) -> object:
         value: object = tomllib.loads(self.text)
@@ -61,7 +61,14 @@ EXAMPLES: Final = (
         PACKAGING / "agent.example.toml",
         AGENT,
         frozenset(
-            {"sled_id", "state_dir", "datasets", "agent.advertise_url", "depot.advertise_url"}
+            {
+                "sled_id",
+                "state_dir",
+                "allowed_hosts",
+                "datasets",
+                "agent.advertise_url",
+                "depot.advertise_url",
+            }
         ),
     ),
     Example(PACKAGING / "coordinator.example.toml", COORDINATOR, frozenset({"database.url"})),

@@ -20,6 +20,7 @@ from agent.assembly import (
     copy_options,
     hot_artifacts,
     http_limits,
+    own_names,
     peer_limits,
     store_options,
 )
@@ -79,6 +80,22 @@ def store_status(generation: int | None, *datasets: DatasetStatus) -> StoreStatu
         warnings=(),
         puts_running=0,
     )
+
+
+def test_what_a_sled_is_told_of_its_names_reaches_its_servers() -> None:
+    servers = {
+        "agent": {"listen": "sled-7:1", "advertise_url": "http://a.example:12345"},
+        "depot": {"listen": "0.0.0.0:2", "advertise_url": "http://[fd00::7]:12348"},
+    }
+    unnamed, named = settings(**servers), settings(**servers, allowed_hosts=["B.example"])
+    for host in ("sled-7", "a.example:12345", "[fd00::7]", "10.0.0.7", "localhost"):
+        assert own_names(unnamed).include(host)
+        assert own_names(named).include(host)
+    assert own_names(unnamed).serve_programs_at("b.example")
+    assert own_names(named).serve_programs_at("b.example:9")
+    for host in ("c.example", "example"):
+        assert own_names(unnamed).serve_programs_at(host)
+        assert not own_names(named).serve_programs_at(host)
 
 
 def test_every_storage_key_reaches_the_store() -> None:

@@ -17,6 +17,7 @@ MINIMAL = '[[datasets]]\npath = "/m2/a"\n[[datasets]]\npath = "/m2/b"\n'
 WRONG = {
     "sled_id": ('"a b"', "expected 1 to 128 letters"),
     "state_dir": ("7", "expected a path, found 7"),
+    "allowed_hosts": ('["sled-7:12345"]', "expected a host name such as"),
     "drain_timeout_s": ("-1", "expected at least 0, found -1"),
     "agent.listen": ('"12345"', 'expected "host:port"'),
     "agent.advertise_url": ('"sled-7:12345"', 'expected a URL like http://host:port, found "sl'),
@@ -72,7 +73,7 @@ WRONG = {
 }
 
 # Keys whose wrong value is wrong in an element.
-IN_ARRAYS = ("copy.allowed_sources", "coordinator.urls", "heal.peers")
+IN_ARRAYS = ("allowed_hosts", "copy.allowed_sources", "coordinator.urls", "heal.peers")
 
 
 @pytest.fixture
@@ -340,6 +341,12 @@ class TestEnvironment:
     def test_an_empty_list_allows_nothing(self) -> None:
         settings = read(MINIMAL, {"SLED_AGENT__COPY__ALLOWED_SOURCES": ""})
         assert settings.copy_.allowed_sources == ()
+
+    def test_no_names_are_another_thing_than_nothing_said_of_names(self) -> None:
+        assert read(MINIMAL).allowed_hosts is None
+        for text, names in (("", ()), ("Sled-7,a.example", ("sled-7", "a.example"))):
+            settings = read(MINIMAL, {"SLED_AGENT__ALLOWED_HOSTS": text})
+            assert settings.allowed_hosts == names
 
     def test_a_variable_replaces_a_wrong_value_of_the_file(self) -> None:
         read(MINIMAL + "[log]\nlevel = 1\n", {"SLED_AGENT__LOG__LEVEL": "debug"})
