@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from depot.artifact import ArtifactHash
 from depot.config.keeper import LedgerKeeper
@@ -17,6 +17,8 @@ from depot.quarantine.keeper import QuarantineKeeper
 from depot.scrub.report import ScrubStatus
 from depot.writing.arriving import RelayStatus
 
+MAX_TROUBLES_NAMED: Final = 20
+"""Artifacts that could not be healed; of one disk, a hundred thousand may be (S1)."""
 _LEDGER_WARNINGS = {
     Standing.CONFLICTED: "the datasets hold different configs of the same generation: nothing is "
     "written or deleted until a higher generation arrives",
@@ -172,9 +174,16 @@ def _warnings(
                 f"the quarantine of {mirror.path} is over its bound: it keeps the last copies of "
                 "artifacts that nobody has a good copy of"
             )
-    for artifact, reason, is_lost in healer.troubles():
+    yield from _troubles(healer)
+
+
+def _troubles(healer: Healer) -> Iterator[str]:
+    troubles, more = healer.troubles(MAX_TROUBLES_NAMED)
+    for artifact, reason, is_lost in troubles:
         if is_lost:
             left = "; what is left of it stays in quarantine"
             yield f"{artifact} is lost: {reason}{left if healer.has_remains(artifact) else ''}"
         else:
             yield f"{artifact} cannot be re-mirrored: {reason}"
+    if more:
+        yield f"{more} more artifacts are lost or cannot be re-mirrored"

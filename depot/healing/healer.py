@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Final, Protocol
 
 from depot.artifact import ArtifactHash, Generation
@@ -164,15 +165,22 @@ class Healer:
         """Tell whether a damaged copy of it is left."""
         return bool(self._remains(artifact))
 
-    def troubles(self) -> Iterator[tuple[ArtifactHash, str, bool]]:
+    def troubles(self, most: int) -> tuple[list[tuple[ArtifactHash, str, bool]], int]:
         """What could not be healed: why not when it was tried last, and whether it is lost.
 
-        Of what came back since, by whatever way, nothing is said any more.
+        The first of them in order, at most so many, and how many more there are. Of what came back
+        since, by whatever way, nothing is said any more.
         """
-        for artifact, reason in sorted(self._failures.items()):
-            is_lost = artifact in self.lost
-            if self._census.lacks_all(artifact) if is_lost else self._is_todo(artifact):
-                yield artifact, reason, is_lost
+        reasons, lost = self._failures.rows, self.lost.rows
+        left = [
+            artifact
+            for artifact in reasons
+            if (self._census.lacks_all(artifact) if artifact in lost else self._is_todo(artifact))
+        ]
+        named = [
+            (artifact, reasons[artifact], artifact in lost) for artifact in nsmallest(most, left)
+        ]
+        return named, len(left) - len(named)
 
     def heal_due_in_s(self) -> float | None:
         """When `heal_here` is worth another try of what failed, in seconds; None: nothing did."""
@@ -445,8 +453,10 @@ class Healer:
         return _Outcome("peer", stored)
 
     def _lose(self, artifact: ArtifactHash) -> None:
-        # A dataset that is away may still have it.
-        if artifact not in self.lost and all(mirror.readable for mirror in self._mirrors.all):
+        self._census.lacks()  # it may have come, or be wanted no more, while peers were asked
+        if artifact in self.lost or not self._census.lacks_all(artifact):
+            return
+        if all(mirror.readable for mirror in self._mirrors.all):  # one that is away may have it
             with self._store.transaction() as change:
                 change.put(self.lost, artifact, self._clock())
             self._emit("lost", {"sha256": str(artifact)})

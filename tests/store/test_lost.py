@@ -11,10 +11,12 @@ from contextlib import suppress
 
 import pytest
 
-from depot.artifact import ArtifactHash
-from depot.errors import NotFound
+from depot.artifact import ArtifactHash, Generation
+from depot.errors import DepotCopy, NotFound
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
+from depot.store_status import MAX_TROUBLES_NAMED
+from depot.writing.put import Stored
 from tests.store.builders import (
     ONE,
     THREE,
@@ -96,6 +98,65 @@ async def test_b5_what_is_gone_from_both_datasets_comes_back_from_a_peer(
         assert healed_from(node) == ["peer"]
         assert lost(store) == ()
         assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+
+
+class OvertakenPeer:
+    """Has nothing, and says so only once somebody has sent the artifact to this sled."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+
+    async def fetch(self, _artifact: ArtifactHash, _generation: Generation) -> Stored | None:
+        await put(self._store, ONE)
+        raise DepotCopy("no peer has it")
+
+
+async def test_what_was_sent_while_peers_were_asked_is_not_lost(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await remove(node, ONE)
+        await find_gone(store, "scrub")
+        assert await store.remirror(OvertakenPeer(store)) == 0
+        assert told_lost(node) == []
+        assert copies(store)[hash_of(ONE)] == 2
+
+
+class DroppingPeer:
+    """Has nothing, and says so only once nobody wants the artifact any more."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+
+    async def fetch(self, _artifact: ArtifactHash, _generation: Generation) -> Stored | None:
+        await self._store.put_config(config(2, TWO, THREE))
+        raise DepotCopy("no peer has it")
+
+
+async def test_what_was_dropped_while_peers_were_asked_is_not_lost(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await remove(node, ONE)
+        await find_gone(store, "scrub")
+        assert await store.remirror(DroppingPeer(store)) == 0
+        assert told_lost(node) == []
+
+
+async def test_s1_of_many_that_are_lost_the_warnings_name_some_and_count_the_rest(
+    node: Node,
+) -> None:
+    contents = [b"artifact %d" % number for number in range(MAX_TROUBLES_NAMED + 7)]
+    async with node.open() as store:
+        await store.put_config(config(1, *contents))
+        for content in contents:
+            await put(store, content)
+            await remove(node, content)
+        await store.reconcile()
+        await store.remirror()
+        assert lost(store) == tuple(sorted(map(hash_of, contents)))
+        told = [each for each in store.status().warnings if "artifacts" in each or "lost" in each]
+        named = [str(artifact) for artifact in lost(store)[:MAX_TROUBLES_NAMED]]
+        assert [each.partition(" ")[0] for each in told[:-1]] == named
+        assert told[-1].startswith("7 more artifacts")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
