@@ -31,7 +31,7 @@ from depot.concurrency.backoff import Backoff
 from depot.concurrency.foreground import Foreground
 from depot.concurrency.unhurried import unhurried
 from depot.config.keeper import EventSink, LedgerKeeper
-from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch
+from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch, NotFound
 from depot.healing.assemble import Assembler, Remains, find_digests, remains_of
 from depot.healing.census import Census, Lacks
 from depot.mirrors.inventory import missing_bytes
@@ -378,7 +378,12 @@ class Healer:
 
     async def _from_here(self, artifact: ArtifactHash, generation: Generation) -> _Outcome | None:
         if good := self._good(artifact):
-            return await self._from_mirror(artifact, generation, good[0].size_bytes)
+            try:
+                return await self._from_mirror(artifact, generation, good[0].size_bytes)
+            except NotFound:
+                if self._good(artifact):
+                    raise
+                # It has turned out to be bad or gone, too: what else is there?
         return await self._from_remains(artifact, generation)
 
     async def _from_mirror(

@@ -159,6 +159,19 @@ async def test_s1_of_many_that_are_lost_the_warnings_name_some_and_count_the_res
         assert told[-1].startswith("7 more artifacts")
 
 
+async def test_b5_peers_are_asked_in_the_pass_that_finds_the_other_mirrors_copy_gone_too(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await remove(node, ONE)
+        with pytest.raises(NotFound):
+            await store.open_artifact(hash_of(ONE), exclude=[A])
+        assert hash_of(ONE) in store.status().under_replicated, "nobody has looked at the other"
+        assert await store.remirror(GoodPeer(store, (ONE,))) == 1
+        assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_b5_what_went_is_lost_after_a_restart_too(node: Node, when: str) -> None:
     async with node.open() as store:
