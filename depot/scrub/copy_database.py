@@ -1,11 +1,11 @@
 """The database behind `copy_records`: what was found out about each copy, across restarts.
 
-On disk: `<state_dir>/copies.sqlite3`. Nothing in it is the only place where something is known: a
-database that is lost costs time, because every copy is read again. So one that cannot be used is
-set aside under `.unusable`, and a new one is begun; one that is merely locked or on a full disk is
-left where it is and tried again. Bounded: one row for each file that is there, and only for the
-datasets seen last; one for each artifact that this sled has had and that is wanted or still there.
-All calls block.
+On disk: `<state_dir>/copies.sqlite3`. Of what is on the datasets, nothing is known here only: a
+database that is lost costs time, because every copy is read again. Of what is not there any more,
+it costs the knowledge that it once was. One that cannot be used is set aside under `.unusable`, and
+a new one is begun; one that is merely locked or on a full disk is left where it is and tried again.
+Bounded: one row for each file that is there, and only for the datasets seen last; one for each
+artifact that this sled has had and that is wanted or still there. All calls block.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ A config may name what was never sent, and that is nobody's to heal. But an arti
 dataset once had a copy must not go without a word: both files removed, or a disk replaced that had
 the only one. So each is remembered that has a copy, until nobody wants it any more and it is on no
 dataset. What is remembered is written to the database of `copy_records` within seconds; what was
-not written when the process died is seen again, unless its dataset went with it.
+not written when the process died is seen again, unless its dataset went with it. What another sled
+had, whose state directory this was, is forgotten.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from itertools import filterfalse
+from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.mirrors.mirror import Copy
@@ -19,6 +21,7 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.scrub.copy_records import FLUSH_INTERVAL_S, CopyRecords
 
 IsWanted = Callable[[ArtifactHash], bool]
+_WHOSE: Final = "had by sled"
 
 
 class Had:
@@ -101,7 +104,8 @@ class Had:
 
     async def recall(self) -> None:
         """Read, once, what was remembered before; tried again when that cannot be."""
-        if self._recalled:
+        sled_id = self._mirrors.sled_id
+        if self._recalled or sled_id is None:  # no dataset has said yet which sled this is
             return
         seen = frozenset(self._had)
         found = await self._records.compare_had(seen)
@@ -109,12 +113,17 @@ class Had:
             return
         self._recalled = True
         before, new = found
+        is_ours = self._records.read_note(_WHOSE) in (None, sled_id)
         is_wanted = self._is_wanted()
         overtaken = set(self._unwritten)
-        self._had.update(a for a in before if a not in overtaken and is_wanted(a))
-        self._forget([a for a in before if a not in overtaken and not is_wanted(a)])
+        gone = [a for a in before if a not in overtaken and a not in self._had]
         late = self._had.difference(seen, before)
+        self._had.update(a for a in gone if is_ours and is_wanted(a))
+        self._forget([a for a in gone if a not in self._had])
         self._unwritten = dict.fromkeys((new & self._had) | late, True) | self._unwritten
+        if not is_ours:
+            await self.save()
+        await self._records.keep_note(_WHOSE, sled_id)
 
     async def run(self) -> None:
         """Write what changes, until cancelled."""

@@ -13,6 +13,7 @@ import pytest
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound
+from depot.initialise import init_datasets
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from depot.store_status import MAX_TROUBLES_NAMED
@@ -262,6 +263,22 @@ async def test_nothing_is_lost_after_a_reset(node: Node) -> None:
         await store.remirror()
         assert lost(store) == ()
         assert copies(store) == {hash_of(TWO): 2}
+
+
+async def test_what_another_sled_had_is_not_lost_here(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await store.remirror()
+    for path in node.paths:
+        await off_loop(shutil.rmtree, path)
+        await off_loop(path.mkdir)
+    await off_loop(init_datasets, node.paths, sled_id="another sled")
+    for _ in range(2):
+        async with node.open() as store:
+            await store.put_config(config(1, ONE, TWO, THREE))
+            await store.remirror()
+            assert store.status().sled_id == "another sled"
+            assert lost(store) == ()
 
 
 async def test_b5_what_is_gone_is_lost_although_the_records_cannot_be_used(node: Node) -> None:
