@@ -19,6 +19,7 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, Self
 
@@ -33,8 +34,10 @@ FORM_TYPES: Final = frozenset(
 _LOCAL: Final = "localhost"
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
+_ADDRESS: Final = ""
+_MAX_HOST_LENGTH: Final = 300
 _HOST: Final = re.compile(
-    r"(\[[0-9a-f:.]+(?:%[a-z0-9%._~-]+)?\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII | re.I
+    r"(\[[0-9a-f:.]+(?:%[a-z0-9%._~-]+)?\]|[a-z0-9_][a-z0-9._-]*)(?::[0-9]{1,5})?", re.ASCII | re.I
 )
 
 
@@ -61,10 +64,10 @@ class OwnNames:
 
     def include(self, host: str) -> bool:
         """Tell whether a `Host`, with or without a port, is ours."""
-        match = _HOST.fullmatch(host)
-        if match is None:
+        if len(host) > _MAX_HOST_LENGTH:
             return False
-        return _is_address(match[1].strip("[]")) or _plain(match[1]) in self.names
+        name = _name_in(host)
+        return name == _ADDRESS or name in self.names
 
     def serve_programs_at(self, host: str) -> bool:
         """Tell whether a request that is no browser's may be for this `Host`."""
@@ -119,6 +122,15 @@ def _is_own(origin: str, host: str) -> bool:
     # Without the scheme: what ends TLS in front of us is at the same place.
     place = origin.partition("://")[2].lower()
     return bool(place) and place == host.lower()
+
+
+@lru_cache(maxsize=256)  # a client says the same one again and again
+def _name_in(host: str) -> str | None:
+    """The name in a `Host`; `_ADDRESS` in place of an address; None: it is neither."""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return None
+    return _ADDRESS if _is_address(match[1].strip("[]")) else _plain(match[1])
 
 
 def _plain(name: str) -> str:

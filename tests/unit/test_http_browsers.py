@@ -155,6 +155,17 @@ def test_addresses_and_the_local_host_cannot_be_rebound(name: str) -> None:
     assert OwnNames.of(()).include(name)
 
 
+def test_s1_a_long_name_is_none_of_ours() -> None:
+    names = OwnNames.of(("a" * 300, "a" * 301))
+    assert names.include("a" * 300)
+    assert not names.include("a" * 301)
+
+
+def test_a_dot_alone_is_no_address() -> None:
+    assert not OwnNames.of(()).include(".")
+    assert not OwnNames.of(()).include(".:12345")
+
+
 def test_the_name_that_is_listened_on_is_ones_own() -> None:
     names = OwnNames.of((), "fleet.example")
     assert names.include("fleet.example:12340")
