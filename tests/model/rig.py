@@ -36,7 +36,7 @@ from tests.model import oracle
 from tests.model.gated import WAIT_S, GatedSource
 from tests.model.oracle import Refusal, Sled
 from tests.model.state import Disk, OpenPut, Slot
-from tests.store.faulty import FaultyDisk
+from tests.store.faulty import FaultyDisk, Hang
 
 T = TypeVar("T")
 
@@ -245,12 +245,46 @@ class Rig:
         self.until(lambda: len(self._staged_files()) == staged + len(live.staged))
 
     def send(self, live: LivePut, content: bytes) -> None:
+        self._send(live, content)
+        self._judge(live, content)
+
+    def send_up_to_its_name(self, live: LivePut) -> list[Hang]:
+        """Send it whole, and stop where its file is about to get the artifact's name.
+
+        By then the fence has let it pass once; `land` goes on. Its length was announced, and it
+        streams to every dataset in a slot: no quota and no missing dataset ends it before that.
+        """
+        name = live.model.name
+        if not live.receiving:
+            self.stream(live)
+        assert live.model.streams_to
+        paths = [self.sled.slots[index].path for index in live.model.streams_to]
+        # On all of them, or the one that is through would not wait for long for the other.
+        hangs = [self.hardware[path].hang("rename", name=f"-> {name}") for path in paths]
+        self._send(live, POOL[name])
+
+        async def wait() -> None:
+            for hang in hangs:
+                await asyncio.to_thread(hang.wait_begun)
+
+        self.runner.run(wait())
+        return hangs
+
+    def land(self, live: LivePut, hangs: list[Hang]) -> None:
+        """Let its file have its name, and see how it ends."""
+        for hang in hangs:
+            hang.let_go()
+        self._judge(live, POOL[live.model.name])
+
+    def _send(self, live: LivePut, content: bytes) -> None:
         if not live.receiving:
             self.stream(live)
         live.source.send(content)
-        whole = self._read_whole(live)
-        if whole:
+        if self._read_whole(live):
             live.staged = self.sled.stage(live.model)
+
+    def _judge(self, live: LivePut, content: bytes) -> None:
+        whole = self._read_whole(live)
         expected = self.sled.finish(live.model, content, live.staged, whole=whole)
         stored = self.attempt(self.join(live))
         if isinstance(stored, Stored):

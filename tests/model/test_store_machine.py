@@ -138,6 +138,25 @@ class StoreMachine(RuleBasedStateMachine):
         self.reconcile()
         self._finish(live, "right")
 
+    @rule(number=a_number, change=a_change, half_there=st.none() | a_slot, reconciled=st.booleans())
+    def change_the_config_while_a_put_gets_its_name(
+        self, number: int, change: str, half_there: int | None, reconciled: bool
+    ) -> None:
+        """G5: what the fence let pass before its batch is asked again after it."""
+        if half_there is not None:
+            self.put(number, known_length=True, counted=False, end="right")
+            self._remove(self._disk(half_there), self._name(number))
+        if not all(slot.truthful for slot in self.sled.attached):
+            return
+        live = self._begin(number, 0, known_length=True, counted=False)
+        if not live:
+            return
+        hangs = self.rig.send_up_to_its_name(live)
+        self._change_config(change, frozenset({number}))
+        if reconciled:
+            self.reconcile()
+        self.rig.land(live, hangs)
+
     def _begin(self, number: int, lag: int, known_length: bool, counted: bool) -> LivePut | None:
         copies = sum(not put.counted for put in self.sled.puts)
         if not counted and copies >= oracle.MAX_PUTS:
