@@ -274,7 +274,10 @@ class Rig:
         """Let its file have its name, and see how it ends."""
         for hang in hangs:
             hang.let_go()
-        self._judge(live, POOL[live.model.name])
+        name = live.model.name
+        self._judge(live, POOL[name])
+        for slot in self.sled.attached:  # also when it was refused: then it has no name any more
+            assert (slot.path / name).exists() == (name in slot.copies), f"G5 {name}"
 
     def _send(self, live: LivePut, content: bytes) -> None:
         if not live.receiving:
