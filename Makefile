@@ -100,9 +100,10 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet
   --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
 lock: $(STAMP) ## bring the lock files up to date with pyproject.toml
-	$(UV_COMPILE) --extra coordinator --group dev --output-file requirements.lock
-	$(UV_COMPILE) --constraint requirements.lock --output-file packaging/requirements.lock
-	$(UV_COMPILE) --constraint requirements.lock --extra coordinator \
+	$(UV_COMPILE) --extra coordinator --extra snapshots --group dev --output-file requirements.lock
+	$(UV_COMPILE) --constraint requirements.lock --extra snapshots \
+	  --output-file packaging/requirements.lock
+	$(UV_COMPILE) --constraint requirements.lock --extra coordinator --extra snapshots \
 	  --output-file packaging/requirements.coordinator.lock
 
 clean: ## remove .venv, build outputs and caches; var/ stays
