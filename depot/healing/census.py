@@ -60,12 +60,8 @@ class Census:
         self._lacks = Lacks(tuple(self._some), tuple(self._all))
         return self._lacks
 
-    def lacks_some(self, artifact: ArtifactHash) -> bool:
-        """Tell whether it is among those of `lacks` that lack some copies."""
-        return _holds(self._some, artifact)
-
     def lacks_all(self, artifact: ArtifactHash) -> bool:
-        """Tell whether it is among those that lack all."""
+        """Tell whether it is among those of `lacks` that lack all copies."""
         return _holds(self._all, artifact)
 
     def _count(self, config: ArtifactConfig) -> None:

@@ -149,16 +149,17 @@ class Healer:
 
     def status(self) -> HealingStatus:
         """How far healing is; from memory."""
-        had, some = self._to_be_had(), self._census.lacks().some
+        had, lacks, failed = self._to_be_had(), self._census.lacks(), set(self._failures)
+        some = lacks.some
         return HealingStatus(
             todo=len(had) + len(some),
             todo_bytes=self._missing_bytes(had),
             healed=self._healed,
             heal_seconds=self._heal_seconds,
             last_heal_s=self._last_heal_s,
-            failed=sum(self._is_todo(artifact) for artifact in self._failures),
+            failed=len(failed.intersection(lacks.all)) + len(failed.intersection(some)),
             current=self._current,
-            lost=tuple(sorted(filter(self._census.lacks_all, self.lost))),
+            lost=tuple(sorted(set(self.lost).intersection(lacks.all))),
         )
 
     def has_remains(self, artifact: ArtifactHash) -> bool:
@@ -171,15 +172,10 @@ class Healer:
         The first of them in order, at most so many, and how many more there are. Of what came back
         since, by whatever way, nothing is said any more.
         """
-        reasons, lost = self._failures.rows, self.lost.rows
-        left = [
-            artifact
-            for artifact in reasons
-            if (self._census.lacks_all(artifact) if artifact in lost else self._is_todo(artifact))
-        ]
-        named = [
-            (artifact, reasons[artifact], artifact in lost) for artifact in nsmallest(most, left)
-        ]
+        lacks, failed, lost = self._census.lacks(), set(self._failures), set(self.lost)
+        left = failed.intersection(lacks.all) | (failed - lost).intersection(lacks.some)
+        first = nsmallest(most, left)
+        named = [(artifact, self._failures[artifact], artifact in lost) for artifact in first]
         return named, len(left) - len(named)
 
     def heal_due_in_s(self) -> float | None:
@@ -216,9 +212,6 @@ class Healer:
         aside = set(self._quarantine.sizes())
         return sorted({*self._gone[2], *aside.intersection(lacks.all)} if aside else self._gone[2])
 
-    def _is_todo(self, artifact: ArtifactHash) -> bool:
-        return self._census.lacks_some(artifact) or self._census.lacks_all(artifact)
-
     def _good(self, artifact: ArtifactHash) -> list[Copy]:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
         return [copy for copy in copies if copy is not None]
@@ -236,7 +229,7 @@ class Healer:
             readable = [mirror.inventory for mirror in self._mirrors.readable()]
             self._missing = (lacks, missing_bytes(lacks.some, readable, every))
         aside = self._quarantine.sizes()
-        return self._missing[1] + sum(aside.get(artifact, 0) * every for artifact in had)
+        return self._missing[1] + every * sum(aside[a] for a in set(had).intersection(aside))
 
     # Doing it
 
