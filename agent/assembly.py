@@ -264,7 +264,7 @@ def http_limits(http: HttpTable) -> HttpLimits:
 def own_names(settings: Settings) -> OwnNames:
     """What both servers are called."""
     servers = (settings.agent, settings.depot)
-    advertised = (base_url(each.advertise_url).host for each in servers if each.advertise_url)
+    advertised = (base_url(each.advertise_url).raw_host for each in servers if each.advertise_url)
     listening = (each.listen.host for each in servers)
     return OwnNames.of(settings.allowed_hosts, *listening, *filter(None, advertised))
 

@@ -84,11 +84,11 @@ def store_status(generation: int | None, *datasets: DatasetStatus) -> StoreStatu
 
 def test_what_a_sled_is_told_of_its_names_reaches_its_servers() -> None:
     servers = {
-        "agent": {"listen": "sled-7:1", "advertise_url": "http://a.example:12345"},
+        "agent": {"listen": "sled-7:1", "advertise_url": "http://bücher.example:12345"},
         "depot": {"listen": "0.0.0.0:2", "advertise_url": "http://[fd00::7]:12348"},
     }
     unnamed, named = settings(**servers), settings(**servers, allowed_hosts=["B.example"])
-    for host in ("sled-7", "a.example:12345", "[fd00::7]", "10.0.0.7", "localhost"):
+    for host in ("sled-7", "xn--bcher-kva.example:12345", "10.0.0.7", "localhost"):
         assert own_names(unnamed).include(host)
         assert own_names(named).include(host)
     assert own_names(unnamed).serve_programs_at("b.example")
