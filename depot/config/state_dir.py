@@ -153,6 +153,7 @@ def _lock(root_fd: int, path: Path) -> None:
         holder = "unknown"
         with suppress(OSError):
             holder = (path / _PID_NAME).read_text(errors="replace")[:32].strip() or holder
+        # An agent's or a coordinator's: who opens it knows which, and says so.
         raise DatasetBusy(
-            f"{path} is the state directory of a running agent (pid {holder})"
+            f"{path} is the state directory of a running process (pid {holder})"
         ) from error

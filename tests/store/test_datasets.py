@@ -540,7 +540,7 @@ async def test_a_second_store_on_the_same_datasets_is_refused(node: Node, tmp_pa
         await store.put_config(config(1, ONE))
         with pytest.raises(DatasetBusy, match="in use by another process"):
             await ArtifactStore.open(node.paths, state_dir=tmp_path / "other-state")
-        with pytest.raises(DatasetBusy, match="state directory of a running agent"):
+        with pytest.raises(DatasetBusy, match="state directory of a running process"):
             await ArtifactStore.open([tmp_path], state_dir=node.state_dir)
     async with node.open() as store:
         assert store.config() == config(1, ONE)

@@ -213,7 +213,7 @@ def test_nothing_is_marked_under_an_agent_that_has_let_go_of_its_datasets(
 ) -> None:
     state_dir = tmp_path / "state"
     running = StateDir.open(state_dir)
-    with pytest.raises(DatasetBusy, match=f"running agent \\(pid {os.getpid()}\\)"):
+    with pytest.raises(DatasetBusy, match=f"running process \\(pid {os.getpid()}\\)"):
         init_datasets(paths, state_dir=state_dir)
     assert [os.listdir(path) for path in paths] == [[], []]
     running.close()

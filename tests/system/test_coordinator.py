@@ -61,6 +61,7 @@ def test_s3_a_second_one_on_the_same_staging_is_refused(coordinator: RunningCoor
     done = coordinator.attempt("run", "--config", str(coordinator.config_path))
     assert done.returncode == 1
     assert "another coordinator is running on" in done.stderr
+    assert "agent" not in done.stderr
 
 
 def test_f5_what_is_only_staged_is_named_when_it_ends_and_is_there_afterwards(
