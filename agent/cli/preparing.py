@@ -25,6 +25,10 @@ _REMEMBERED: Final = (
     "one that is behind, `depot config set` with a higher generation and all that the sled is to "
     "hold is the way out"
 )
+_RESET: Final = (
+    "the state directory remembers a reset, so every ledger stays as it is: this node takes a "
+    "first config without this"
+)
 
 
 @click.command(short_help="Make the configured directories into datasets.")
@@ -66,7 +70,8 @@ def init(config: Path, force: bool) -> None:
     for report in reports:
         click.echo(printable(_told(report)))
     if known is not None:
-        click.echo(f"sled-agent: {_REMEMBERED.format(max(known.generation, 0))}", err=True)
+        said = _REMEMBERED.format(known.generation) if known.generation >= 0 else _RESET
+        click.echo(f"sled-agent: {said}", err=True)
     for note in _owner_notes(settings.dataset_paths):
         click.echo(f"sled-agent: {printable(note)}", err=True)
 

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from depot.config.ledger import Ledger
+from depot.config.state_dir import StateDir
 from tests.needs import Need, lack
 from tests.system.agents import BIN, RunningAgent
 
@@ -356,6 +358,19 @@ class TestInit:
         assert f"{node.datasets[1]}: passed over: " in forced.stdout
         assert after == 204
         assert away.exists()
+
+    def test_force_says_of_a_node_that_was_reset_that_it_takes_a_first_config(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "m2").mkdir()
+        (tmp_path / "agent.toml").write_text('state_dir = "state"\n[[datasets]]\npath = "m2"\n')
+        state_dir = StateDir.open(tmp_path / "state")
+        state_dir.write_witness(Ledger(1, None).rank, None)
+        state_dir.close()
+        done = command("init", "--config", "agent.toml", "--force", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "remembers a reset" in done.stderr
+        assert "generation" not in done.stderr
 
     @staticmethod
     def init(home: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
