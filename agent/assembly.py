@@ -180,11 +180,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
         )
         fetcher = await stack.enter_async_context(_peer_fetcher(settings))
         copies = CopyManager(
-            store,
-            fetcher,
-            copy_options(settings),
-            on_event=relay,
-            heal_budget=store.heal_budget,
+            store, fetcher, copy_options(settings), on_event=relay, heal_budget=store.heal_budget
         )
         peers = await PeerBook.open(
             state_dir, configured=settings.heal.peers, max_learnt=settings.heal.max_peers
