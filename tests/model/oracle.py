@@ -286,7 +286,8 @@ class Sled:
                 return errors.QuotaExceeded
         if whole and (refusal := self._judge(put, sent, set(put.streams_to or ()))):
             return refusal
-        self._let_go(put, staged)
+        # Of one that the quota ended, what came first is not laid down: that, or that it is gone.
+        self._let_go(put, [*full, *staged])
         if refusal := self._judge(put, sent, set(staged) - set(full)):
             return refusal
         landed = [index for index in staged if index not in full and self._lands(put, index)]
