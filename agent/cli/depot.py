@@ -32,6 +32,7 @@ _HOMES: Final = {
     "pin": "agent.cli.verbs.pin:pin",
     "events": "agent.cli.verbs.events:events",
     "status": "agent.cli.verbs.status:status",
+    "snapshot": "agent.cli.verbs.snapshot:snapshot",
     "verify": "agent.cli.verbs.verify:verify",
 }
 

@@ -23,7 +23,8 @@ from agent.cli.options import (
 WIDTH = 88
 _INTRODUCTION = f"""# The `depot` command
 
-Talks to one node: its sled agent API (`--agent`) and its repo depot (`--depot`).
+Talks to one node: its sled agent API (`--agent`) and its repo depot (`--depot`). `depot snapshot`
+talks to an archive instead.
 
 ```console
 $ depot put --add firmware.tar.gz            # on a node without a coordinator

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -25,20 +26,35 @@ def sized(blocks: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
 
 
 def side_by_side(
-    work: Callable[[int, bytes], R], pieces: Iterable[tuple[int, bytes]], most: int
-) -> list[R]:
-    """Work on numbered pieces, `most` at once; what came of them, in their order.
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    workers: int,
+    ahead: int = 0,
+    abandon: Callable[[], None] = lambda: None,
+) -> Generator[R]:
+    """Work on several items at once; what came of them, in their order.
 
-    One more piece is taken only when one is done with: at most `most` are in memory. When one
-    fails, no other is begun, and those under way are awaited.
+    Args:
+        work: called in a thread of its own.
+        items: taken only when there is room, so that no more than `workers + ahead` are kept.
+        workers: how many at once.
+        ahead: how many more may be done with, or waiting, before the first is taken out.
+        abandon: called when it ends early, to have those under way end soon.
+
+    When one fails, or the caller wants no more, no other is begun; those under way are awaited.
     """
-    done: list[R] = []
     under_way: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(most, thread_name_prefix="snapshot-part") as pool:
-        for number, piece in pieces:
-            under_way.append(pool.submit(work, number, piece))
-            if len(under_way) == most:
-                done.append(under_way.popleft().result())
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="snapshot-part")
+    try:
+        for item in items:
+            under_way.append(pool.submit(work, item))
+            if len(under_way) >= workers + ahead:
+                yield under_way.popleft().result()
         while under_way:
-            done.append(under_way.popleft().result())
-    return done
+            yield under_way.popleft().result()
+    except BaseException:
+        abandon()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

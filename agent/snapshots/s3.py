@@ -210,7 +210,8 @@ class S3Archive:
         begun = self._call(self._writing.create_multipart_upload, **said)
         upload = {"Key": said["Key"], "UploadId": begun["UploadId"]}
 
-        def send(number: int, part: bytes) -> dict[str, Any]:
+        def send(numbered: tuple[int, bytes]) -> dict[str, Any]:
+            number, part = numbered
             sent = self._call(
                 self._writing.upload_part,
                 Body=part,
@@ -221,7 +222,7 @@ class S3Archive:
             return {"PartNumber": number, "ETag": sent["ETag"]}
 
         try:
-            sent = side_by_side(send, enumerate(parts, 1), PARTS_AT_ONCE)
+            sent = list(side_by_side(send, enumerate(parts, 1), workers=PARTS_AT_ONCE))
             return self._call(
                 self._writing.complete_multipart_upload, MultipartUpload={"Parts": sent}, **upload
             )

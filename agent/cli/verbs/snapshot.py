@@ -1,0 +1,237 @@
+"""`depot snapshot`: files that every node starts from, into an archive and out of it.
+
+Rules kept here:
+- What is done is told line by line on stdout, and the last line is one JSON document, however it
+  ends: for the log of a boot, and for who gathers figures from it. With --json there is only that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from agent.cli import options
+from agent.cli.failures import ExitCode, Failure, naming, usage
+from agent.cli.options import Common
+from agent.cli.output import Output, reporting
+from agent.cli.progress import Lines, Meter, Silence
+from agent.snapshots.archive import Archive
+from agent.snapshots.course import NOT_INTACT, End, Result
+from agent.snapshots.download import Download, Telling
+from agent.snapshots.errors import (
+    InvalidArchive,
+    LibraryMissing,
+    Refused,
+    SnapshotError,
+    Unreachable,
+)
+from agent.snapshots.opening import open_archive
+from agent.snapshots.patience import Patience
+from agent.snapshots.values import ZSTD, Head, snapshot_name
+
+_ENDS: Final = {
+    Result.NOT_INTACT: ExitCode.WRONG_BYTES,
+    Result.UNREACHABLE: ExitCode.UNREACHABLE,
+    Result.REFUSED: ExitCode.REFUSED,
+}
+_NOTHING_CHANGED: Final = "nothing was changed: the file is what it was, or is still not there"
+_CREDENTIALS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, say who asks"
+
+
+def archive_options(function: options.Decorated) -> options.Decorated:
+    """Where snapshots are."""
+    endpoint = click.option(
+        "--endpoint",
+        type=options.url,
+        metavar="URL",
+        help="The server that speaks S3. [env: AWS_ENDPOINT_URL; default: Amazon's]",
+    )
+    archive = click.option(
+        "--archive",
+        "archive_url",
+        required=True,
+        metavar="URL",
+        help="file:///directory or s3://bucket/prefix.",
+    )
+    return archive(endpoint(function))
+
+
+def name_type(text: str) -> str:
+    """Click type: the name of a snapshot."""
+    try:
+        return snapshot_name(text)
+    except InvalidArchive as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.group()
+@options.shared_group
+def snapshot() -> None:
+    """Publish files that every node starts from, and download them whole or not at all."""
+
+
+@snapshot.command("download")
+@click.argument("name", metavar="NAME", type=name_type)
+@archive_options
+@click.option(
+    "--output",
+    "-o",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to write or replace.",
+)
+@click.option(
+    "--require-checksum",
+    is_flag=True,
+    help="Refuse a snapshot that was published without a checksum. [default: warn]",
+)
+@click.option(
+    "--attempts",
+    type=click.IntRange(1, 100),
+    default=Patience().attempts,
+    show_default=True,
+    help="How often in a row the archive may fail to answer before it is given up.",
+)
+@options.shared
+def download(
+    common: Common,
+    name: str,
+    archive_url: str,
+    endpoint: str | None,
+    target: Path,
+    require_checksum: bool,
+    attempts: int,
+) -> None:
+    """Download the newest version of a snapshot into FILE, for a node that is about to start.
+
+    FILE is replaced only by exactly the bytes that were published, in one step and durably; until
+    then, and whatever fails, it is what it was. When it is these bytes already, nothing is
+    downloaded. Every step is told on stdout, the last line is JSON.
+
+    Status 0: FILE is the snapshot. 1: the archive does not have it, or not intact. 3: the archive
+    refused. 4: it was not reached.
+    """
+    began = time.time(), time.monotonic()
+    with reporting(common) as output, ExitStack() as stack:
+        archive = stack.enter_context(opened(archive_url, endpoint))
+        _line(output, f"Downloading {name} from {archive.url} to {target}")
+        this = Download(
+            archive,
+            name,
+            target,
+            _telling(output, stack),
+            require_checksum=require_checksum,
+            patience=Patience(attempts=attempts),
+        )
+        end: End | None = None
+        try:
+            with naming(target):
+                end = this.run()
+            if end.why is None:
+                _line(output, f"{target}: ready")
+        finally:
+            # Also when a disk is full, or somebody pressed Ctrl-C.
+            document = _document(name, began, this.head, end)
+            output.document(document, [json.dumps(document)])
+        if end.why is not None:
+            raise _failure(end, archive)
+
+
+@contextmanager
+def opened(url: str, endpoint: str | None) -> Iterator[Archive]:
+    """Open an archive for the block.
+
+    Raises:
+        Failure: there can be none at that URL.
+    """
+    try:
+        archive = open_archive(url, endpoint)
+    except InvalidArchive as error:
+        raise usage(str(error)) from error
+    except LibraryMissing as error:
+        raise Failure(str(error), ExitCode.LOCAL, code=error.code) from error
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+def failure_of(error: SnapshotError) -> Failure:
+    """What an error means for the command."""
+    match error:
+        case Unreachable():
+            hint = "check the archive, and the way there"
+            return Failure(str(error), ExitCode.UNREACHABLE, code=error.code, hint=hint)
+        case Refused():
+            return Failure(str(error), ExitCode.REFUSED, code=error.code, hint=_CREDENTIALS)
+        case _:
+            return Failure(str(error), ExitCode.WRONG_BYTES, code=error.code, hint="")
+
+
+def _failure(end: End, archive: Archive) -> Failure:
+    assert end.why is not None
+    failure = failure_of(end.why)
+    if end.result is Result.NOT_INTACT:
+        return Failure(
+            f"{NOT_INTACT}: {end.why}", failure.exit_code, code=failure.code, hint=_NOTHING_CHANGED
+        )
+    return failure
+
+
+def _telling(output: Output, stack: ExitStack) -> Telling:
+    meter: list[Meter] = []
+
+    def progress(done_bytes: int) -> None:
+        if not meter:
+            # Only when there is something to fetch. No bar: the log of a boot is no terminal.
+            shown = Silence() if output.quiet else Lines(output.note)
+            meter.append(stack.enter_context(Meter(shown, "downloading")))
+        meter[0].at(done_bytes)
+
+    def failure(error: Unreachable, pause_s: float) -> None:
+        output.note(f"{error}; trying again in {pause_s:.1f} s")
+
+    return Telling(
+        line=lambda text: _line(output, text),
+        warning=output.warning,
+        failure=failure,
+        progress=progress,
+    )
+
+
+def _line(output: Output, text: str) -> None:
+    if not output.json and not output.quiet:
+        output.record({}, text)
+
+
+def _document(
+    name: str, began: tuple[float, float], head: Head | None, end: End | None
+) -> dict[str, object]:
+    started_s, began_s = began
+    document: dict[str, object] = {
+        "startTime": int(started_s),
+        "downloaded": _truth(end is not None and end.result is Result.DOWNLOADED),
+        "compressed": _truth(head is not None and head.metadata.compression == ZSTD),
+        "name": name,
+        "result": "failed" if end is None else end.result.value,
+        "durationSeconds": round(time.monotonic() - began_s, 3),
+    }
+    if head is not None:
+        document["version"] = str(head.version)
+        document["storedBytes"] = head.stored_bytes
+        document["checksum"] = (
+            None if head.metadata.checksum is None else str(head.metadata.checksum)
+        )
+    return document
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"

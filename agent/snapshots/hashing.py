@@ -1,0 +1,61 @@
+"""SHA-256 beside other work: in a thread of its own, in the order in which blocks are given."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Self
+
+from agent.snapshots.values import Checksum
+
+BLOCK_BYTES: Final = 1 << 20
+# What waits to be hashed is in memory: a hash that falls behind holds up who gives the blocks.
+_MOST_WAITING: Final = 16
+
+
+class HashLane:
+    """One hash on its way. `busy_s` is how long it took so far."""
+
+    def __init__(self) -> None:
+        self.busy_s = 0.0
+        self._digest = hashlib.sha256()
+        self._waiting: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot-hash")
+
+    def update(self, block: bytes) -> None:
+        """Give the next block; it must not change any more."""
+        if len(self._waiting) == _MOST_WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._hash, block))
+
+    def finish(self) -> Checksum:
+        """Wait for what is left."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        return Checksum(self._digest.digest())
+
+    def _hash(self, block: bytes) -> None:
+        began_s = time.perf_counter()
+        self._digest.update(block)
+        self.busy_s += time.perf_counter() - began_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def checksum_of(path: Path, size_bytes: int | None = None) -> Checksum | None:
+    """Hash a file; None if it is none, or not of that size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not path.is_file() or (size_bytes is not None and path.stat().st_size != size_bytes):
+        return None
+    with path.open("rb", buffering=0) as file:
+        return Checksum(hashlib.file_digest(file, "sha256").digest())

@@ -1,0 +1,128 @@
+"""A file on its way to a name. Blocking.
+
+Beside the target: `.<name>.snapshot`, locked while it is written. What a killed download left is
+written over by the next one; a second download of the same target is refused.
+
+Rules kept here:
+- The target is touched by one rename alone, after the file was synced; the directory is synced
+  after it. Whoever opens the target finds the old file or the whole new one.
+- A rollback journal or a write-ahead log beside a database belongs to the old file: applied to the
+  new one it would damage it. It is set aside before the rename and removed after it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from agent.snapshots.durable import sync_directory
+
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+JOURNALS: Final = ("-wal", "-journal", "-shm")
+_ASIDE: Final = ".replaced"
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Landing:
+    """The file beside one target."""
+
+    def __init__(self, target: Path) -> None:
+        """Open it, empty.
+
+        Raises:
+            OSError: the target cannot be written, or is being written.
+        """
+        self._target = _replaceable(target)
+        self._path = self._target.with_name(f".{self._target.name}.snapshot")
+        self._fd = _open_locked(self._path)
+        self._placed = False
+
+    def restart(self) -> None:
+        """Drop what is there."""
+        os.ftruncate(self._fd, 0)
+
+    def write(self, block: bytes, offset_bytes: int) -> None:
+        """Write at an offset; from any thread."""
+        left = memoryview(block)
+        while left:
+            written = os.pwrite(self._fd, left, offset_bytes)
+            left, offset_bytes = left[written:], offset_bytes + written
+
+    def place(self) -> None:
+        """Give it the target's name, durably.
+
+        Raises:
+            OSError: it could not be synced: the target is what it was.
+        """
+        os.fsync(self._fd)
+        aside = self._set_journals_aside()
+        self._path.replace(self._target)
+        self._placed = True
+        sync_directory(self._target.parent)
+        for each in aside:
+            each.unlink(missing_ok=True)
+
+    def _set_journals_aside(self) -> list[Path]:
+        if os.pread(self._fd, len(SQLITE_MAGIC), 0) != SQLITE_MAGIC:
+            return []
+        aside = []
+        for suffix in JOURNALS:
+            journal = Path(f"{self._target}{suffix}")
+            if journal.exists():
+                aside.append(journal.replace(Path(f"{journal}{_ASIDE}")))
+        if aside:
+            sync_directory(self._target.parent)
+        return aside
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._placed:
+            # Still locked, so it is ours.
+            with suppress(OSError):
+                self._path.unlink()
+        os.close(self._fd)
+
+
+def _replaceable(target: Path) -> Path:
+    """Where the file that `target` names is, or is to be; a link is followed."""
+    target = Path(os.path.realpath(target))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, found a directory", str(target))
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "expected a regular file", str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
+    return target
+
+
+def _open_locked(path: Path) -> int:
+    while True:
+        fd = os.open(path, _FLAGS, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(fd, path):
+                os.ftruncate(fd, 0)
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise FileExistsError(
+                errno.EEXIST, "another download of this file is under way", str(path)
+            ) from None
+        except OSError:
+            os.close(fd)
+            raise
+        # It was given its name, or removed, between our opening and our locking.
+        os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False

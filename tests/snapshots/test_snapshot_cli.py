@@ -1,0 +1,180 @@
+"""`depot snapshot`: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.depot import run
+from agent.snapshots.files import FileArchive
+from agent.snapshots.opening import open_archive
+from agent.snapshots.values import Metadata
+from tests.snapshots.conftest import MakeBucket
+from tests.snapshots.making import checksum_of, put
+
+CONTENT = b"what every node starts from" * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def last(self) -> Any:
+        return json.loads(self.lines[-1])
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    def invoke(*arguments: object) -> Ended:
+        status = run(list(map(str, arguments)))
+        return Ended(status, *capsys.readouterr())
+
+    return invoke
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> FileArchive:
+    return FileArchive(tmp_path / "archive")
+
+
+@pytest.fixture
+def download(cli: Cli, archive: FileArchive, tmp_path: Path) -> Cli:
+    def invoke(*more: object) -> Ended:
+        where = ("--archive", archive.url, "-o", tmp_path / "target")
+        return cli("snapshot", "download", "state", *where, *more)
+
+    return invoke
+
+
+def test_every_step_is_a_line_and_the_last_one_is_json(
+    download: Cli, archive: FileArchive, tmp_path: Path
+) -> None:
+    version = put(archive, "state", CONTENT)
+    began_s = int(time.time())
+
+    ended = download()
+
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "target").read_bytes() == CONTENT
+    assert f"Remote checksum: {checksum_of(CONTENT)}" in ended.lines
+    assert f"Remote version: {version}" in ended.lines
+    assert f"Local checksum: {checksum_of(CONTENT)}" in ended.lines
+    assert "Checksum matches" in ended.lines
+    assert any(line.startswith("The check took ") for line in ended.lines)
+    assert ended.last["downloaded"] == "true"
+    assert ended.last["compressed"] == "false"
+    assert began_s <= ended.last["startTime"] <= time.time()
+
+
+def test_a_second_time_nothing_is_downloaded(download: Cli, archive: FileArchive) -> None:
+    put(archive, "state", CONTENT)
+    download()
+
+    ended = download()
+
+    assert ended.status == 0
+    assert any("already" in line for line in ended.lines)
+    assert ended.last["downloaded"] == "false"
+
+
+def test_damaged_bytes_end_with_1_and_a_json_line_all_the_same(
+    download: Cli, archive: FileArchive, tmp_path: Path
+) -> None:
+    put(archive, "state", CONTENT, stored=b"X" + CONTENT[1:])
+
+    ended = download()
+
+    assert ended.status == 1
+    assert "Failed to download intact snapshot" in ended.err
+    assert ended.last["downloaded"] == "false"
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_name_that_is_not_there_ends_with_1(download: Cli, archive: FileArchive) -> None:
+    put(archive, "other", CONTENT)
+
+    assert download().status == 1
+
+
+def test_an_archive_that_is_not_reached_ends_with_4(download: Cli, tmp_path: Path) -> None:
+    ended = download("--attempts", 1)
+
+    assert ended.status == 4
+    assert ended.last["downloaded"] == "false"
+
+
+def test_a_missing_checksum_is_warned_about_or_refused(
+    download: Cli, archive: FileArchive, tmp_path: Path
+) -> None:
+    archive.put("state", [CONTENT], Metadata(version="v1"))
+
+    refused = download("--require-checksum")
+    assert refused.status == 1
+    assert not (tmp_path / "target").exists()
+
+    accepted = download()
+    assert accepted.status == 0
+    assert "Remote checksum is null, skipping checksum validation" in accepted.lines
+    assert "warning" in accepted.err
+
+
+def test_with_json_there_is_one_document_only(download: Cli, archive: FileArchive) -> None:
+    put(archive, "state", CONTENT)
+
+    assert json.loads(download("--json").out)["downloaded"] == "true"
+    put(archive, "state", CONTENT[::-1], stored=CONTENT)
+    failed = json.loads(download("--json").out)
+    assert failed["error"]["exit_code"] == 1
+    assert failed["downloaded"] == "false"
+
+
+def test_a_target_that_cannot_be_written_ends_with_a_json_line(
+    cli: Cli, archive: FileArchive, tmp_path: Path
+) -> None:
+    put(archive, "state", CONTENT)
+
+    ended = cli(
+        "snapshot", "download", "state", "--archive", archive.url, "-o", tmp_path / "no/target"
+    )
+
+    assert ended.status == 2
+    assert ended.last["downloaded"] == "false"
+
+
+@pytest.mark.parametrize("wrong", ["ftp://host/x", "file://host/x", "s3://"])
+def test_what_is_no_archive_is_a_mistake_in_the_command_line(cli: Cli, wrong: str) -> None:
+    assert cli("snapshot", "download", "n", "--archive", wrong, "-o", "x").status == 2
+
+
+def test_a_bucket_behind_an_endpoint(
+    cli: Cli, s3_server: str, make_bucket: MakeBucket, tmp_path: Path
+) -> None:
+    url = f"s3://{make_bucket(True)}/prefix"
+    bucket = open_archive(url, s3_server)
+    version = put(bucket, "state", CONTENT)
+    bucket.close()
+
+    ended = cli(
+        *("snapshot", "download", "state", "--archive", url),
+        *("--endpoint", s3_server, "-o", tmp_path / "target"),
+    )
+
+    assert ended.status == 0, ended.err
+    assert f"Remote version: {version.id}" in ended.lines
+    assert (tmp_path / "target").read_bytes() == CONTENT
