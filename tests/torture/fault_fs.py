@@ -139,6 +139,7 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         self._backing = str(backing)
         self._armed: Armed | None = None
         self._opened: dict[int, str] = {}
+        self._unsynced: dict[int, list[tuple[int, int]]] = {}
 
     def arm(self, fault: Fault | None) -> dict[str, object]:
         """Replace the fault; what the one before it met."""
@@ -247,7 +248,9 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
         short = self._meet("write", path, fh)
-        return os.pwrite(fh, data[: max(1, len(data) // 2)] if short else data, offset)
+        count = os.pwrite(fh, data[: max(1, len(data) // 2)] if short else data, offset)
+        self._unsynced.setdefault(fh, []).append((offset, count))
+        return count
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
         self._meet("truncate", path, -1 if fh is None else fh)
@@ -262,9 +265,20 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def fsync(self, path: str | None, datasync: int, fh: int) -> int:
-        self._meet("fsync", path, fh)
+        try:
+            self._meet("fsync", path, fh)
+        except OSError as error:
+            if error.errno != errno.EINTR:  # after which Python itself asks again
+                self._lose(fh)
+            raise
         os.fsync(fh)
+        self._unsynced.pop(fh, None)
         return 0
+
+    def _lose(self, fh: int) -> None:
+        """As a kernel does, which takes what it could not write for written: a retry succeeds."""
+        for offset, size in self._unsynced.pop(fh, []):
+            os.pwrite(fh, bytes(size), offset)
 
     def flush(self, path: str | None, fh: int) -> int:
         self._meet("flush", path, fh)
@@ -272,6 +286,7 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
 
     def release(self, path: str | None, fh: int) -> int:
         self._opened.pop(fh, None)
+        self._unsynced.pop(fh, None)
         os.close(fh)
         return 0
 

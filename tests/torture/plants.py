@@ -19,6 +19,7 @@ class Plant:
         bug: what is wrong then, for people.
         file: relative to the checkout.
         by: campaigns that have to catch it, the likeliest first.
+        case: of the campaign `syscalls`, which has thousands: the one to begin with.
     """
 
     bug: str
@@ -26,6 +27,7 @@ class Plant:
     old: str
     new: str
     by: tuple[str, ...]
+    case: str | None = None
 
     def apply(self, root: Path) -> None:
         """Plant it in a copy of the checkout.
@@ -120,6 +122,7 @@ PLANTS: Final = (
         "        content = content[disk.write(fd, content) :]\n",
         "        disk.write(fd, content)\n        return\n",
         _FAULTS,
+        case="config: write on dataset 1: short, 1 time(s)",
     ),
     Plant(
         "a short write of an artifact is taken for a whole one",
@@ -127,6 +130,7 @@ PLANTS: Final = (
         "            content = content[self._write_some(content) :]\n",
         "            self._write_some(content)\n            return\n",
         _FAULTS,
+        case="put-blocks: write on dataset 1: short, 1 time(s)",
     ),
     Plant(
         "a failed sync is tried again, and believed",
@@ -135,6 +139,7 @@ PLANTS: Final = (
         "    try:\n        try:\n            disk.fsync(fd)\n        except OSError:\n"
         "            disk.fsync(fd)\n    except OSError as error:\n",
         _FAULTS,
+        case="put-small: fsync on dataset 1: EIO, 1 time(s)",
     ),
     Plant(
         "a put that reached one dataset says that it reached both",
@@ -338,6 +343,42 @@ PLANTS: Final = (
         "depot/streams/block_digests.py",
         "hashlib.sha256(body).digest() != checksum:\n",
         "False:\n",
+        ("rot",),
+    ),
+    Plant(
+        "what is gone from every dataset is neither healed nor said to be lost",
+        "depot/healing/healer.py",
+        "self._had.among(lacks.all))\n",
+        "[])\n",
+        ("rot",),
+    ),
+    Plant(
+        "what this sled has had is forgotten when it is restarted",
+        "depot/healing/healer.py",
+        "        await self._had.recall()\n",
+        "",
+        ("rot",),
+    ),
+    Plant(
+        "a copy that a reader finds gone wakes nobody",
+        "depot/parts.py",
+        '"dataset": str(mirror.path)})\n            self.wanted.heal.set()\n',
+        '"dataset": str(mirror.path)})\n',
+        ("rot",),
+    ),
+    Plant(
+        "a copy that is found gone is not told of",
+        "depot/parts.py",
+        '            self.emit("copy_gone", '
+        '{"sha256": str(artifact), "dataset": str(mirror.path)})\n',
+        "",
+        ("rot",),
+    ),
+    Plant(
+        "a copy that a reader finds damaged wakes nobody",
+        "depot/parts.py",
+        "self.quarantine, on_damage=self.wanted.heal.set\n",
+        "self.quarantine, on_damage=lambda: None\n",
         ("rot",),
     ),
 )

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from tests.torture import syscalls
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
 from tests.torture.plants import PLANTS, Plant
 
@@ -56,13 +57,20 @@ def caught_by(plant: Plant, copy: Path) -> str:
         AssertionError: none does.
     """
     for campaign in plant.by:
-        found = _violations(campaign, copy, *LOOK)
+        found = _violations(campaign, copy, *LOOK, *_first_case(plant, campaign))
         if found:
             seed = str(found[0]["seed"])
             without = _violations(campaign, ROOT, "--runs", "1", "--seed", seed)
             assert not without, f"without the bug that {plant.bug} as well: {without}"
             return campaign
     raise AssertionError(f"nobody noticed that {plant.bug}; asked: {', '.join(plant.by)}")
+
+
+def _first_case(plant: Plant, campaign: str) -> tuple[str, ...]:
+    """The seed of the case to begin with, where the campaign has those."""
+    if plant.case is None or campaign != syscalls.CAMPAIGN.name:
+        return ()
+    return "--seed", str(syscalls.number_of(plant.case))
 
 
 def _violations(campaign: str, checkout: Path, *arguments: str) -> list[dict[str, object]]:

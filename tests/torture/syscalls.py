@@ -118,6 +118,15 @@ CASES: Final = tuple(
 )
 
 
+def number_of(case: str) -> int:
+    """The number of the case of that name: the seed that draws it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return list(map(str, CASES)).index(case)
+
+
 class TooSlow(AssertionError):
     """The operation waited for the dataset that hangs for more deadlines than it may."""
 

@@ -8,6 +8,7 @@ import pytest
 from tests.torture.plants import PLANTS, Plant
 from tests.torture.registry import CAMPAIGNS
 from tests.torture.sensitivity import ROOT, caught_by, checkout_copy
+from tests.torture.syscalls import CASES, number_of
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.bug)
@@ -22,6 +23,7 @@ def test_a_planted_bug_has_its_place_in_the_code_and_campaigns_that_look_for_it(
 
     compile(target.read_text(), plant.file, "exec")
     assert set(plant.by) <= {campaign.name for campaign in CAMPAIGNS}
+    assert plant.case is None or str(CASES[number_of(plant.case)]) == plant.case
 
 
 @pytest.mark.parametrize(
