@@ -4,7 +4,8 @@ Each run harms copies of a quiet node without its store's knowledge, and leaves 
 times as they were: one copy, both in different blocks, both in the same block; or removes one copy
 or both, with block digests or without. Then the store finds
 out, by reading for somebody, by a scrub, by being sent the artifact again, or after a restart; and
-heals. No reader ever gets a wrong byte (B2); what can be whole again from the other mirror, from
+heals. Sometimes its duties run, and what a reader met is to be healed although nobody asks for it.
+No reader ever gets a wrong byte (B2); what can be whole again from the other mirror, from
 blocks that are good between the copies, or from a peer, is whole on every dataset within one pass
 (B5); what cannot is said to be lost; and no harmed copy is deleted: all are in quarantine (B6).
 """
@@ -12,178 +13,45 @@ blocks that are good between the copies, or from a peer, is whole on every datas
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.device.feed import feed
+from depot.device.host import DeviceWorkers, Lane
+from depot.device.messages import Passed
 from depot.errors import DepotCopy, NotFound
 from depot.initialise import init_datasets
 from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from depot.streams.verified_read import VerifiedRead
 from depot.writing.put import Stored
 from tests import ondisk
 from tests.store.builders import MIB, BytesSource, hash_of
-from tests.store.damage import hurt_file
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
 from tests.torture.child import Child, Tell
+from tests.torture.harming import BY_NAME, CONTENTS, Harmed, harm_all
 
 ONE: Final = Generation(1)
 OPTIONS: Final = StoreOptions(
     quota_bytes=64 * MIB, delete_grace_s=0.0, verify_reads=VerifyReads.ALWAYS
 )
-_NOISE: Final = random.Random(8).randbytes(8 * MIB)
-SIZES: Final = (1, 5000, MIB - 1, MIB, 2 * MIB + 77, 3 * MIB)
-CONTENTS: Final = tuple(bytes([n]) + _NOISE[n * 1000 :][: size - 1] for n, size in enumerate(SIZES))
-BY_NAME: Final = {str(hash_of(content)): content for content in CONTENTS}
-SECTORS: Final = (512, 4096, 65536)
-
-Harm = Callable[[random.Random, bytearray, int, int], bytearray]
-"""Does something to a copy between two offsets, where at least one byte has to change."""
-
-
-def _flip(rng: random.Random, content: bytearray, start: int, end: int) -> bytearray:
-    for at in rng.sample(range(start, end), min(end - start, rng.randint(1, 3))):
-        content[at] ^= 1 << rng.randrange(8)
-    return content
-
-
-def _zero(rng: random.Random, content: bytearray, start: int, end: int) -> bytearray:
-    return _overwrite(content, start, end, bytes(rng.choice(SECTORS)), rng)
-
-
-def _misdirected(rng: random.Random, content: bytearray, start: int, end: int) -> bytearray:
-    return _overwrite(content, start, end, _NOISE[-rng.choice(SECTORS) :], rng)
-
-
-def _overwrite(
-    content: bytearray, start: int, end: int, sector: bytes, rng: random.Random
-) -> bytearray:
-    at = rng.randrange(start, end) // 512 * 512
-    before = bytes(content)
-    at = max(at, start)
-    content[at : min(end, at + len(sector))] = sector[: min(end, at + len(sector)) - at]
-    return content if content != before else _flip(rng, content, start, end)
-
-
-def _truncated(rng: random.Random, content: bytearray, start: int, _end: int) -> bytearray:
-    return content[: rng.choice([0, start, max(0, len(content) - 1)])]
-
-
-def _extended(_rng: random.Random, content: bytearray, _start: int, _end: int) -> bytearray:
-    return content + b"more"
-
-
-IN_PLACE: Final[dict[str, Harm]] = {"flip": _flip, "zero": _zero, "misdirected": _misdirected}
-ANY: Final[dict[str, Harm]] = IN_PLACE | {"truncated": _truncated, "extended": _extended}
-
-
-@dataclass
-class Harmed:
-    """What was done to the copies of one artifact; blocks that are bad, by dataset.
-
-    Attributes:
-        removed: the datasets on which the file was removed; nothing of it is left to be kept.
-    """
-
-    content: bytes
-    bad_blocks: dict[int, set[int]] = field(default_factory=dict)
-    digests_kept: bool = True
-    removed: set[int] = field(default_factory=set)
-
-    @property
-    def can_be_healed(self) -> bool:
-        """Some dataset has a good copy, or there is a good copy of each block and it is known."""
-        if len(self.bad_blocks) + len(self.removed) < len("ab"):
-            return True
-        if self.removed:
-            return False
-        one_block = len(self.content) <= MIB
-        return not set.intersection(*self.bad_blocks.values()) and (one_block or self.digests_kept)
-
-
-def _harm_all(rng: random.Random, paths: list[Path]) -> tuple[list[Harmed], Counter[str]]:
-    counts: Counter[str] = Counter()
-    harmed: list[Harmed] = []
-    if rng.random() < 0.1:
-        counts["swapped"] += 1
-        return _swap(rng, paths), counts
-    for content in rng.sample(CONTENTS, rng.randint(1, 3)):
-        which = rng.choice(["one", "one", "both apart", "both alike", "removed", "one removed"])
-        each = Harmed(content)
-        if "removed" in which:
-            harmed.append(_remove(rng, paths, each, which))
-            counts[which] += 1
-            continue
-        blocks = range(-(-len(content) // MIB))
-        if which == "both apart" and len(blocks) < len(paths):
-            which = "both alike"
-        chosen = rng.sample(blocks, min(len(blocks), len(paths)))
-        victims = [rng.choice([0, 1])] if which == "one" else [0, 1]
-        for index in victims:
-            block = chosen[index] if which == "both apart" else chosen[0]
-            kinds = ANY if which == "one" else IN_PLACE
-            kind = rng.choice([*kinds])
-            start, end = block * MIB, min(len(content), (block + 1) * MIB)
-            path = paths[index] / str(hash_of(content))
-            hurt_file(path, partial(_do, rng, kinds[kind], (start, end)))
-            each.bad_blocks[index] = {block}
-            counts[kind] += 1
-        counts[which] += 1
-        if rng.random() < 0.2:
-            each.digests_kept = _hurt_digests(rng, paths, content)
-        harmed.append(each)
-    return harmed, counts
-
-
-def _remove(rng: random.Random, paths: list[Path], each: Harmed, which: str) -> Harmed:
-    """Remove one copy, or both; the other of one that was removed may have rotted, too."""
-    each.removed = {0, 1} if which == "removed" else {rng.choice([0, 1])}
-    for index in each.removed:
-        (paths[index] / str(hash_of(each.content))).unlink()
-    for index in {0, 1} - each.removed:
-        if rng.random() < 0.3:
-            path = paths[index] / str(hash_of(each.content))
-            hurt_file(path, partial(_do, rng, _flip, (0, min(MIB, len(each.content)))))
-            each.bad_blocks[index] = {0}
-    if rng.random() < 0.3:
-        each.digests_kept = _hurt_digests(rng, paths, each.content)
-    return each
-
-
-def _do(rng: random.Random, harm: Harm, bounds: tuple[int, int], content: bytearray) -> bytearray:
-    return harm(rng, content, *bounds)
-
-
-def _swap(rng: random.Random, paths: list[Path]) -> list[Harmed]:
-    """Two files under each other's name."""
-    index = rng.choice([0, 1])
-    pair = rng.sample(CONTENTS, 2)
-    one, other = (paths[index] / str(hash_of(content)) for content in pair)
-    aside = paths[index] / "aside"
-    for source, target in ((one, aside), (other, one), (aside, other)):
-        source.rename(target)
-    return [Harmed(content, {index: {0}}) for content in pair]
-
-
-def _hurt_digests(rng: random.Random, paths: list[Path], content: bytes) -> bool:
-    """Harm what is kept of the blocks; tell whether it is still intact somewhere."""
-    files = [path / ondisk.METADATA / "blocks" / str(hash_of(content)) for path in paths]
-    victims = [file for file in files if file.exists() and rng.random() < 0.7]
-    for file in victims:
-        if rng.random() < 0.5:
-            file.unlink()
-        else:
-            hurt_file(file, lambda old: _flip(rng, old, 0, len(old)))
-    return len(victims) < len(files)
+_IN_PROCESSES: Final = 0.2
+"""The share of nodes that have a process for each dataset: starting them costs several runs."""
+_BY_ITSELF: Final = 0.5
+_BY_ITSELF_WITHIN_S: Final = 30.0
+"""It takes milliseconds; nothing else would happen for as long as an interval of the duties."""
 
 
 @dataclass
@@ -253,6 +121,9 @@ class _Life:
     Attributes:
         quarantined: names of the artifacts of which a copy was said to be set aside.
         gone: names of those of which a copy was said to be gone.
+        healed: names of those that were said to be healed.
+        scrubs: datasets that were said to be verified.
+        happened: set whenever anything was said.
     """
 
     rng: random.Random
@@ -260,28 +131,86 @@ class _Life:
     paths: list[Path]
     quarantined: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
+    healed: set[str] = field(default_factory=set)
+    scrubs: int = 0
+    happened: asyncio.Event = field(default_factory=asyncio.Event)
 
     def live(self, running: bool, tell: Tell) -> None:
         asyncio.run(self._live(running, tell))
 
     async def _live(self, running: bool, tell: Tell) -> None:
-        harm = partial(asyncio.to_thread, _harm_all, self.rng, self.paths)
+        harm = partial(asyncio.to_thread, harm_all, self.rng, self.paths)
         done = None if running else await harm()
+        in_processes = self.rng.random() < _IN_PROCESSES
+        workers = DeviceWorkers.PROCESS if in_processes else DeviceWorkers.THREAD
         opening = ArtifactStore.open(
-            self.paths, state_dir=self.root / "state", options=OPTIONS, on_event=self._on_event
+            self.paths,
+            state_dir=self.root / "state",
+            options=replace(OPTIONS, device_workers=workers),
+            on_event=self._on_event,
         )
         async with await opening as store:
-            harmed, counts = done if done is not None else await harm()
             has = {name for name in BY_NAME if self.rng.random() < 0.5}
             how = self.rng.choice(["read", "scrub", "sent again"])
+            if running and self.rng.random() < _BY_ITSELF:
+                how = "read, and nobody asks"
+                async with self._duties(store, Peer(store, has)):
+                    harmed, counts = await harm()
+                    await self._heals_what_was_met(store, harmed)
+                await store.scrub()
+            else:
+                harmed, counts = done if done is not None else await harm()
+                await self._find_out(store, how, harmed)
             counts[how] += 1
-            await self._find_out(store, how, harmed)
+            counts["in processes"] += in_processes
             await store.remirror(Peer(store, has))
-            await self._judge(store, harmed, has)
+            await self._judge(store, harmed, has, running=running)
         tell({"what": "counts", "counts": counts})
 
+    @asynccontextmanager
+    async def _duties(self, store: ArtifactStore, peer: Peer) -> AsyncIterator[None]:
+        """Have the duties run, which have done by then whatever a start makes them do."""
+        duties = asyncio.ensure_future(store.run_duties(peer))
+        try:
+            for number in (1, 2):  # the second is of all copies, and not what the start began
+                await store.start_scrub()
+                await self._until(lambda: self.scrubs >= number * len(self.paths))  # noqa: B023
+            yield
+        finally:
+            duties.cancel()
+            with suppress(asyncio.CancelledError):
+                await duties
+
+    async def _heals_what_was_met(self, store: ArtifactStore, harmed: list[Harmed]) -> None:
+        """What a reader found bad or gone comes back, or is said to be lost; not the rest."""
+        met: list[str] = []
+        for content in CONTENTS:
+            found = await _read(store, content, [e for e in harmed if e.content is content])
+            if found or str(hash_of(content)) in self.gone:
+                met.append(str(hash_of(content)))
+
+        def settled(name: str) -> bool:
+            lost = map(str, store.status().healing.lost)
+            return name in self.healed or name in lost
+
+        try:
+            await self._until(lambda: all(map(settled, met)))
+        except TimeoutError:
+            left = [name for name in met if not settled(name)]
+            raise AssertionError(f"B5 a reader met it, and nobody healed it: {left}") from None
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(_BY_ITSELF_WITHIN_S):
+            while not condition():
+                self.happened.clear()
+                await self.happened.wait()
+
     def _on_event(self, kind: str, fields: object) -> None:
+        self.happened.set()
+        self.scrubs += kind == "scrub_finished"
         if isinstance(fields, dict):
+            if kind == "healed":
+                self.healed.add(str(fields["sha256"]))
             if kind == "quarantined":
                 self.quarantined[str(fields["sha256"])] += 1
             elif kind == "copy_gone":
@@ -298,7 +227,9 @@ class _Life:
         # A reader stops at the first good copy: who reads all of them is the scrub.
         await store.scrub()
 
-    async def _judge(self, store: ArtifactStore, harmed: list[Harmed], has: set[str]) -> None:
+    async def _judge(
+        self, store: ArtifactStore, harmed: list[Harmed], has: set[str], *, running: bool
+    ) -> None:
         status = store.status()
         lost = {str(artifact) for artifact in status.healing.lost}
         for path in self.paths:
@@ -313,6 +244,9 @@ class _Life:
             elif not sent:
                 assert name in lost, f"B5 {name} is not said to be lost: {hurt_said(hurt)}"
             await self._judge_kept(name, hurt)
+            removed = sum(len(each.removed) for each in hurt)
+            expected = removed if running else 0  # or nobody knew that it was ever here
+            assert self.gone[name] == expected, f"S5 {name}: {self.gone[name]} events of {expected}"
 
     async def _judge_kept(self, name: str, hurt: list[Harmed]) -> None:
         bad = sum(len(each.bad_blocks) for each in hurt)
@@ -321,7 +255,6 @@ class _Life:
             kept += len(await asyncio.to_thread(ondisk.quarantined_files, path, name))
         assert kept == bad, f"B6 {bad} copies of {name} were harmed, {kept} are in quarantine"
         assert self.quarantined[name] == bad, f"B6 {self.quarantined[name]} events for {bad}"
-        assert self.gone[name] <= sum(len(each.removed) for each in hurt), f"{name} is here"
 
 
 def hurt_said(hurt: list[Harmed]) -> str:
@@ -329,9 +262,9 @@ def hurt_said(hurt: list[Harmed]) -> str:
     return ", ".join(map(str, said))
 
 
-async def _read(store: ArtifactStore, content: bytes, hurt: list[Harmed]) -> None:
-    """Read as the repo depot does: from the next copy on where one fails."""
-    found = bytearray()
+async def _read(store: ArtifactStore, content: bytes, hurt: list[Harmed]) -> bool:
+    """Read as the repo depot does, from the next copy on where one fails; whether any did."""
+    found, missing = bytearray(), False
     failed: set[int] = set()
     while len(found) < len(content):
         try:
@@ -343,15 +276,39 @@ async def _read(store: ArtifactStore, content: bytes, hurt: list[Harmed]) -> Non
                     failed.add(opened.dataset)
         except NotFound:
             assert hurt != [], "B5 an artifact that nobody harmed is not found"
+            missing = True
             break
     assert found == content[: len(found)], "B2 a reader got a wrong byte"
+    return missing or bool(failed)
 
 
 def _read_on(opened: OpenArtifact, found: bytearray) -> None:
     assert opened.read is not None
+    if opened.fd < 0:
+        _read_from_worker(opened, opened.read, found)
+        return
     buffer = memoryview(bytearray(MIB))
     while count := opened.read(opened.fd, buffer, len(found)):
         found += buffer[:count]
+
+
+def _read_from_worker(opened: OpenArtifact, read: VerifiedRead, found: bytearray) -> None:
+    """As the responses of an agent do: the worker checks what it feeds into a pipe."""
+    if opened.content is not None:
+        read.check_whole(opened.content)
+        found += opened.content
+        return
+    assert opened.remote is not None
+    file, host = opened.remote
+    outlet, inlet = os.pipe()
+    with os.fdopen(outlet, "rb") as pipe:
+        try:
+            asked = file, len(found), opened.size_bytes, read, Passed(inlet)
+            feeding = host.submit_in(Lane.FEEDS, feed, *asked)
+        finally:
+            os.close(inlet)
+        found += pipe.read()
+    feeding.result()
 
 
 async def _send(store: ArtifactStore, content: bytes) -> None:
