@@ -193,9 +193,8 @@ class Collector:
         tasks = [self._conversations.pop(id_).task for id_ in list(ids)]
         for task in tasks:
             task.cancel()
-        for ended in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(ended, Exception):
-                raise ended
+        # What they ended in counts no more: `_talk` lets out only that the database was away.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # ---- one conversation
 
@@ -331,8 +330,8 @@ def _held(listed: Mapping[str, int], names: Mapping[str, ArtifactHash]) -> dict[
 
 
 def _says_something(task: asyncio.Task[SledReport]) -> bool:
-    """Whether a conversation that is over has an outcome that a pass can use, if only an error."""
-    if task.exception() is not None:
-        return True
+    """Whether a conversation that is over has an outcome that a later pass can use."""
+    if task.exception() is not None:  # the database was away then
+        return False
     verdict = task.result().verdict
     return verdict is None or verdict.kind not in _SAYS_NOTHING

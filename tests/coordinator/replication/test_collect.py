@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import pytest
+
+from coordinator.errors import DatabaseUnavailable
 from coordinator.replication.collect import TIMEOUT_S, Collector, Patience
 from coordinator.replication.ports import AsOf, FleetSnapshot
 from coordinator.replication.report import SledReport
@@ -29,7 +32,10 @@ class Scene:
         self.late = 0
         self.log = RequestLog()
         requests = Requests(self.agent_of, self.log)
-        self.collector = Collector(requests, self.read, on_late=self.on_late, patience=Patience())
+        self.read_now = self.read
+        self.collector = Collector(
+            requests, lambda: self.read_now(), on_late=self.on_late, patience=Patience()
+        )
 
     def agent_of(self, sled: object) -> SimSled:
         return next(each for each in self.sleds if each.row() == sled)
@@ -198,5 +204,25 @@ def test_the_pins_of_a_sled_are_read_when_it_refuses_and_while_something_is_kept
             reports = await scene.collect(scene.snapshot(Y, sled_0=frozenset([X])))
             assert kinds(reports) == [None, None]
             assert [each.pinned for each in reports.values()] == [{X}, None]
+
+    run(scenario())
+
+
+def test_a_database_that_was_away_once_fails_one_pass_and_not_one_for_each_sled() -> None:
+    async def scenario() -> None:
+        scene = Scene(sleds=3)
+        old, as_of = scene.snapshot(X), AsOf(asyncio.get_running_loop().time(), 0)
+        await asyncio.sleep(60)
+
+        async def away() -> Generation:
+            raise DatabaseUnavailable("it is away")
+
+        scene.read_now = away
+        async with scene.collector:
+            with pytest.raises(DatabaseUnavailable):
+                await scene.collector.collect(old, as_of)
+            scene.read_now = scene.read
+            reports = await scene.collect(scene.snapshot(X))
+        assert kinds(reports) == [None, None, None]
 
     run(scenario())
