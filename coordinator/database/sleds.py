@@ -119,7 +119,9 @@ async def remove(tx: Transaction, sled_id: str) -> Sled:
 async def note(tx: Transaction, sightings: Iterable[SledSighting]) -> None:
     """Record how sleds fared; what a sighting does not know stays as it was.
 
-    A sled that does not exist, or was expunged meanwhile, is left out.
+    A sled that does not exist, or was expunged meanwhile, is left out. What is older than what is
+    known, because its coordinator stood still meanwhile, takes back no generation that the sled
+    has confirmed since: what it may have pinned is judged by that.
     """
     here = {sled.id: sled for sled in await in_service(tx)}
     rows = [
@@ -133,6 +135,10 @@ async def note(tx: Transaction, sightings: Iterable[SledSighting]) -> None:
 def _seen(known: Sled, sighting: SledSighting) -> dict[str, Any]:
     seen_at = known.last_seen_at if sighting.seen_at_s is None else sighting.seen_at_s
     at_generation = known.generation if sighting.generation is None else sighting.generation
+    if seen_at is not None and seen_at < (known.last_seen_at or 0.0):
+        seen_at = known.last_seen_at
+        confirmed = (known.generation, at_generation)
+        at_generation = max((each for each in confirmed if each is not None), default=None)
     return {
         "its_id": sighting.sled_id,
         "state": sighting.state.value,

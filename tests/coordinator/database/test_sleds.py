@@ -130,6 +130,23 @@ async def test_what_a_sighting_does_not_know_stays_as_it_was(database: Database)
     assert (await database.run(sleds.get, "s1")).last_error is None
 
 
+async def test_a_coordinator_that_stood_still_takes_back_nothing_that_a_sled_has_confirmed_since(
+    database: Database,
+) -> None:
+    """Pruning goes by it: what a silent sled may have pinned stays."""
+    await add(database, "s1")
+    before = SledSighting("s1", SledState.OK, seen_at_s=5.0, generation=Generation(2))
+    since = SledSighting("s1", SledState.OK, seen_at_s=9.0, generation=Generation(3))
+    await database.run(sleds.note, [since])
+    await database.run(sleds.note, [before])
+    sled = await database.run(sleds.get, "s1")
+    assert (sled.last_seen_at, sled.generation) == (9.0, 3)
+    reset = SledSighting("s1", SledState.OK, seen_at_s=10.0, generation=Generation(1))
+    await database.run(sleds.note, [reset])
+    sled = await database.run(sleds.get, "s1")
+    assert (sled.last_seen_at, sled.generation) == (10.0, 1)
+
+
 async def test_sightings_of_sleds_that_are_gone_are_left_out(database: Database) -> None:
     await add(database, "s1")
     await add(database, "s2")
