@@ -523,6 +523,7 @@ class IdentityBody(Answer):
     """The part of the status by which a coordinator goes; what an agent does not say is absent."""
 
     sled_id: str | None = None
+    generation: GenerationNumber | None = None
     relay: OfferBody = OfferBody()
 
 

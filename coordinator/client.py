@@ -49,8 +49,8 @@ from depot.errors import Unreachable
 
 # A database that is away, or a sled that is asked meanwhile, has its time within that.
 ANSWER_TIMEOUT_S: Final = 60.0
-# The sled is asked twice.
-RESET_TIMEOUT_S: Final = 30.0
+# The sled is asked twice or thrice, and has to make it durable.
+RESET_TIMEOUT_S: Final = 120.0
 # Every sled may be asked for its pins.
 PRUNE_TIMEOUT_S: Final = 600.0
 ZIP_TYPE: Final = "application/zip"

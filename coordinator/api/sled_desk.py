@@ -10,17 +10,21 @@ from typing import Final
 import structlog
 
 from agent.copies.source_url import SourceUrl
+from agent.wire import IdentityBody
 from coordinator.database import history, sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
-from coordinator.errors import SledExpunged
+from coordinator.errors import SledAddressTaken, SledExpunged
 from coordinator.replication.agents import Agents
+from coordinator.replication.identity import SAYS_NOTHING, other_sled
 from coordinator.replication.request_log import RESET
 from coordinator.values import RequestRecord, Sled, SledPolicy, SledSighting, SledState
 from depot.artifact import Generation
-from depot.errors import BadSource, ConfigGeneration, DepotError
+from depot.errors import BadSource, ConfigGeneration, DepotError, Refused
 
-ANSWER_TIMEOUT_S: Final = 30.0
+ASK_TIMEOUT_S: Final = 30.0
+# By then the agent has said which of its datasets did not take that: each has its device_timeout.
+RESET_ANSWER_S: Final = 90.0
 WAS_RESET: Final = "was reset, and is told what to hold with the next pass"
 
 _log = structlog.get_logger(__name__)
@@ -62,13 +66,13 @@ class SledDesk:
 
         Raises:
             SledExpunged: no work is done with it.
+            SledAddressTaken: another sled answers at its address.
             ConfigGeneration: it is at another generation than `expected`.
             BadSource, Unreachable, Refused: its agent did not.
         """
         if sled.policy is SledPolicy.EXPUNGED:
             raise SledExpunged(f"sled {sled.id!r} was expunged; put it in service again first")
-        client = self._agents.hasty(sled, ANSWER_TIMEOUT_S)
-        forgotten = (await client.config()).generation
+        forgotten = await self._generation_of(sled)
         if expected is not None and forgotten != expected:
             raise ConfigGeneration(
                 f"sled {sled.id!r} is at generation {int(forgotten)}, not {int(expected)}: it has "
@@ -77,7 +81,7 @@ class SledDesk:
                 current=forgotten,
             )
         # And it refuses when it moves on between its answer and this.
-        await client.reset(forgotten)
+        await self._agents.within(sled, RESET_ANSWER_S).reset(forgotten)
         await self._database.run(partial(_note_reset, sled, forgotten, self._clock()))
         _log.warning("sled reset", sled=sled.id, forgotten_generation=int(forgotten))
         return forgotten
@@ -86,13 +90,34 @@ class SledDesk:
         """Say what is left on the disks of a sled that no work is done with any more."""
         _log.info("sled expunged", sled=sled.id)
         try:
-            listed = await self._agents.hasty(sled, ANSWER_TIMEOUT_S).list_artifacts()
+            await self._identity_of(sled)
+            listed = await self._agents.within(sled, ASK_TIMEOUT_S).list_artifacts()
         except DepotError as error:
             return (f"what is on its disks stays there; its agent did not say what: {error}",)
         return (
             f"artifacts that stay on its disks: {len(listed.list)}, of generation "
             f"{listed.generation}; its depot goes on serving them",
         )
+
+    async def _generation_of(self, sled: Sled) -> Generation:
+        """The one that a reset makes it forget.
+
+        A sled whose datasets disagree, or lack the newest config, cannot say what it is to hold,
+        but which generation it remembers.
+        """
+        said = await self._identity_of(sled)
+        if said.generation is not None:
+            return Generation(said.generation)
+        return (await self._agents.within(sled, ASK_TIMEOUT_S).config()).generation
+
+    async def _identity_of(self, sled: Sled) -> IdentityBody:
+        try:
+            said = await self._agents.within(sled, ASK_TIMEOUT_S).identity()
+        except Refused:
+            said = SAYS_NOTHING  # it does not have to
+        if said.sled_id is not None and (other := other_sled(sled, said)) is not None:
+            raise SledAddressTaken(f"sled {sled.id!r}: {other.reason}", said.sled_id)
+        return said
 
 
 async def _note_reset(sled: Sled, forgotten: Generation, now_s: float, tx: Transaction) -> None:

@@ -6,6 +6,7 @@ only, judged after resolution (S4).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Self
 
 import aiohttp
@@ -41,7 +42,7 @@ class Agents:
         self._system = SystemLookup(timeouts.connect_s)
         self._lookup = lookup or self._system
         self._session: aiohttp.ClientSession | None = None
-        self._clients: dict[str, AgentClient] = {}
+        self._clients: dict[str, tuple[str, AgentClient]] = {}
 
     async def __aenter__(self) -> Self:
         """Open the session."""
@@ -76,21 +77,27 @@ class Agents:
         Raises:
             BadSource: it is nowhere where it may be asked.
         """
-        if sled.agent_url not in self._clients:
-            self._clients[sled.agent_url] = self.hasty(sled, ANSWER_TIMEOUT_S)
-        return self._clients[sled.agent_url]
+        url, client = self._clients.get(sled.id, (None, None))
+        if client is None or url != sled.agent_url:
+            client = self._client(sled, ANSWER_TIMEOUT_S, self._timeouts)
+            self._clients[sled.id] = sled.agent_url, client
+        return client
 
-    def hasty(self, sled: Sled, answer_timeout_s: float) -> AgentClient:
-        """A client that waits no longer than this for an answer as a whole.
+    def within(self, sled: Sled, answer_timeout_s: float) -> AgentClient:
+        """A client that waits so long for an answer as a whole, also when nothing comes at all.
 
         Raises:
             BadSource: as above.
         """
+        timeouts = replace(self._timeouts, idle_s=answer_timeout_s)
+        return self._client(sled, answer_timeout_s, timeouts)
+
+    def _client(self, sled: Sled, answer_timeout_s: float, timeouts: ClientTimeouts) -> AgentClient:
         assert self._session is not None, "use it as a context manager"
         self.check(sled.agent_url)
         return AgentClient(
             sled.agent_url,
-            timeouts=self._timeouts,
+            timeouts=timeouts,
             answer_timeout_s=answer_timeout_s,
             session=self._session,
         )

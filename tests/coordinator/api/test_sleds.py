@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from coordinator.client import CoordinatorClient
+from agent.config.settings import StorageTable
+from coordinator.api.sled_desk import ASK_TIMEOUT_S, RESET_ANSWER_S
+from coordinator.client import ANSWER_TIMEOUT_S, RESET_TIMEOUT_S, CoordinatorClient
 from depot.errors import Refused
 from tests.coordinator.running import client_of, coordinating
 from tests.unit.fake_node import FakeNode
@@ -119,6 +122,49 @@ async def test_a_reset_is_of_the_generation_that_was_seen(
     assert (caught.value.status, caught.value.remote_code) == (409, "CONFIG_GENERATION")
     assert node.requests["POST /artifacts-config/reset"] == 0
     assert (await client.reset_sled("s1", 19)).forgotten_generation == 19
+
+
+@pytest.mark.parametrize("ledger", ["conflicted", "behind"])
+async def test_a_sled_that_cannot_say_what_it_is_to_hold_can_be_reset(
+    client: CoordinatorClient, node: FakeNode, ledger: str
+) -> None:
+    node.status = {"ledger": ledger, "generation": 17}
+    node.refuse("GET /artifacts-config", 503, "LedgerUnknown", f"the ledger is {ledger}")
+    node.script["POST /artifacts-config/reset"] = [(204, {})]
+    await client.put_sled("s1", node.agent_url)
+    assert (await client.reset_sled("s1", 17)).forgotten_generation == 17
+    assert node.requests["POST /artifacts-config/reset"] == 1
+
+
+async def test_a_sled_that_was_told_nothing_has_nothing_to_forget(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    node.status = {"ledger": "empty", "generation": None}
+    await client.put_sled("s1", node.agent_url)
+    with pytest.raises(Refused) as caught:
+        await client.reset_sled("s1")
+    assert (caught.value.status, caught.value.remote_code) == (502, "Refused")
+    assert node.requests["POST /artifacts-config/reset"] == 0
+
+
+def test_a_reset_is_waited_for_longer_than_an_agent_waits_for_its_disks() -> None:
+    """Each of its datasets may take that long, and one that does not answer is told by then."""
+    assert 2 * StorageTable().device_timeout_s < RESET_ANSWER_S
+    assert ANSWER_TIMEOUT_S + RESET_TIMEOUT_S > 2 * ASK_TIMEOUT_S + RESET_ANSWER_S
+
+
+async def test_no_other_sled_is_reset_that_answers_at_the_address(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    mine, other = (str(UUID(int=number, version=4)) for number in (1, 2))
+    node.config = (17, [])
+    node.status = {"sled_id": other, "generation": 17}
+    await client.put_sled(mine, node.agent_url)
+    with pytest.raises(Refused, match=f"sled {other} answers") as caught:
+        await client.reset_sled(mine)
+    assert (caught.value.status, caught.value.remote_code) == (409, "SledAddressTaken")
+    assert node.requests["POST /artifacts-config/reset"] == 0
+    assert f"sled {other} answers" in (await client.set_sled_policy(mine, "expunged")).notes[0]
 
 
 async def test_a_reset_that_the_agent_refuses_is_refused(

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from agent.copies.networks import AllowedNetworks
 from coordinator.replication.agents import Agents
 from coordinator.replication.verdict import Kind, judge
 from coordinator.values import Sled
 from depot.artifact import Generation
+from depot.client import ClientTimeouts
 from depot.errors import BadSource
 from tests.unit.fake_node import FakeNode
 
+HASTE = ClientTimeouts(idle_s=0.1)
 LOOPBACK = AllowedNetworks.of(["127.0.0.0/8"])
 
 
@@ -43,3 +48,26 @@ async def test_s4_an_address_that_the_database_has_is_judged_too() -> None:
             agents(sled("http://203.0.113.7:12345"))
     verdict = judge(caught.value, Generation(1))
     assert (verdict.kind, verdict.reason) == (Kind.REFUSED, str(caught.value))
+
+
+async def test_an_answer_is_waited_for_as_long_as_was_said_though_nothing_comes_meanwhile() -> None:
+    """A reset sends nothing before every dataset has it."""
+
+    async def config(_: web.Request) -> web.Response:
+        await asyncio.sleep(3 * HASTE.idle_s)
+        return web.json_response({"generation": 7, "artifacts": []})
+
+    app = web.Application()
+    app.router.add_get("/artifacts-config", config)
+    async with TestServer(app) as server, Agents(LOOPBACK, HASTE) as agents:
+        client = agents.within(sled(str(server.make_url(""))), 60.0)
+        assert (await client.config()).generation == 7
+
+
+async def test_s1_a_sled_that_is_somewhere_else_every_time_has_one_client() -> None:
+    async with Agents(LOOPBACK) as agents:
+        first = agents(sled("http://127.0.0.1:1"))
+        assert agents(sled("http://127.0.0.1:1")) is first
+        second = agents(sled("http://127.0.0.1:2"))
+        assert second is not first
+        assert agents(sled("http://127.0.0.1:1")) is not first
