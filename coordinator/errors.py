@@ -155,3 +155,33 @@ class UploadRunning(DepotError):
 
     code = "UploadRunning"
     retry_after_s = 30
+
+
+class EntryNotFound(DepotError):
+    """The journal has no such entry or shard."""
+
+    code = "NotFound"
+
+
+class NoShard(DepotError):
+    """The journal was never opened by a coordinator, so nothing can be appended to it."""
+
+    code = "NoShard"
+
+
+class ShardInUse(DepotError):
+    """A rotation cannot be undone any more."""
+
+    code = "ShardInUse"
+
+
+class ShardDropped(DepotError):
+    """The entries of the shard were exported, and are not in the database any more."""
+
+    code = "ShardDropped"
+
+
+class JournalKeyMissing(DepotError):
+    """The private key of the shard is not on this coordinator, or cannot be used."""
+
+    code = "JournalKeyMissing"

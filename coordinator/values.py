@@ -6,6 +6,7 @@ Times are Unix seconds, sizes bytes. Rows of the database are turned into these 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -141,3 +142,22 @@ class RequestRecord:
     """Where the bytes came from: the staging depot, or the id of a sled."""
     error: str | None = None
     """None when it went well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened, for the journal."""
+
+    kind: str
+    """`fleet.` and what coordinators did, `sled.` and what a sled says, or `journal.`"""
+    sled_id: str | None = None
+    release: str | None = None
+    """Its version."""
+    artifacts: tuple[ArtifactHash, ...] = ()
+    """That it is about; each finds it."""
+    data: Mapping[str, object] = field(default_factory=dict)
+    """What else is to be said, as JSON takes it."""
+    time_s: float | None = None
+    """None: now."""
+    source: tuple[str, int] | None = None
+    """Of an event that a sled has told: its epoch and number there. Each is told once."""

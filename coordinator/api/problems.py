@@ -33,5 +33,10 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.Quiescing: Row(503, logging.INFO),
         errors.TooManyUploads: Row(429, logging.INFO),
         errors.UploadRunning: Row(409, logging.INFO),
+        errors.EntryNotFound: Row(404, logging.INFO),
+        errors.NoShard: Row(503, logging.ERROR),
+        errors.ShardInUse: Row(409, logging.INFO),
+        errors.ShardDropped: Row(410, logging.INFO),
+        errors.JournalKeyMissing: Row(503, logging.WARNING),
     }
 )

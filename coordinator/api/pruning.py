@@ -164,5 +164,5 @@ async def _prune(
         [sled for sled in await sleds.in_service(tx) if sled.id not in said],
     )
     for version in () if dry_run else pruned.removed:
-        await releases.remove(tx, version)
+        await releases.remove(tx, version, pruned=True)
     return pruned

@@ -18,7 +18,7 @@ from coordinator.errors import SledAddressTaken, SledExpunged
 from coordinator.replication.agents import Agents
 from coordinator.replication.identity import SAYS_NOTHING, other_sled
 from coordinator.replication.request_log import RESET
-from coordinator.values import RequestRecord, Sled, SledPolicy, SledSighting, SledState
+from coordinator.values import RequestRecord, Sled, SledPolicy, SledSighting, SledState, Told
 from depot.artifact import Generation
 from depot.errors import BadSource, ConfigGeneration, DepotError, Refused
 
@@ -124,3 +124,4 @@ async def _note_reset(sled: Sled, forgotten: Generation, now_s: float, tx: Trans
     """Nobody is to take what was known of it for what it is now."""
     await sleds.note(tx, [SledSighting(sled.id, SledState.BEHIND, WAS_RESET, now_s)])
     await history.append(tx, [RequestRecord(now_s, sled.id, RESET, forgotten)])
+    await tx.tell(Told("fleet.sled_reset", sled_id=sled.id, data={"generation": int(forgotten)}))

@@ -10,7 +10,8 @@ from typing import Final
 from sqlalchemy import select, update
 
 from coordinator.database.tables import generation
-from coordinator.database.transaction import Transaction
+from coordinator.database.transaction import GENERATION_RAISED, Transaction
+from coordinator.values import Told
 from depot.artifact import Generation
 from depot.errors import ConfigGeneration, InvalidRequest
 
@@ -40,4 +41,6 @@ async def advance(tx: Transaction, to: Generation) -> Generation:
     if to > MAX_ADVANCE:
         raise InvalidRequest(f"the generation can be advanced to 2^62 at most, found {to}")
     await tx.write(update(generation).values(value=int(to)))
+    if to > current:
+        await tx.tell(Told(GENERATION_RAISED, data={"generation": int(to), "by_hand": True}))
     return to

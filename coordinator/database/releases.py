@@ -7,8 +7,9 @@ removing one each lead to a new generation (F3).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, exists, insert, select, true, update
@@ -27,7 +28,7 @@ from coordinator.database.tables import artifacts, release_artifacts, releases, 
 from coordinator.database.target import read as read_target
 from coordinator.database.transaction import Transaction
 from coordinator.errors import ReleaseNotFound, TargetRelease
-from coordinator.values import Release, ReleaseArtifact, ReleaseState
+from coordinator.values import Release, ReleaseArtifact, ReleaseState, Told
 from depot.artifact import ArtifactHash, Generation
 
 
@@ -53,10 +54,19 @@ async def record(tx: Transaction, release: Release) -> Recorded:
     if (known := await _find(tx, release.version)) is not None:
         require_same(release.version, _hashes(known.artifacts), hashes)
         await _set_state(tx, release.version, ReleaseState.COMPLETE)
+        await tx.tell(_about("fleet.release_uploaded", known, {"again": True}))
         return Recorded(replace(known, state=ReleaseState.COMPLETE), inserted=False)
     await _insert(tx, release, sent)
     await _check_against_others(tx, release.version, hashes)
-    return Recorded(await get(tx, release.version), inserted=True)
+    recorded = await get(tx, release.version)
+    await tx.tell(
+        _about(
+            "fleet.release_uploaded",
+            recorded,
+            {"allowed_expired": True} if release.allowed_expired else {},
+        )
+    )
+    return Recorded(recorded, inserted=True)
 
 
 async def get(tx: Transaction, version: str) -> Release:
@@ -85,8 +95,13 @@ async def page(
     return ordered, found[limit - 1] if len(found) > limit else None
 
 
-async def remove(tx: Transaction, version: str) -> Release:
+async def remove(tx: Transaction, version: str, *, pruned: bool = False) -> Release:
     """Forget a release; what no other one has is no longer wanted.
+
+    Args:
+        tx: the transaction.
+        version: of the release.
+        pruned: nobody asked for this one by its name.
 
     Raises:
         ReleaseNotFound: none of this version is recorded.
@@ -100,6 +115,7 @@ async def remove(tx: Transaction, version: str) -> Release:
     await tx.write(delete(releases).where(releases.c.version == version))
     referenced = exists().where(release_artifacts.c.sha256 == artifacts.c.sha256)
     await tx.write(delete(artifacts).where(~referenced))
+    await tx.tell(_about("fleet.release_pruned" if pruned else "fleet.release_removed", release))
     return release
 
 
@@ -221,6 +237,15 @@ def _release(row: Row[Any], its_artifacts: Sequence[ReleaseArtifact]) -> Release
         state=ReleaseState(row.state),
         artifacts=tuple(its_artifacts),
         generation=Generation(row.generation),
+    )
+
+
+def _about(kind: str, release: Release, more: Mapping[str, object] = MappingProxyType({})) -> Told:
+    return Told(
+        kind,
+        release=release.version,
+        artifacts=tuple(artifact.sha256 for artifact in release.artifacts),
+        data={"sha256": str(release.sha256), "file_name": release.file_name, **more},
     )
 
 

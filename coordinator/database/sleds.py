@@ -6,6 +6,7 @@ Rule kept here: no two sleds in service have one agent. Its artifacts would coun
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, delete, func, insert, select, update
@@ -20,7 +21,7 @@ from coordinator.errors import (
     SledNotFound,
     TooMany,
 )
-from coordinator.values import Sled, SledPolicy, SledSighting, SledState
+from coordinator.values import Sled, SledPolicy, SledSighting, SledState, Told
 from depot.artifact import Generation
 
 MAX_SLEDS: Final = 10_000
@@ -47,6 +48,7 @@ async def upsert(
                 id=sled_id, agent_url=agent_url, depot_url=depot_url, policy=sled.policy.value
             )
         )
+        await tx.tell(_at("fleet.sled_added", sled_id, agent_url, depot_url))
         return sled
     if known.policy is SledPolicy.EXPUNGED:
         raise SledExpunged(f"sled {sled_id!r} was expunged; put it in service again first")
@@ -57,6 +59,7 @@ async def upsert(
             .where(sleds.c.id == sled_id)
             .values(agent_url=agent_url, depot_url=depot_url)
         )
+        await tx.tell(_at("fleet.sled_moved", sled_id, agent_url, depot_url))
     return await get(tx, sled_id)
 
 
@@ -93,12 +96,15 @@ async def set_policy(tx: Transaction, sled_id: str, policy: SledPolicy) -> Sled:
         SledNotFound: there is none of this id.
         SledAddressTaken: its agent is that of another one by now.
     """
+    known = await get(tx, sled_id)
     if policy is SledPolicy.IN_SERVICE:
-        await _require_free(tx, sled_id, (await get(tx, sled_id)).agent_url)
-    changed = await tx.write(update(sleds).where(sleds.c.id == sled_id).values(policy=policy.value))
-    if not changed:
-        raise SledNotFound(f"no sled has the id {sled_id!r}")
-    return await get(tx, sled_id)
+        await _require_free(tx, sled_id, known.agent_url)
+    await tx.write(update(sleds).where(sleds.c.id == sled_id).values(policy=policy.value))
+    if policy is not known.policy:
+        expunged = policy is SledPolicy.EXPUNGED
+        kind = "fleet.sled_expunged" if expunged else "fleet.sled_restored"
+        await tx.tell(Told(kind, sled_id=sled_id))
+    return replace(known, policy=policy)
 
 
 async def remove(tx: Transaction, sled_id: str) -> Sled:
@@ -113,6 +119,7 @@ async def remove(tx: Transaction, sled_id: str) -> Sled:
         raise SledInService(f"sled {sled_id!r} is in service; expunge it first")
     await tx.write(delete(sled_pins).where(sled_pins.c.sled_id == sled_id))
     await tx.write(delete(sleds).where(sleds.c.id == sled_id))
+    await tx.tell(Told("fleet.sled_removed", sled_id=sled_id))
     return sled
 
 
@@ -146,6 +153,10 @@ def _seen(known: Sled, sighting: SledSighting) -> dict[str, Any]:
         "last_seen_at": seen_at,
         "generation": None if at_generation is None else int(at_generation),
     }
+
+
+def _at(kind: str, sled_id: str, agent_url: str, depot_url: str) -> Told:
+    return Told(kind, sled_id=sled_id, data={"agent_url": agent_url, "depot_url": depot_url})
 
 
 async def _require_free(tx: Transaction, sled_id: str, agent_url: str) -> None:

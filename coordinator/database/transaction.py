@@ -3,20 +3,28 @@
 Rule kept here (F3): whatever changes a row that decides what sleds are to hold raises the
 generation in the same transaction, once. There is no other way to write: the connection stays in
 here, and the tables cascade nothing.
+
+What is told of a change (`tell`) is written with it, so it is in the journal if and only if the
+change was made. That the generation rose is told here, because it rises here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Delete, Insert, Row, Select, Update, update
+from sqlalchemy import Delete, Insert, Row, Select, Update, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coordinator.database.calls import Calls
+from coordinator.database.journal_tables import journal_artifacts, journal_told
 from coordinator.database.tables import DECIDE_WHAT_IS_WANTED, generation
+from coordinator.database.telling import written
+from coordinator.values import Told
 
+GENERATION_RAISED: Final = "fleet.generation_raised"
 ROWS_AT_ONCE: Final = 1000
 """All there are have come by then; what takes time is to make values of them."""
 
@@ -24,9 +32,12 @@ ROWS_AT_ONCE: Final = 1000
 class Transaction:
     """Reads and writes rows until `Database.run` commits or rolls back."""
 
-    def __init__(self, connection: AsyncConnection, calls: Calls) -> None:
+    def __init__(
+        self, connection: AsyncConnection, calls: Calls, clock: Callable[[], float] = time.time
+    ) -> None:
         self._connection = connection
         self._calls = calls
+        self._clock = clock
         self._raised = False
 
     async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
@@ -63,8 +74,17 @@ class Transaction:
             await self._raise_generation()
         return changed
 
+    async def tell(self, *told: Told) -> None:
+        """Say for the journal what this transaction does."""
+        rows = written(told, self._clock())
+        await self.write(insert(journal_told), rows.told)
+        await self.write(insert(journal_artifacts), rows.artifacts)
+
     async def _raise_generation(self) -> None:
         if not self._raised:
+            self._raised = True
             rising = update(generation).values(value=generation.c.value + 1)
             await self._calls(self._connection.execute(rising))
-            self._raised = True
+            row = await self.first(select(generation.c.value))
+            assert row is not None, "the migrations make the row"
+            await self.tell(Told(GENERATION_RAISED, data={"generation": row.value}))

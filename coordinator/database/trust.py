@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, func, insert, select
 from coordinator.database.tables import trust_roots
 from coordinator.database.transaction import Transaction
 from coordinator.errors import TooMany, TrustRootNotFound
-from coordinator.values import TrustRoot
+from coordinator.values import Told, TrustRoot
 
 MAX_TRUST_ROOTS: Final = 1_000
 """An upload is verified by each of them in turn."""
@@ -45,6 +45,7 @@ async def add(
     await tx.write(
         insert(trust_roots).values(id=root.id, version=version, content=content, time_added=now_s)
     )
+    await tx.tell(Told("fleet.trust_root_added", data={"root": root.id, "version": version}))
     return root
 
 
@@ -69,6 +70,7 @@ async def remove(tx: Transaction, root_id: str) -> None:
     """
     if not await tx.write(delete(trust_roots).where(trust_roots.c.id == root_id)):
         raise TrustRootNotFound(f"no trust root has the id {root_id!r}")
+    await tx.tell(Told("fleet.trust_root_removed", data={"root": root_id}))
 
 
 async def _find(tx: Transaction, root_id: str) -> TrustRoot | None:

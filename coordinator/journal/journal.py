@@ -1,0 +1,249 @@
+"""The journal of a fleet: what happened, numbered and proved, while its shards roll over.
+
+Each method is one transaction, or some that can each be done again. Nothing is remembered of the
+database from one to the next: whoever finds a shard sealed reads which one is active now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Self
+
+import structlog
+
+from coordinator.database.database import Database
+from coordinator.database.transaction import Transaction
+from coordinator.errors import JournalKeyMissing, NoShard
+from coordinator.journal import checkpointing, reading, rotating, shards
+from coordinator.journal.appending import NUMBERED_AT_ONCE, number
+from coordinator.journal.keys import KeyDirectory
+from coordinator.journal.notes import SignerKey
+from coordinator.journal.tree import inclusion_path
+from coordinator.journal.values import (
+    EVERYTHING,
+    Entry,
+    Growth,
+    Proof,
+    Rotation,
+    Shard,
+    SignedCheckpoint,
+    Wanted,
+)
+from depot.errors import InvalidRequest
+
+_SHARD_ID_BYTES: Final = 8
+
+_log = structlog.get_logger(__name__)
+
+
+class Journal:
+    """The journal, as one coordinator works on it; made by `open`."""
+
+    def __init__(
+        self, database: Database, keys: KeyDirectory, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._clock = clock
+        self._signers: dict[str, SignerKey] = {}
+        # Two of one coordinator would only be in each other's way.
+        self._one_at_a_time = asyncio.Lock()
+
+    @classmethod
+    async def open(
+        cls, database: Database, keys: Path, *, clock: Callable[[], float] = time.time
+    ) -> Self:
+        """Open the journal, and begin it when nobody has.
+
+        Raises:
+            DatabaseUnavailable.
+            OSError: the first key cannot be written.
+        """
+        journal = cls(database, KeyDirectory(keys), clock=clock)
+        try:
+            await database.run(shards.active)
+        except NoShard:
+            await journal._begin()
+        return journal
+
+    # ---- appending
+
+    async def number(self) -> int:
+        """Give all that was told its place; how many entries that were."""
+        async with self._one_at_a_time:
+            return await self._number()
+
+    async def rotate(self, ending: str | None = None) -> Rotation:
+        """Seal the active shard and go on with a new one; an empty one is not sealed.
+
+        Args:
+            ending: the id of the shard that is to be sealed; when it is sealed already, nothing is
+                done. None: whichever is active now.
+
+        Raises:
+            JournalKeyMissing: its last checkpoint cannot be signed here.
+            DatabaseUnavailable: it may be done or not; say it again with `ending`.
+            OSError: the new key cannot be written.
+        """
+        async with self._one_at_a_time:
+            await self._number()  # what was told before belongs in the shard that ends
+            active, earlier = await self._database.run(_newest)
+            if ending not in (None, active.id) or not active.size:
+                return Rotation(False, active, earlier)
+            signer = await self._signer(active.id)
+            next_id, key = await self._new_key()
+            made = await self._database.run(
+                rotating.rotate, active.id, signer, next_id, key.verifier, self._clock()
+            )
+        if not made.done:
+            await asyncio.to_thread(self._keys.discard, next_id)
+            return made
+        self._signers[next_id] = key
+        assert made.sealed is not None
+        _log.info("shard sealed", shard=made.sealed.id, entries=made.sealed.size, next=next_id)
+        return made
+
+    async def undo_rotation(self) -> Rotation:
+        """Go on with the shard that was just sealed.
+
+        Raises:
+            ShardInUse: the new one has entries.
+        """
+        async with self._one_at_a_time:
+            made = await self._database.run(rotating.undo, self._clock())
+        _log.info("shard active again", shard=made.active.id)
+        return made
+
+    # ---- reading
+
+    async def shards(self) -> tuple[Shard, ...]:
+        """All shards, the oldest first."""
+        return await self._database.run(shards.every)
+
+    async def entries(
+        self, start: int, limit: int, wanted: Wanted = EVERYTHING
+    ) -> tuple[Entry, ...]:
+        """Entries from an index on, with all that was told before this was called."""
+        await self.number()
+        return await self._database.run(reading.page, start, limit, wanted)
+
+    async def entry(self, index: int) -> Entry:
+        """One entry.
+
+        Raises:
+            EntryNotFound, ShardDropped.
+        """
+        await self.number()
+
+        async def read(tx: Transaction) -> Entry:
+            return await reading.entry(tx, await shards.holding(tx, index), index)
+
+        return await self._database.run(read)
+
+    async def proof(self, index: int, size: int | None = None) -> Proof:
+        """An entry, and the proof that it is in its shard as that was at a checkpoint.
+
+        Args:
+            index: in the journal.
+            size: prove it for a shard of this size, of which somebody has a checkpoint.
+
+        Raises:
+            EntryNotFound, ShardDropped.
+            InvalidRequest: the entry is not in the shard of this size.
+            JournalKeyMissing: no checkpoint covers it, and none can be signed here.
+        """
+        await self.number()
+        shard, checkpoint = await self._database.run(_covering, index)
+        if checkpoint is None or shard.first_index + checkpoint.size <= index:
+            checkpoint = await self._sign(shard.id)
+        wanted = checkpoint.size if size is None else size
+        if not index - shard.first_index < wanted <= shard.size:
+            raise InvalidRequest(f"entry {index} is not in shard {shard.id} of size {wanted}")
+        path = inclusion_path(index - shard.first_index, wanted)
+
+        async def read(tx: Transaction) -> Proof:
+            found = await reading.entry(tx, shard, index)
+            return Proof(found, shard, await reading.along(tx, shard, path), checkpoint)
+
+        return await self._database.run(read)
+
+    async def growth(self, shard_id: str, first: int, second: int | None = None) -> Growth:
+        """The proof that a shard was only appended to since it had `first` entries.
+
+        Raises:
+            EntryNotFound, ShardDropped, InvalidRequest.
+        """
+        return await self._database.run(reading.growth, shard_id, first, second)
+
+    async def checkpoint(self) -> SignedCheckpoint:
+        """The active shard as it is now; where it cannot be signed, as it was signed last.
+
+        Raises:
+            JournalKeyMissing: it was never signed, and cannot be here.
+        """
+        await self.number()
+        active = await self._database.run(shards.active)
+        try:
+            return await self._sign(active.id)
+        except JournalKeyMissing:
+            known = await self._database.run(checkpointing.latest, active.id)
+            if known is None:
+                raise
+            return known
+
+    # ----
+
+    async def _number(self) -> int:
+        numbered = 0
+        while True:
+            some = await self._database.run(number, self._clock())
+            numbered += some
+            if some < NUMBERED_AT_ONCE:
+                return numbered
+
+    async def _sign(self, shard_id: str) -> SignedCheckpoint:
+        signer = await self._signer(shard_id)
+
+        async def note(tx: Transaction) -> SignedCheckpoint:
+            shard = await shards.get(tx, shard_id)
+            return await checkpointing.note_checkpoint(tx, shard, signer, self._clock())
+
+        return await self._database.run(note)
+
+    async def _signer(self, shard_id: str) -> SignerKey:
+        if shard_id not in self._signers:
+            self._signers[shard_id] = await asyncio.to_thread(self._keys.load, shard_id)
+        return self._signers[shard_id]
+
+    async def _new_key(self) -> tuple[str, SignerKey]:
+        shard_id = secrets.token_hex(_SHARD_ID_BYTES)
+        key = await asyncio.to_thread(self._keys.make, shard_id, shards.origin(shard_id))
+        return shard_id, key
+
+    async def _begin(self) -> None:
+        shard_id, key = await self._new_key()
+
+        async def begin(tx: Transaction) -> bool:
+            if await shards.every(tx):
+                return False  # another coordinator was first
+            await shards.add(tx, rotating.first_shard(shard_id, key.verifier, self._clock()))
+            return True
+
+        if await self._database.run(begin):
+            _log.info("journal begun", shard=shard_id)
+        else:
+            await asyncio.to_thread(self._keys.discard, shard_id)
+
+
+async def _newest(tx: Transaction) -> tuple[Shard, Shard | None]:
+    active = await shards.active(tx)
+    return active, await shards.before(tx, active)
+
+
+async def _covering(tx: Transaction, index: int) -> tuple[Shard, SignedCheckpoint | None]:
+    shard = await shards.holding(tx, index)
+    return shard, await checkpointing.latest(tx, shard.id)

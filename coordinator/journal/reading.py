@@ -1,0 +1,177 @@
+"""Entries and proofs, read of the database: a proof takes the rows of its hashes and no more."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
+
+from coordinator.database.journal_tables import (
+    journal_artifacts,
+    journal_entries,
+    journal_nodes,
+    journal_shards,
+)
+from coordinator.database.transaction import Transaction
+from coordinator.errors import EntryNotFound, ShardDropped
+from coordinator.journal import shards
+from coordinator.journal.tree import Node, Path, consistency_path, hashes_along, needed
+from coordinator.journal.values import EVERYTHING, Entry, Growth, Shard, Wanted
+from depot.errors import InvalidRequest
+
+_INDEX: Final = journal_shards.c.first_index + journal_entries.c.position
+
+
+async def page(
+    tx: Transaction, start: int, limit: int, wanted: Wanted = EVERYTHING
+) -> tuple[Entry, ...]:
+    """Entries in the order of their indices.
+
+    Args:
+        tx: the transaction.
+        start: the first index that may be among them.
+        limit: how many at most.
+        wanted: which.
+    """
+    if wanted != EVERYTHING:
+        return await _found(tx, start, limit, wanted)
+    found: list[Entry] = []
+    for shard in await shards.every(tx):
+        missing = limit - len(found)
+        if missing and shard.end_index > start:
+            found += await _of_shard(tx, shard, start - shard.first_index, missing)
+    return tuple(found)
+
+
+async def _found(tx: Transaction, start: int, limit: int, wanted: Wanted) -> tuple[Entry, ...]:
+    order = (journal_shards.c.ordinal, journal_entries.c.position)
+    query = _entries().where(start <= _INDEX, *_conditions(wanted)).order_by(*order).limit(limit)
+    return tuple(map(_entry, await tx.rows(query)))
+
+
+async def _of_shard(tx: Transaction, shard: Shard, begin: int, limit: int) -> list[Entry]:
+    its = journal_entries.c
+    query = _entries().where(its.shard_id == shard.id, its.position >= begin)
+    return list(map(_entry, await tx.rows(query.order_by(its.position).limit(limit))))
+
+
+async def entry(tx: Transaction, shard: Shard, index: int) -> Entry:
+    """The entry at an index, which is in this shard.
+
+    Raises:
+        ShardDropped: it is in an export.
+        EntryNotFound: it was here, and is not any more: somebody has changed the database.
+    """
+    require_kept(shard)
+    row = await tx.first(
+        _entries().where(
+            journal_entries.c.shard_id == shard.id,
+            journal_entries.c.position == index - shard.first_index,
+        )
+    )
+    if row is None:
+        raise EntryNotFound(f"entry {index} is missing from the database; verify the journal")
+    return _entry(row)
+
+
+async def along(tx: Transaction, shard: Shard, path: Path) -> tuple[bytes, ...]:
+    """The hashes of a proof.
+
+    Raises:
+        EntryNotFound: one of them is missing.
+    """
+    require_kept(shard)
+    wanted = list(needed(path))
+    if not wanted:
+        return ()
+    found = await tx.rows(
+        select(journal_nodes).where(
+            journal_nodes.c.shard_id == shard.id,
+            or_(
+                *(
+                    and_(journal_nodes.c.level == level, journal_nodes.c.position == position)
+                    for level, position in wanted
+                )
+            ),
+        )
+    )
+    kept = {Node(row.level, row.position): bytes(row.hash) for row in found}
+    try:
+        return hashes_along(path, kept)
+    except KeyError as missing:
+        raise EntryNotFound(
+            f"the hash of {missing} is missing from shard {shard.id}; verify the journal"
+        ) from None
+
+
+async def growth(tx: Transaction, shard_id: str, first: int, second: int | None) -> Growth:
+    """What proves that a shard was only appended to since it had `first` entries.
+
+    Raises:
+        EntryNotFound, ShardDropped: there is no such shard, or not any more.
+        InvalidRequest: it never had so many.
+    """
+    shard = await shards.get(tx, shard_id)
+    second = shard.size if second is None else second
+    if not 0 <= first <= second <= shard.size:
+        raise InvalidRequest(
+            f"shard {shard_id} has {shard.size} entries: no proof leads from {first} to {second}"
+        )
+    hashes = await along(tx, shard, consistency_path(first, second))
+    return Growth(shard, first, second, hashes)
+
+
+def require_kept(shard: Shard) -> None:
+    """Raises ShardDropped when the entries of a shard are in an export only."""
+    if shard.dropped_s is not None:
+        raise ShardDropped(
+            f"shard {shard.id} was exported and dropped: the export has entries "
+            f"{shard.first_index} to {shard.end_index - 1}"
+        )
+
+
+def _entries() -> Select[Any]:
+    return (
+        select(journal_entries, _INDEX.label("at"), journal_nodes.c.hash)
+        .join(journal_shards, journal_shards.c.id == journal_entries.c.shard_id)
+        .outerjoin(
+            journal_nodes,
+            and_(
+                journal_nodes.c.shard_id == journal_entries.c.shard_id,
+                journal_nodes.c.level == 0,
+                journal_nodes.c.position == journal_entries.c.position,
+            ),
+        )
+    )
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    its = journal_entries.c
+    found: list[ColumnElement[bool]] = []
+    if wanted.artifact is not None:
+        about = select(journal_artifacts.c.entry_id).where(
+            journal_artifacts.c.sha256 == wanted.artifact
+        )
+        found.append(its.id.in_(about))
+    if wanted.sled_id is not None:
+        found.append(its.sled_id == wanted.sled_id)
+    if wanted.release is not None:
+        found.append(its.release == wanted.release)
+    if wanted.kind is not None:
+        found.append(its.kind.startswith(wanted.kind, autoescape=True))
+    if wanted.since_s is not None:
+        found.append(its.time >= wanted.since_s)
+    return found
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        index=row.at,
+        id=row.id,
+        shard_id=row.shard_id,
+        position=row.position,
+        time_s=row.time,
+        kind=row.kind,
+        content=row.content,
+        leaf=b"" if row.hash is None else bytes(row.hash),
+    )
