@@ -38,6 +38,10 @@ from coordinator.api.watching import LOOK_S, FleetWatch
 from coordinator.database import generation
 from coordinator.database.database import Database
 from coordinator.errors import UploadRunning
+from coordinator.journal.gathering import Gatherer
+from coordinator.journal.journal import Journal
+from coordinator.journal.keeping import LOOK_S as JOURNAL_S
+from coordinator.journal.keeping import JournalKeeper, ShardLimits
 from coordinator.replication.agents import Agents
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.cycle import Cycle
@@ -71,6 +75,8 @@ class Coordinator:
     pruning: PruneDesk
     presence: Presence
     watch: FleetWatch
+    journal: JournalKeeper
+    gatherer: Gatherer
     duties: Duties
     server: HttpService
 
@@ -94,6 +100,10 @@ class Coordinator:
         tasks.append(group.create_task(tell, name="presence"))
         look = self.duties.every(LOOK_S, "fleet watch", self.watch.look)
         tasks.append(group.create_task(look, name="fleet watch"))
+        keep_journal = self.duties.every(JOURNAL_S, "journal", self.journal.look)
+        tasks.append(group.create_task(keep_journal, name="journal"))
+        gather = self.duties.every(self.settings.journal.gather_s, "events", self.gatherer.round)
+        tasks.append(group.create_task(gather, name="events"))
         if self.settings.prune.enabled:
             prune = self.duties.every(INTERVAL_S, "prune", self._prune)
             tasks.append(group.create_task(prune, name="prune"))
@@ -132,6 +142,7 @@ async def assembled(
     """
     async with AsyncExitStack() as stack:
         staging, database = await _opened(stack, settings)
+        journal = await Journal.open(database, settings.journal_keys, clock=clock)
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
         lag = _measured_lag(stack)
@@ -177,6 +188,8 @@ async def assembled(
             pruning=pruning,
             presence=presence,
             watch=FleetWatch(database, cycle.wake),
+            gatherer=Gatherer(database, agents),
+            journal=JournalKeeper(journal, shard_limits(settings), clock=clock),
             duties=duties,
             server=server,
         )
@@ -254,6 +267,12 @@ def sled_networks(settings: CoordinatorSettings) -> AllowedNetworks:
 def retention(settings: CoordinatorSettings) -> Retention:
     """Which releases stay."""
     return Retention(settings.prune.keep_previous_targets, settings.prune.keep_newest)
+
+
+def shard_limits(settings: CoordinatorSettings) -> ShardLimits:
+    """When a shard of the journal is signed and sealed by itself."""
+    asked = settings.journal
+    return ShardLimits(asked.max_entries, asked.max_age_s, asked.checkpoint_s)
 
 
 def upload_limits(settings: CoordinatorSettings) -> UploadLimits:

@@ -47,6 +47,7 @@ DEFAULT_SLED_NETWORKS: Final = tuple(
     )
 )
 DATABASE_FILE: Final = "coordinator.sqlite3"
+JOURNAL_KEYS: Final = "journal-keys"
 _DATABASES: Final = re.compile(
     r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
 )
@@ -134,6 +135,19 @@ class ImportTable(_Table):
     allowed_sources: Networks = ()
 
 
+class JournalTable(_Table):
+    """`[journal]`: what happened, so that nobody can change it unseen."""
+
+    keys: Directory | None = None
+    """None: a directory beside the staging directory."""
+    gather_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 10.0
+    checkpoint_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    max_entries: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    max_age_s: Annotated[float, Field(ge=60, le=10 * 365 * 86400, allow_inf_nan=False)] = (
+        2_592_000.0
+    )
+
+
 class PruneTable(_Table):
     """`[prune]`: which releases stay when the others go."""
 
@@ -156,6 +170,7 @@ class CoordinatorSettings(_Table):
     sleds: SledsTable = SledsTable()
     import_: ImportTable = Field(default=ImportTable(), alias="import")
     prune: PruneTable = PruneTable()
+    journal: JournalTable = JournalTable()
     http: HttpTable = HttpTable()
     log: LogTable = LogTable()
 
@@ -165,6 +180,11 @@ class CoordinatorSettings(_Table):
         if self.database.url is not None:
             return self.database.url
         return f"sqlite+aiosqlite:///{self.staging.path.parent / DATABASE_FILE}"
+
+    @property
+    def journal_keys(self) -> Path:
+        """Where the journal's private keys are: as it was said, or beside the staging directory."""
+        return self.journal.keys or self.staging.path.parent / JOURNAL_KEYS
 
 
 def conflicts(settings: CoordinatorSettings) -> Iterator[Conflict]:

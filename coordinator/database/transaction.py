@@ -40,6 +40,11 @@ class Transaction:
         self._clock = clock
         self._raised = False
 
+    @property
+    def now_s(self) -> float:
+        """Unix seconds."""
+        return self._clock()
+
     async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """Read all rows of a query."""
         return [row async for some in self.batches(query) for row in some]
@@ -76,7 +81,7 @@ class Transaction:
 
     async def tell(self, *told: Told) -> None:
         """Say for the journal what this transaction does."""
-        rows = written(told, self._clock())
+        rows = written(told, self.now_s)
         await self.write(insert(journal_told), rows.told)
         await self.write(insert(journal_artifacts), rows.artifacts)
 

@@ -118,6 +118,29 @@ class Journal:
         _log.info("shard active again", shard=made.active.id)
         return made
 
+    async def standing(self) -> tuple[Shard, SignedCheckpoint | None]:
+        """The active shard, and its last checkpoint."""
+
+        async def read(tx: Transaction) -> tuple[Shard, SignedCheckpoint | None]:
+            active = await shards.active(tx)
+            return active, await checkpointing.latest(tx, active.id)
+
+        return await self._database.run(read)
+
+    async def sign(self, shard_id: str) -> SignedCheckpoint:
+        """A shard as it is now, signed; written down unless it is already.
+
+        Raises:
+            JournalKeyMissing: its key is not here.
+        """
+        signer = await self._signer(shard_id)
+
+        async def note(tx: Transaction) -> SignedCheckpoint:
+            shard = await shards.get(tx, shard_id)
+            return await checkpointing.note_checkpoint(tx, shard, signer, self._clock())
+
+        return await self._database.run(note)
+
     # ---- reading
 
     async def shards(self) -> tuple[Shard, ...]:
@@ -159,7 +182,7 @@ class Journal:
         await self.number()
         shard, checkpoint = await self._database.run(_covering, index)
         if checkpoint is None or shard.first_index + checkpoint.size <= index:
-            checkpoint = await self._sign(shard.id)
+            checkpoint = await self.sign(shard.id)
         wanted = checkpoint.size if size is None else size
         if not index - shard.first_index < wanted <= shard.size:
             raise InvalidRequest(f"entry {index} is not in shard {shard.id} of size {wanted}")
@@ -188,7 +211,7 @@ class Journal:
         await self.number()
         active = await self._database.run(shards.active)
         try:
-            return await self._sign(active.id)
+            return await self.sign(active.id)
         except JournalKeyMissing:
             known = await self._database.run(checkpointing.latest, active.id)
             if known is None:
@@ -204,15 +227,6 @@ class Journal:
             numbered += some
             if some < NUMBERED_AT_ONCE:
                 return numbered
-
-    async def _sign(self, shard_id: str) -> SignedCheckpoint:
-        signer = await self._signer(shard_id)
-
-        async def note(tx: Transaction) -> SignedCheckpoint:
-            shard = await shards.get(tx, shard_id)
-            return await checkpointing.note_checkpoint(tx, shard, signer, self._clock())
-
-        return await self._database.run(note)
 
     async def _signer(self, shard_id: str) -> SignerKey:
         if shard_id not in self._signers:

@@ -29,6 +29,7 @@ def settings(place: Path, **tables: object) -> CoordinatorSettings:
         "drain_timeout_s": 0,
         "staging": {"path": str(place / "staging"), "quota": "64MiB"},
         "replication": {"activation": "manual"},
+        "journal": {"gather_s": 3600},
         **tables,
     }
     made, problems = check_form(COORDINATOR, table)

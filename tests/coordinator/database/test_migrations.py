@@ -28,9 +28,7 @@ def revisions() -> ScriptDirectory:
     return ScriptDirectory.from_config(config_for(parse_url("sqlite:///unused"), 1.0))
 
 
-def newest() -> str:
-    (head,) = revisions().get_heads()
-    return head
+(NEWEST,) = revisions().get_heads()
 
 
 async def engine_for(url: str) -> AsyncEngine:
@@ -147,7 +145,7 @@ async def test_a_database_of_a_newer_program_is_refused_and_left_as_it_is(
             await Database.open(database_url)
         assert await schema_of(database_url) == before
     finally:
-        await execute(database_url, f"UPDATE alembic_version SET version_num = '{newest()}'")
+        await execute(database_url, f"UPDATE alembic_version SET version_num = '{NEWEST}'")
 
 
 async def test_nothing_is_migrated_twice(database_url: str) -> None:

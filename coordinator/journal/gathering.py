@@ -1,0 +1,157 @@
+"""Gathering what happened on the sleds, from the log that each of them keeps.
+
+Rules kept here:
+- What is told and up to where that comes are written in one transaction, and only if nobody else
+  has come further meanwhile: several coordinators may ask the same sled.
+- A log is one sled's. Where it was told of under another sled that is in service, the machine at
+  this address is that one: nothing it says is told as if this one had said it.
+- A sled that does not answer keeps nobody else waiting, and is asked again after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+from sqlalchemy import insert, select, update
+
+from agent.wire import EventsBody
+from coordinator.database import sleds
+from coordinator.database.database import Database
+from coordinator.database.journal_tables import journal_cursors
+from coordinator.database.transaction import Transaction
+from coordinator.errors import DatabaseUnavailable
+from coordinator.journal.gathered import Cursor, Gathered, gathered
+from coordinator.values import Sled, SledPolicy
+from depot.errors import DepotError
+
+PAGE: Final = 500
+MAX_PAGES: Final = 20
+"""Of one sled in a round: the others wait no longer."""
+_MAX_ASKED: Final = 16
+_TIMEOUT_S: Final = 15.0
+_LATER_S: Final = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class EventSource(Protocol):
+    """The part of a sled's client that is needed."""
+
+    async def events(
+        self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
+    ) -> EventsBody:
+        """Events numbered above `after`, oldest first."""
+
+
+class Gatherer:
+    """Asks every sled in service what happened, round after round."""
+
+    def __init__(self, database: Database, source_of: Callable[[Sled], EventSource]) -> None:
+        self._database = database
+        self._source_of = source_of
+        self._not_before_s: dict[str, float] = {}
+
+    async def round(self) -> None:
+        """Ask all sleds once, and tell what is new.
+
+        Raises:
+            DatabaseUnavailable.
+        """
+        now_s = asyncio.get_running_loop().time()
+        asked = [
+            sled
+            for sled in await self._database.run(sleds.in_service)
+            if self._not_before_s.get(sled.id, 0.0) <= now_s
+        ]
+        slots = asyncio.Semaphore(_MAX_ASKED)
+
+        async def ask(sled: Sled) -> None:
+            async with slots:
+                await self._ask(sled)
+
+        await asyncio.gather(*map(ask, asked))
+
+    async def _ask(self, sled: Sled) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._gather(sled)
+        except DatabaseUnavailable:
+            raise
+        except (DepotError, TimeoutError) as error:
+            self._not_before_s[sled.id] = asyncio.get_running_loop().time() + _LATER_S
+            _log.debug("a sled did not say what happened", sled=sled.id, error=str(error))
+        else:
+            self._not_before_s.pop(sled.id, None)
+
+    async def _gather(self, sled: Sled) -> None:
+        source = self._source_of(sled)
+        # Which log it keeps is not known before it has answered once.
+        after = await self._database.run(_last_told, sled.id)
+        for _ in range(MAX_PAGES):
+            page = await source.events(after, limit=PAGE)
+            cursor = await self._database.run(_cursor, sled.id, page.epoch)
+            if cursor is None:
+                _log.warning("another sled answers at its address", sled=sled.id)
+                return
+            if cursor.sequence < after:  # another log than was thought, or one that began anew
+                page = await source.events(cursor.sequence, limit=PAGE)
+            if page.epoch != cursor.epoch:
+                return
+            new = await asyncio.to_thread(gathered, cursor, page)
+            if new.told:
+                await self._database.run(_tell, cursor, new)
+            if len(page.events) < PAGE:
+                return
+            after = new.sequence
+
+
+async def _last_told(tx: Transaction, sled_id: str) -> int:
+    """The number in the log that was told of last; any other one is noticed when it answers."""
+    its = select(journal_cursors).where(journal_cursors.c.sled_id == sled_id)
+    row = await tx.first(its.order_by(journal_cursors.c.time.desc()).limit(1))
+    return 0 if row is None else int(row.sequence)
+
+
+async def _cursor(tx: Transaction, sled_id: str, epoch: str) -> Cursor | None:
+    """Up to where a log is told; None when it is that of another sled."""
+    other_log = False
+    found = Cursor(sled_id, epoch)
+    for row in await tx.rows(
+        select(journal_cursors).where(
+            (journal_cursors.c.epoch == epoch) | (journal_cursors.c.sled_id == sled_id)
+        )
+    ):
+        if row.epoch != epoch:
+            other_log = True
+        elif row.sled_id == sled_id or not await _in_service(tx, row.sled_id):
+            # It may be a sled that has another id now: what was told under the old one was told.
+            found = replace(found, sequence=max(found.sequence, row.sequence))
+        else:
+            return None
+    return replace(found, other_log=other_log)
+
+
+async def _tell(tx: Transaction, cursor: Cursor, new: Gathered) -> bool:
+    """Tell it, unless somebody else has; whether it was told."""
+    now = await _cursor(tx, cursor.sled_id, cursor.epoch)
+    if now is None or now.sequence != cursor.sequence:
+        return False
+    await tx.tell(*new.told)
+    its = (
+        journal_cursors.c.sled_id == cursor.sled_id,
+        journal_cursors.c.epoch == cursor.epoch,
+    )
+    values = {"sequence": new.sequence, "time": tx.now_s}
+    if not await tx.write(update(journal_cursors).where(*its).values(**values)):
+        key = {"sled_id": cursor.sled_id, "epoch": cursor.epoch}
+        await tx.write(insert(journal_cursors).values(**key, **values))
+    return True
+
+
+async def _in_service(tx: Transaction, sled_id: str) -> bool:
+    known = {sled.id: sled for sled in await sleds.every(tx)}.get(sled_id)
+    return known is not None and known.policy is SledPolicy.IN_SERVICE

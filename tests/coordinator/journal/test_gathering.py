@@ -1,0 +1,197 @@
+"""What sleds say that happened is told once each, and what is missing is told as missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agent.wire import EventBody, EventsBody
+from coordinator.database import sleds
+from coordinator.database.database import Database
+from coordinator.database.transaction import Transaction
+from coordinator.journal import gathering
+from coordinator.journal.gathering import Gatherer
+from coordinator.journal.journal import Journal
+from coordinator.journal.values import Wanted
+from coordinator.values import Sled, SledPolicy
+from depot.errors import Io
+from tests.coordinator.database.making import add_sled, sha
+
+AT = datetime(2026, 11, 22, 6, 0, 0, tzinfo=UTC)
+
+
+class Log:
+    """A sled's log of events."""
+
+    def __init__(self, epoch: str, numbers: Iterable[int] = ()) -> None:
+        self.epoch = epoch
+        self.fails: Exception | None = None
+        self.bodies: list[EventBody] = []
+        self.add(*numbers)
+
+    def add(self, *numbers: int, kind: str = "put", **fields: object) -> None:
+        more = {"sha256": str(sha("a")), "size_bytes": 7, **fields}
+        self.bodies += [
+            EventBody.model_validate({"sequence": number, "time": AT, "kind": kind, **more})
+            for number in numbers
+        ]
+
+    async def events(
+        self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
+    ) -> EventsBody:
+        if self.fails is not None:
+            raise self.fails
+        found = tuple(body for body in self.bodies if body.sequence > after)[:limit]
+        kept = [body.sequence for body in self.bodies] or [0]
+        return EventsBody(epoch=self.epoch, oldest=kept[0], latest=kept[-1], events=found)
+
+
+class Fleet(dict[str, Log]):
+    def __call__(self, sled: Sled) -> Log:
+        return self[sled.id]
+
+
+@pytest.fixture
+async def fleet(database: Database) -> Fleet:
+    await database.run(add_sled, "s1")
+    return Fleet(s1=Log("e1", [1, 2, 3]))
+
+
+@pytest.fixture
+def gatherer(database: Database, fleet: Fleet) -> Gatherer:
+    return Gatherer(database, fleet)
+
+
+async def said(journal: Journal, sled_id: str = "s1") -> list[str]:
+    """What the journal has of a sled: the numbers of events, and what it says itself."""
+    found = []
+    for entry in await journal.entries(0, 10_000, Wanted(sled_id=sled_id)):
+        content: dict[str, Any] = json.loads(entry.content)
+        match entry.kind:
+            case "journal.gap":
+                found.append(f"gap {content['data']['first']}-{content['data']['last']}")
+            case kind if kind.startswith("sled."):
+                found.append(f"{content['source']['epoch']} {content['source']['sequence']}")
+            case "fleet.sled_added":
+                continue
+            case kind:
+                found.append(kind)
+    return found
+
+
+async def test_each_event_is_told_once_however_often_it_is_asked_for(
+    journal: Journal, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    await gatherer.round()
+    fleet["s1"].add(4)
+    await gatherer.round()
+    assert await said(journal) == ["e1 1", "e1 2", "e1 3", "e1 4"]
+
+
+async def test_an_entry_says_what_the_sled_said_and_is_found_by_its_artifact(
+    journal: Journal, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    (first, *_) = await journal.entries(0, 10, Wanted(artifact=sha("a")))
+    content = json.loads(first.content)
+    assert (first.kind, first.time_s) == ("sled.put", AT.timestamp())
+    assert content["data"] == {"sha256": str(sha("a")), "size_bytes": 7}
+    assert (content["sled"], content["artifacts"]) == ("s1", [str(sha("a"))])
+
+
+async def test_two_coordinators_that_ask_at_once_tell_each_event_once(
+    journal: Journal, database: Database, fleet: Fleet
+) -> None:
+    fleet["s1"].add(*range(4, 60))
+    both = [Gatherer(database, fleet) for _ in range(2)]
+    await asyncio.gather(*(each.round() for each in both))
+    assert await said(journal) == [f"e1 {number}" for number in range(1, 60)]
+
+
+async def test_what_a_log_does_not_have_any_more_is_told_as_missing_once(
+    journal: Journal, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    fleet["s1"] = Log("e1", [8, 9])
+    await gatherer.round()
+    await gatherer.round()
+    assert await said(journal) == ["e1 1", "e1 2", "e1 3", "gap 4-7", "e1 8", "e1 9"]
+
+
+async def test_a_log_that_begins_anew_is_told_from_its_beginning(
+    journal: Journal, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    old, fleet["s1"] = fleet["s1"], Log("e2", [1])
+    await gatherer.round()
+    old.add(4)
+    fleet["s1"] = old
+    await gatherer.round()
+    again = "journal.new_event_log"
+    assert await said(journal) == ["e1 1", "e1 2", "e1 3", again, "e2 1", "e1 4"]
+
+
+async def test_more_than_fits_a_page_is_told_page_by_page(
+    journal: Journal, fleet: Fleet, gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "PAGE", 2)
+    fleet["s1"].add(4, 5)
+    await gatherer.round()
+    assert await said(journal) == [f"e1 {number}" for number in range(1, 6)]
+
+
+async def test_a_sled_that_does_not_answer_keeps_no_other_one_waiting(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await database.run(add_sled, "s2")
+    fleet["s2"] = Log("e2", [1])
+    fleet["s1"].fails = Io("it is away")
+    await gatherer.round()
+    assert (await said(journal), await said(journal, "s2")) == ([], ["e2 1"])
+
+
+async def test_what_another_sled_of_the_fleet_says_is_not_told_of_this_one(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    await database.run(add_sled, "s2")
+    fleet["s2"] = fleet["s1"]
+    fleet["s1"].add(4)
+    await gatherer.round()
+    await gatherer.round()
+    assert (await said(journal))[-1] == "e1 4"
+    assert await said(journal, "s2") == []
+
+
+async def test_a_sled_that_has_another_id_now_goes_on_where_it_was(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+
+    async def rename(tx: Transaction) -> None:
+        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
+        await add_sled(tx, "renamed")
+
+    await database.run(rename)
+    fleet["renamed"] = fleet["s1"]
+    fleet["s1"].add(4)
+    await gatherer.round()
+    assert await said(journal, "renamed") == ["e1 4"]
+
+
+async def test_what_a_sled_says_is_bounded_and_any_text(
+    journal: Journal, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    fleet["s1"].add(4, kind="k\0" + "x" * 1000, text="a\0b", sha256="none")
+    fleet["s1"].add(5, much="x" * 100_000)
+    await gatherer.round()
+    odd, much = (await journal.entries(0, 100, Wanted(sled_id="s1")))[-2:]
+    assert len(odd.kind) < 100
+    assert json.loads(odd.content)["data"]["text"] == "a\0b"
+    assert set(json.loads(much.content)["data"]) == {"omitted_characters"}
