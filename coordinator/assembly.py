@@ -174,6 +174,7 @@ async def assembled(
             wake=cycle.wake,
             reasons_not_ready=health.reasons_not_ready,
             metrics=metrics,
+            journal=journal,
         )
         server = _server(settings, table, metrics)
         # With no time to drain: that was done, or the end is not an orderly one.

@@ -12,6 +12,17 @@ from yarl import URL
 
 from agent.calls import Calls, read_answer
 from agent.upload import OnSent, open_upload
+from coordinator.journal_wire import (
+    CheckpointBody,
+    EntriesBody,
+    EntryBody,
+    GrowthBody,
+    ProofBody,
+    RotateBody,
+    RotationBody,
+    ShardBody,
+    ShardsBody,
+)
 from coordinator.watching import DEFAULT_WATCH, Watch, while_it_moves
 from coordinator.wire import (
     ActivatedBody,
@@ -322,6 +333,53 @@ class CoordinatorClient:
         url = self._calls.at("v1", "coordinators", coordinator_id, **query)
         async with self._calls.exchange("DELETE", url):
             return
+
+    # ---- journal
+
+    async def journal(self, start: int = 0, **query: str | int) -> AsyncIterator[EntryBody]:
+        """What happened, from an index on; asked for a page at a time.
+
+        Args:
+            start: the first index.
+            query: `artifact`, `sled`, `release`, `kind`, `since`, `limit` (of a page).
+        """
+        following: int | None = start
+        while following is not None:
+            url = self._calls.at("v1", "journal", start=following, **query)
+            page = await self._calls.ask(EntriesBody, "GET", url)
+            for entry in page.items:
+                yield entry
+            following = page.next_start
+
+    async def journal_entry(self, index: int) -> EntryBody:
+        """One entry of the journal."""
+        return await self._calls.get(EntryBody, "v1", "journal", str(index))
+
+    async def journal_proof(self, index: int) -> ProofBody:
+        """One entry, and the proof that it is in the tree of a checkpoint."""
+        return await self._calls.get(ProofBody, "v1", "journal", str(index), "proof")
+
+    async def journal_growth(self, shard: str, first: int, second: int) -> GrowthBody:
+        """The proof that a shard was only appended to."""
+        at = self._calls.at("v1", "journal", "shards", shard, "growth", first=first, second=second)
+        return await self._calls.ask(GrowthBody, "GET", at)
+
+    async def journal_checkpoint(self) -> CheckpointBody:
+        """The active shard as it is now, signed."""
+        return await self._calls.get(CheckpointBody, "v1", "journal", "checkpoint")
+
+    async def journal_shards(self) -> tuple[ShardBody, ...]:
+        """Every shard, the oldest first."""
+        return (await self._calls.get(ShardsBody, "v1", "journal", "shards")).items
+
+    async def rotate_journal(
+        self, ending: str | None = None, *, undo: bool = False
+    ) -> RotationBody:
+        """Seal the active shard and go on with a new one, or undo that."""
+        url = self._calls.at("v1", "journal", "rotate")
+        return await self._calls.ask(
+            RotationBody, "POST", url, RotateBody(ending=ending, undo=undo)
+        )
 
     # ---- how it is
 

@@ -32,6 +32,7 @@ def coordinator_table() -> tuple[Endpoint, ...]:
         wake=_NOTHING,
         reasons_not_ready=_NOTHING,
         metrics=_NOTHING,
+        journal=_NOTHING,
     )
 
 

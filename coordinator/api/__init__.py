@@ -14,6 +14,7 @@ from agent.api.queries import strict_about_queries
 from coordinator.api.coordinators import CoordinatorApi
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.generation import GenerationApi
+from coordinator.api.journal import JournalApi
 from coordinator.api.metrics import FleetMetrics
 from coordinator.api.observe import ObserveApi
 from coordinator.api.problems import PROBLEMS
@@ -27,6 +28,7 @@ from coordinator.api.target import TargetApi
 from coordinator.api.trust import TrustApi
 from coordinator.api.uploads import UploadApi
 from coordinator.database.database import Database
+from coordinator.journal.journal import Journal
 from coordinator.replication.cycle import Cycle
 from coordinator.uploads.desk import UploadDesk
 from depot.http.browsers import OwnNames
@@ -59,6 +61,7 @@ def coordinator_endpoints(
     wake: Callable[[], None],
     reasons_not_ready: Callable[[], Awaitable[Sequence[str]]],
     metrics: FleetMetrics,
+    journal: Journal,
 ) -> tuple[Endpoint, ...]:
     """The table of the coordinator's API."""
     table = (
@@ -70,6 +73,7 @@ def coordinator_endpoints(
         *TargetApi(database).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready, metrics).endpoints(),
+        *JournalApi(journal).endpoints(),
         *CoordinatorApi(database, view, coordinator_id, wake, clock).endpoints(),
     )
     return tuple(map(strict_about_queries, table))

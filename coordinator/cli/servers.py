@@ -28,6 +28,9 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "DepotCopy": "check that the repository can be reached from the coordinator",
         "Expired": "have the release signed anew, or accept it with --allow-expired",
         "Internal": "the server's log has the traceback, under the request id",
+        "JournalKeyMissing": "ask the coordinator that has the shard's key, or copy its file to"
+        " where journal.keys points",
+        "NoShard": "look at the coordinator's log: it begins the journal when it starts",
         "NotFound": "`depot-coordinator release ls`, `sled ls` and `trust ls` show what is there",
         "NotReady": "`depot-coordinator status` and the coordinator's log say more",
         "QuotaExceeded": "wait until the sleds have what is staged (`depot-coordinator status`);"
@@ -36,6 +39,8 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "ReleaseConflict": "a release and the artifacts it names never change: build it under"
         " another version",
         "ReleaseUnusable": "upload the release again, which brings back what is lost",
+        "ShardDropped": "the file that `journal export` wrote has it",
+        "ShardInUse": "something happened since; `journal rotate` goes on from there",
         "ShuttingDown": "the coordinator is stopping; try again when it is back",
         "SledAddressTaken": "give the agent's own address; if the node has a new id, `sled expunge`"
         " and `sled rm` the old one",

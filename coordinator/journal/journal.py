@@ -190,7 +190,7 @@ class Journal:
 
         async def read(tx: Transaction) -> Proof:
             found = await reading.entry(tx, shard, index)
-            return Proof(found, shard, await reading.along(tx, shard, path), checkpoint)
+            return Proof(found, shard, wanted, await reading.along(tx, shard, path), checkpoint)
 
         return await self._database.run(read)
 
@@ -202,8 +202,8 @@ class Journal:
         """
         return await self._database.run(reading.growth, shard_id, first, second)
 
-    async def checkpoint(self) -> SignedCheckpoint:
-        """The active shard as it is now; where it cannot be signed, as it was signed last.
+    async def checkpoint(self) -> tuple[Shard, SignedCheckpoint]:
+        """The active shard as it is now, signed; where it cannot be, as it was signed last.
 
         Raises:
             JournalKeyMissing: it was never signed, and cannot be here.
@@ -211,12 +211,12 @@ class Journal:
         await self.number()
         active = await self._database.run(shards.active)
         try:
-            return await self.sign(active.id)
+            return active, await self.sign(active.id)
         except JournalKeyMissing:
             known = await self._database.run(checkpointing.latest, active.id)
             if known is None:
                 raise
-            return known
+            return active, known
 
     # ----
 

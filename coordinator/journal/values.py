@@ -83,10 +83,11 @@ class SignedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """An entry, and what proves that it is in a shard as large as a checkpoint says."""
+    """An entry, and what proves that it is in its shard when that had `size` entries."""
 
     entry: Entry
     shard: Shard
+    size: int
     hashes: tuple[bytes, ...]
     checkpoint: SignedCheckpoint
 

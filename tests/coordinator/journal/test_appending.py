@@ -10,7 +10,9 @@ import pytest
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import EntryNotFound
+from coordinator.journal.checkpoints import opened as opened_checkpoint
 from coordinator.journal.journal import Journal
+from coordinator.journal.proofs import verify_inclusion
 from coordinator.journal.tree import Edge, leaf_hash
 from coordinator.values import Told
 from tests.coordinator.database.making import add_sled, opened
@@ -64,12 +66,15 @@ async def test_a_proof_for_an_older_checkpoint_is_still_given(
     journal: Journal, database: Database
 ) -> None:
     await tell(database, "a", "b", "c")
-    then = await journal.checkpoint()
+    _, then = await journal.checkpoint()
     await tell(database, *map(str, range(20)))
+    await journal.checkpoint()
     now = await journal.proof(1)
     older = await journal.proof(1, then.size)
-    assert now.checkpoint.size == then.size == len(older.hashes) + 1
-    check(older)
+    assert (older.size, now.size) == (then.size, 23) == (3, now.checkpoint.size)
+    verify_inclusion(
+        older.entry.leaf, 1, 3, older.hashes, opened_checkpoint(then.note, older.shard.key).root
+    )
 
 
 async def test_an_index_that_was_never_used_has_no_entry(

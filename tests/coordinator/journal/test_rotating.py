@@ -116,7 +116,7 @@ async def test_a_rotation_can_be_undone_while_the_new_shard_is_empty(
     await tell(database, "b")
     assert undone.active.id == sealed.id
     assert await names(journal) == ["a", SEALED, AGAIN, "b"]
-    now = opened_checkpoint((await journal.checkpoint()).note, sealed.key)
+    now = opened_checkpoint((await journal.checkpoint())[1].note, sealed.key)
     grown = await journal.growth(sealed.id, then.size)
     old = opened_checkpoint(then.note, sealed.key)
     verify_consistency(old.size, now.size, grown.hashes, old.root, now.root)

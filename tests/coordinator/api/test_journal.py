@@ -1,0 +1,87 @@
+"""The journal over HTTP: what was done is in it at once, and proved by what is answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coordinator.client import CoordinatorClient
+from coordinator.journal.checkpoints import opened
+from coordinator.journal.notes import VerifierKey
+from coordinator.journal.proofs import verify_consistency, verify_inclusion
+from coordinator.journal.tree import leaf_hash
+from depot.errors import Refused
+from tests.coordinator.running import client_of, coordinating
+
+
+async def add_sleds(client: CoordinatorClient, *ids: str) -> None:
+    for sled_id in ids:
+        await client.put_sled(sled_id, f"http://127.0.0.{sled_id[1:]}:1")
+
+
+async def test_what_was_done_is_found_at_once(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
+        await add_sleds(client, "s1", "s2")
+        await client.set_sled_policy("s1", "expunged")
+        await client.advance_generation(9)
+        everything = [entry async for entry in client.journal(limit=2)]
+        of_s1 = [entry.kind async for entry in client.journal(sled="s1")]
+        fleet = [entry.index async for entry in client.journal(1, kind="fleet.sled")]
+    assert [entry.index for entry in everything] == [0, 1, 2, 3]
+    assert [entry.kind for entry in everything][2:] == [
+        "fleet.sled_expunged",
+        "fleet.generation_raised",
+    ]
+    assert of_s1 == ["fleet.sled_added", "fleet.sled_expunged"]
+    assert fleet == [1, 2]
+    assert json.loads(everything[3].content)["data"] == {"by_hand": True, "generation": 9}
+
+
+async def test_a_proof_is_verified_with_the_key_alone_and_holds_after_a_rotation(
+    tmp_path: Path,
+) -> None:
+    async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
+        await add_sleds(client, "s1", "s2", "s3")
+        before = await client.journal_checkpoint()
+        made = await client.rotate_journal(before.shard)
+        again = await client.rotate_journal(before.shard)
+        await add_sleds(client, "s4")
+        growth = await client.journal_growth(before.shard, before.size, before.size + 1)
+        proof = await client.journal_proof(1)
+        shards = await client.journal_shards()
+    assert (made.done, again.done, again.active.id) == (True, False, made.active.id)
+    assert [shard.state for shard in shards] == ["sealed", "active"]
+    key = VerifierKey.parse(before.verifier_key)
+    now = opened(proof.checkpoint.note, key)
+    hashes = tuple(map(bytes.fromhex, proof.hashes))
+    verify_inclusion(leaf_hash(proof.entry.content.encode()), 1, now.size, hashes, now.root)
+    then = opened(before.note, key)
+    grown = tuple(map(bytes.fromhex, growth.hashes))
+    verify_consistency(then.size, now.size, grown, then.root, now.root)
+
+
+async def test_a_rotation_is_undone_until_something_happened(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
+        await add_sleds(client, "s1")
+        first = (await client.rotate_journal()).sealed
+        undone = await client.rotate_journal(undo=True)
+        await client.rotate_journal()
+        await add_sleds(client, "s2")
+        await client.journal_checkpoint()
+        with pytest.raises(Refused) as caught:
+            await client.rotate_journal(undo=True)
+    assert first is not None
+    assert undone.active.id == first.id
+    assert (caught.value.status, caught.value.remote_code) == (409, "ShardInUse")
+
+
+async def test_what_is_not_there_is_said_so(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
+        with pytest.raises(Refused) as caught:
+            await client.journal_entry(0)
+        assert (caught.value.status, caught.value.remote_code) == (404, "NotFound")
+        with pytest.raises(Refused) as caught:
+            await client.journal_growth("0" * 16, 0, 1)
+        assert caught.value.status == 404
