@@ -71,7 +71,11 @@ EXAMPLES: Final = (
             }
         ),
     ),
-    Example(PACKAGING / "coordinator.example.toml", COORDINATOR, frozenset({"database.url"})),
+    Example(
+        PACKAGING / "coordinator.example.toml",
+        COORDINATOR,
+        frozenset({"database.url", "journal.keys"}),
+    ),
 )
 
 
