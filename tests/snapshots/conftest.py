@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,30 @@ import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
+from agent.cli.depot import run
 from agent.snapshots.archive import Archive
 from agent.snapshots.files import FileArchive
 from agent.snapshots.opening import open_archive
 
 MakeBucket = Callable[[bool], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def last(self) -> Any:
+        return json.loads(self.lines[-1])
+
+
+Cli = Callable[..., Ended]
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +114,12 @@ def archive(
 def keeps_versions(request: pytest.FixtureRequest) -> bool:
     """Whether the archive of this test has more than one version of a name."""
     return bool(request.node.callspec.params["archive"] != "s3")
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    def invoke(*arguments: object) -> Ended:
+        status = run(list(map(str, arguments)))
+        return Ended(status, *capsys.readouterr())
+
+    return invoke

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agent.cli.depot import run
 from agent.snapshots.files import FileArchive
 from agent.snapshots.opening import open_archive
 from agent.snapshots.values import Metadata
-from tests.snapshots.conftest import MakeBucket
+from tests.snapshots.conftest import Cli, Ended, MakeBucket
 from tests.snapshots.making import checksum_of, put
 
 CONTENT = b"what every node starts from" * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-    @property
-    def last(self) -> Any:
-        return json.loads(self.lines[-1])
-
-
-Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def invoke(*arguments: object) -> Ended:
-        status = run(list(map(str, arguments)))
-        return Ended(status, *capsys.readouterr())
-
-    return invoke
 
 
 @pytest.fixture

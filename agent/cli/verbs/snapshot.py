@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,11 @@ import click
 
 from agent.cli import options
 from agent.cli.failures import ExitCode, Failure, naming, usage
+from agent.cli.formats import plural
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.progress import Lines, Meter, Silence
+from agent.snapshots import publish as publishing
 from agent.snapshots.archive import Archive
 from agent.snapshots.course import NOT_INTACT, End, Result
 from agent.snapshots.download import Download, Telling
@@ -33,6 +35,7 @@ from agent.snapshots.errors import (
 )
 from agent.snapshots.opening import open_archive
 from agent.snapshots.patience import Patience
+from agent.snapshots.retention import keep_newest
 from agent.snapshots.values import ZSTD, Head, snapshot_name
 
 _ENDS: Final = {
@@ -145,6 +148,67 @@ def download(
             raise _failure(end, archive)
 
 
+@snapshot.command("publish")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@archive_options
+@click.option("--name", required=True, type=name_type, help="What it is downloaded by.")
+@click.option("--raw", is_flag=True, help="Take a database as it is, unchecked.")
+@click.option("--zstd", "compressed", is_flag=True, help="Store it compressed.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Then delete all versions but the newest N. [default: delete none]",
+)
+@options.shared
+def publish(
+    common: Common,
+    file: Path,
+    archive_url: str,
+    endpoint: str | None,
+    name: str,
+    raw: bool,
+    compressed: bool,
+    keep: int | None,
+) -> None:
+    """Publish FILE as the newest version of a snapshot, with its checksum.
+
+    A SQLite database has to be closed and to pass its integrity check. The file is hashed before
+    and while it is sent; if it changed in between, nothing is published. Every step is told on
+    stdout, the last line is JSON.
+
+    Status 0: published. 1: the file is damaged, in use, or changed. 3: the archive refused. 4: it
+    was not reached.
+    """
+    began = time.time(), time.monotonic()
+    with reporting(common) as output, ExitStack() as stack:
+        archive = stack.enter_context(opened(archive_url, endpoint))
+        _line(output, f"Publishing {file} as {name} in {archive.url}")
+        head: Head | None = None
+        try:
+            head = publishing.publish(
+                archive,
+                publishing.Publication(path=file, name=name, raw=raw, compressed=compressed),
+                line=lambda text: _line(output, text),
+                progress=_progress(output, stack, "publishing"),
+            )
+            if keep is not None:
+                left = keep_newest(archive, name, keep)
+                _line(output, f"Deleted {plural(len(left), 'older version')}")
+        except SnapshotError as error:
+            raise failure_of(error) from error
+        finally:
+            document = {
+                "startTime": int(began[0]),
+                "published": _truth(head is not None),
+                "compressed": _truth(compressed),
+                "name": name,
+                "durationSeconds": round(time.monotonic() - began[1], 3),
+                **_said(head),
+            }
+            output.document(document, [json.dumps(document)])
+
+
 @contextmanager
 def opened(url: str, endpoint: str | None) -> Iterator[Archive]:
     """Open an archive for the block.
@@ -187,15 +251,6 @@ def _failure(end: End, archive: Archive) -> Failure:
 
 
 def _telling(output: Output, stack: ExitStack) -> Telling:
-    meter: list[Meter] = []
-
-    def progress(done_bytes: int) -> None:
-        if not meter:
-            # Only when there is something to fetch. No bar: the log of a boot is no terminal.
-            shown = Silence() if output.quiet else Lines(output.note)
-            meter.append(stack.enter_context(Meter(shown, "downloading")))
-        meter[0].at(done_bytes)
-
     def failure(error: Unreachable, pause_s: float) -> None:
         output.note(f"{error}; trying again in {pause_s:.1f} s")
 
@@ -203,8 +258,22 @@ def _telling(output: Output, stack: ExitStack) -> Telling:
         line=lambda text: _line(output, text),
         warning=output.warning,
         failure=failure,
-        progress=progress,
+        progress=_progress(output, stack, "downloading"),
     )
+
+
+def _progress(output: Output, stack: ExitStack, title: str) -> Callable[[int], None]:
+    """Tell now and then how far it is, from the first byte on; the block's end ends it."""
+    meter: list[Meter] = []
+
+    def progress(done_bytes: int) -> None:
+        if not meter:
+            # No bar: the log of a boot is no terminal.
+            shown = Silence() if output.quiet else Lines(output.note)
+            meter.append(stack.enter_context(Meter(shown, title)))
+        meter[0].at(done_bytes)
+
+    return progress
 
 
 def _line(output: Output, text: str) -> None:
@@ -224,13 +293,18 @@ def _document(
         "result": "failed" if end is None else end.result.value,
         "durationSeconds": round(time.monotonic() - began_s, 3),
     }
-    if head is not None:
-        document["version"] = str(head.version)
-        document["storedBytes"] = head.stored_bytes
-        document["checksum"] = (
-            None if head.metadata.checksum is None else str(head.metadata.checksum)
-        )
-    return document
+    return {**document, **_said(head)}
+
+
+def _said(head: Head | None) -> dict[str, object]:
+    if head is None:
+        return {}
+    checksum = head.metadata.checksum
+    return {
+        "version": str(head.version),
+        "storedBytes": head.stored_bytes,
+        "checksum": None if checksum is None else str(checksum),
+    }
 
 
 def _truth(value: bool) -> str:
