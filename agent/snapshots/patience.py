@@ -86,9 +86,13 @@ class Retrying:
         while start < stop:
             try:
                 for block in archive.read(version, start, stop):
+                    if not block:
+                        continue  # no progress: or an answer of nothing but these goes on for ever
                     failures, start = 0, start + len(block)
                     yield block
                     self._go_on()
+                if start < stop:
+                    raise Unreachable(f"{archive.url}: ended {stop - start} bytes early")
             except Unreachable as error:
                 failures += 1
                 self._wait_after(error, failures)
