@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import structlog
 
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import JournalKeyMissing, NoShard
-from coordinator.journal import checkpointing, reading, rotating, shards
+from coordinator.journal import checkpointing, exporting, reading, rotating, shards
 from coordinator.journal.appending import NUMBERED_AT_ONCE, number
 from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.notes import SignerKey
@@ -217,6 +217,16 @@ class Journal:
             if known is None:
                 raise
             return active, known
+
+    async def export(self, shard_id: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Everything, or one shard, as records that a `Checker` takes.
+
+        Raises:
+            EntryNotFound: there is no such shard.
+        """
+        await self.number()
+        async for record in exporting.records(self._database, shard_id):
+            yield record
 
     # ----
 

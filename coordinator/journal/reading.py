@@ -39,7 +39,7 @@ async def page(
     for shard in await shards.every(tx):
         missing = limit - len(found)
         if missing and shard.end_index > start:
-            found += await _of_shard(tx, shard, start - shard.first_index, missing)
+            found += await of_shard(tx, shard, start - shard.first_index, missing)
     return tuple(found)
 
 
@@ -49,7 +49,8 @@ async def _found(tx: Transaction, start: int, limit: int, wanted: Wanted) -> tup
     return tuple(map(_entry, await tx.rows(query)))
 
 
-async def _of_shard(tx: Transaction, shard: Shard, begin: int, limit: int) -> list[Entry]:
+async def of_shard(tx: Transaction, shard: Shard, begin: int, limit: int) -> list[Entry]:
+    """Entries of one shard, from a position on."""
     its = journal_entries.c
     query = _entries().where(its.shard_id == shard.id, its.position >= begin)
     return list(map(_entry, await tx.rows(query.order_by(its.position).limit(limit))))

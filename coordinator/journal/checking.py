@@ -1,0 +1,270 @@
+"""Checking a whole journal by an export of it: pure, and with nothing but public keys.
+
+Rules kept here:
+- The first bad index is named: every entry is held against its hash, which is kept apart from it.
+- Every checkpoint is held against the tree, those that others kept as well: what was signed once
+  cannot be changed, dropped or added to in its middle.
+- A shard follows the one before it, by what both say of each other and have signed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from coordinator.journal.checkpoints import Checkpoint, opened
+from coordinator.journal.notes import BadNote, VerifierKey
+from coordinator.journal.tree import Edge, leaf_hash
+
+FORMAT: Final = "sled-depot-journal-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it has to be.
+
+    Attributes:
+        index: the first one of the journal that it is about; None: of no entry.
+    """
+
+    index: int | None
+    what: str
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was looked at, and what was found."""
+
+    shards: int = 0
+    dropped: int = 0
+    entries: int = 0
+    checkpoints: int = 0
+    witnessed: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def first_bad(self) -> int | None:
+        """The first index that something was found about."""
+        return min((each.index for each in self.findings if each.index is not None), default=None)
+
+
+@dataclass(slots=True)
+class _Shard:
+    id: str
+    first_index: int
+    size: int
+    root: str
+    sealed: bool
+    dropped: bool
+    key: VerifierKey
+    edge: Edge = field(default_factory=Edge)
+    # By size: the checkpoints that are to be held against the tree then, and where each is from.
+    due: dict[int, list[tuple[Checkpoint, str]]] = field(default_factory=lambda: defaultdict(list))
+    first: Mapping[str, Any] = field(default_factory=dict)
+    last: Mapping[str, Any] = field(default_factory=dict)
+    largest: int = 0
+    good: int = 0
+
+
+class Checker:
+    """Is given an export record by record, and says at its end what is wrong with it.
+
+    Args:
+        keys: by shard, the public keys that are known to be right; of others, the export's are
+            believed.
+        witnessed: notes that others kept, by where each is from.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, VerifierKey] | None = None,
+        witnessed: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self._keys = dict(keys or {})
+        self._witnessed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for source, note in witnessed:
+            self._witnessed[note.partition("\n")[0].rpartition("/")[2]].append((source, note))
+        self._checked = Checked()
+        self._shard: _Shard | None = None
+        self._before: _Shard | None = None
+        self._ended = False
+
+    def feed(self, record: Mapping[str, Any]) -> None:
+        """Take the next record.
+
+        Raises:
+            ValueError: this is no export.
+        """
+        match record:
+            case {"format": str(found)}:
+                if found != FORMAT:
+                    raise ValueError(f"expected {FORMAT!r}, found {found[:40]!r}")
+            case {"shard": dict(shard)}:
+                self._begin(shard)
+            case {"checkpoint": {"note": str(note)}} if self._shard:
+                self._due(self._shard, note, "the export")
+                self._checked.checkpoints += 1
+            case {"entry": dict(entry)} if self._shard:
+                self._entry(self._shard, entry)
+            case {"end": _}:
+                self._ended = True
+            case _:
+                raise ValueError(f"unexpected record {json.dumps(record)[:80]}")
+
+    def end(self) -> Checked:
+        """Say what was found."""
+        self._finish()
+        if not self._ended:
+            self._found(None, "the export breaks off")
+        for shard_id, notes in self._witnessed.items():
+            self._found(
+                None, f"{notes[0][0]} has a checkpoint of shard {shard_id}, which is not here"
+            )
+        return self._checked
+
+    def _begin(self, told: Mapping[str, Any]) -> None:
+        self._finish()
+        its_id = str(told["id"])
+        key = VerifierKey.parse(told["verifier_key"])
+        shard = _Shard(
+            id=its_id,
+            first_index=int(told["first_index"]),
+            size=int(told["size"]),
+            root=str(told["root_hash"]),
+            sealed=told["state"] == "sealed",
+            dropped=bool(told["dropped"]),
+            key=self._keys.get(its_id, key),
+        )
+        if shard.key != key:
+            self._found(
+                shard.first_index, f"shard {its_id} has another key than the one known of it"
+            )
+        self._checked.shards += 1
+        self._checked.dropped += shard.dropped
+        self._check_follows(shard)
+        for source, note in self._witnessed.pop(its_id, ()):
+            self._due(shard, note, source)
+            self._checked.witnessed += 1
+        self._shard = shard
+
+    def _check_follows(self, shard: _Shard) -> None:
+        before = self._before
+        if before is None:
+            return
+        if shard.first_index != before.first_index + before.size:
+            self._found(
+                min(shard.first_index, before.first_index + before.size),
+                f"shard {shard.id} does not begin where {before.id} ends",
+            )
+        said = before.last
+        if not before.dropped and (said.get("next"), said.get("next_key")) != (
+            shard.id,
+            str(shard.key),
+        ):
+            self._found(
+                before.first_index + max(0, before.size - 1),
+                f"shard {before.id} does not end by naming {shard.id} and its key",
+            )
+
+    def _due(self, shard: _Shard, note: str, source: str) -> None:
+        try:
+            checkpoint = opened(note, shard.key)
+        except BadNote as error:
+            self._found(shard.first_index, f"a checkpoint that {source} has: {error}")
+            return
+        shard.due[checkpoint.size].append((checkpoint, source))
+        shard.largest = max(shard.largest, checkpoint.size)
+        if checkpoint.size == 0:
+            self._compare(shard)
+
+    def _entry(self, shard: _Shard, told: Mapping[str, Any]) -> None:
+        self._checked.entries += 1
+        position, content = int(told["position"]), str(told["content"])
+        index = shard.first_index + position
+        if position != shard.edge.size:
+            if position > shard.edge.size:
+                self._found(shard.first_index + shard.edge.size, "is missing")
+            else:
+                self._found(index, "is there twice")
+            return
+        computed = leaf_hash(content.encode())
+        kept = bytes.fromhex(told["leaf"] or "")
+        if not kept:
+            self._found(index, "has no hash: it was inserted, or the hash was removed")
+        elif kept != computed:
+            self._found(index, "is not what its hash is of: it was changed")
+        shard.edge = shard.edge.appended([kept or computed])[0]
+        self._remember(shard, position, content)
+        self._compare(shard)
+
+    def _remember(self, shard: _Shard, position: int, content: str) -> None:
+        # Only the ends say something about other shards.
+        if position and not (shard.sealed and position == shard.size - 1):
+            return
+        try:
+            data = json.loads(content).get("data", {})
+        except (ValueError, AttributeError):
+            data = {}
+        if position == 0:
+            shard.first = data
+            self._check_opened(shard)
+        if position == shard.size - 1:
+            shard.last = data
+
+    def _check_opened(self, shard: _Shard) -> None:
+        before, said = self._before, shard.first
+        if before is None:
+            return
+        root = before.root if before.dropped else before.edge.root.hex()
+        if (said.get("before"), said.get("size"), said.get("root")) != (
+            before.id,
+            before.size,
+            root,
+        ):
+            self._found(shard.first_index, f"does not say how shard {before.id} ended")
+
+    def _compare(self, shard: _Shard) -> None:
+        for checkpoint, source in shard.due.pop(shard.edge.size, ()):
+            if checkpoint.root == shard.edge.root:
+                shard.good = shard.edge.size
+            else:
+                self._found(
+                    shard.first_index + shard.good,
+                    f"or one up to {shard.first_index + shard.edge.size - 1} is not what was "
+                    f"signed: a checkpoint that {source} has says so",
+                )
+
+    def _finish(self) -> None:
+        shard, self._shard = self._shard, None
+        if shard is None:
+            return
+        self._before = shard
+        if shard.dropped:
+            self._finish_dropped(shard)
+            return
+        end = shard.first_index + shard.edge.size
+        if shard.edge.size < shard.size:
+            self._found(end, f"is missing, and what follows: shard {shard.id} had {shard.size}")
+        elif shard.edge.size > shard.size:
+            self._found(shard.first_index + shard.size, "was added behind the end of its shard")
+        elif shard.edge.root.hex() != shard.root:
+            self._found(shard.first_index + shard.good, f"or a later one of {shard.id} was changed")
+        for size in sorted(shard.due):
+            source = shard.due[size][0][1]
+            self._found(end, f"is missing: {source} has a checkpoint of {size} entries")
+        if shard.sealed and shard.largest < shard.size:
+            self._found(shard.first_index, f"shard {shard.id} is sealed without a last checkpoint")
+
+    def _finish_dropped(self, shard: _Shard) -> None:
+        """Nothing is left of it but its end, which was signed."""
+        for checkpoint, source in shard.due.get(shard.size, ()):
+            if checkpoint.root.hex() != shard.root:
+                self._found(shard.first_index, f"shard {shard.id} did not end as {source} has it")
+        if shard.largest != shard.size:
+            self._found(shard.first_index, f"shard {shard.id} has no last checkpoint")
+
+    def _found(self, index: int | None, what: str) -> None:
+        self._checked.findings.append(Finding(index, what))

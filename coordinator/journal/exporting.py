@@ -1,0 +1,83 @@
+"""A journal as a file: records that `checking` takes, each a line of JSON.
+
+Shards, oldest first: each with its checkpoints and then its entries, and a record that says that
+nothing is missing behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from coordinator.database.database import Database
+from coordinator.database.transaction import Transaction
+from coordinator.journal import checkpointing, reading, shards
+from coordinator.journal.checking import FORMAT
+from coordinator.journal.values import Shard, SignedCheckpoint
+
+PAGE: Final = 500
+
+
+async def records(database: Database, shard_id: str | None = None) -> AsyncIterator[dict[str, Any]]:
+    """Everything, or one shard, as it was when its turn came.
+
+    Raises:
+        EntryNotFound: there is no such shard.
+    """
+    wanted = await database.run(_ids, shard_id)
+    yield {"format": FORMAT}
+    for each in wanted:
+        shard, signed = await database.run(_shard, each)
+        yield {"shard": _said(shard)}
+        for checkpoint in signed:
+            yield {"checkpoint": {"size": checkpoint.size, "note": checkpoint.note}}
+        async for entry in _entries(database, shard):
+            yield entry
+    yield {"end": {"shards": len(wanted)}}
+
+
+async def _entries(database: Database, shard: Shard) -> AsyncIterator[dict[str, Any]]:
+    begin = 0
+    while shard.dropped_s is None:
+        found = await database.run(reading.of_shard, shard, begin, PAGE)
+        for entry in found:
+            # It may have come since the shard was read. If not, nobody appended it.
+            if entry.position >= shard.size:
+                now = await database.run(shards.get, shard.id)
+                if entry.position < now.size:
+                    return
+            yield {
+                "entry": {
+                    "position": entry.position,
+                    "leaf": entry.leaf.hex(),
+                    "content": entry.content,
+                }
+            }
+        if len(found) < PAGE:
+            return
+        begin = found[-1].position + 1
+
+
+async def _ids(tx: Transaction, shard_id: str | None) -> tuple[str, ...]:
+    if shard_id is not None:
+        return ((await shards.get(tx, shard_id)).id,)
+    return tuple(shard.id for shard in await shards.every(tx))
+
+
+async def _shard(tx: Transaction, shard_id: str) -> tuple[Shard, tuple[SignedCheckpoint, ...]]:
+    return await shards.get(tx, shard_id), await checkpointing.every(tx, shard_id)
+
+
+def _said(shard: Shard) -> dict[str, Any]:
+    return {
+        "id": shard.id,
+        "ordinal": shard.ordinal,
+        "first_index": shard.first_index,
+        "state": shard.state.value,
+        "size": shard.size,
+        "root_hash": shard.edge.root.hex(),
+        "verifier_key": str(shard.key),
+        "created": shard.created_s,
+        "sealed": shard.sealed_s,
+        "dropped": shard.dropped_s,
+    }
