@@ -6,6 +6,7 @@ removing one each lead to a new generation (F3).
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,10 +50,11 @@ async def record(tx: Transaction, release: Release) -> Recorded:
         ReleaseConflict: its version, or the name of one of its artifacts, is taken by other
             contents.
     """
-    sent = named(release.version, release.artifacts)
+    # In threads: there may be some ten thousand artifacts.
+    sent = await asyncio.to_thread(named, release.version, release.artifacts)
     hashes = {name: artifact.sha256 for name, artifact in sent.items()}
     if (known := await _find(tx, release.version)) is not None:
-        require_same(release.version, _hashes(known.artifacts), hashes)
+        await asyncio.to_thread(_require_same, known, hashes)
         await _set_state(tx, release.version, ReleaseState.COMPLETE)
         await tx.tell(_about("fleet.release_uploaded", known, {"again": True}))
         return Recorded(replace(known, state=ReleaseState.COMPLETE), inserted=False)
@@ -150,15 +152,15 @@ async def _insert(tx: Transaction, release: Release, sent: dict[Name, ReleaseArt
     known = {row.sha256 for row in await tx.rows(select(artifacts.c.sha256))}
     await tx.write(
         insert(artifacts),
-        [
+        (
             {"sha256": sha256, "size_bytes": size_bytes}
             for sha256, size_bytes in sizes.items()
             if sha256 not in known
-        ],
+        ),
     )
     await tx.write(
         insert(release_artifacts),
-        [
+        (
             {
                 **name._asdict(),
                 "name_sha256": hash_of(name),
@@ -167,7 +169,7 @@ async def _insert(tx: Transaction, release: Release, sent: dict[Name, ReleaseArt
                 "sha256": artifact.sha256,
             }
             for position, (name, artifact) in enumerate(sent.items())
-        ],
+        ),
     )
     # Only now: what is wanted has changed with the rows above, and that raised it.
     now = int(await generation.read(tx))
@@ -249,5 +251,6 @@ def _about(kind: str, release: Release, more: Mapping[str, object] = MappingProx
     )
 
 
-def _hashes(recorded: Sequence[ReleaseArtifact]) -> dict[Name, ArtifactHash]:
-    return {name_of(artifact): artifact.sha256 for artifact in recorded}
+def _require_same(known: Release, sent: Mapping[Name, ArtifactHash]) -> None:
+    recorded = {name_of(artifact): artifact.sha256 for artifact in known.artifacts}
+    require_same(known.version, recorded, sent)

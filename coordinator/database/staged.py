@@ -72,7 +72,7 @@ async def _insert(
 ) -> None:
     await tx.write(
         insert(staged_artifacts),
-        [{"coordinator_id": coordinator_id, "sha256": sha256} for sha256 in in_order(artifacts)],
+        ({"coordinator_id": coordinator_id, "sha256": sha256} for sha256 in in_order(artifacts)),
     )
 
 
@@ -84,5 +84,5 @@ async def _delete(
             staged_artifacts.c.coordinator_id == coordinator_id,
             staged_artifacts.c.sha256 == bindparam("its_sha256"),
         ),
-        [{"its_sha256": sha256} for sha256 in in_order(artifacts)],
+        ({"its_sha256": sha256} for sha256 in in_order(artifacts)),
     )

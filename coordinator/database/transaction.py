@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import Delete, Insert, Row, Select, Update, insert, select, update
@@ -66,14 +67,26 @@ class Transaction:
     async def write(
         self,
         statement: Insert | Update | Delete,
-        rows: Sequence[Mapping[str, Any]] | None = None,
+        rows: Iterable[Mapping[str, Any]] | None = None,
     ) -> int:
         """Change rows, and return how many; with `rows`, once for each of them.
 
-        With `rows` some drivers cannot count, and return -1. No rows at all are no change.
+        With `rows` some drivers cannot count, and return -1. No rows at all are no change. They are
+        taken some at a time, so that others have their turn on the event loop, also while what
+        makes them works.
         """
-        if rows is not None and not rows:
-            return 0
+        if rows is None:
+            return await self._change(statement, None)
+        changed, left = 0, iter(rows)
+        while some := list(islice(left, ROWS_AT_ONCE)):
+            counted = await self._change(statement, some)
+            changed = -1 if -1 in (changed, counted) else changed + counted
+            await asyncio.sleep(0)
+        return changed
+
+    async def _change(
+        self, statement: Insert | Update | Delete, rows: Sequence[Mapping[str, Any]] | None
+    ) -> int:
         changed = (await self._calls(self._connection.execute(statement, rows))).rowcount
         if changed and statement.table in DECIDE_WHAT_IS_WANTED:
             await self._raise_generation()
