@@ -381,4 +381,19 @@ PLANTS: Final = (
         "self.quarantine, on_damage=lambda: None\n",
         ("rot",),
     ),
+    Plant(
+        "a copy is verified through the page cache",
+        "depot/dataset/verification.py",
+        "        self._direct = _try_direct(fd)\n",
+        "        self._direct = False\n"
+        "        self._drop_cached = lambda *_: None  # type: ignore[method-assign]\n",
+        ("rot-below",),
+    ),
+    Plant(
+        "a copy is verified without direct reads: what is mapped stays in memory",
+        "depot/dataset/verification.py",
+        "        self._direct = _try_direct(fd)\n",
+        "        self._direct = False\n",
+        ("rot-below",),
+    ),
 )

@@ -17,11 +17,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from depot.artifact import ArtifactConfig, Generation
+from depot.config.keeper import EventSink
 from depot.errors import NotFound
 from depot.initialise import init_datasets
 from depot.mirrors.open_artifact import OpenArtifact
@@ -158,7 +160,7 @@ class Ours:
     def make(self) -> None:
         with self.mounted() as paths:
             init_datasets(paths, sled_id="sled-under-torture")
-            _in_child(lambda _tell: asyncio.run(self._fill(paths)))
+            in_child(lambda _tell: asyncio.run(self._fill(paths)))
         for disk in self._disks:
             disk.keep_as_template()
 
@@ -167,25 +169,32 @@ class Ours:
             disk.restore()
 
     async def _fill(self, paths: list[Path]) -> None:
-        async with await self._open(paths) as store:
+        async with await self.open(paths) as store:
             await store.put_config(ArtifactConfig.make(ONE, [hash_of(CONTENT)]))
             async with store.begin_put(hash_of(CONTENT), ONE, len(CONTENT)) as put:
                 await put.receive(BytesSource(CONTENT))
 
-    async def _open(self, paths: list[Path]) -> ArtifactStore:
-        return await ArtifactStore.open(paths, state_dir=self._state_dir, options=OPTIONS)
+    async def open(
+        self, paths: list[Path], on_event: EventSink = lambda *_: None, **options: Any
+    ) -> ArtifactStore:
+        return await ArtifactStore.open(
+            paths,
+            state_dir=self._state_dir,
+            options=replace(OPTIONS, **options),
+            on_event=on_event,
+        )
 
     def read_and_scrub(self) -> str:
         """How a read ends: right, wrong, or error; then scrub and heal."""
         with self.mounted() as paths:
-            (told,) = _in_child(partial(self._tell_read, paths))
+            (told,) = in_child(partial(self._tell_read, paths))
         return str(told["read"])
 
     def _tell_read(self, paths: list[Path], tell: Tell) -> None:
         tell({"what": "read", "read": asyncio.run(self._read_and_scrub(paths))})
 
     async def _read_and_scrub(self, paths: list[Path]) -> str:
-        async with await self._open(paths) as store:
+        async with await self.open(paths) as store:
             found = await _read(store)
             await store.scrub()
             await store.remirror()
@@ -218,7 +227,7 @@ def _read_on(opened: OpenArtifact, found: bytearray) -> None:
         found += buffer[:count]
 
 
-def _in_child(body: Callable[[Tell], None]) -> list[Event]:
+def in_child(body: Callable[[Tell], None]) -> list[Event]:
     child = Child.fork(body)
     try:
         told = list(child.rest())
@@ -241,7 +250,7 @@ def _run(plan: Plan) -> Outcome:
 def _strike(ours: Ours, other: Theirs, seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
     where = rng.choice(WHERE)
-    sectors = _choose(rng, where)
+    sectors = choose(rng, where)
     noise = rng.randbytes(SECTOR_BYTES)
     for side in (ours, other):
         side.restore()
@@ -257,7 +266,7 @@ def _strike(ours: Ours, other: Theirs, seed: int, counts: Counter[str]) -> None:
             assert healed == (where != "both alike"), f"B5 {where}: healed {healed}"
 
 
-def _choose(rng: random.Random, where: str) -> list[list[int]]:
+def choose(rng: random.Random, where: str) -> list[list[int]]:
     """The sectors that rot on each disk; apart means in other blocks of 1 MiB."""
     per_block = MIB // SECTOR_BYTES
     one, two = rng.sample(range(SECTORS // per_block), 2)
