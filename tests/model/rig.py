@@ -30,6 +30,9 @@ from depot import (
     StoreOptions,
     init_datasets,
 )
+from depot.dataset.disk import Disk as SystemDisk
+from depot.dataset.disk import system_disk
+from depot.device.host import DeviceWorkers
 from depot.errors import DepotError, Io, NoDataset, QuotaExceeded
 from tests import ondisk
 from tests.model import oracle
@@ -74,11 +77,13 @@ class Rig:
         lives: the puts that are open.
         may_go: artifacts that the last step was allowed to delete.
         group_commit: announced bodies, all of them short here, are read whole before any is staged.
+        hardware: the disk behind each path, at which calls can be made to hang; not in processes.
     """
 
-    def __init__(self, *, group_commit: bool) -> None:
+    def __init__(self, *, group_commit: bool, workers: DeviceWorkers) -> None:
         shared = Path("/dev/shm")
         self.group_commit = group_commit
+        self.workers = workers
         self.root = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
         self.runner = asyncio.Runner()
         self.sled = Sled((Slot(0, self.root / "m2-a"), Slot(1, self.root / "m2-b")))
@@ -107,14 +112,23 @@ class Rig:
             max_concurrent_copies=oracle.MAX_PUTS,
             delete_grace_s=3600.0 if grace else 0.0,
             group_commit=self.group_commit,
+            device_workers=self.workers,
         )
         paths = [slot.path for slot in self.sled.slots]
         opening = ArtifactStore.open(
-            paths, state_dir=self.state_dir, options=options, disk_of=self.hardware.__getitem__
+            paths, state_dir=self.state_dir, options=options, disk_of=self._disk_of
         )
         self._store = self.runner.run(opening)
         self.sled.restart()
         self._take_the_marks_that_were_kept()
+
+    def _disk_of(self, path: Path) -> SystemDisk:
+        return self.hardware[path] if self.can_hang else system_disk(path)
+
+    @property
+    def can_hang(self) -> bool:
+        """Calls can be made to hang: not where they are another process's."""
+        return self.workers is DeviceWorkers.THREAD
 
     def close(self) -> None:
         for live in list(self.lives):
@@ -172,7 +186,8 @@ class Rig:
         Returns the number of artifacts deleted; None when there was nothing to delete.
         """
         doomed = [slot for slot in self.sled.attached if self.sled.unwanted(slot)]
-        if not doomed or not all(slot.truthful for slot in self.sled.attached):
+        all_there = all(slot.truthful for slot in self.sled.attached)
+        if not (doomed and all_there and self.can_hang):
             return None
         hang = self.hardware[doomed[0].path].hang("rename", name="leaving-")
 
@@ -349,11 +364,14 @@ class Rig:
         return [path for disk in self.disks for path in ondisk.staged_files(disk.path)]
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for what threads do that nobody awaits."""
+        """Wait for what threads or processes do that nobody awaits."""
         deadline = time.monotonic() + WAIT_S
         while not condition():
             assert time.monotonic() < deadline, "it never happened"
-            time.sleep(0.0005)
+            if self.can_hang:
+                time.sleep(0.0005)
+            else:  # what another process answers is read by the event loop
+                self.runner.run(asyncio.sleep(0.0005))
 
     # Datasets
 

@@ -3,13 +3,15 @@
 Each run lives a life until it is killed, sometimes another that is killed while it picks up the
 pieces, and then a calm one that has to find everything in order. In one campaign a third of the
 kills come a random time after the process began, the others after one of its operations began, so
-that they fall into all of them. In the other they come right before or right after a system call
-that changes a dataset: some moments are too short to be met by chance.
+that they fall into all of them. A fifth of these lives has a process for each dataset, which dies
+with the other or a moment before it. In the other campaign kills come right before or right after a
+system call that changes a dataset: some moments are too short to be met by chance.
 """
 
 from __future__ import annotations
 
 import copy
+import fcntl
 import os
 import random
 import shutil
@@ -17,10 +19,15 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+from depot.device.host import DeviceWorkers
 from depot.initialise import init_datasets
 from tests.torture.bench import live_in_peace
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
@@ -35,6 +42,10 @@ _LONGEST_OPERATION_US: Final = 8_000
 _MOST_OPERATIONS: Final = 25
 _BY_TIME: Final = 0.3
 _AGAIN: Final = 0.25
+_IN_PROCESSES: Final = 0.2
+_LONGEST_START_US: Final = 600_000
+"""What is added to a life for the start of processes, in most of which nothing happens yet."""
+_UNUSED_WITHIN_S: Final = 20.0
 _CALM_STEPS: Final = 2
 # An operation makes about ten on each dataset.
 _MOST_CALLS: Final = 120
@@ -82,14 +93,19 @@ class Doomed:
         self._running: dict[int, str] = {}
         self._opened = False
         self._operations = 0
+        self.workers = DeviceWorkers.THREAD
         self.draw(rng)
 
     def draw(self, rng: random.Random) -> None:
-        """Draw when it is killed."""
+        """Draw when it is killed, and how."""
         by_time = rng.random() < _BY_TIME
         self._after_operations = 0 if by_time else rng.randint(1, _MOST_OPERATIONS)
         most_us = _LONGEST_LIFE_US if by_time else _LONGEST_OPERATION_US
+        if rng.random() < _IN_PROCESSES:
+            self.workers = DeviceWorkers.PROCESS
+            most_us += _LONGEST_START_US if by_time else 0
         self._delay_s = rng.randrange(most_us) / 1e6
+        self._workers_first = rng.random() < 0.5
 
     @property
     def interrupted(self) -> list[str]:
@@ -106,10 +122,11 @@ class Doomed:
                 self._note(event)
         finally:
             child.reap()
+        _wait_until_unused(self.places.datasets)
 
     def live(self, tell: Tell) -> None:
         """In the child."""
-        live(self.places, self.history, Script(self.seed, _NO_END), tell)
+        live(self.places, self.history, Script(self.seed, _NO_END, workers=self.workers), tell)
 
     def end(self, child: Child) -> None:
         """Kill it when its moment has come."""
@@ -120,6 +137,10 @@ class Doomed:
                     break
         # What it tells stays in the pipe meanwhile: far less than a pipe holds.
         time.sleep(self._delay_s)
+        if self._workers_first:
+            for worker in psutil.Process(child.pid).children():
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
         child.kill()
 
     def _note(self, event: Event) -> None:
@@ -153,17 +174,43 @@ class DoomedAtCall(Doomed):
         """It ends by itself."""
 
 
+def _wait_until_unused(datasets: Sequence[Path]) -> None:
+    """The kernel kills the processes of a dataset with their agent, if not at the same instant.
+
+    Raises:
+        AssertionError: one lives on, and keeps its dataset from the next agent (S3).
+    """
+    ends_at_s = time.monotonic() + _UNUSED_WITHIN_S
+    for dataset in datasets:
+        while _is_used(dataset):
+            assert time.monotonic() < ends_at_s, f"S3 {dataset} is in use, and nobody lives"
+            time.sleep(0.001)
+
+
+def _is_used(dataset: Path) -> bool:
+    with (dataset / ".sled-depot/lock").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _strike(kind: type[Doomed], node: Node, seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
     history = node.restore()
+    workers = DeviceWorkers.THREAD
     for number in range(2 if rng.random() < _AGAIN else 1):
         life = kind(node.places, history, rng, f"{seed}.{number}")
         life.run()
         counts["kills"] += 1
+        workers = life.workers
+        counts["in processes"] += workers is DeviceWorkers.PROCESS
         for operation in life.interrupted:
             counts[f"in {operation}"] += 1
         judge_dead(node.places, history)
-    live_in_peace(node.places, history, Script(f"{seed}.calm", _CALM_STEPS, calm=True))
+    calm = Script(f"{seed}.calm", _CALM_STEPS, calm=True, workers=workers)
+    live_in_peace(node.places, history, calm)
 
 
 def _run(kind: type[Doomed], plan: Plan) -> Outcome:

@@ -16,6 +16,7 @@ from typing import Final
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
+from depot.device.host import DeviceWorkers
 from tests.model.test_store_machine import GroupCommitMachine, StoreMachine
 from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import Child, Tell
@@ -39,6 +40,8 @@ def _strike(number: int, phases: Sequence[Phase], counts: Counter[str]) -> None:
     try:
         for event in child.told(TIMEOUT_S):
             counts["steps"] += event["steps"]
+            if workers_of(number) is DeviceWorkers.PROCESS:
+                counts["steps in processes"] += event["steps"]
         status = child.wait()
         assert status == 0, f"the process ended with {status}"
     finally:
@@ -51,6 +54,8 @@ def _batch(number: int, phases: Sequence[Phase], tell: Tell) -> None:
     machine: type[StoreMachine] = GroupCommitMachine if number % 2 else StoreMachine
 
     class Counting(machine):  # type: ignore[misc, valid-type]
+        workers = workers_of(number)
+
         @invariant()
         def count(self) -> None:
             nonlocal steps
@@ -71,6 +76,11 @@ def _batch(number: int, phases: Sequence[Phase], tell: Tell) -> None:
         said = "".join(traceback.format_exception(error))
         raise AssertionError(said) from error
     tell({"what": "steps", "steps": steps})
+
+
+def workers_of(number: int) -> DeviceWorkers:
+    """A process for each dataset in a tenth of the runs: every example starts many."""
+    return DeviceWorkers.PROCESS if number // 2 % 10 == 4 else DeviceWorkers.THREAD
 
 
 CAMPAIGN: Final = Campaign(

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.dataset.disk import DiskOf, system_disk
+from depot.device.host import DeviceWorkers
 from depot.errors import (
     ArtifactGeneration,
     ArtifactInUse,
@@ -31,7 +32,7 @@ from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from depot.writing.put import Stored
 from tests import ondisk
-from tests.store.builders import BytesSource, put_short
+from tests.store.builders import BytesSource, put_short, read_opened
 from tests.torture.child import Tell
 from tests.torture.history import History, Pins, content_of, name_of
 from tests.torture.judge import QUOTA_BYTES, Places
@@ -69,6 +70,7 @@ class Script:
     disk_of: DiskOf = system_disk
     recovers: bool = False
     device_timeout_s: float = 30.0
+    workers: DeviceWorkers = DeviceWorkers.THREAD
 
 
 def live(places: Places, history: History, script: Script, tell: Tell) -> None:
@@ -127,6 +129,7 @@ class _Life:
             quota_bytes=QUOTA_BYTES,
             delete_grace_s=0.0,
             device_timeout_s=self.script.device_timeout_s,
+            device_workers=self.script.workers,
         )
         opening = ArtifactStore.open(
             self.places.datasets,
@@ -405,7 +408,7 @@ class _Life:
 
     async def read(self, key: str) -> None:
         with await self.store.open_artifact(hash_of(key)) as opened:
-            content = await asyncio.to_thread(os.pread, opened.fd, opened.size_bytes + 1, 0)
+            content = await read_opened(opened)
         assert content == content_of(key), f"B2 {key}"
 
     def fresh(self) -> str:
