@@ -17,6 +17,7 @@ from tests.benchmarks.rows import (
     planning,
     put,
     small,
+    snapshots,
     start,
 )
 
@@ -43,6 +44,8 @@ MEASUREMENTS: Final[Mapping[str, Callable[[Rig], list[Row]]]] = {
     "memory-idle": connections.idle_memory,
     "memory-put": connections.put_memory,
     "start": start.start,
+    "snapshot-file": snapshots.from_file,
+    "snapshot-s3": snapshots.from_s3,
     "plan": planning.planning,
     "pass": passing.idle_pass,
     "limit-sha256-hot": limits.sha256_hot,

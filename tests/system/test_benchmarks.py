@@ -23,6 +23,7 @@ SLICES: Final = (
     ["fanout-8"],
     ["crowd", "memory"],
     ["start", "plan", "pass", "limit"],
+    ["snapshot"],
 )
 LEFT_OUT: Final = {"small-get-64", "small-get-16-cached", "fanout-32"}
 
