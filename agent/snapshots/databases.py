@@ -1,4 +1,4 @@
-"""Whether a file that is a SQLite database is a sound and closed one. Blocking."""
+"""SQLite databases: whether one is closed and sound, and a copy of one in use. Blocking."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from agent.snapshots.landing import SQLITE_MAGIC
 _LOGS: Final = ("-wal", "-journal")
 _SOUND: Final = [("ok",)]
 _MOST_TOLD: Final = 3
+BUSY_TIMEOUT_S: Final = 60.0
+"""How long a copy waits for a writer that holds the whole database."""
 
 
 def require_sound(path: Path) -> str:
@@ -37,6 +39,28 @@ def require_sound(path: Path) -> str:
         told = "; ".join(str(fault[0]) for fault in faults[:_MOST_TOLD])
         raise Unfit(f"{path} is damaged: {told}")
     return "Database integrity check: ok"
+
+
+def copy_in_use(source: Path, target: Path) -> None:
+    """Make a closed copy of a database as it is at one moment, whoever writes to it meanwhile.
+
+    In one read transaction (`VACUUM INTO`): a copy in steps begins anew with each write of another
+    process, and under enough of them never ends. The copy is not synced.
+
+    Args:
+        source: a database, open or not.
+        target: where there is no file yet.
+
+    Raises:
+        Unfit: it is none, it is damaged, or it stayed locked for BUSY_TIMEOUT_S.
+    """
+    uri = f"{source.absolute().as_uri()}?mode=rw"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
+            connection.execute("VACUUM INTO ?", (str(target),))
+    except sqlite3.Error as error:
+        target.unlink(missing_ok=True)
+        raise Unfit(f"{source} cannot be copied: {error}") from error
 
 
 def _faults(path: Path) -> list[tuple[object, ...]]:
