@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +23,8 @@ from coordinator.replication.values import Inventory, Plan
 from coordinator.values import SledSighting, SledState
 
 FLUSH_S: Final = 2.0
+LAST_FLUSH_S: Final = 5.0
+"""What the end of the process waits for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -68,6 +71,7 @@ class Reporting:
         self._error: str | None = None
         self._sightings: dict[str, SledSighting] = {}
         self._unwritten: dict[str, SledSighting] = {}
+        self._flushing = asyncio.Lock()
         self.inventory: Inventory | None = None
         self.plan: Plan | None = None
 
@@ -118,23 +122,31 @@ class Reporting:
 
     async def keep_flushing(self) -> None:
         """Write down every so often, until cancelled: a pass may last, and be asked about."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            if self._unwritten or len(self._log):
-                await self.flush()
+        try:
+            while True:
+                await asyncio.sleep(FLUSH_S)
+                if self._unwritten or len(self._log):
+                    await self.flush()
+        finally:  # the ring outlives this process
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_FLUSH_S):
+                    await self.flush()
 
     async def flush(self) -> None:
-        """Write down what is not written yet."""
-        requests, counts = self._log.take()
-        sightings, self._unwritten = self._unwritten, {}
-        try:
-            await self._records.write_sightings(list(sightings.values()))
-            sightings = {}
-            await self._records.write_requests(requests, counts)
-        except DatabaseUnavailable as error:
-            self._log.put_back(requests, counts)
-            self._unwritten = sightings | self._unwritten
-            _log.warning("requests are not written down yet", error=str(error))
+        """Write down what is not written yet, after what somebody else is writing down."""
+        async with self._flushing:
+            requests, counts = self._log.take()
+            sightings, self._unwritten = self._unwritten, {}
+            try:
+                await self._records.write_sightings(list(sightings.values()))
+                sightings = {}
+                await self._records.write_requests(requests, counts)
+            except (DatabaseUnavailable, asyncio.CancelledError) as error:
+                self._log.put_back(requests, counts)
+                self._unwritten = sightings | self._unwritten
+                if not isinstance(error, DatabaseUnavailable):
+                    raise
+                _log.warning("requests are not written down yet", error=str(error))
 
     def _saw(self, sighting: SledSighting) -> None:
         self._sightings[sighting.sled_id] = self._unwritten[sighting.sled_id] = sighting
