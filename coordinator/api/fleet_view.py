@@ -12,7 +12,7 @@ from agent.duties import Duties
 from agent.wire import timestamp
 from coordinator.api.presence import GONE_AFTER_S
 from coordinator.api.staged_view import not_on_sleds, render
-from coordinator.api.standing import Known, stand
+from coordinator.api.standing import Known, Standing, stand
 from coordinator.database import coordinators, counters, sleds, snapshot
 from coordinator.database.database import Database
 from coordinator.database.snapshot import DatabaseSnapshot
@@ -79,8 +79,13 @@ class FleetView:
         found = await self._database.run(_read)
         report = self._cycle.reporting.current()
         known = self._known(found, report)
-        standing = await asyncio.to_thread(stand, known)
-        its_coordinators = render(found.coordinators, found.fleet.staged, known)
+        staged = self._staged(found)
+
+        def work_out() -> tuple[Standing, tuple[CoordinatorBody, ...], int]:
+            its = render(found.coordinators, found.fleet.staged, known)
+            return stand(known), its, len(not_on_sleds(known, staged))
+
+        standing, its_coordinators, only_here = await asyncio.to_thread(work_out)
         return ReplicationBody(
             generation=int(found.fleet.generation),
             coordinator_id=self._staging.id,
@@ -92,7 +97,7 @@ class FleetView:
             sleds=standing.sleds,
             artifacts=standing.artifacts,
             requests=RequestCountsBody(last_run=dict(report.counts), lifetime=dict(found.lifetime)),
-            staging=self._staging_body(found, known),
+            staging=self._staging_body(len(staged), only_here),
             coordinators=its_coordinators,
             warnings=(
                 *self._failing(),
@@ -112,7 +117,7 @@ class FleetView:
         known = self._known(found, self._cycle.reporting.current())
         return CoordinatorsBody(
             coordinator_id=self._staging.id,
-            items=render(found.coordinators, found.fleet.staged, known),
+            items=await asyncio.to_thread(render, found.coordinators, found.fleet.staged, known),
         )
 
     async def only_here(self, *, after_pass: int = 0) -> Sequence[ArtifactHash]:
@@ -131,7 +136,7 @@ class FleetView:
         known = self._known(found, report)
         if report.planned <= after_pass:
             known = replace(known, inventory=None, came={})
-        return sorted(not_on_sleds(known, self._staged(found)))
+        return sorted(await asyncio.to_thread(not_on_sleds, known, self._staged(found)))
 
     def _known(self, found: _Read, report: PassReport) -> Known:
         fleet = found.fleet
@@ -157,13 +162,12 @@ class FleetView:
         held = self._held()
         return found.fleet.staged.get(self._staging.id, frozenset()) if held is None else held
 
-    def _staging_body(self, found: _Read, known: Known) -> StagingBody:
-        staged = self._staged(found)
+    def _staging_body(self, artifacts: int, only_here: int) -> StagingBody:
         status = self._staging.status()
         return StagingBody(
             state=status.state,
-            artifacts=len(staged),
-            only_here=len(not_on_sleds(known, staged)),
+            artifacts=artifacts,
+            only_here=only_here,
             used_bytes=status.used_bytes,
             quota_bytes=status.quota_bytes,
         )

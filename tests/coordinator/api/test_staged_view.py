@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from coordinator.api.staged_view import not_on_sleds, render
@@ -57,3 +58,15 @@ def test_of_a_coordinator_counts_what_is_on_no_sled_and_in_no_other_staging() ->
     ]
     found = render(coordinators, {**staged, "c2": frozenset({B, C})}, BOTH)
     assert [each.only_there for each in found] == [0, 0, 0]
+
+
+class Unwalkable(dict[ArtifactHash, int]):
+    """What a sled holds; it takes long to walk through that."""
+
+    def __iter__(self) -> Iterator[ArtifactHash]:
+        raise AssertionError("walked through all that a sled holds")
+
+
+def test_what_is_staged_is_looked_up_among_all_that_a_sled_holds() -> None:
+    held = Unwalkable({ArtifactHash.of(bytes([number])): 2 for number in range(9)} | {A: 1})
+    assert not_on_sleds(seen(SledInventory(id="s1", held=held)), {A, B}) == {B}
