@@ -64,6 +64,8 @@ ANSWER_TIMEOUT_S: Final = 60.0
 RESET_TIMEOUT_S: Final = 120.0
 # Every sled may be asked for its pins.
 PRUNE_TIMEOUT_S: Final = 600.0
+# A million entries.
+EXPORT_TIMEOUT_S: Final = 3600.0
 ZIP_TYPE: Final = "application/zip"
 JSON_TYPE: Final = "application/json"
 
@@ -371,6 +373,18 @@ class CoordinatorClient:
     async def journal_shards(self) -> tuple[ShardBody, ...]:
         """Every shard, the oldest first."""
         return (await self._calls.get(ShardsBody, "v1", "journal", "shards")).items
+
+    async def journal_export(self, shard: str | None = None) -> AsyncIterator[list[bytes]]:
+        """All of the journal, or one shard: some lines at a time, each a record for a `Checker`."""
+        query = {} if shard is None else {"shard": shard}
+        url = self._calls.at("v1", "journal", "export", **query)
+        async with self._calls.exchange("GET", url, wait_s=EXPORT_TIMEOUT_S) as response:
+            rest = b""
+            async for block in response.content.iter_any():
+                *lines, rest = (rest + block).split(b"\n")
+                yield [line + b"\n" for line in lines]
+            if rest:
+                raise Unreachable(f"{response.url} breaks off in the middle of a line")
 
     async def rotate_journal(
         self, ending: str | None = None, *, undo: bool = False

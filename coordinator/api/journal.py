@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -29,6 +31,8 @@ from depot.http.replies import json_reply
 from depot.http.requests import read_json
 
 MAX_PAGE: Final = 1000
+LINES_TYPE: Final = "application/jsonl"
+LINES_AT_ONCE: Final = 500
 DEFAULT_PAGE: Final = 100
 MAX_INDEX: Final = 2**62
 
@@ -57,6 +61,7 @@ FILTERS: Final = (
     _asked("kind", "Only of kinds that begin with this."),
     _asked("since", "Not before this Unix time, seconds.", _INDEX_SCHEMA),
 )
+SHARD: Final = _asked("shard", "Only this one.")
 SIZE: Final = _asked(
     "size",
     "Prove it for the tree of this size; by default for the last checkpoint's.",
@@ -85,6 +90,15 @@ class JournalApi:
                 handler=self.checkpoint,
                 summary="How the active shard is now, signed.",
                 response=CheckpointBody,
+            ),
+            Endpoint(
+                method="GET",
+                path="/v1/journal/export",
+                operation_id="journal_export",
+                handler=self.export,
+                summary="Everything, or one shard: a record on each line, which prove each other.",
+                parameters=(SHARD,),
+                response=LINES_TYPE,
             ),
             Endpoint(
                 method="GET",
@@ -174,6 +188,22 @@ class JournalApi:
         """GET /v1/journal/checkpoint."""
         return json_reply(_checkpoint(*await self._journal.checkpoint()))
 
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/journal/export."""
+        records = self._journal.export(request.query.get("shard"))
+        first = await anext(records)  # a refusal is to be one
+        response = web.StreamResponse(headers={"Content-Type": LINES_TYPE})
+        await response.prepare(request)
+        lines = [_record(first)]
+        async for record in records:
+            lines.append(_record(record))
+            if len(lines) >= LINES_AT_ONCE:
+                await response.write(b"".join(lines))
+                lines.clear()
+        await response.write(b"".join(lines))
+        await response.write_eof()
+        return response
+
     async def shards(self, _: web.Request) -> web.Response:
         """GET /v1/journal/shards."""
         return json_reply(ShardsBody(items=tuple(map(_shard, await self._journal.shards()))))
@@ -207,6 +237,10 @@ class JournalApi:
             else await self._journal.rotate(body.ending)
         )
         return json_reply(_rotation(made))
+
+
+def _record(record: Mapping[str, object]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
 def _wanted(request: web.Request) -> Wanted:

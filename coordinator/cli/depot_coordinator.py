@@ -21,7 +21,8 @@ from coordinator.cli.options import Common
 EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
         0: "fine; for `wait`: converged",
-        1: "an artifact is lost (`wait`, `status`), or the server could not start (`run`)",
+        1: "an artifact is lost (`wait`, `status`), the journal does not verify, or the server"
+        " could not start (`run`)",
         2: "usage, a mistake in the configuration, or a file that is not there",
         3: "refused by the coordinator",
         4: "unreachable",
@@ -48,6 +49,7 @@ _HOMES: Final = {
     "target": "coordinator.cli.target:target",
     "coordinator": "coordinator.cli.coordinators:coordinator_group",
     "generation": "coordinator.cli.generation:generation",
+    "journal": "coordinator.cli.journal:journal",
 }
 
 

@@ -68,13 +68,13 @@ async def _history(
     long: bool,
 ) -> None:
     async with coordinator(common) as client:
-        wanted = None if artifact is None else await _whole(client, artifact)
+        wanted = None if artifact is None else await whole_hash(client, artifact)
         found = await client.history(artifact=wanted, sled_id=sled_id, limit=limit)
     document = {"items": [each.model_dump(mode="json") for each in found]}
     output.document(document, _lines(found, output.width, long=long) if found else ["no requests"])
 
 
-async def _whole(client: CoordinatorClient, typed: str) -> ArtifactHash:
+async def whole_hash(client: CoordinatorClient, typed: str) -> ArtifactHash:
     """The hash of a release's artifact that begins with what was typed."""
     known: set[str] = set()
     if not all_whole([typed]):

@@ -144,7 +144,8 @@ class Journal:
     # ---- reading
 
     async def shards(self) -> tuple[Shard, ...]:
-        """All shards, the oldest first."""
+        """All shards, the oldest first, with all that was told before this was called."""
+        await self.number()
         return await self._database.run(shards.every)
 
     async def entries(

@@ -1,0 +1,180 @@
+"""`depot-coordinator journal export` and `verify`: the journal as a file, and checking one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from agent.cli.failures import ExitCode, Failure, local_errors, usage
+from agent.cli.formats import plural
+from agent.cli.output import Output, reporting
+from coordinator.cli import options
+from coordinator.cli.options import Common
+from coordinator.cli.servers import coordinator
+from coordinator.journal.checking import Checked, Checker, Finding
+from coordinator.journal.notes import BadNote, VerifierKey
+
+MAX_SHOWN: Final = 20
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("export", short_help="Write the journal to a file that proves itself.")
+@click.argument("file", type=_FILE)
+@click.option("--shard", metavar="SHARD", help="Only this one.")
+@options.shared
+def export(common: Common, file: Path, shard: str | None) -> None:
+    """Write entries, checkpoints and public keys to a file; `verify FILE` needs nothing else."""
+    with reporting(common) as output:
+        asyncio.run(_export(common, output, file, shard))
+
+
+@click.command("verify", short_help="Check the whole journal, or a file that `export` wrote.")
+@click.argument(
+    "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False
+)
+@click.option(
+    "--keys",
+    type=_FILE,
+    help="Public keys, one on each line, as `journal keys` lists them: believe no others.",
+)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    multiple=True,
+    help="A checkpoint that was kept elsewhere; may be given several times.",
+)
+@options.shared
+def verify(
+    common: Common, file: Path | None, keys: Path | None, checkpoints: tuple[Path, ...]
+) -> None:
+    """Check every entry, hash and checkpoint, and name the first bad index; exit status 1 then.
+
+    With FILE no coordinator is asked. Without --keys the keys in the file, or the coordinator's,
+    are believed: whoever can change the database can change those too.
+    """
+    with reporting(common) as output:
+        asyncio.run(_verify(common, output, file, keys, checkpoints))
+
+
+def known_keys(file: Path | None) -> Mapping[str, VerifierKey]:
+    """The keys in a file, by shard.
+
+    Raises:
+        Failure: it cannot be read, or a line is no key.
+    """
+    if file is None:
+        return {}
+    try:
+        with local_errors():
+            lines = file.read_text(encoding="utf-8").split()
+        keys = [VerifierKey.parse(line) for line in lines]
+    except (BadNote, UnicodeDecodeError) as error:
+        raise usage(f"{file}: {error}") from error
+    return {key.name.rpartition("/")[2]: key for key in keys}
+
+
+async def _export(common: Common, output: Output, file: Path, shard: str | None) -> None:
+    part = file.with_name(f".{file.name}.part")
+    count = 0
+    with local_errors():
+        writer = await asyncio.to_thread(part.open, "wb")
+        try:
+            async with coordinator(common) as client:
+                async for lines in client.journal_export(shard):
+                    count += len(lines)
+                    await asyncio.to_thread(writer.write, b"".join(lines))
+            await asyncio.to_thread(_finish, writer.fileno(), writer.flush)
+        except BaseException:
+            await asyncio.to_thread(part.unlink)
+            raise
+        finally:
+            await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(part.replace, file)
+    output.document({"file": str(file), "records": count}, [f"{file}: {plural(count, 'record')}"])
+
+
+def _finish(descriptor: int, flush: object) -> None:
+    assert callable(flush)
+    flush()
+    os.fsync(descriptor)
+
+
+async def _verify(
+    common: Common, output: Output, file: Path | None, keys: Path | None, kept: tuple[Path, ...]
+) -> None:
+    known = await asyncio.to_thread(known_keys, keys)
+    checker = Checker(known, [(str(path), await _text(path)) for path in kept])
+    if file is None:
+        async with coordinator(common) as client:
+            await _feed(checker, client.journal_export(None), "the coordinator's answer")
+    else:
+        await _feed(checker, _lines_of(file), str(file))
+    checked = checker.end()
+    if not known:
+        output.warning("no key was known beforehand, so those found were believed; see --keys")
+    _tell(output, checked)
+
+
+async def _feed(checker: Checker, parts: AsyncIterator[list[bytes]], source: str) -> None:
+    async for lines in parts:
+        try:
+            await asyncio.to_thread(_feed_lines, checker, lines)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Failure(f"{source} is no export: {error}", ExitCode.WRONG_BYTES) from error
+
+
+def _feed_lines(checker: Checker, lines: list[bytes]) -> None:
+    for line in lines:
+        checker.feed(json.loads(line))
+
+
+async def _lines_of(file: Path) -> AsyncIterator[list[bytes]]:
+    with local_errors():
+        reader = await asyncio.to_thread(file.open, "rb")
+        try:
+            while lines := await asyncio.to_thread(reader.readlines, 1 << 20):
+                yield lines
+        finally:
+            await asyncio.to_thread(reader.close)
+
+
+async def _text(file: Path) -> str:
+    with local_errors():
+        return await asyncio.to_thread(file.read_text, encoding="utf-8")
+
+
+def _tell(output: Output, checked: Checked) -> None:
+    summary = (
+        f"{plural(checked.shards, 'shard')}, {checked.entries} entries, "
+        f"{plural(checked.checkpoints, 'checkpoint')}, {checked.witnessed} of them kept elsewhere"
+    )
+    document = {
+        "shards": checked.shards,
+        "entries": checked.entries,
+        "checkpoints": checked.checkpoints,
+        "kept_elsewhere": checked.witnessed,
+        "first_bad": checked.first_bad,
+        "findings": [{"index": each.index, "what": each.what} for each in checked.findings],
+    }
+    findings = sorted(checked.findings, key=lambda each: (each.index is None, each.index or 0))
+    lines = [summary, *map(_line, findings[:MAX_SHOWN])]
+    output.document(document, lines if findings else [f"{summary}: all of it verifies"])
+    if findings:
+        more = len(findings) - 1
+        raise Failure(
+            f"the journal does not verify: {_line(findings[0])}"
+            + (f", and {more} more" if more else ""),
+            ExitCode.WRONG_BYTES,
+        )
+
+
+def _line(finding: Finding) -> str:
+    return finding.what if finding.index is None else f"entry {finding.index} {finding.what}"

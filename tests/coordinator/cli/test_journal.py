@@ -1,0 +1,97 @@
+"""`depot-coordinator journal`, as an operator uses it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coordinator.journal.notes import SignerKey
+from coordinator.settings import DATABASE_FILE
+from tests.coordinator.cli.conftest import Cli
+
+
+@pytest.fixture
+def told(cli: Cli) -> Cli:
+    """Three things happened, and between the last two a shard was sealed."""
+    cli.fine("sled", "add", "s1", "127.0.0.1:1")
+    cli.fine("sled", "add", "s2", "127.0.0.2:1")
+    assert "is sealed" in cli.fine("journal", "rotate")
+    cli.fine("sled", "expunge", "s1")
+    return cli
+
+
+def change_entry(tmp_path: Path, position: int) -> None:
+    """What somebody does who can write to the database."""
+    with closing(sqlite3.connect(tmp_path / "coordinator" / DATABASE_FILE)) as database, database:
+        changed = database.execute(
+            "UPDATE journal_entries SET content = replace(content, 's2', 's9') WHERE position = ?"
+            " AND content LIKE '%s2%'",
+            (position,),
+        )
+        assert changed.rowcount == 1
+
+
+def test_what_happened_is_listed_searched_and_shown(told: Cli) -> None:
+    lines = told.fine("journal", "tail", "-n", "2").splitlines()
+    assert [line.split()[0] for line in lines] == ["3", "4"]
+    assert lines[1].endswith("fleet.sled_expunged  sled=s1")
+    found = told.fine("journal", "search", "--sled", "s1").splitlines()
+    assert ["added" in line or "expunged" in line for line in found] == [True, True]
+    assert told.fine("journal", "search", "--sled", "s3") == "no entries\n"
+    assert '"agent_url": "http://127.0.0.1:1"' in told.fine("journal", "show", "0")
+    shards = told("journal", "shards", "--json").document["items"]
+    assert [(each["state"], each["size"]) for each in shards] == [("sealed", 3), ("active", 2)]
+
+
+def test_an_entry_is_proved_with_a_key_that_was_kept(told: Cli, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text(told.fine("journal", "keys"))
+    assert "entry 1 is in shard" in told.fine("journal", "prove", "1", "--keys", keys)
+    shard = told("journal", "shards", "--json").document["items"][0]["id"]
+    keys.write_text(str(SignerKey.new(f"sled-depot/journal/{shard}").verifier))
+    refused = told("journal", "prove", "1", "--keys", keys)
+    assert (refused.code, "is not proved" in refused.err) == (1, True)
+
+
+def test_an_export_verifies_with_nothing_but_the_keys(
+    told: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, file, kept = (tmp_path / name for name in ("keys.txt", "journal.jsonl", "checkpoint"))
+    keys.write_text(told.fine("journal", "keys"))
+    kept.write_text(told.fine("journal", "checkpoint"))
+    told.fine("journal", "export", file)
+    monkeypatch.setenv("DEPOT_COORDINATOR_URL", "http://127.0.0.1:1")
+    said = told.fine("journal", "verify", file, "--keys", keys, "--checkpoint", kept)
+    assert "2 shards, 5 entries, 2 checkpoints, 1 of them kept elsewhere: all of it" in said
+
+
+def test_an_entry_that_was_changed_in_the_database_is_named(told: Cli, tmp_path: Path) -> None:
+    assert "all of it verifies" in told.fine("journal", "verify")
+    change_entry(tmp_path, 1)
+    refused = told("journal", "verify", "--json")
+    assert (refused.code, refused.document["first_bad"]) == (1, 1)
+    assert "entry 1 is not what its hash is of: it was changed" in refused.err
+
+
+def test_a_file_that_was_changed_or_cut_off_does_not_verify(told: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    told.fine("journal", "export", file)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:-1]))
+    assert "breaks off" in told("journal", "verify", file).err
+    at = next(n for n, line in enumerate(lines) if "s2" in line)
+    lines[at] = json.dumps(json.loads(lines[at].replace("s2", "s9")))
+    file.write_text("\n".join(lines))
+    assert told("journal", "verify", file, "--json").document["first_bad"] == 1
+    file.write_text("nothing of ours")
+    assert (told("journal", "verify", file)).code == 1
+
+
+def test_a_rotation_is_undone(told: Cli) -> None:
+    made = told("journal", "rotate", "--json").document
+    assert made["sealed"]["id"] in told.fine("journal", "rotate", "--undo")
+    assert "nothing to do" in told.fine("journal", "rotate", "--ending", "0" * 16)
