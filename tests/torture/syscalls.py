@@ -42,8 +42,8 @@ HEALED_WITHIN: Final = 6
 """How often the datasets are looked at until all of them have to be healthy again."""
 TRIES: Final = 3
 MOST_CALLS: Final = 500
-MOST_SLOW_FAULTS: Final = 6
-"""Delays and hangs take their time: beyond so many calls of a kind, they strike every other one."""
+WHOLE_HANGS: Final = 6
+"""From about so many calls on, the dataset hangs as a whole; each call alone hangs in any case."""
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _ERRORS: Final[dict[str, tuple[int, ...]]] = {
@@ -263,8 +263,8 @@ class _Run:
         )
 
     def _step(self, case: Case) -> int:
-        slow = case.fault.effect in ("delay", "hang")
-        return max(1, self._reached(case) // MOST_SLOW_FAULTS) if slow else 1
+        hangs_whole = case.fault.effect == "hang" and case.fault.call in _GROUPS
+        return max(1, self._reached(case) // WHOLE_HANGS) if hangs_whole else 1
 
 
 def _judge_clean(act: Act) -> None:
