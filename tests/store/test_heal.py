@@ -35,6 +35,7 @@ from tests.store.builders import (
     used_bytes,
 )
 from tests.store.damage import Harm, flip, hurt, quarantined, truncate, zero
+from tests.store.duties import running
 
 LARGE = random.Random(11).randbytes(5 * MIB + 4321)
 OTHER = random.Random(12).randbytes(3 * MIB)
@@ -126,25 +127,13 @@ async def test_healing_writes_no_faster_than_it_may(node: Node, bad: tuple[int, 
 async def test_b5_healing_begins_when_a_read_finds_damage_without_another_request(
     node: Node,
 ) -> None:
-    healed = asyncio.Event()
-
-    def on_event(kind: str, _fields: object) -> None:
-        if kind == "healed":
-            healed.set()
-
     async with node.open() as store:
         await stock(store, LARGE)
-    opening = ArtifactStore.open(node.paths, state_dir=node.state_dir, on_event=on_event)
-    async with await opening as store:
-        duties = asyncio.ensure_future(store.run_duties())
+    async with running(node) as (store, happened):
         await hurt(node, A, LARGE, flip(MIB))
         with await store.open_artifact(hash_of(LARGE)) as opened:
             store.read_failed(opened, OSError(errno.EIO, "it does not match its digest"))
-        async with asyncio.timeout(20):
-            await healed.wait()
-        duties.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await duties
+        await happened.wait_for("healed")
     await assert_whole(node, LARGE)
 
 
@@ -502,25 +491,11 @@ async def test_d1_what_is_not_wanted_any_more_is_not_healed(node: Node) -> None:
 
 
 async def test_a_put_that_reached_one_mirror_is_healed_without_anybody_asking(node: Node) -> None:
-    done: dict[str, asyncio.Event] = {"healed": asyncio.Event()}
-
-    def on_event(kind: str, _fields: object) -> None:
-        if kind in done:
-            done[kind].set()
-
-    opening = ArtifactStore.open(
-        node.paths, state_dir=node.state_dir, on_event=on_event, disk_of=node.disks.__getitem__
-    )
-    async with await opening as store:
+    async with running(node) as (store, happened):
         await store.put_config(config(1, ONE))
-        duties = asyncio.ensure_future(store.run_duties())
         node.disk(B).fail("fsync", errno.ENOSPC, times=1)
         assert (await put(store, ONE)).copies == 1
-        async with asyncio.timeout(20):
-            await done["healed"].wait()
-        duties.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await duties
+        await happened.wait_for("healed")
     await assert_whole(node, ONE)
 
 

@@ -5,7 +5,6 @@ What it never had is neither: it is awaited.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from contextlib import suppress
 
@@ -14,7 +13,6 @@ import pytest
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound
 from depot.initialise import init_datasets
-from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from depot.store_status import MAX_TROUBLES_NAMED
 from depot.writing.put import Stored
@@ -31,8 +29,8 @@ from tests.store.builders import (
     off_loop,
     put,
 )
+from tests.store.duties import done_at_the_start, running
 from tests.store.test_heal import GoodPeer, healed_from
-from tests.store.test_scrub import Happenings
 
 LOST = (hash_of(ONE),)
 
@@ -301,21 +299,10 @@ async def test_b5_a_read_of_what_is_gone_has_it_fetched_without_another_request(
 ) -> None:
     async with node.open() as store:
         await put_both(store)
-    happened = Happenings()
-    opening = ArtifactStore.open(
-        node.paths,
-        state_dir=node.state_dir,
-        options=StoreOptions(reconcile_interval_s=3600.0),
-        on_event=happened,
-    )
-    async with await opening as store:
-        duties = asyncio.ensure_future(store.run_duties(GoodPeer(store, (ONE,))))
-        await store.start_scrub()
-        await happened.wait_for("scrub_finished", 2)  # whatever a start looks at was looked at
+    going = running(node, lambda store: GoodPeer(store, (ONE,)), reconcile_interval_s=3600.0)
+    async with going as (store, happened):
+        await done_at_the_start(store, happened)
         await remove(node, ONE)
         await find_gone(store, "read")
         await happened.wait_for("healed", 1, **{"sha256": str(hash_of(ONE)), "from": "peer"})
         assert len(happened.of("copy_gone", sha256=str(hash_of(ONE)))) == 2
-        duties.cancel()
-        with suppress(asyncio.CancelledError):
-            await duties

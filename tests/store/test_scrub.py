@@ -6,13 +6,9 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import pytest
 
-from depot.options import StoreOptions
 from depot.scrub.copy_records import CopyRecords
 from depot.scrub.pause import Pause
 from depot.scrub.report import MAX_PAUSE_S, DatasetScrub, ScrubPass, decode_passes, encode_passes
@@ -34,53 +30,10 @@ from tests.store.builders import (
     put,
     states,
 )
-from tests.store.faulty import WAIT_S
+from tests.store.duties import done_at_the_start, running
 from tests.store.test_copy_records import rot, verified_at
 
 ALL = (ONE, TWO, THREE)
-
-
-class Happenings:
-    """What a store said, to be waited for."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Mapping[str, object]]] = []
-        self._said = asyncio.Event()
-
-    def __call__(self, kind: str, fields: Mapping[str, object]) -> None:
-        self.events.append((kind, fields))
-        self._said.set()
-
-    def of(self, kind: str, **about: str) -> list[Mapping[str, object]]:
-        said = [fields for each, fields in self.events if each == kind]
-        return [fields for fields in said if about.items() <= fields.items()]
-
-    async def wait_for(self, kind: str, count: int = 1, **about: str) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while len(self.of(kind, **about)) < count:
-                self._said.clear()
-                await self._said.wait()
-
-
-@asynccontextmanager
-async def running(node: Node, **options: Any) -> AsyncIterator[tuple[ArtifactStore, Happenings]]:
-    """A store whose duties run."""
-    happened = Happenings()
-    opening = ArtifactStore.open(
-        node.paths,
-        state_dir=node.state_dir,
-        options=StoreOptions(**options),
-        on_event=happened,
-        disk_of=node.disks.__getitem__,
-    )
-    async with await opening as store:
-        duties = asyncio.ensure_future(store.run_duties())
-        try:
-            yield store, happened
-        finally:
-            duties.cancel()
-            with suppress(asyncio.CancelledError):
-                await duties
 
 
 async def put_all(store: ArtifactStore) -> None:
@@ -493,9 +446,7 @@ async def test_a_copy_that_is_gone_and_that_nobody_wants_is_not_bad(node: Node) 
 async def test_b5_a_copy_that_a_read_finds_gone_is_told_and_healed_at_once(node: Node) -> None:
     await stored(node)
     async with running(node, reconcile_interval_s=3600.0) as (store, happened):
-        # Those of the start have nothing to tell; with them done, nothing but the read wakes it.
-        await store.start_scrub()
-        await happened.wait_for("scrub_finished", 2)
+        await done_at_the_start(store, happened)
         await off_loop(node.file(A, ONE).unlink)
         with await store.open_artifact(hash_of(ONE)) as opened:
             assert opened.dataset == B
