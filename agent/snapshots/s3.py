@@ -104,8 +104,14 @@ class S3Archive:
             # The answer to a HEAD has no body that would tell which of the two is not there.
             self._require_bucket()
             raise
+        if "ETag" not in found:
+            raise Refused(
+                f"{self.url}: says no entity tag of {name}: versions cannot be told apart"
+            )
         version = _version(name, found.get("VersionId"), found["ETag"])
-        return Head(version, found["ContentLength"], Metadata.parse(found.get("Metadata", {})))
+        # Names of headers: many servers answer them with capitals.
+        said = {key.lower(): value for key, value in found.get("Metadata", {}).items()}
+        return Head(version, found["ContentLength"], Metadata.parse(said))
 
     def read(self, version: Version, start: int, stop: int) -> Iterator[bytes]:
         """See Archive."""
@@ -185,7 +191,7 @@ class S3Archive:
 
     def _check(self, version: Version, found: Mapping[str, Any], start: int, stop: int) -> None:
         """Have what is answered be what was asked for, whatever the server thinks of conditions."""
-        if found["ETag"] != version.tag:
+        if found.get("ETag") != version.tag:
             raise Gone(f"{version.name}: another version is in the place of {version}")
         if found["ContentLength"] < stop - start:
             raise Truncated(

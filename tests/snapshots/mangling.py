@@ -21,7 +21,7 @@ class Mangler:
         before_get: called with the number of each GET of an object, from 1 on.
         body: what becomes of the body of one.
         cut_after: how many bytes of its body are sent, of GETs by their number; None for all.
-        lengths_lie: whether a body that was made shorter is announced as whole with its new length.
+        header: what becomes of the name of a header; upper and lower case mean the same.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class Mangler:
         self.before_get: Callable[[int], None] = lambda _: None
         self.body: Callable[[int, bytes], bytes] = lambda _, body: body
         self.cut_after: Callable[[int], int | None] = lambda _: None
+        self.header: Callable[[str], str] = lambda name: name
         self._lock = threading.Lock()
 
     def numbered(self) -> int:
@@ -58,7 +59,7 @@ def mangling(upstream: str, mangler: Mangler) -> Iterator[str]:
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in {*HOP_BY_HOP, "content-length", "date", "server"}:
-                    self.send_header(name, value)
+                    self.send_header(mangler.header(name), value)
             length = answer.headers["Content-Length"] if self.command == "HEAD" else len(content)
             self.send_header("Content-Length", str(length))
             self.send_header("Connection", "close")
