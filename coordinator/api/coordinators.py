@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -11,22 +10,16 @@ from aiohttp import web
 
 from agent.api.queries import switch
 from coordinator.api.fleet_view import FleetView
+from coordinator.api.ids import IdInPath
 from coordinator.api.presence import GONE_AFTER_S
 from coordinator.database import coordinators
 from coordinator.database.database import Database
 from coordinator.errors import CoordinatorActive
 from coordinator.wire import CoordinatorsBody
-from depot.errors import InvalidRequest
 from depot.http.openapi import Endpoint, Parameter
 from depot.http.replies import json_reply, no_content
 
-COORDINATOR_PATTERN: Final = "^[0-9a-f-]{1,64}$"
-_COORDINATOR_ID: Final = re.compile(COORDINATOR_PATTERN[1:-1], re.ASCII)
-COORDINATOR_IN_PATH: Final = Parameter(
-    name="coordinator_id",
-    where="path",
-    schema={"type": "string", "pattern": COORDINATOR_PATTERN},
-)
+COORDINATOR_ID: Final = IdInPath("coordinator_id", "^[0-9a-f-]{1,64}$", "a UUID")
 FORCE: Final = Parameter(
     name="force",
     where="query",
@@ -84,7 +77,7 @@ class CoordinatorApi:
                     "What was only in its staging counts as lost from then on. A coordinator that "
                     "is there after all says so again, and what it has staged."
                 ),
-                parameters=(COORDINATOR_IN_PATH, FORCE),
+                parameters=(COORDINATOR_ID.parameter, FORCE),
                 status=204,
             ),
         )
@@ -95,7 +88,7 @@ class CoordinatorApi:
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /v1/coordinators/{coordinator_id}."""
-        id_ = _id_in_path(request)
+        id_ = COORDINATOR_ID.of(request)
         if id_ == self._own_id:
             raise CoordinatorActive("that is this coordinator, which is there: ask another one")
         forced = switch(request.query, "force")
@@ -104,10 +97,3 @@ class CoordinatorApi:
         _log.warning("coordinator forgotten", id=id_, forced=forced)
         self._wake()
         return no_content()
-
-
-def _id_in_path(request: web.Request) -> str:
-    id_ = request.match_info["coordinator_id"]
-    if not _COORDINATOR_ID.fullmatch(id_):
-        raise InvalidRequest(f"coordinator_id: expected a UUID, found {id_[:80]!r}")
-    return id_

@@ -9,7 +9,7 @@ from aiohttp import web
 from agent.api.queries import number
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.quiescing import Quiesce
-from coordinator.api.sleds import SLED_PATTERN
+from coordinator.api.sleds import SLED_ID
 from coordinator.database import history
 from coordinator.database.database import Database
 from coordinator.replication.cycle import Cycle
@@ -30,7 +30,7 @@ ARTIFACT: Final = Parameter(
 SLED: Final = Parameter(
     name="sled",
     where="query",
-    schema={"type": "string", "pattern": SLED_PATTERN},
+    schema={"type": "string", "pattern": SLED_ID.pattern},
     required=False,
     description="Only requests to this sled.",
 )

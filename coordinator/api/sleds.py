@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from agent.copies.source_url import SourceUrl
+from coordinator.api.ids import IdInPath
 from coordinator.api.sled_desk import SledDesk
 from coordinator.database import sleds
 from coordinator.database.database import Database
@@ -29,14 +29,11 @@ from depot.http.replies import json_reply, no_content
 from depot.http.requests import read_json
 
 DEFAULT_DEPOT_PORT: Final = 12348
-SLED_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-_SLED_ID: Final = re.compile(SLED_PATTERN[1:-1], re.ASCII)
-SLED_IN_PATH: Final = Parameter(
-    name="sled_id",
-    where="path",
-    schema={"type": "string", "pattern": SLED_PATTERN},
+SLED_ID: Final = IdInPath(
+    "sled_id",
+    "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+    "1 to 128 letters, digits, dots, dashes and underscores, the first a letter or digit",
 )
-
 EXPECTED_IN_QUERY: Final = Parameter(
     name="expected_generation",
     where="query",
@@ -78,7 +75,7 @@ class SledApi:
                 operation_id="sled_get",
                 handler=self.get,
                 summary="Get one sled.",
-                parameters=(SLED_IN_PATH,),
+                parameters=(SLED_ID.parameter,),
                 response=SledBody,
             ),
             Endpoint(
@@ -87,7 +84,7 @@ class SledApi:
                 operation_id="sled_put",
                 handler=self.put,
                 summary="Add a sled, or say where it is now; by an operator or its agent.",
-                parameters=(SLED_IN_PATH,),
+                parameters=(SLED_ID.parameter,),
                 request=SledPutBody,
                 response=SledBody,
             ),
@@ -98,16 +95,21 @@ class SledApi:
                 handler=self.delete,
                 summary="Forget an expunged sled.",
                 description="An agent that still registers itself under this id is a new sled.",
-                parameters=(SLED_IN_PATH,),
+                parameters=(SLED_ID.parameter,),
                 status=204,
             ),
+            *self._remedies(),
+        )
+
+    def _remedies(self) -> tuple[Endpoint, ...]:
+        return (
             Endpoint(
                 method="PUT",
                 path="/v1/sleds/{sled_id}/policy",
                 operation_id="sled_policy_put",
                 handler=self.put_policy,
                 summary="Expunge a sled, which stops all work with it, or put it in service again.",
-                parameters=(SLED_IN_PATH,),
+                parameters=(SLED_ID.parameter,),
                 request=SledPolicyBody,
                 response=ExpungedBody,
             ),
@@ -119,7 +121,7 @@ class SledApi:
                 summary="Make a sled that is ahead for good forget its config and generation.",
                 description="With `expected_generation`, only while the sled is at that one: "
                 "409 `CONFIG_GENERATION` when it has moved on.",
-                parameters=(SLED_IN_PATH, EXPECTED_IN_QUERY),
+                parameters=(SLED_ID.parameter, EXPECTED_IN_QUERY),
                 response=SledResetBody,
             ),
         )
@@ -131,13 +133,13 @@ class SledApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/sleds/{sled_id}."""
-        sled_id = sled_in_path(request)
+        sled_id = SLED_ID.of(request)
         found = await self._database.run(lambda tx: sleds.get(tx, sled_id))
         return json_reply(SledBody.of(found))
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT /v1/sleds/{sled_id}."""
-        sled_id = sled_in_path(request)
+        sled_id = SLED_ID.of(request)
         agent_url, depot_url = urls_of(await read_json(request, SledPutBody), self._desk.check)
         found = await self._database.run(lambda tx: sleds.upsert(tx, sled_id, agent_url, depot_url))
         if found.state in (None, SledState.UNREACHABLE):  # it is new, or it is back
@@ -146,14 +148,14 @@ class SledApi:
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /v1/sleds/{sled_id}."""
-        sled_id = sled_in_path(request)
+        sled_id = SLED_ID.of(request)
         await self._database.run(lambda tx: sleds.remove(tx, sled_id))
         _log.info("sled removed", sled=sled_id)
         return no_content()
 
     async def put_policy(self, request: web.Request) -> web.Response:
         """PUT /v1/sleds/{sled_id}/policy."""
-        sled_id = sled_in_path(request)
+        sled_id = SLED_ID.of(request)
         policy = SledPolicy((await read_json(request, SledPolicyBody)).policy)
         found = await self._database.run(lambda tx: sleds.set_policy(tx, sled_id, policy))
         self._wake()
@@ -162,7 +164,7 @@ class SledApi:
 
     async def reset(self, request: web.Request) -> web.Response:
         """POST /v1/sleds/{sled_id}/reset."""
-        sled_id = sled_in_path(request)
+        sled_id = SLED_ID.of(request)
         found = await self._database.run(lambda tx: sleds.get(tx, sled_id))
         forgotten = await self._desk.reset(found, expected_generation(request))
         self._wake()
@@ -175,17 +177,6 @@ def expected_generation(request: web.Request) -> Generation | None:
     if len(values) > 1:
         raise InvalidRequest(f"expected_generation: expected at most one, found {len(values)}")
     return Generation.parse(values[0]) if values else None
-
-
-def sled_in_path(request: web.Request) -> str:
-    """The sled's id; raises InvalidRequest when it cannot be one."""
-    sled_id = request.match_info["sled_id"]
-    if not _SLED_ID.fullmatch(sled_id):
-        raise InvalidRequest(
-            "sled_id: expected 1 to 128 letters, digits, dots, dashes and underscores, the first "
-            f"a letter or digit, found {sled_id[:140]!r}"
-        )
-    return sled_id
 
 
 def urls_of(body: SledPutBody, check: Callable[[str, str], SourceUrl]) -> tuple[str, str]:
