@@ -169,6 +169,19 @@ def test_a_slow_transfer_of_an_older_release_keeps_no_newer_one_waiting() -> Non
     run(scenario())
 
 
+def test_a_put_of_two_gib_takes_the_minutes_that_it_needs_while_its_bytes_move() -> None:
+    async def scenario() -> None:
+        async with SimFleet(sleds=1) as fleet:
+            coordinator = await fleet.coordinator()
+            fleet.sleds[0].faults.bytes_per_s = 3 * MIB
+            await coordinator.upload("1", fleet.artifacts(2 * GIB))
+            assert await fleet.until_replicated(within_s=800) > 60.0
+            await fleet.until(lambda: fleet.database.counts["put_ok"] == 1, within_s=5)
+            assert fleet.database.counts["put_error"] == 0
+
+    run(scenario())
+
+
 def test_a_busy_sled_is_asked_again_until_it_takes_the_artifact() -> None:
     async def scenario() -> None:
         async with SimFleet(sleds=1) as fleet:
