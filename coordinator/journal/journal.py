@@ -183,7 +183,10 @@ class Journal:
         await self.number()
         shard, checkpoint = await self._database.run(_covering, index)
         if checkpoint is None or shard.first_index + checkpoint.size <= index:
-            checkpoint = await self.sign(shard.id)
+            await self.sign(shard.id)
+            # Others appended meanwhile: the shard is as large as its checkpoint says, or larger.
+            shard, checkpoint = await self._database.run(_covering, index)
+            assert checkpoint is not None, "it was just signed"
         wanted = checkpoint.size if size is None else size
         if not index - shard.first_index < wanted <= shard.size:
             raise InvalidRequest(f"entry {index} is not in shard {shard.id} of size {wanted}")

@@ -113,3 +113,24 @@ async def test_two_coordinators_that_open_a_new_journal_make_one_shard(
         await asyncio.gather(Journal.open(database, keys), Journal.open(other, keys))
         (shard,) = await (await Journal.open(other, keys)).shards()
     assert await key_files(keys) == [shard.id]
+
+
+async def test_an_entry_is_proved_while_others_append(
+    journal: Journal, database: Database, database_url: str, keys: Path
+) -> None:
+    await tell(database, "a")
+    async with await opened(database_url) as other:
+        also = await Journal.open(other, keys)
+
+        async def append() -> None:
+            for number in range(10):
+                await tell(other, str(number))
+                await also.number()
+
+        async def prove() -> None:
+            for index in range(10):
+                await tell(database, f"mine {index}")
+                newest = (await journal.shards())[-1].size - 1
+                check(await journal.proof(newest))
+
+        await asyncio.gather(append(), prove())
