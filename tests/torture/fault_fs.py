@@ -3,7 +3,9 @@
 Run as a program with the directory and the mount point, by `tests.torture.fault_mount`. Commands
 come as lines of JSON on stdin, each answered by one on stdout: a fault (see `Fault`) arms it and
 starts counting, `null` lifts it and says what was met, `"met"` says so in between. At the end of
-stdin it unmounts itself, so that nothing stays mounted whatever becomes of its owner.
+stdin it unmounts itself, so that nothing stays mounted whatever becomes of its owner. A list of two
+directories asks what would be left in one, were the power to go now, and has it copied to the other
+one: what was there when the fault was armed, and since then what no failed sync has lost.
 
 The kernel keeps back neither attributes nor pages, so that each system call on the mount is seen
 here as what it is. It does know the names that it has met, as it does on any local filesystem, so
@@ -28,6 +30,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import mfusepy  # type: ignore[import-untyped]
+
+from tests.torture.lost_syncs import LostSyncs
 
 TOTAL_BYTES: Final = 64 << 20
 _UNIT_BYTES: Final = 4096
@@ -139,16 +143,34 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         self._backing = str(backing)
         self._armed: Armed | None = None
         self._opened: dict[int, str] = {}
-        self._unsynced: dict[int, list[tuple[int, int]]] = {}
+        self._syncs = LostSyncs(backing.with_name("replaced"))
 
     def arm(self, fault: Fault | None) -> dict[str, object]:
         """Replace the fault; what the one before it met."""
+        if fault is not None:
+            self._syncs.begin()
         before, self._armed = self._armed, None if fault is None else Armed(fault)
         return {} if before is None else before.lift()
 
     def met(self) -> dict[str, object]:
         """What the fault that is armed has met so far."""
         return {} if self._armed is None else self._armed.met()
+
+    def copy_after_cut(self, source: Path, target: Path) -> dict[str, object]:
+        """Copy what would be left of a directory of the backing one, if something is lost."""
+        return {"lost": self._syncs.copy_after_cut(source, target)}
+
+    def _sync(self, call: str, path: str | None, fd: int) -> int:
+        try:
+            self._meet(call, path, fd)
+        except InterruptedError:  # not one that failed: Python makes it again, and rightly so
+            raise
+        except OSError:
+            self._syncs.sync(fd, failed=True)
+            raise
+        os.fsync(fd)
+        self._syncs.sync(fd, failed=False)
+        return 0
 
     def _at(self, path: str) -> str:
         return self._backing + path
@@ -179,12 +201,15 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
 
     def rename(self, old: str, new: str) -> int:
         self._meet("rename", old)
+        self._syncs.give_name(self._at(new))
         os.rename(self._at(old), self._at(new))
+        self._syncs.take_name(self._at(old))
         return 0
 
     def unlink(self, path: str) -> int:
         self._meet("unlink", path)
         os.unlink(self._at(path))
+        self._syncs.take_name(self._at(path))
         return 0
 
     def rmdir(self, path: str) -> int:
@@ -227,19 +252,23 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         return self.release(path, fh)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> int:
-        self._meet("fsyncdir", path, fh)
-        os.fsync(fh)
-        return 0
+        return self._sync("fsyncdir", path, fh)
 
     # Files
 
     def open(self, path: str, flags: int) -> int:
         self._meet("open", path)
-        return self._keep(path, os.open(self._at(path), flags & ~os.O_DIRECT))
+        fd = os.open(self._at(path), flags & ~os.O_DIRECT)
+        if flags & os.O_TRUNC:
+            self._syncs.truncate(fd, 0)
+        return self._keep(path, fd)
 
     def create(self, path: str, mode: int, flags: int) -> int:
         self._meet("create", path)
-        return self._keep(path, os.open(self._at(path), flags & ~os.O_DIRECT | os.O_CREAT, mode))
+        self._syncs.give_name(self._at(path))
+        fd = os.open(self._at(path), flags & ~os.O_DIRECT | os.O_CREAT, mode)
+        self._syncs.create(fd)
+        return self._keep(path, fd)
 
     def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
         if self._meet("read", path, fh):
@@ -248,13 +277,15 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
         short = self._meet("write", path, fh)
-        count = os.pwrite(fh, data[: max(1, len(data) // 2)] if short else data, offset)
-        self._unsynced.setdefault(fh, []).append((offset, count))
-        return count
+        written = os.pwrite(fh, data[: max(1, len(data) // 2)] if short else data, offset)
+        self._syncs.write(fh, offset, written)
+        return written
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
         self._meet("truncate", path, -1 if fh is None else fh)
-        os.truncate(self._at(path) if path else fh or 0, length)
+        file = self._at(path) if path else fh or 0
+        os.truncate(file, length)
+        self._syncs.truncate(file, length)
         return 0
 
     def fallocate(self, path: str | None, mode: int, offset: int, size: int, fh: int) -> int:
@@ -265,20 +296,7 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def fsync(self, path: str | None, datasync: int, fh: int) -> int:
-        try:
-            self._meet("fsync", path, fh)
-        except OSError as error:
-            if error.errno != errno.EINTR:  # after which Python itself asks again
-                self._lose(fh)
-            raise
-        os.fsync(fh)
-        self._unsynced.pop(fh, None)
-        return 0
-
-    def _lose(self, fh: int) -> None:
-        """As a kernel does, which takes what it could not write for written: a retry succeeds."""
-        for offset, size in self._unsynced.pop(fh, []):
-            os.pwrite(fh, bytes(size), offset)
+        return self._sync("fsync", path, fh)
 
     def flush(self, path: str | None, fh: int) -> int:
         self._meet("flush", path, fh)
@@ -286,7 +304,6 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
 
     def release(self, path: str | None, fh: int) -> int:
         self._opened.pop(fh, None)
-        self._unsynced.pop(fh, None)
         os.close(fh)
         return 0
 
@@ -296,6 +313,8 @@ def _obey(filesystem: FaultFs, mount_point: Path) -> None:
         fields = json.loads(line)
         if fields == "met":
             answer = filesystem.met()
+        elif isinstance(fields, list):
+            answer = filesystem.copy_after_cut(*map(Path, fields))
         else:
             answer = filesystem.arm(None if fields is None else Fault(**fields))
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -73,6 +73,13 @@ class FaultMount:
         """What the fault has met so far."""
         return _met(self._say('"met"'))
 
+    def copy_after_cut(self, source: Path, target: Path) -> bool:
+        """Copy what would be left of `source` if the power went now, both beside the mount.
+
+        False, and no copy: a cut would take nothing, since no sync of what is there has failed.
+        """
+        return bool(self._say(json.dumps([str(source), str(target)]))["lost"])
+
     def _say(self, line: str) -> dict[str, Any]:
         assert self._server.stdin is not None
         assert self._server.stdout is not None

@@ -142,6 +142,40 @@ PLANTS: Final = (
         case="put-small: fsync on dataset 1: EIO, 1 time(s)",
     ),
     Plant(
+        "a failed sync of an artifact is tried again, and believed",
+        "depot/dataset/dataset.py",
+        "            small_files.sync_file(fd, self.disk)\n",
+        "            try:\n                small_files.sync_file(fd, self.disk)\n"
+        "            except SyncFailed:\n                small_files.sync_file(fd, self.disk)\n",
+        _FAULTS,
+        case="put-blocks: fsync on dataset 1: EIO, 1 time(s)",
+    ),
+    Plant(
+        "a failed sync of a directory is tried again, and believed",
+        "depot/dataset/small_files.py",
+        "    try:\n        disk.fsync_directory(fd)\n    except OSError as error:\n",
+        "    try:\n        try:\n            disk.fsync_directory(fd)\n        except OSError:\n"
+        "            disk.fsync_directory(fd)\n    except OSError as error:\n",
+        _FAULTS,
+        case="config: fsyncdir on dataset 1: EIO, 1 time(s)",
+    ),
+    Plant(
+        "a name that could not be made durable is believed",
+        "depot/dataset/durability.py",
+        "                self._disowned |= ours & uncertain\n",
+        "",
+        _FAULTS,
+        case="put-small: fsyncdir on dataset 1: EIO, 1 time(s)",
+    ),
+    Plant(
+        "a document is believed because it reads well",
+        "depot/dataset/dataset.py",
+        "        if self.durability.has_written(name, content):\n",
+        "        if True:\n",
+        _FAULTS,
+        case="config: fsyncdir on dataset 1: EIO, 1 time(s)",
+    ),
+    Plant(
         "a put that reached one dataset says that it reached both",
         "depot/writing/put.py",
         "        return Stored(len(self._healthy), copies,",

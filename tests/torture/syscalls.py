@@ -3,7 +3,8 @@
 A case is an operation, a dataset, a kind of call and what is wrong with it. It is run with the
 fault at the first such call, at the second, and so on until the operation does not get that far.
 Each time the other dataset has to serve (B4), nothing wrong may stand on either (B1, G1, G3, Q1),
-and once the fault is lifted the store has to go on and bring everything back onto both (B5).
+and once the fault is lifted the store has to go on and bring everything back onto both (B5). Where
+a sync was made to fail, what a power cut would leave is judged as well, both times.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import shutil
 import sys
 import tempfile
 import threading
@@ -27,8 +29,8 @@ from tests.torture import fault_mount
 from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each
 from tests.torture.fault_fs import Fault
 from tests.torture.fault_mount import Met
-from tests.torture.history import name_of
-from tests.torture.judge import QUOTA_BYTES, judge_settled
+from tests.torture.history import History, name_of
+from tests.torture.judge import QUOTA_BYTES, Places, judge_dead, judge_settled
 from tests.torture.scene import DATASETS, FIRST, SMALL, STORED, Scene, Stage
 from tests.torture.syscall_operations import OPERATIONS, Act, Operation
 
@@ -197,6 +199,8 @@ class _Run:
             _threads_end()
             gc.collect(0)
             judge_settled(scene.places, scene.history)
+            with self._after_cut(scene) as cut:
+                judge_settled(cut, scene.history)
         assert complaints.heard == [], complaints.heard
         return met
 
@@ -244,11 +248,30 @@ class _Run:
                 met = self._stage.mount.lift()
                 watchdog.join()
         assert not stuck.is_set(), "the operation hangs"
+        with self._after_cut(act.scene) as cut:
+            judge_dead(cut, _as_hurt(case.operation, act.scene))
         if case.fault.effect == "hang":
             most_s = (case.operation.deadlines + 1) * HANG_TIMEOUT_S
             if took_s > most_s:
                 raise TooSlow(f"B4 {took_s:.2f} s under a hang, at most {most_s:g} s are expected")
         return met
+
+    @contextmanager
+    def _after_cut(self, scene: Scene) -> Iterator[Places]:
+        """The places as they would be if the power of the failing dataset went now.
+
+        Where no sync that failed took anything away, that is as they are.
+        """
+        copy = scene.places.state_dir.with_name("after-cut")
+        if not self._stage.mount.copy_after_cut(scene.hurt_dataset, copy):
+            yield scene.places
+            return
+        self._counts["cuts after failed syncs"] += 1
+        datasets = tuple(copy if d == scene.hurt_dataset else d for d in scene.places.datasets)
+        try:
+            yield replace(scene.places, datasets=datasets)
+        finally:
+            shutil.rmtree(copy)
 
     def _reached(self, case: Case) -> int:
         """How many calls of the case's kind the operation makes when nothing is wrong."""
@@ -294,6 +317,12 @@ def _judge_struck(operation: Operation, scene: Scene) -> None:
     files = set().union(*map(_names, both))
     lost = {key for key in history.promised(history.accepted) if name_of(key) not in files}
     assert lost == set(), f"D1 {lost}"
+
+
+def _as_hurt(operation: Operation, scene: Scene) -> History:
+    """The history, with the copies in it that were hurt by hand and may not be healed yet."""
+    rotten = {key: scene.hurt if hurt else 1 - scene.hurt for key, hurt in operation.rotten}
+    return replace(scene.history, rotten=rotten)
 
 
 def _names(dataset: Path) -> set[str]:
