@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -90,6 +91,19 @@ async def test_the_same_release_again_already_exists_and_brings_back_what_was_lo
     assert again.release == first.release
     assert running.staging.held() == held
     assert await client.generation() == generation
+
+
+async def test_a_release_that_comes_or_goes_is_logged(
+    client: CoordinatorClient, logged: list[MutableMapping[str, Any]]
+) -> None:
+    builder = small_release()
+    await client.add_trust_root(builder.trusted)
+    version = (await client.upload_release(zipped(builder), file_name=NAME)).release.version
+    await client.remove_release(version)
+    said = [
+        (entry["log_level"], entry["event"]) for entry in logged if entry.get("version") == version
+    ]
+    assert said == [("info", "release uploaded"), ("info", "release removed")]
 
 
 async def test_f3_the_generation_rises_with_a_release_and_with_its_removal(

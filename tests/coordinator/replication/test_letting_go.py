@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, MutableMapping
+from typing import Any
 
 from coordinator.replication.letting_go import FRESH_S, UNWANTED_S, LettingGo
 from coordinator.replication.ports import AsOf
@@ -52,6 +53,15 @@ def test_what_enough_sleds_hold_leaves_staging_and_the_database() -> None:
         assert scene.staging.held() == scene.database.staged["here"] == {Y}
 
     run(scenario())
+
+
+def test_what_is_let_go_of_is_logged(logged: list[MutableMapping[str, Any]]) -> None:
+    async def scenario() -> None:
+        assert await Scene().let_go(droppable=[X]) == [X]
+
+    run(scenario())
+    [said] = [entry for entry in logged if entry["event"] == "let go of a staged artifact"]
+    assert (said["log_level"], said["sha256"], said["generation"]) == ("info", str(X), 5)
 
 
 def test_f2_nothing_is_dropped_when_the_database_has_moved_on() -> None:
