@@ -11,6 +11,8 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
+
 from coordinator.database.database import Database
 from coordinator.journal.checking import Checker
 from coordinator.journal.journal import Journal
@@ -38,6 +40,7 @@ async def lives(url: str, keys: Path) -> list[str]:
     return [name for first, *rest in lines if first == "told" for name in rest]
 
 
+@pytest.mark.timeout(600)  # each life begins with a database to open
 async def test_what_was_acknowledged_before_a_kill_is_there_once_and_everything_verifies(
     database: Database, database_url: str, keys: Path
 ) -> None:
