@@ -25,6 +25,8 @@ from typing import Final
 import psutil
 import structlog
 
+from depot.freed_memory import give_back
+
 SEED_BITS: Final = 40
 ENOUGH_VIOLATIONS: Final = 20
 """A campaign that fails in every run needs no more of them to say so."""
@@ -260,8 +262,10 @@ class _Leaks:
         if runs <= WARM_RUNS:
             self._warm = now
         if now.memory - self._warm.memory > MEMORY_SLACK:
-            # A store that was closed is garbage with its 8 MiB of idle blocks, and in a cycle.
+            # A store that was closed is garbage with its 8 MiB of idle blocks, and in a cycle;
+            # and what the C library keeps of it is free, but not the system's.
             gc.collect()
+            give_back()
             self._last = now = replace(now, memory=Held.now().memory)
         grown = now.memory - self._warm.memory
         assert grown <= MEMORY_SLACK, f"memory: {self._warm} when it was warm, {now} now"
