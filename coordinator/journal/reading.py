@@ -87,10 +87,14 @@ async def along(tx: Transaction, shard: Shard, path: Path) -> tuple[bytes, ...]:
         return ()
     found = await tx.rows(
         select(journal_nodes).where(
-            journal_nodes.c.shard_id == shard.id,
+            # The whole key in each: else SQLite goes through all hashes of the shard.
             or_(
                 *(
-                    and_(journal_nodes.c.level == level, journal_nodes.c.position == position)
+                    and_(
+                        journal_nodes.c.shard_id == shard.id,
+                        journal_nodes.c.level == level,
+                        journal_nodes.c.position == position,
+                    )
                     for level, position in wanted
                 )
             ),
