@@ -1,13 +1,13 @@
 """Looking at the fleet again and again, within a time.
 
 A coordinator that is away for a moment, because it is upgraded, is asked again once it has answered
-at all: whoever waits for the fleet waits for that, too.
+at all: whoever waits for the fleet waits for that, too. When the time is over, what it said last
+stands.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from http import HTTPStatus
 from typing import Final
 
@@ -25,7 +25,7 @@ AWAY_S: Final = 60.0
 
 
 class Looks:
-    """Looks at one coordinator's fleet.
+    """Looks at one coordinator's fleet; made while the event loop runs.
 
     Args:
         client: of the coordinator.
@@ -40,12 +40,19 @@ class Looks:
         self._client = client
         self._url = url
         self._output = output
-        self._end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self._end_s = None if timeout_s is None else _now_s() + timeout_s
+        self._last: ReplicationBody | None = None
+        self._said_at_s = 0.0
 
     @property
     def over(self) -> bool:
         """Whether the time is."""
-        return self._end_s is not None and time.monotonic() >= self._end_s
+        return self._end_s is not None and _now_s() >= self._end_s
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago the coordinator last said how far the fleet is."""
+        return _now_s() - self._said_at_s
 
     async def first(self) -> ReplicationBody:
         """See how far the fleet is.
@@ -56,19 +63,32 @@ class Looks:
         """
         left_s = None
         if self._end_s is not None:
-            left_s = max(LEAST_LOOK_S, self._end_s - time.monotonic())
+            left_s = max(LEAST_LOOK_S, self._end_s - _now_s())
         try:
             async with asyncio.timeout(left_s):
-                return await self._client.replication()
+                self._last = await self._client.replication()
         except TimeoutError as error:
             raise self._not_said() from error
+        self._said_at_s = _now_s()
+        return self._last
 
     async def again(self) -> ReplicationBody:
         """See how far it is a moment later, or when the coordinator is back.
 
+        What it said last when the time is over: a look that is cut off is no news of the fleet.
+
         Raises:
-            as `first`.
+            Failure: as `first`, when it has never said anything.
+            Unreachable, Refused.
         """
+        try:
+            return await self._look_again()
+        except Failure:
+            if self._last is None:
+                raise
+            return self._last
+
+    async def _look_again(self) -> ReplicationBody:
         away_since_s: float | None = None
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -78,11 +98,11 @@ class Looks:
                 if not _is_away(error):
                     raise
                 if away_since_s is None:
-                    away_since_s = time.monotonic()
+                    away_since_s = _now_s()
                     self._output.note(f"{error}; asking again")
                 if self.over:
                     raise self._not_said() from error
-                if self._end_s is None and time.monotonic() - away_since_s >= AWAY_S:
+                if self._end_s is None and _now_s() - away_since_s >= AWAY_S:
                     raise
 
     def _not_said(self) -> Failure:
@@ -96,3 +116,7 @@ class Looks:
 
 def _is_away(error: Unreachable | Refused) -> bool:
     return isinstance(error, Unreachable) or error.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

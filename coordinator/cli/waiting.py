@@ -28,6 +28,8 @@ from depot.artifact import Generation
 
 SHOWN: Final = 3
 STUCK: Final = ("ahead", "refused", "unreachable")
+OLD_S: Final = 5.0
+"""What a coordinator said longer ago, though it was asked, is not told as if it were so now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,11 @@ async def _wait(
         _check(goal, found)
         _fail_when_lost(output, goal, found)
         if list(what_is_left(goal, found)):
-            found = await _follow(looks, output, goal, found)
+            found = await follow(looks, output, goal, found)
     output.document(_document(goal, found, converged=True), [_converged(found)])
 
 
-async def _follow(
+async def follow(
     looks: Looks, output: Output, goal: Goal, found: ReplicationBody
 ) -> ReplicationBody:
     """Look again and again until nothing is left, with a bar.
@@ -99,7 +101,7 @@ async def _follow(
         while left := list(what_is_left(goal, found)):
             progress.show(found)
             if looks.over:
-                raise _timed_out(output, goal, found, left)
+                raise _timed_out(output, goal, found, left, looks.silent_s)
             found = await looks.again()
             _fail_when_lost(output, goal, found)
         progress.show(found)
@@ -195,11 +197,14 @@ def _fail_when_lost(output: Output, goal: Goal, found: ReplicationBody) -> None:
             )
 
 
-def _timed_out(output: Output, goal: Goal, found: ReplicationBody, left: list[str]) -> Failure:
+def _timed_out(
+    output: Output, goal: Goal, found: ReplicationBody, left: list[str], silent_s: float
+) -> Failure:
     output.document(_document(goal, found, converged=False), [])
     more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    silent = f"; the coordinator has not said more for {silent_s:.0f} s" if silent_s > OLD_S else ""
     return Failure(
-        f"not converged in time: {'; '.join(left[:SHOWN])}{more}",
+        f"not converged in time: {'; '.join(left[:SHOWN])}{more}{silent}",
         ExitCode.LOCAL,
         code="TimedOut",
         hint="`depot-coordinator status` shows the whole fleet",
