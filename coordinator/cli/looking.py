@@ -1,8 +1,8 @@
 """Looking at the fleet again and again, within a time.
 
-A coordinator that is away for a moment, because it is upgraded, is asked again once it has answered
-at all: whoever waits for the fleet waits for that, too. When the time is over, what it said last
-stands.
+A coordinator that is away for a moment, because it is upgraded, is asked again: whoever waits for
+the fleet waits for that, too. Only one that never answered, with no end to the wait, is not. When
+the time is over, what it said last stands.
 """
 
 from __future__ import annotations
@@ -55,12 +55,25 @@ class Looks:
         return _now_s() - self._said_at_s
 
     async def first(self) -> ReplicationBody:
-        """See how far the fleet is.
+        """See how far the fleet is; of a coordinator that is away, within the time if there is one.
 
         Raises:
             Failure: the coordinator has not said in time.
             Unreachable, Refused.
         """
+        told = False
+        while True:
+            try:
+                return await self._look()
+            except (Unreachable, Refused) as error:
+                if not _is_away(error) or self._end_s is None or self.over:
+                    raise
+                if not told:
+                    self._output.note(f"{error}; asking again")
+                    told = True
+            await asyncio.sleep(min(LOOK_AGAIN_S, max(0.0, self._end_s - _now_s())))
+
+    async def _look(self) -> ReplicationBody:
         left_s = None
         if self._end_s is not None:
             left_s = max(LEAST_LOOK_S, self._end_s - _now_s())
@@ -93,7 +106,7 @@ class Looks:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
             try:
-                return await self.first()
+                return await self._look()
             except (Unreachable, Refused) as error:
                 if not _is_away(error):
                     raise

@@ -20,6 +20,7 @@ from tests.coordinator.cli.test_waiting import fleet
 from tests.coordinator.replication.virtual import run
 
 LACKING = fleet({"id": "sled-9", "artifacts_present": 0, "bytes_to_go": 2048})
+AWAY = Unreachable("the coordinator is away")
 QUIET = Output(Common(quiet=True))
 
 
@@ -65,8 +66,8 @@ def test_a_coordinator_that_is_silent_for_long_is_named_beside_what_it_said() ->
 
 
 def test_so_is_one_that_is_away_until_the_time_is_over() -> None:
-    away = [Unreachable("the coordinator is away")] * 100
-    failed = failure(lambda: looks(LACKING, *away, timeout_s=25))
+
+    failed = failure(lambda: looks(LACKING, *[AWAY] * 100, timeout_s=25))
     assert "sled-9 lacks" in str(failed)
     assert "has not said more for 25 s" in str(failed)
 
@@ -74,3 +75,22 @@ def test_so_is_one_that_is_away_until_the_time_is_over() -> None:
 def test_a_coordinator_that_never_said_anything_is_what_is_wrong() -> None:
     failed = failure(lambda: looks(timeout_s=25))
     assert str(failed) == "the coordinator at http://c did not say in time how far the fleet is"
+
+
+def test_a_coordinator_that_is_away_at_first_is_asked_again_within_the_time() -> None:
+    failed = failure(lambda: looks(AWAY, AWAY, *[LACKING] * 100, timeout_s=25))
+    assert str(failed) == "not converged in time: sled sled-9 lacks 3 artifacts, 2.0 KiB"
+
+
+@pytest.mark.parametrize("timeout_s", [None, 0.0, 25.0])
+def test_one_that_stays_away_is_what_is_wrong_and_without_an_end_at_once(
+    timeout_s: float | None,
+) -> None:
+    async def main() -> float:
+        its = looks(*[AWAY] * 100, timeout_s=timeout_s)
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(Unreachable, match="the coordinator is away"):
+            await its.first()
+        return asyncio.get_running_loop().time() - began_s
+
+    assert run(main()) == (timeout_s or 0.0)
