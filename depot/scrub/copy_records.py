@@ -42,6 +42,8 @@ FLUSH_INTERVAL_S: Final = 2.0
 MAX_FINDINGS: Final = 100_000
 """Bad copies of a dataset whose healing is timed; a disk that lost more has other worries."""
 _CALL_TIMEOUT_S: Final = 10.0
+_PER_FILE_S: Final = 0.001
+"""Many files take a busy machine longer; most of them a quiet one a hundredth of that."""
 _BATCH: Final = 500
 _MOST_ROWS: Final = 4000
 
@@ -184,9 +186,14 @@ class CopyRecords:
             remembered = db.recall(dataset_id, now_s) if db else Remembered()
             return _matched(dataset_id, remembered, files, unwritten, now_s)
 
+        found = await self._use(matched, _CALL_TIMEOUT_S + len(files) * _PER_FILE_S)
+        if found is not None:
+            return found
         # In a thread also without a database: every file is gone through.
-        found = await self._use(matched)
-        return await asyncio.to_thread(matched, None) if found is None else found
+        book, copies = await asyncio.to_thread(matched, None)
+        # What could not be read now may say of a copy that it is damaged: it stays (B6).
+        book.changed = set(unwritten)
+        return book, copies
 
     def _before(self, index: int, dataset_id: str) -> list[_Book]:
         """Take the records that end: of what was in this slot, and of this dataset in another."""
@@ -356,10 +363,12 @@ class CopyRecords:
 
     # The database
 
-    async def _use(self, action: Callable[[CopyDatabase], T]) -> T | None:
+    async def _use(
+        self, action: Callable[[CopyDatabase], T], timeout_s: float = _CALL_TIMEOUT_S
+    ) -> T | None:
         """Do something with the database; None when it cannot be used now."""
         try:
-            result = await self._threads.call(_CALL_TIMEOUT_S, self._attempt, action)
+            result = await self._threads.call(timeout_s, self._attempt, action)
         except (sqlite3.Error, OSError) as error:
             said = describe_error(error) if isinstance(error, OSError) else str(error)
             self._out_of_use = f"what is found out about copies is in memory only: {said}"

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -267,6 +268,25 @@ async def test_what_a_cancelled_writing_had_begun_with_is_written_at_the_end(nod
         with pytest.raises(asyncio.CancelledError):
             await writing
         looking.let_go()
+    async with node.open() as store:
+        assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+
+
+async def test_b6_what_could_not_be_read_at_the_start_is_not_written_over(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(_database: CopyDatabase, _dataset_id: str, _now_s: float) -> NoReturn:
+        raise OSError(errno.ETIMEDOUT, "the disk is slow")
+
+    await stored(node)
+    await rot(node, A, ONE)
+    async with node.open() as store:
+        assert [scrub.bad for scrub in await store.scrub()] == [1, 0]
+    with monkeypatch.context() as patched:
+        patched.setattr(CopyDatabase, "recall", busy)
+        async with node.open() as store:
+            assert store._parts.records.problems
+            await store._parts.records.flush(store._parts.mirrors.all)
     async with node.open() as store:
         assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
 
