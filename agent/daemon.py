@@ -105,12 +105,25 @@ async def _serve(
 
 async def _announced(agent: Agent, announce: Callable[[Ready], None]) -> CannotStart | None:
     ready = Ready(agent.agent_server.url, agent.depot_server.url, os.getpid())
+    _tell_what_is_out(agent.store.status())
     try:
         await asyncio.to_thread(announce, ready)
     except OSError as error:
         return CannotStart(f"cannot say that it is ready: {error}")
     _log.info("ready", agent=ready.agent_url, depot=ready.depot_url)
     return None
+
+
+def _tell_what_is_out(status: StoreStatus) -> None:
+    """Log each dataset that does not serve from the start: no event says so, nothing changed."""
+    for dataset in status.datasets:
+        if dataset.state != "healthy":
+            _log.warning(
+                "a dataset is out of use",
+                dataset=dataset.path,
+                state=dataset.state,
+                reason=dataset.last_error or "no reason known",
+            )
 
 
 def status_line(status: StoreStatus) -> str:

@@ -227,6 +227,18 @@ class TestRun:
         assert "sled-agent init" in status["datasets"][0]["last_error"]
         assert (refused, refusal["error_code"]) == (503, "NoDataset")
 
+    def test_what_is_out_from_the_start_is_in_the_log_with_the_reason_before_it_is_ready(
+        self, node: RunningAgent
+    ) -> None:
+        node.prepare()
+        (node.datasets[0] / ".sled-depot" / "marker.json").unlink()
+        node.start()
+
+        entries = [json.loads(line) for line in node.log_path.read_text().splitlines()]
+        (out,) = (entry for entry in entries if entry["event"] == "a dataset is out of use")
+        assert (out["dataset"], out["state"]) == (str(node.datasets[0]), "missing")
+        assert "'sled-agent init'" in out["reason"]
+
     def test_a_ready_file_that_cannot_be_written_is_named(self, node: RunningAgent) -> None:
         node.prepare()
         ready = node.home / "nowhere" / "ready.json"
