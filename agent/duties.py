@@ -1,8 +1,9 @@
 """Background duties: who runs them, and where it shows that one failed.
 
 Rules kept here:
-- Nothing is fire-and-forget (S5): a duty that raises is logged with its traceback, counted, named
-  in the status until a run succeeds, and recorded as an event when it begins and ceases to fail.
+- Nothing is fire-and-forget (S5): a duty that raises is logged, counted, named in the status until
+  a run succeeds, and recorded as an event when it begins and ceases to fail. A traceback is logged
+  with what nobody foresaw: a refusal says in its message what is wrong.
 - One failing duty ends neither the agent nor the other duties; it is run again, later and later.
 - What nobody waits for (the end of a write that its put gave up, a callback of the event loop) is a
   duty too, in the sum: `UNATTENDED`. It has no next run, so it is named until the agent restarts.
@@ -20,6 +21,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
+
+from depot.errors import DepotError, Internal
 
 EventSink = Callable[[str, Mapping[str, object]], None]
 
@@ -72,7 +75,9 @@ class Duties:
         before = self._state(name)
         text = f"{type(error).__name__}: {error}"
         self._states[name] = DutyState(name, True, before.failures + 1, text, self._clock())
-        _log.error("duty failed", duty=name, failures=before.failures + 1, exc_info=error)
+        foreseen = isinstance(error, DepotError) and not isinstance(error, Internal)
+        log = _log.bind(duty=name, failures=before.failures + 1)
+        log.error("duty failed", **({"error": text} if foreseen else {"exc_info": error}))
         if not before.failing:
             self._on_event("duty_failed", {"duty": name, "error": text})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
 
 import pytest
 
 from agent import duties as module
 from agent.duties import UNATTENDED, Duties, DutyState
+from depot.errors import Internal, Unreachable
 
 
 class Seen:
@@ -84,6 +86,24 @@ async def test_only_the_first_and_the_last_failure_of_a_row_are_events(
     assert kinds[0] == "duty_failed"
     assert kinds[-1] == "duty_recovered"
     assert seen.events[0][1] == {"duty": "scrub", "error": "OSError: disk on fire"}
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [
+        (Unreachable("http://c: cannot connect: Connection refused"), False),
+        (Internal("a defect"), True),
+        (OSError("disk on fire"), True),
+    ],
+)
+def test_s5_a_failure_is_logged_with_a_traceback_only_when_nobody_foresaw_it(
+    duties: Duties, logged: list[MutableMapping[str, Any]], error: Exception, traced: bool
+) -> None:
+    duties.failed("registration", error)
+    (entry,) = logged
+    assert (entry["event"], entry["duty"], entry["failures"]) == ("duty failed", "registration", 1)
+    assert entry.get("exc_info") is (error if traced else None)
+    assert traced or entry["error"] == f"Unreachable: {error}"
 
 
 async def test_a_periodic_duty_that_failed_need_not_wait_for_its_next_time(
