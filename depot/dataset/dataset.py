@@ -184,8 +184,10 @@ class Dataset:
         # A descriptor of its own: scans through a shared one would share its position.
         with directory(self._root, ".", self.disk) as root:
             names = self.disk.listdir(root)
+        # In order, as the database of copies and every list of artifacts is: what is made of each
+        # then lies side by side in memory, and who goes through one goes through the others.
         is_artifact, found = _ARTIFACT_NAME.fullmatch, FoundFiles()
-        for name in names:
+        for name in sorted(names):
             if is_artifact(name):
                 self._look_at(name, bytes.fromhex(name), found)
         return found

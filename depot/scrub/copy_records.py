@@ -440,7 +440,7 @@ def _matched(
         if file is None:
             book.changed.add(ArtifactHash(digest))
             continue
-        if file[1:] != (size_bytes, identity) or digest in unwritten:
+        if file[1] != size_bytes or file[2] != identity or digest in unwritten:
             continue
         artifact = file[0]
         # A time to come was taken from a clock that was wrong: one that has such a copy
@@ -451,7 +451,7 @@ def _matched(
         if not damaged:
             basis_s = min(seen_at_s, now_s) if verified_at_s is None else verified_at_s
             book.ages[artifact] = basis_s
-    for artifact, size_bytes in files.sizes():
+    for artifact, size_bytes in files.sizes() if len(copies) < len(files) else ():
         if artifact not in copies:
             copies[artifact] = Copy(size_bytes)
             book.changed.add(artifact)
