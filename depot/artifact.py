@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
+from operator import lt
 from typing import Final, Self
 
 from depot.errors import InvalidRequest
@@ -104,7 +105,8 @@ def shared(
     two that are one object are compared at once.
     """
     there = {artifact: artifact for artifact in known}
-    return (there.get(artifact, artifact) for artifact in artifacts)
+    artifacts = tuple(artifacts)
+    return map(there.get, artifacts, artifacts)
 
 
 class Generation(int):
@@ -140,7 +142,11 @@ class ArtifactConfig:
     @classmethod
     def make(cls, generation: int, artifacts: Iterable[ArtifactHash]) -> Self:
         """Build a config from any integer and any iterable of hashes."""
-        return cls(Generation(generation), frozenset(artifacts))
+        listed = tuple(artifacts)
+        config = cls(Generation(generation), frozenset(listed))
+        if all(map(lt, listed, islice(listed, 1, None))):  # as they are written down
+            vars(config)["ordered"] = listed
+        return config
 
     @cached_property
     def ordered(self) -> tuple[ArtifactHash, ...]:

@@ -7,9 +7,7 @@ steps keeps the others from running for long, however many artifacts there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent.wire import ArtifactConfigBody
 from depot import hash_lists
@@ -39,10 +37,8 @@ def _plain_config(content: bytes) -> ArtifactConfig | None:
         body = parse_json(divided.rest, ArtifactConfigBody)
     except InvalidRequest:
         return None  # what is wrong is said of the whole
-    artifacts = frozenset(divided.hashes)
-    if len(artifacts) < len(divided.hashes):
-        return None
-    return ArtifactConfig.make(body.generation, artifacts)
+    config = ArtifactConfig.make(body.generation, divided.hashes)
+    return config if len(config.artifacts) == len(divided.hashes) else None
 
 
 def render_config(config: ArtifactConfig) -> bytes:
@@ -53,19 +49,18 @@ def render_config(config: ArtifactConfig) -> bytes:
 
 def render_listing(listing: Listing) -> bytes:
     """Write an `ArtifactListBody`, sorted by hash."""
-    counts = ",".join(_counts(_in_order(listing)))
+    counts = ",".join(_counts(listing))
     return f'{{"generation":{int(listing.generation)},"list":{{{counts}}}}}'.encode()
 
 
-def _counts(copies: Iterable[tuple[ArtifactHash, int]]) -> Iterator[str]:
-    """Each with its count, those together that stand together and have equally many."""
-    for count, some in groupby(copies, key=itemgetter(1)):
-        hashes = hash_lists.texts([artifact for artifact, _ in some], f":{count},")
+def _counts(listing: Listing) -> Iterator[str]:
+    for some, count in _runs(listing):
+        hashes = hash_lists.texts(some, f":{count},")
         yield f"{''.join(hashes)}:{count}"
 
 
-def _in_order(listing: Listing) -> Iterable[tuple[ArtifactHash, int]]:
+def _runs(listing: Listing) -> Iterable[tuple[Sequence[ArtifactHash], int]]:
     copies = listing.copies
     if isinstance(copies, CopyCounts):
-        return copies.in_order()
-    return [(artifact, copies[artifact]) for artifact in in_order(copies)]
+        return copies.runs()
+    return [([artifact], copies[artifact]) for artifact in in_order(copies)]

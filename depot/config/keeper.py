@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Final, TypeVar
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation, shared
@@ -468,7 +467,7 @@ class _Ledgers:
         held: for each dataset the artifacts on it, whose objects the configs share.
     """
 
-    def __init__(self, sled_id: str | None, held: Sequence[Iterable[ArtifactHash]]) -> None:
+    def __init__(self, sled_id: str | None, held: Sequence[Collection[ArtifactHash]]) -> None:
         self._sled_id = sled_id
         self._held = held
         self._last: tuple[bytes, Ledger] | None = None
@@ -483,10 +482,13 @@ class _Ledgers:
             return self._last[1]
 
 
-def _decoded(content: bytes, sled_id: str | None, held: Sequence[Iterable[ArtifactHash]]) -> Ledger:
+def _decoded(
+    content: bytes, sled_id: str | None, held: Sequence[Collection[ArtifactHash]]
+) -> Ledger:
     ledger = decode_ledger(content, sled_id)
     if ledger.config is not None:
-        artifacts = shared(ledger.config.artifacts, chain.from_iterable(held))
+        most = max(held, key=len) if held else ()  # what else is there is soon the same
+        artifacts = shared(ledger.config.ordered, most)
         config = ArtifactConfig.make(ledger.config.generation, artifacts)
         ledger = replace(ledger, config=config)
     _ = ledger.rank  # worked out here, in a thread: it goes through every artifact, and is kept
