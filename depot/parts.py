@@ -117,6 +117,7 @@ class Parts:
         await self.mirrors.attach_all(known_sled_id)
         await self.keeper.load()
         await self.quarantine.refresh_all()
+        await self.healer.recount()
         self.opened = True
 
     async def close(self) -> None:

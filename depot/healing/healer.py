@@ -147,6 +147,10 @@ class Healer:
         """Wanted artifacts without any good copy."""
         return self._census.lacks().all
 
+    async def recount(self) -> None:
+        """Find out in a thread what is to be done, after much has changed; or who asks has to."""
+        await self._census.recount()
+
     def status(self) -> HealingStatus:
         """How far healing is; from memory."""
         had, lacks, failed = self._to_be_had(), self._census.lacks(), set(self._failures)
@@ -271,6 +275,7 @@ class Healer:
 
     async def _begin_pass(self, pauses: Backoff[ArtifactHash]) -> list[ArtifactHash]:
         await self._had.recall()
+        await self.recount()
         todo = self._todo()
         left = frozenset(todo)
         pauses.keep_only(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -137,6 +138,43 @@ def test_what_was_counted_step_by_step_is_what_counting_anew_finds(
         again = take_stock(mirror.rows).inventory
         for name in Inventory.__slots__:
             assert getattr(mirror.inventory, name) == getattr(again, name)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(steps.map(tuple), st.sampled_from(["recount", "wait"])), max_size=8))
+def test_what_changes_while_it_is_counted_in_a_thread_is_not_missed(
+    taken: list[tuple[tuple[str, int, ArtifactHash, Copy | None], ...] | str],
+) -> None:
+    asyncio.run(_recounted(taken))
+
+
+async def _recounted(
+    taken: list[tuple[tuple[str, int, ArtifactHash, Copy | None], ...] | str],
+) -> None:
+    sled = Sled()
+    census = Census(sled, sled)  # type: ignore[arg-type]  # as above
+    async with asyncio.TaskGroup() as counting:
+        running: list[asyncio.Task[None]] = []
+        for some in taken:
+            if some == "recount":
+                running.append(counting.create_task(census.recount()))
+                await asyncio.sleep(0)
+            elif some == "wait":
+                await asyncio.gather(*running)
+            for step in () if isinstance(some, str) else some:
+                take(sled, step)
+                if step[0] == "ask":
+                    assert census.lacks() == sled.anew()
+    assert census.lacks() == sled.anew()
+
+
+def test_what_was_counted_in_a_thread_is_not_counted_again() -> None:
+    sled = Sled()
+    census = Census(sled, sled)  # type: ignore[arg-type]  # as above
+    sled.all[0].record(NAMES[0], Copy(1))
+    asyncio.run(census.recount())
+    sled.all[0].inventory = Inventory()  # whoever counts now finds nothing
+    assert census.lacks() == Lacks(some=(NAMES[0],), all=tuple(sorted(NAMES[1:])))
 
 
 @settings(deadline=None)
