@@ -35,7 +35,7 @@ class Duties:
         """Delete what no config wants, now; the number of artifacts deleted."""
         await self._parts.quarantine.refresh_all()
         deleted = await self._parts.reconciler.run_once(rescan=rescan)
-        self._parts.had.forget_unwanted()
+        await self._parts.had.forget_unwanted()
         return deleted
 
     async def _reconcile_for_ever(self) -> None:

@@ -147,7 +147,7 @@ class ArtifactStore:
         """
         await self._parts.keeper.reset(expected_generation)
         await self._parts.had.recall()
-        self._parts.had.forget_gone()
+        await self._parts.had.forget_gone()
         await self._parts.had.save()
 
     # Artifacts

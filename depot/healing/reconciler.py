@@ -80,7 +80,11 @@ class Reconciler:
 
     async def _delete_unwanted(self, mirror: Mirror, deleted: set[ArtifactHash]) -> None:
         config = self._keeper.resolved.config
-        unwanted = mirror.inventory.outside(config.artifacts) if config is not None else ()
+        if config is None:
+            return
+        # In a thread, and only to know what to look at: each is asked about again.
+        inventory = mirror.inventory.copy()
+        unwanted = await asyncio.to_thread(inventory.outside, config.artifacts)
         for artifact in in_order(self._deletable(unwanted)):
             async with self._desk.commits.hold(artifact):
                 copy = mirror.artifacts.get(artifact)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
-from itertools import filterfalse
 from typing import Final, NamedTuple
 
 from depot.artifact import ArtifactHash
@@ -61,7 +60,26 @@ class Inventory:
 
     def outside(self, wanted: Set[ArtifactHash]) -> set[ArtifactHash]:
         """Artifacts that are here and not wanted."""
-        return {*filterfalse(wanted.__contains__, self.good), *(self.bad.keys() - wanted)}
+        return {a for copies in (self.good, self.bad) for a in copies if a not in wanted}
+
+    def copy(self) -> Inventory:
+        """Make one that stays as this is now, for other threads."""
+        inventory = Inventory()
+        inventory.good, inventory.bad = self.good.copy(), self.bad.copy()
+        inventory.never_verified, inventory.used_bytes = self.never_verified, self.used_bytes
+        return inventory
+
+    def take_in(self, copies: Mapping[ArtifactHash, Copy]) -> None:
+        """Take note of all copies of a dataset that comes: what `changed` does for each, at once.
+
+        Nearly all of them are good, and not empty.
+        """
+        usual = {a: copy for a, copy in copies.items() if copy.size_bytes and not copy.damaged}
+        self.good = {artifact: copy.size_bytes for artifact, copy in usual.items()}
+        self.used_bytes = sum(self.good.values())
+        self.never_verified = sum(copy.verified_at_s is None for copy in usual.values())
+        for artifact in copies.keys() - usual.keys() if len(usual) < len(copies) else ():
+            self._add(artifact, copies[artifact])
 
     def changed(self, artifact: ArtifactHash, before: Copy | None, after: Copy | None) -> None:
         """Take note that a copy appeared, changed or left."""
@@ -95,8 +113,7 @@ class Stock(NamedTuple):
 def take_stock(copies: Mapping[ArtifactHash, Copy]) -> Stock:
     """Work it out; for a thread, since it goes through every copy."""
     inventory = Inventory()
-    for artifact, copy in copies.items():
-        inventory._add(artifact, copy)
+    inventory.take_in(copies)
     return Stock(PersistentMap.of(copies), inventory)
 
 

@@ -170,7 +170,9 @@ class CopyDatabase:
             sqlite3.Error, TypeError, InvalidRequest: it cannot be read.
         """
         written = {digest for (digest,) in self._db.execute("SELECT sha256 FROM had")}
-        return [ArtifactHash(digest) for digest in written - seen], seen - written
+        before = [ArtifactHash(digest) for digest in written if digest not in seen]
+        # Step by step: subtracting one set from the other would keep other threads waiting.
+        return before, {artifact for artifact in seen if artifact not in written}
 
     def write_had(self, changes: Mapping[ArtifactHash, bool]) -> None:
         """Write which artifacts this sled has had (True), and which count as new (False)."""

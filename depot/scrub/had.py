@@ -11,7 +11,7 @@ had, whose state directory this was, is forgotten.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import filterfalse
 from typing import Final
 
@@ -43,6 +43,7 @@ class Had:
         self._had: set[ArtifactHash] = set()
         self._unwritten: dict[ArtifactHash, bool] = {}
         self._recalled = False
+        self._late: set[ArtifactHash] | None = None
         self._databases = 0
         self._writing = asyncio.Lock()
         self.revision = 0
@@ -68,27 +69,34 @@ class Had:
             self._remember(here - self._had)
         else:
             self._had |= here  # nearly all are written: `recall` finds out which are not
+            if self._late is not None:
+                self._late |= here
             self.revision += 1
 
     # What nobody wants
 
-    def forget_unwanted(self) -> None:
+    async def forget_unwanted(self) -> None:
         """Forget what is on no dataset and not wanted: it was deleted, or given up while lost."""
-        is_wanted = self._is_wanted()
-        self._forget(list(filterfalse(is_wanted, self._nowhere())))
+        nowhere = await self._nowhere()
+        self._forget(list(filterfalse(self._is_wanted(), nowhere)))
 
-    def forget_gone(self) -> None:
+    async def forget_gone(self) -> None:
         """Forget everything that is on no dataset: another life begins."""
-        self._forget(self._nowhere())
+        self._forget(await self._nowhere())
 
     def _is_somewhere(self, artifact: ArtifactHash) -> bool:
         return any(artifact in mirror.artifacts for mirror in self._mirrors.all)
 
-    def _nowhere(self) -> set[ArtifactHash]:
-        left = self._had
-        for mirror in self._mirrors.readable():
-            left = left.difference(mirror.inventory.good, mirror.inventory.bad)
-        return set(left)
+    async def _nowhere(self) -> list[ArtifactHash]:
+        """What is on no dataset, as of this step of the event loop."""
+        here = [
+            copies
+            for mirror in self._mirrors.readable()
+            for copies in (mirror.inventory.good.copy(), mirror.inventory.bad.copy())
+        ]
+        # In a thread: they may be a hundred thousand. What has changed meanwhile is asked again.
+        found = await asyncio.to_thread(_outside, self._had.copy(), here)
+        return [a for a in found if a in self._had and not self._is_somewhere(a)]
 
     def _remember(self, artifacts: Iterable[ArtifactHash]) -> None:
         self._had.update(artifacts)
@@ -108,6 +116,8 @@ class Had:
         if self._recalled or sled_id is None:  # no dataset has said yet which sled this is
             return
         seen = frozenset(self._had)
+        if self._late is None:  # or somebody else is at it, for whom it is of use as well
+            self._late = set()
         found = await self._records.compare_had(seen)
         if found is None or self._recalled:
             return
@@ -117,7 +127,8 @@ class Had:
         is_wanted = self._is_wanted()
         overtaken = set(self._unwritten)
         gone = [a for a in before if a not in overtaken and a not in self._had]
-        late = self._had.difference(seen, before)
+        late = (self._late & self._had).difference(seen, before)
+        self._late = None
         self._had.update(a for a in gone if is_ours and is_wanted(a))
         self._forget([a for a in gone if a not in self._had])
         self._unwritten = dict.fromkeys((new & self._had) | late, True) | self._unwritten
@@ -145,3 +156,12 @@ class Had:
             finally:
                 if not written:  # also when it was cancelled half-way
                     self._unwritten = changes | self._unwritten
+
+
+def _outside(
+    artifacts: Iterable[ArtifactHash], here: Iterable[Collection[ArtifactHash]]
+) -> list[ArtifactHash]:
+    left = list(artifacts)
+    for copies in here:
+        left = [artifact for artifact in left if artifact not in copies]
+    return left
