@@ -160,8 +160,14 @@ class ArtifactStore:
         """
         self._mirrors.require_readable()
         config = fencing.check_config_known(self._parts.keeper.resolved)
-        counted = [mirror.certain_copies() for mirror in self._mirrors.readable()]
-        return Listing(config.generation, CopyCounts(config, counted))
+        return Listing(config.generation, self._count_copies(config))
+
+    def _count_copies(self, config: ArtifactConfig) -> CopyCounts:
+        mirrors, lacking = self._mirrors, self._parts.healer.few_that_lack_copies()
+        if lacking is None:
+            return CopyCounts(config, [mirror.certain_copies() for mirror in mirrors.readable()])
+        counted = [{a for a in lacking if m.certain_copy(a) is not None} for m in mirrors.all]
+        return CopyCounts(config, counted, lacking)
 
     async def describe(self, artifact: ArtifactHash) -> ArtifactDetail:
         """Say where the artifact's copies are, dataset by dataset.

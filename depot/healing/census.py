@@ -51,7 +51,7 @@ class Census:
         """What is lacking now."""
         config = self._keeper.resolved.config
         now = self._now()
-        anew = now != self._seen or len(self._touched) > _FEW
+        anew = not self._is_counted(now)
         if not anew and not self._touched:
             return self._lacks
         if config is None:
@@ -65,6 +65,10 @@ class Census:
         self._keep(now)
         return self._lacks
 
+    def lacks_as_counted(self) -> Lacks | None:
+        """What is lacking now, unless everything has to be counted anew for that."""
+        return self.lacks() if self._is_counted(self._now()) else None
+
     async def recount(self) -> None:
         """Count in a thread what `lacks` would have to count now; they may be a hundred thousand.
 
@@ -73,7 +77,7 @@ class Census:
         """
         async with self._recounting:
             config, now = self._keeper.resolved.config, self._now()
-            if config is None or now == self._seen:
+            if config is None or self._is_counted(now):
                 return
             self._seen = _BEING_COUNTED
             self._touched.clear()
@@ -90,6 +94,9 @@ class Census:
         """What everything is to be counted anew for when it is another."""
         revisions = (mirror.stock_revision for mirror in self._mirrors.all)
         return (self._keeper.resolved.config, *revisions)
+
+    def _is_counted(self, now: tuple[object, ...]) -> bool:
+        return now == self._seen and len(self._touched) <= _FEW
 
     def _stock(self) -> tuple[list[_Good | None], list[Collection[ArtifactHash]]]:
         """The good copies on each dataset, None of one that is away, and what is in doubt there."""

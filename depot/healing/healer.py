@@ -48,6 +48,7 @@ from depot.streams.sources import Source
 from depot.writing.put import Put, Stored
 from depot.writing.put_desk import PutDesk
 
+_FEW: Final = 1000
 COURTESY_S: Final = 2.0
 """How long an artifact that is to be healed waits for the work that is in the foreground."""
 
@@ -146,6 +147,13 @@ class Healer:
     def missing(self) -> tuple[ArtifactHash, ...]:
         """Wanted artifacts without any good copy."""
         return self._census.lacks().all
+
+    def few_that_lack_copies(self) -> frozenset[ArtifactHash] | None:
+        """Those of which not every dataset has a copy that counts; None: many, or nobody knows."""
+        lacks = self._census.lacks_as_counted()
+        if lacks is None or len(lacks.some) + len(lacks.all) > _FEW:
+            return None
+        return frozenset((*lacks.some, *lacks.all))
 
     async def recount(self) -> None:
         """Find out in a thread what is to be done, after much has changed; or who asks has to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
+from itertools import groupby, repeat
 from operator import add, itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -33,25 +33,47 @@ class CopyCounts(Mapping[ArtifactHash, int]):
 
     Args:
         certain: for each dataset, the artifacts whose copy there counts.
+        lacking: those that may lack a copy, if it is known: `certain` need not have any other.
     """
 
-    def __init__(self, config: ArtifactConfig, certain: Sequence[Set[ArtifactHash]]) -> None:
+    def __init__(
+        self,
+        config: ArtifactConfig,
+        certain: Sequence[Set[ArtifactHash]],
+        lacking: Set[ArtifactHash] | None = None,
+    ) -> None:
         self._config = config
         self._certain = certain
+        self._lacking = lacking
 
-    def in_order(self) -> Iterator[tuple[ArtifactHash, int]]:
-        """Each artifact with the number of its copies, sorted; for a thread: they may be many."""
-        ordered = self._config.ordered
+    def runs(self) -> Iterator[tuple[Sequence[ArtifactHash], int]]:
+        """Artifacts in order with how many copies each of them has, those together that may be.
+
+        For a thread: they may be many.
+        """
+        ordered, most = self._config.ordered, len(self._certain)
         for at in range(0, len(ordered), _STRIDE):  # other threads run in between
             some = ordered[at : at + _STRIDE]
-            counts: Iterator[int] = repeat(0, len(some))
-            for here in self._certain:
-                counts = map(add, counts, map(here.__contains__, some))
-            yield from filter(itemgetter(1), zip(some, counts, strict=True))
+            if self._lacking is not None and self._lacking.isdisjoint(some):
+                yield some, most
+                continue
+            for count, run in groupby(zip(some, self._counted(some), strict=True), itemgetter(1)):
+                if count:
+                    yield [artifact for artifact, _ in run], count
+
+    def _counted(self, some: Sequence[ArtifactHash]) -> Iterator[int]:
+        lacking = self._lacking
+        if lacking is not None:
+            most = len(self._certain)
+            return (sum(a in c for c in self._certain) if a in lacking else most for a in some)
+        counts: Iterator[int] = repeat(0, len(some))
+        for here in self._certain:
+            counts = map(add, counts, map(here.__contains__, some))
+        return counts
 
     @cached_property
     def _counts(self) -> dict[ArtifactHash, int]:
-        return dict(self.in_order())
+        return {artifact: count for some, count in self.runs() for artifact in some}
 
     def __getitem__(self, artifact: ArtifactHash) -> int:
         return self._counts[artifact]

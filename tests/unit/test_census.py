@@ -37,6 +37,9 @@ steps = st.lists(
 )
 
 
+_Steps = tuple[tuple[str, int, ArtifactHash, Copy | None], ...]
+
+
 class FakeMirror:
     """What a census asks of a mirror, changed as `depot.mirrors.mirror` does it."""
 
@@ -143,13 +146,13 @@ def test_what_was_counted_step_by_step_is_what_counting_anew_finds(
 @settings(deadline=None)
 @given(st.lists(st.one_of(steps.map(tuple), st.sampled_from(["recount", "wait"])), max_size=8))
 def test_what_changes_while_it_is_counted_in_a_thread_is_not_missed(
-    taken: list[tuple[tuple[str, int, ArtifactHash, Copy | None], ...] | str],
+    taken: list[_Steps | str],
 ) -> None:
     asyncio.run(_recounted(taken))
 
 
 async def _recounted(
-    taken: list[tuple[tuple[str, int, ArtifactHash, Copy | None], ...] | str],
+    taken: list[_Steps | str],
 ) -> None:
     sled = Sled()
     census = Census(sled, sled)  # type: ignore[arg-type]  # as above
@@ -166,6 +169,14 @@ async def _recounted(
                 if step[0] == "ask":
                     assert census.lacks() == sled.anew()
     assert census.lacks() == sled.anew()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_copy_that_comes_while_it_is_counted_in_a_thread_counts(asked: bool, lost: bool) -> None:
+    came: _Steps = (("record", 0, NAMES[0], Copy(1)), ("ask", 0, NAMES[0], None))
+    missing: _Steps = (("missing", 1, NAMES[0], None),)
+    asyncio.run(_recounted(["recount", came[: 1 + asked], missing[:lost], "wait"]))
 
 
 def test_what_was_counted_in_a_thread_is_not_counted_again() -> None:

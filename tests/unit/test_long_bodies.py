@@ -92,3 +92,15 @@ def test_copies_are_counted_in_order_and_those_without_any_left_out(
     assert list(copies.items()) == [(name, n) for name, n in expected.items() if n]
     plain = Listing(Generation(7), dict(copies))
     assert render_listing(Listing(Generation(7), copies)) == render_listing(plain)
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2, 40])
+def test_of_what_is_known_to_lack_copies_alone_copies_are_counted(lacking: int) -> None:
+    config = ArtifactConfig.make(7, MANY)
+    some = MANY[: lacking * 50 : 50]
+    certain = [frozenset(MANY).difference(some[::2]), frozenset(MANY).difference(some[::3])]
+    known = CopyCounts(config, [here.intersection(some) for here in certain], frozenset(some))
+    assert dict(known) == dict(CopyCounts(config, certain))
+    assert list(known) == sorted(known)
+    listings = [Listing(Generation(7), each) for each in (known, CopyCounts(config, certain))]
+    assert render_listing(listings[0]) == render_listing(listings[1])
