@@ -321,6 +321,14 @@ class ReleaseStandingBody(Answer):
     lost: tuple[LostArtifactBody, ...] = Field(description="The first of them.")
 
 
+class NoRoomBody(Answer):
+    """What a sled has refused because it does not fit there."""
+
+    artifacts: Count
+    size_bytes: Count = Field(description="Of all of these.")
+    reason: str = Field(description="As the sled put it, of one of these.")
+
+
 class SledStandingBody(SledBody):
     """How far a sled is."""
 
@@ -330,6 +338,10 @@ class SledStandingBody(SledBody):
     copies: dict[str, Count] = Field(description="How many of these it has 0, 1, 2 copies of.")
     bytes_wanted: Count = Field(description="Of what it is to hold.")
     bytes_to_go: Count = Field(description="Of what it does not hold yet.")
+    no_room: NoRoomBody | None = Field(
+        default=None,
+        description="What it lacks and had no room for when this coordinator last tried.",
+    )
 
 
 class PassBody(Answer):

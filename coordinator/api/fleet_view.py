@@ -148,6 +148,7 @@ class FleetView:
             inventory=report.inventory,
             arriving=self._cycle.arriving(),
             came=self._cycle.came(),
+            no_room=self._cycle.no_room(),
             lost=frozenset() if report.plan is None else report.plan.lost,
         )
 

@@ -13,6 +13,7 @@ from coordinator.values import Release, Sled, SledPolicy
 from coordinator.wire import (
     ArtifactCountsBody,
     LostArtifactBody,
+    NoRoomBody,
     ReleaseStandingBody,
     SledBody,
     SledStandingBody,
@@ -38,6 +39,7 @@ class Known:
         inventory: of the last pass that came that far.
         arriving: by sled, what is on its way.
         came: by sled, what has come since `inventory`.
+        no_room: by sled, what it refused for want of room, and why.
         lost: what is nowhere.
     """
 
@@ -48,6 +50,7 @@ class Known:
     inventory: Inventory | None = None
     arriving: Mapping[str, Artifacts] = field(default_factory=dict)
     came: Mapping[str, Artifacts] = field(default_factory=dict)
+    no_room: Mapping[str, Mapping[ArtifactHash, str]] = field(default_factory=dict)
     lost: Artifacts = _NOTHING
 
 
@@ -181,4 +184,17 @@ def _sled(sled: Sled, known: Known, found: _OfSled | None, total_bytes: int) -> 
         copies={str(copies): counted[copies] for copies in sorted(counted) if counted[copies]},
         bytes_wanted=total_bytes,
         bytes_to_go=to_go,
+        no_room=_no_room(known, sled.id, found.missing),
+    )
+
+
+def _no_room(known: Known, sled_id: str, missing: Set[ArtifactHash]) -> NoRoomBody | None:
+    refused = known.no_room.get(sled_id, {})
+    still = sorted(refused.keys() & missing)
+    if not still:
+        return None
+    return NoRoomBody(
+        artifacts=len(still),
+        size_bytes=sum(known.wanted.get(artifact, 0) for artifact in still),
+        reason=refused[still[0]],
     )

@@ -11,14 +11,14 @@ import click
 from rich.text import Text
 
 from agent.cli.failures import usage
-from agent.cli.formats import Column, age, moment, printable, table
+from agent.cli.formats import Column, age, moment, plural, printable, size, table
 from agent.cli.options import url
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.wire import Policy, SledBody
+from coordinator.wire import NoRoomBody, Policy, SledBody, SledStandingBody
 from depot.artifact import MAX_GENERATION
 
 STYLES: Final = {
@@ -84,7 +84,7 @@ def ls(common: Common) -> None:
 @click.argument("sled_id", metavar="ID")
 @options.shared
 def show(common: Common, sled_id: str) -> None:
-    """Show one sled."""
+    """Show one sled: how it fared, and what it lacks."""
     with reporting(common) as output:
         asyncio.run(_show(common, output, sled_id))
 
@@ -174,6 +174,8 @@ async def _ls(common: Common, output: Output) -> None:
 async def _show(common: Common, output: Output, sled_id: str) -> None:
     async with coordinator(common) as client:
         found = await client.sled(sled_id)
+        standing = (each for each in (await client.replication()).sleds if each.id == sled_id)
+    found = next(standing, found)
     output.document(found.model_dump(mode="json"), [*_facts(found)])
 
 
@@ -233,5 +235,23 @@ def _facts(found: SledBody) -> Iterator[Text]:
         ("generation", generation),
         ("seen", "never" if found.last_seen is None else moment(found.last_seen)),
         ("last error", found.last_error or "none"),
+        *_standing(found),
     ):
         yield Text(f"{name:<11} {printable(said)}")
+
+
+def _standing(found: SledBody) -> Iterator[tuple[str, str]]:
+    if not isinstance(found, SledStandingBody) or found.policy == "expunged":
+        return
+    to_go = f", {size(found.bytes_to_go)} to go" if found.bytes_to_go else ""
+    yield "present", f"{found.artifacts_present}/{plural(found.artifacts, 'artifact')}{to_go}"
+    if found.no_room is not None:
+        yield "problem", lacks_room(found.no_room)
+
+
+def lacks_room(found: NoRoomBody) -> str:
+    """What a sled has no room for, and what to do about that: said of it."""
+    return (
+        f"has no room for {plural(found.artifacts, 'artifact')} ({size(found.size_bytes)}): raise "
+        f"its storage.quota, or remove releases; it says: {found.reason}"
+    )

@@ -14,7 +14,7 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.cli.sleds import state_of
+from coordinator.cli.sleds import lacks_room, state_of
 from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 
 SHOWN: Final = 3
@@ -67,6 +67,8 @@ def problems(found: ReplicationBody) -> Iterator[str]:
         if sled.state not in (None, "ok"):
             why = sled.last_error or "no reason known"
             yield f"sled {sled.id} is {sled.state}: {why}{_remedy(sled)}"
+        if sled.no_room is not None:
+            yield f"sled {sled.id} {lacks_room(sled.no_room)}"
     if found.last_pass.error:
         yield f"the last pass ended early: {found.last_pass.error}"
     yield from found.warnings

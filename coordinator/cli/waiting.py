@@ -7,7 +7,7 @@ and holds all that it is to hold; of a release, that every sled holds its artifa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from coordinator.cli import options
 from coordinator.cli.looking import Looks
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
+from coordinator.cli.sleds import lacks_room
 from coordinator.cli.status import in_service
 from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 from depot.artifact import Generation
@@ -117,14 +118,19 @@ def what_is_left(goal: Goal, found: ReplicationBody) -> Iterator[str]:
         yield f"the fleet is at generation {found.generation}"
         return
     if goal.version is not None:
-        yield from _left_of_release(_release(goal.version, found))
+        yield from _left_of_release(_release(goal.version, found), sleds)
     for sled in sleds:
         yield from _left_of_sled(goal, sled)
 
 
-def _left_of_release(release: ReleaseStandingBody) -> Iterator[str]:
+def _left_of_release(
+    release: ReleaseStandingBody, sleds: Iterable[SledStandingBody]
+) -> Iterator[str]:
     if lacking := release.in_flight + release.missing:
         yield f"{plural(lacking, 'artifact')} of release {release.version} not on every sled"
+        for sled in sleds:
+            if sled.no_room is not None:
+                yield f"sled {sled.id} {lacks_room(sled.no_room)}"
 
 
 def _left_of_sled(goal: Goal, sled: SledStandingBody) -> Iterator[str]:
@@ -135,7 +141,8 @@ def _left_of_sled(goal: Goal, sled: SledStandingBody) -> Iterator[str]:
     elif goal.version is None and (sled.generation or 0) < goal.generation:
         yield f"sled {sled.id} is at generation {sled.generation or 0}"
     elif goal.version is None and lacking:
-        yield f"sled {sled.id} lacks {plural(lacking, 'artifact')}, {size(sled.bytes_to_go)}"
+        lacks = f"sled {sled.id} lacks {plural(lacking, 'artifact')}, {size(sled.bytes_to_go)}"
+        yield lacks if sled.no_room is None else f"{lacks}, and {lacks_room(sled.no_room)}"
 
 
 def _check(goal: Goal, found: ReplicationBody) -> None:
@@ -173,16 +180,25 @@ class Progress:
         done = sum(1 for sled in sleds if not list(_left_of_sled(self._goal, sled)))
         self._meter.label(f"{done}/{plural(len(sleds), 'sled')}")
         self._meter.set(self._most_bytes - to_go_bytes, self._most_bytes or None)
-        self._tell([sled for sled in sleds if sled.state in STUCK and sled.id not in self._told])
+        self._tell([sled for sled in sleds if _is_stuck(sled) and sled.id not in self._told])
 
     def _tell(self, stuck: list[SledStandingBody]) -> None:
         """No bar shows what these lack."""
         self._told |= {sled.id for sled in stuck}
         for sled in stuck[:SHOWN]:
-            why = sled.last_error or "no reason known"
-            self._output.note(f"waiting for sled {sled.id}, which is {sled.state}: {why}")
+            self._output.note(f"waiting for sled {sled.id}, which {_why_stuck(sled)}")
         if len(stuck) > SHOWN:
             self._output.note(f"waiting for {plural(len(stuck) - SHOWN, 'sled')} more like these")
+
+
+def _is_stuck(sled: SledStandingBody) -> bool:
+    return sled.state in STUCK or sled.no_room is not None
+
+
+def _why_stuck(sled: SledStandingBody) -> str:
+    if sled.state not in STUCK and sled.no_room is not None:
+        return lacks_room(sled.no_room)
+    return f"is {sled.state}: {sled.last_error or 'no reason known'}"
 
 
 def _fail_when_lost(output: Output, goal: Goal, found: ReplicationBody) -> None:

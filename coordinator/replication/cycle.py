@@ -93,6 +93,10 @@ class Cycle:
         """What has come to each sled since the inventory that `reporting` has."""
         return self._executor.came()
 
+    def no_room(self) -> Mapping[str, Mapping[ArtifactHash, str]]:
+        """By sled, what it had no room for when that was last tried, and why."""
+        return self._executor.setbacks.no_room()
+
     def wake(self) -> None:
         """Have a pass begin soon: something changed. One on demand only if one is being made."""
         self._pacing.wake()

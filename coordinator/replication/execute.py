@@ -347,7 +347,7 @@ class Executor:
 
     async def _failed(self, run: _Run, job: Job, verdict: Verdict) -> None:
         if verdict.kind is Kind.FULL:
-            self.setbacks.full(job)
+            self.setbacks.full(job, verdict.reason)
         elif verdict.kind not in _SET_ASIDE:
             self.setbacks.tried(job)
         if verdict.kind is Kind.UNREACHABLE:

@@ -11,7 +11,8 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -34,6 +35,7 @@ class Setbacks:
     def __init__(self) -> None:
         self._later: Backoff[Way] = Backoff()
         self._full: Backoff[Key] = Backoff(first_s=FULL_S)
+        self._no_room: dict[Key, str] = {}
         self._wait_until_s: dict[Key, float] = {}
         self._tried: set[Way] = set()
         self._moved_at_s: dict[str, float] = {}
@@ -59,6 +61,7 @@ class Setbacks:
                 self._tried.discard(way)
                 self._later.forget(way)
                 self._full.forget((artifact, sled_id))
+                self._no_room.pop((artifact, sled_id), None)
 
     def due(self, job: Job) -> Job | None:
         """What of a job can be tried now."""
@@ -75,12 +78,14 @@ class Setbacks:
 
     def tried(self, job: Job) -> None:
         """A job failed; or it went well, which the next list will show."""
+        self._no_room.pop(key_of(job), None)
         self._tried.add(_way(job))
         self._later.failed(_way(job), _now_s())
 
-    def full(self, job: Job) -> None:
-        """There was no room for a job's artifact."""
+    def full(self, job: Job, why: str) -> None:
+        """There was no room for a job's artifact, as the sled put it."""
         self._tried.add(_way(job))
+        self._no_room[key_of(job)] = why
         self._full.failed(key_of(job), _now_s())
 
     def wait(self, job: Job, wait_s: float) -> None:
@@ -105,6 +110,13 @@ class Setbacks:
         ]
         self._slow_until_s.update(dict.fromkeys(still, now_s + SLOW_FOR_S))
         return still
+
+    def no_room(self) -> Mapping[str, Mapping[ArtifactHash, str]]:
+        """By sled, what there was no room for when that was last tried, and why."""
+        found: defaultdict[str, dict[ArtifactHash, str]] = defaultdict(dict)
+        for (artifact, sled_id), why in self._no_room.items():
+            found[sled_id][artifact] = why
+        return found
 
     def slow(self) -> frozenset[str]:
         """Sleds where something stood still not long ago."""

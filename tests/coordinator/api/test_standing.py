@@ -39,6 +39,19 @@ ONE_LACKS = seen(
 )
 
 
+def test_a_sled_says_what_it_has_no_room_for_as_long_as_it_lacks_that() -> None:
+    refused = {"s2": {B: "no room for b", C: "no room for c"}, "s1": {C: "none for c"}}
+    has_come = {"s2": frozenset({B})}
+    first, second = stand(replace(ONE_LACKS, no_room=refused)).sleds
+    assert first.no_room is None
+    assert second.no_room is not None
+    assert (second.no_room.artifacts, second.no_room.size_bytes) == (2, 110)
+    assert second.no_room.reason == refused["s2"][min(B, C)]
+    _, second = stand(replace(ONE_LACKS, no_room=refused, came=has_come)).sleds
+    assert second.no_room is not None
+    assert (second.no_room.artifacts, second.no_room.reason) == (1, "no room for c")
+
+
 def test_before_the_first_pass_everything_is_missing() -> None:
     found = stand(NOTHING_SEEN)
     assert [(each.artifacts_present, each.artifacts) for each in found.sleds] == [(0, 3), (0, 3)]

@@ -12,6 +12,7 @@ def test_a_sled_is_added_listed_and_shown(cli: Cli) -> None:
     assert head.split() == ["SLED", "STATE", "GENERATION", "SEEN", "AGENT", "LAST", "ERROR"]
     assert row.split() == ["s1", "not", "asked", "-", "never", "http://127.0.0.1:1"]
     assert "agent       http://127.0.0.1:1" in cli.fine("sled", "show", "s1")
+    assert "present     0/0 artifacts" in cli.fine("sled", "show", "s1")
 
 
 def test_json_and_the_coordinator_may_stand_before_or_after_the_verb(

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from agent.cli.output import Output
+from agent.cli.progress import Meter, display
+from coordinator.cli.options import Common
 from coordinator.cli.status import problems
-from coordinator.cli.waiting import Goal, what_is_left
+from coordinator.cli.waiting import Goal, Progress, what_is_left
 from coordinator.wire import ReplicationBody
 
 SLED: dict[str, Any] = {
@@ -118,3 +121,43 @@ def test_the_status_names_what_is_lost_and_the_remedy_for_a_sled_that_is_ahead()
     assert "has lost host (aaaaaaaaaaaa…)" in first
     assert "sled reset s1`" in second
     assert "generation advance 51`" in second
+
+
+FULL = {
+    "artifacts_present": 1,
+    "bytes_to_go": 2 << 20,
+    "no_room": {"artifacts": 2, "size_bytes": 2 << 20, "reason": "no dataset has room for it"},
+}
+
+
+def test_a_sled_that_is_full_is_a_problem_with_the_bytes_the_reason_and_the_remedy() -> None:
+    (problem,) = problems(fleet({}, {"id": "s2", **FULL}))
+    assert problem == (
+        "sled s2 has no room for 2 artifacts (2.0 MiB): raise its storage.quota, or remove "
+        "releases; it says: no dataset has room for it"
+    )
+
+
+def test_a_wait_for_a_sled_that_is_full_says_so() -> None:
+    (left,) = what_is_left(Goal(7), fleet({}, {"id": "s2", **FULL}))
+    assert left.startswith("sled s2 lacks 2 artifacts, 2.0 MiB, and has no room for 2 artifacts")
+
+
+def test_a_wait_for_a_release_names_the_sled_that_has_no_room() -> None:
+    found = fleet({}, {"id": "s2", **FULL}, missing=2, fully_replicated=1)
+    assert [left.split(",")[0] for left in what_is_left(Goal(7, "1.0"), found)] == [
+        "2 artifacts of release 1.0 not on every sled",
+        "sled s2 has no room for 2 artifacts (2.0 MiB): raise its storage.quota",
+    ]
+
+
+def test_the_bar_of_a_wait_names_a_sled_that_is_full_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = Output(Common())
+    with Meter(display(output), "filling") as meter:
+        progress = Progress(meter, output, Goal(7))
+        for _ in range(2):
+            progress.show(fleet({"id": "s2", **FULL}))
+    told = capsys.readouterr().err
+    assert told.count("waiting for sled s2, which has no room for 2 artifacts") == 1

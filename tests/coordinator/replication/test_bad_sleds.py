@@ -241,6 +241,26 @@ def test_a_full_sled_is_not_asked_over_and_over() -> None:
     run(scenario())
 
 
+def test_a_full_sled_is_named_with_what_it_has_no_room_for_until_it_has_some() -> None:
+    async def scenario() -> None:
+        async with SimFleet(sleds=2) as fleet:
+            coordinator = await fleet.coordinator()
+            full_one = fleet.sleds[0]
+            full_one.faults.full = True
+            artifacts = fleet.artifacts(MIB, 2 * MIB)
+            await coordinator.upload("1", artifacts)
+            await asyncio.sleep(300)
+            ((sled_id, refused),) = coordinator.cycle.no_room().items()
+            assert (sled_id, set(refused)) == (full_one.id, set(artifacts))
+            assert all("507" in why for why in refused.values())
+            full_one.faults.full = False
+            await fleet.until_replicated(within_s=3600)
+            await asyncio.sleep(60)
+            assert coordinator.cycle.no_room() == {}
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("bad", [forgets, cannot_copy, busy])
 def test_a_sled_where_it_never_works_makes_no_storm_of_requests(
     bad: Callable[[SimSled], None],
