@@ -250,6 +250,7 @@ def test_a_full_sled_is_named_with_what_it_has_no_room_for_until_it_has_some() -
             artifacts = fleet.artifacts(MIB, 2 * MIB)
             await coordinator.upload("1", artifacts)
             await asyncio.sleep(300)
+            assert coordinator.cycle is not None
             ((sled_id, refused),) = coordinator.cycle.no_room().items()
             assert (sled_id, set(refused)) == (full_one.id, set(artifacts))
             assert all("507" in why for why in refused.values())
