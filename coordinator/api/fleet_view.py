@@ -19,7 +19,7 @@ from coordinator.database.snapshot import DatabaseSnapshot
 from coordinator.database.transaction import Transaction
 from coordinator.replication.cycle import Cycle
 from coordinator.replication.reporting import PassReport
-from coordinator.replication.values import Plan
+from coordinator.replication.values import Inventory, Plan
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk
 from coordinator.values import KnownCoordinator, Sled
@@ -103,7 +103,7 @@ class FleetView:
                 *self._failing(),
                 *self._staging.warnings(),
                 *self._away(its_coordinators),
-                *healing(report.plan),
+                *healing(report.plan, report.inventory),
             ),
         )
 
@@ -189,13 +189,16 @@ class FleetView:
         return tuple(f"{duty.name} fails: {duty.last_error}" for duty in failing)
 
 
-def healing(plan: Plan | None) -> Iterator[str]:
+def healing(plan: Plan | None, inventory: Inventory | None) -> Iterator[str]:
     """Sleds that lack copies on some of their datasets, the first of them by name."""
     short = {} if plan is None else plan.healing
+    unwell = {} if inventory is None else {sled.id: sled.unwell for sled in inventory.sleds}
     for sled_id in sorted(short)[:MAX_NAMED]:
+        artifacts = len(short[sled_id])
+        why = ", ".join(unwell.get(sled_id, ())) or "it heals that by itself"
         yield (
-            f"sled {sled_id} has {len(short[sled_id])} artifacts on fewer datasets than others; it "
-            "heals that by itself, if its datasets are well"
+            f"sled {sled_id} has {artifacts} artifact{'' if artifacts == 1 else 's'} on fewer "
+            f"datasets than it should: {why}"
         )
     if len(short) > MAX_NAMED:
         yield f"so have {len(short) - MAX_NAMED} more sleds"

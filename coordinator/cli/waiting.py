@@ -7,7 +7,7 @@ and holds all that it is to hold; of a release, that every sled holds its artifa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,6 +86,7 @@ async def _wait(
         _fail_when_lost(output, goal, found)
         if list(what_is_left(goal, found)):
             found = await follow(looks, output, goal, found)
+    tell_warnings(output, found.warnings)
     output.document(_document(goal, found, converged=True), [_converged(found)])
 
 
@@ -234,6 +235,15 @@ def _document(goal: Goal, found: ReplicationBody, *, converged: bool) -> dict[st
         "release": goal.version,
         "left": [] if converged else list(what_is_left(goal, found)),
     }
+
+
+def tell_warnings(output: Output, warnings: Sequence[str]) -> None:
+    """A fleet that holds everything may hold it on fewer disks than it should."""
+    for warning in warnings[:SHOWN]:
+        output.warning(warning)
+    if len(warnings) > SHOWN:
+        more = plural(len(warnings) - SHOWN, "problem")
+        output.warning(f"{more} more: `depot-coordinator status` shows them")
 
 
 def _converged(found: ReplicationBody) -> str:

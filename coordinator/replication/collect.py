@@ -31,6 +31,7 @@ from coordinator.replication.identity import (
     Identities,
     each_machine_once,
     other_sled,
+    unwell,
 )
 from coordinator.replication.ports import AsOf, FleetSnapshot
 from coordinator.replication.report import SledReport
@@ -205,7 +206,12 @@ class Collector:
             identity = await self._identify(sled, snapshot.generation, probe=suspect)
             if isinstance(identity, Verdict):
                 return replace(nothing, verdict=identity)
-            nothing = replace(nothing, said_id=identity.sled_id, relays=identity.relay.offered)
+            nothing = replace(
+                nothing,
+                said_id=identity.sled_id,
+                relays=identity.relay.offered,
+                datasets=min(len(identity.datasets), MAX_COPIES),
+            )
             async with self._suspect_slots if suspect else nullcontext():
                 return await self._tell(sled, snapshot, nothing)
         except DatabaseUnavailable:
@@ -291,6 +297,8 @@ class Collector:
         else:
             held = await asyncio.to_thread(_held, listing.list, snapshot.names)
         report = replace(report, held=held)
+        if min(held.values(), default=MAX_COPIES) < report.datasets:
+            report = replace(report, unwell=await self._unwell(sled, snapshot))
         if len(held) < len(snapshot.names):
             report = replace(report, copying=await self._copying(sled, snapshot))
         if snapshot.kept.get(sled.id):
@@ -313,6 +321,15 @@ class Collector:
             return frozenset()
         running = (copy.sha256 for copy in copies if copy.state == "running")
         return frozenset(snapshot.names[name] for name in running if name in snapshot.names)
+
+    async def _unwell(self, sled: Sled, snapshot: FleetSnapshot) -> tuple[str, ...]:
+        """Ask which datasets have no part in the copies: what is known of that may be old."""
+        said = await self._requests.ask_quietly(
+            Request(sled, LIST, snapshot.generation),
+            lambda agent: agent.identity(),
+            timeout_s=TIMEOUT_S,
+        )
+        return () if isinstance(said, Verdict) else unwell(said)
 
     async def _pins(self, sled: Sled, generation: Generation) -> frozenset[ArtifactHash] | None:
         pins = await self._requests.ask_quietly(

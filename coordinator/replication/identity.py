@@ -4,6 +4,7 @@ Rules kept here:
 - A sled whose id is one that agents give themselves is told nothing at an address where another one
   answers: what that one is to hold is somebody else's to say.
 - A machine that is in the fleet under two ids counts once: what it holds is in one place (F2).
+- How many datasets a sled has, and which of them are unwell, is for itself to say.
 - An agent that does not say that others can read what is still arriving there does not offer it.
 """
 
@@ -11,17 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
-from agent.wire import IdentityBody
+from agent.wire import DatasetStateBody, IdentityBody
 from coordinator.replication.report import SledReport
-from coordinator.replication.verdict import Kind, Verdict
+from coordinator.replication.verdict import Kind, Verdict, legible
 from coordinator.values import Sled
 
 BELIEVED_S: Final = 300.0
 """What a sled said of itself; sooner, when it was silent or is elsewhere now: it may have begun
 anew, with another configuration."""
+MAX_UNWELL: Final = 4
+"""Datasets of one sled that are named."""
 SAYS_NOTHING: Final = IdentityBody()
 
 
@@ -66,6 +70,17 @@ def other_sled(sled: Sled, identity: IdentityBody) -> Verdict | None:
         f"at its address, {sled.agent_url}, sled {identity.sled_id} answers: correct the address, "
         "or expunge the sled if it is gone",
     )
+
+
+def unwell(identity: IdentityBody) -> tuple[str, ...]:
+    """Which datasets of a sled cannot be counted on, and why; the first of them."""
+    found = (each for each in identity.datasets if each.state != "healthy")
+    return tuple(_unwell(each) for each in islice(found, MAX_UNWELL))
+
+
+def _unwell(dataset: DatasetStateBody) -> str:
+    why = f" ({dataset.last_error})" if dataset.last_error else ""
+    return legible(f"dataset {dataset.path} is {dataset.state}{why}")
 
 
 def each_machine_once(reports: Mapping[str, SledReport]) -> Mapping[str, SledReport]:

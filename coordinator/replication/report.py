@@ -21,6 +21,8 @@ class SledReport:
         copying: wanted artifacts that it is fetching.
         said_id: which sled the agent says it is, where it says so.
         relays: its agent says that others can read from its depot what is still arriving there.
+        datasets: that it says it has; 0 when it says nothing of that.
+        unwell: which of these cannot be counted on, and why; asked when copies are missing.
         pinned: all that is pinned there, where that was asked.
         seen_at_s: Unix time of its last answer.
         as_of: what it says may be as old as this.
@@ -35,4 +37,6 @@ class SledReport:
     pinned: frozenset[ArtifactHash] | None = None
     said_id: str | None = None
     relays: bool = False
+    datasets: int = 0
+    unwell: tuple[str, ...] = ()
     seen_at_s: float | None = None

@@ -78,10 +78,13 @@ def _sled(
         relays=report.relays and not slow,
         pace_bytes_per_s=pace,
         datasets=_datasets(report, before),
+        unwell=report.unwell,
     )
 
 
 def _datasets(report: SledReport, before: SledInventory | None) -> int:
-    """How many copies of each artifact the sled keeps, going by the most it ever had of one."""
+    """How many copies of each artifact the sled keeps: it says so, or once had so many of one."""
     most = max(report.held.values(), default=0)
-    return max(1, most, 0 if before is None or not before.held else before.datasets)
+    return max(
+        1, most, report.datasets, 0 if before is None or not before.held else before.datasets
+    )

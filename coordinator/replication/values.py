@@ -29,6 +29,7 @@ class SledInventory:
         arriving: wanted artifacts that a copy or put is bringing it now.
         relays: others can read from its depot what is still arriving there.
         datasets: how many copies of each artifact it is to have.
+        unwell: which of its datasets cannot be counted on, and why, where copies are missing.
         pace_bytes_per_s: the fastest copy that it is known to have made; None when none is known.
             One copy alone says little: it is as slow as the slowest sled that it came through.
         set_aside: why nothing is to be done with it in this pass; None when it can be used.
@@ -39,6 +40,7 @@ class SledInventory:
     arriving: frozenset[ArtifactHash] = frozenset()
     relays: bool = True
     datasets: int = 2
+    unwell: tuple[str, ...] = ()
     pace_bytes_per_s: float | None = None
     set_aside: str | None = None
 

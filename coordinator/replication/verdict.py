@@ -71,7 +71,8 @@ _BY_STATUS: Final = {
 }
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
+    """What a sled says, as every database and terminal takes it: one line, bounded."""
     text = text[:MAX_REASON_LENGTH]
     if text.isprintable():
         return text
@@ -95,7 +96,7 @@ class Verdict:
 
     def __post_init__(self) -> None:
         """Whatever a sled says of itself ends up in reasons."""
-        object.__setattr__(self, "reason", _legible(self.reason))
+        object.__setattr__(self, "reason", legible(self.reason))
 
     @property
     def state(self) -> SledState:

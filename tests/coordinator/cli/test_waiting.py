@@ -10,7 +10,7 @@ from agent.cli.output import Output
 from agent.cli.progress import Meter, display
 from coordinator.cli.options import Common
 from coordinator.cli.status import problems
-from coordinator.cli.waiting import Goal, Progress, what_is_left
+from coordinator.cli.waiting import Goal, Progress, tell_warnings, what_is_left
 from coordinator.wire import ReplicationBody
 
 SLED: dict[str, Any] = {
@@ -161,3 +161,10 @@ def test_the_bar_of_a_wait_names_a_sled_that_is_full_once(
             progress.show(fleet({"id": "s2", **FULL}))
     told = capsys.readouterr().err
     assert told.count("waiting for sled s2, which has no room for 2 artifacts") == 1
+
+
+def test_a_wait_that_ends_well_warns_of_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_warnings(Output(Common()), [f"sled s{number} lost a disk" for number in range(5)])
+    told = capsys.readouterr().err
+    assert "warning: sled s2 lost a disk" in told
+    assert "warning: 2 problems more: `depot-coordinator status` shows them" in told

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.client import PutAnswer
-from agent.wire import ArtifactListBody, CopyBody, IdentityBody, OfferBody
+from agent.wire import ArtifactListBody, CopyBody, DatasetStateBody, IdentityBody, OfferBody
 from coordinator.values import Sled
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import Refused, Unreachable
@@ -126,6 +126,7 @@ class SimSled:
         asked: the operations it was asked for, in order.
         has_status: a sled of another maker has none.
         relays: others can read from it what is still arriving.
+        datasets: that it says it has, and how they are.
         says_id: which sled it says that it is.
         most_at_once: puts and copies that it was ever busy with at once.
     """
@@ -142,6 +143,7 @@ class SimSled:
         self.faults = Faults()
         self.has_status, self.relays = True, True
         self.says_id: str | None = None
+        self.datasets: tuple[DatasetStateBody, ...] = ()
         self.asked: list[str] = []
         self.most_at_once = 0
         self._copies: dict[str, SimCopy] = {}
@@ -175,7 +177,9 @@ class SimSled:
         await self._answers("identity")
         if not self.has_status:
             raise refused(404, "NotFound")
-        return IdentityBody(sled_id=self.says_id, relay=OfferBody(offered=self.relays))
+        return IdentityBody(
+            sled_id=self.says_id, relay=OfferBody(offered=self.relays), datasets=self.datasets
+        )
 
     async def put_config(self, config: ArtifactConfig) -> None:
         await self._answers("put_config")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from agent.wire import DatasetStateBody
 from coordinator.errors import DatabaseUnavailable
 from coordinator.replication.collect import TIMEOUT_S, Collector, Patience
 from coordinator.replication.ports import AsOf, FleetSnapshot
@@ -224,5 +225,23 @@ def test_a_database_that_was_away_once_fails_one_pass_and_not_one_for_each_sled(
             scene.read_now = scene.read
             reports = await scene.collect(scene.snapshot(X))
         assert kinds(reports) == [None, None, None]
+
+    run(scenario())
+
+
+def test_a_sled_with_too_few_copies_says_anew_which_of_its_datasets_is_unwell() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        sled = scene.sleds[0]
+        well = DatasetStateBody(path="/a", state="healthy")
+        sled.held[X], sled.datasets = 2, (well, DatasetStateBody(path="/b", state="healthy"))
+        async with scene.collector:
+            before = await scene.collect(scene.snapshot(X))
+            lost = DatasetStateBody(path="/b\n", state="missing", last_error="no such directory")
+            sled.held[X], sled.datasets = 1, (well, lost)
+            after = await scene.collect(scene.snapshot(X))
+        assert (before["sled-0"].datasets, before["sled-0"].unwell) == (2, ())
+        assert after["sled-0"].unwell == ("dataset /b? is missing (no such directory)",)
+        assert sled.asked.count("identity") == 2
 
     run(scenario())
