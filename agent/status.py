@@ -17,6 +17,7 @@ from agent.duties import Duties, DutyState
 from agent.events import EventLog, EventLogHealth
 from agent.node import NodeSample, NodeSampler
 from agent.scrubbing import scrub_body
+from agent.sizes import size
 from agent.wire import (
     ArtifactsBody,
     CopyCountsBody,
@@ -83,7 +84,7 @@ class StatusSource:
     def read(self) -> StatusBody:
         """The document as of now."""
         store, events, duties = self._store.status(), self._events.health(), self._duties.snapshot()
-        node = self._node.latest()
+        node, copies = self._node.latest(), self._copies.list()
         return StatusBody(
             sled_id=store.sled_id,
             version=self._version,
@@ -100,12 +101,12 @@ class StatusSource:
             healing=healing_body(store.healing),
             relay=relay_body(store.relay, offered=self._relays),
             puts_running=store.puts_running,
-            copies=copy_counts(self._copies.list()),
+            copies=copy_counts(copies),
             events=event_log_body(events),
             duties=tuple(map(duty_body, duties)),
             scrub=scrub_body(store.scrub) if store.scrub else None,
             node=node_body(node) if node else None,
-            warnings=bounded(tuple(warnings(store, events, duties))),
+            warnings=bounded((*warnings(store, events, duties), *does_not_fit(store, copies))),
         )
 
     def reasons_not_ready(self) -> tuple[str, ...]:
@@ -135,6 +136,28 @@ def warnings(
     for duty in duties:
         if duty.failing:
             yield f"{duty.name} keeps failing ({duty.failures} times): {duty.last_error}"
+
+
+def does_not_fit(store: StoreStatus, copies: Iterable[CopyRecord]) -> Iterator[str]:
+    """What is missing for want of room, as far as copies of it found out how large it is."""
+    last = {copy.sha256: copy for copy in copies}
+    healthy = (each.available_bytes for each in store.datasets if each.state == "healthy")
+    room_bytes = max(healthy, default=None)
+    if room_bytes is None:
+        return  # then room is not what is wanted
+    large = {
+        sha256: copy.bytes_total
+        for sha256, copy in last.items()
+        if copy.state == "failed" and copy.bytes_total is not None and copy.bytes_total > room_bytes
+    }
+    if sizes := [large[sha256] for sha256 in store.missing if sha256 in large] if large else []:
+        one = len(sizes) == 1
+        yield (
+            f"{len(sizes)} missing {'artifact does' if one else 'artifacts do'} not fit: "
+            f"{'it' if one else 'the largest'} needs {size(max(sizes))}, and no dataset has more "
+            f"than {size(room_bytes)} free; raise storage.quota (or what the disk has), or drop "
+            "artifacts from the config"
+        )
 
 
 def bounded(said: Sequence[str]) -> tuple[str, ...]:

@@ -21,11 +21,12 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
+from agent.sizes import size as size  # one of the words for people, as the others here
+
 SHORT: Final = 12
 GAP: Final = "  "
 INDENT: Final = "    "
 PROSE_MIN_WIDTH: Final = 24
-_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _NUMBERED: Final = re.compile(r"\bdataset ([1-9][0-9]{0,3})\b", re.ASCII)
 _PLURALS: Final = {"copy": "copies", "hash": "hashes"}
 _SPANS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -39,15 +40,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def size(count_bytes: int) -> str:
-    """721 B, 12.8 KiB, 1.0 MiB, 20.0 GiB."""
-    if count_bytes < 1024:
-        return f"{count_bytes} B"
-    # One step early where rounding would print 1024.0 of the smaller unit.
-    steps = next((n for n in range(1, len(_UNITS)) if count_bytes / 1024**n < 1023.95), len(_UNITS))
-    return f"{count_bytes / 1024**steps:.1f} {_UNITS[steps - 1]}"
 
 
 def plural(count: int, noun: str) -> str:

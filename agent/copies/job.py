@@ -105,6 +105,7 @@ class CopyJob:
         self._widening = widening
         self._room = room
         self._testimony: Account | None = None
+        self._announced_bytes: int | None = None
         self._progress: CombinedSource | None = None
         self._reading: CombinedSource | None = None
 
@@ -160,13 +161,14 @@ class CopyJob:
             sources=tuple(map(str, self._lineup.sources)),
             state="running",
             bytes_done=progress.position_bytes if progress else 0,
-            bytes_total=progress.total_bytes if progress else None,
+            bytes_total=progress.total_bytes if progress else self._announced_bytes,
             started_at=self._started_at,
         )
 
     async def _attempt(self, body: PeerBody) -> Stored | None:
         """Store what `body` and its successors give; None when they were not the artifact."""
         single = FailoverSource(self._feed, body)
+        self._announced_bytes = single.total_bytes
         try:
             async with self._store.begin_put(
                 self.sha256, self._current_generation(), single.total_bytes, counted=False

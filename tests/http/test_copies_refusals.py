@@ -119,6 +119,8 @@ async def test_a_size_there_is_no_room_for_now_is_refused(tmp_path: Path) -> Non
         async with sled.store.begin_put(OTHER, ONE, 11):
             with pytest.raises(QuotaExceeded, match="no dataset has room"):
                 await sled.start(peer.url)
+        refused = sled.copies.list()[-1]  # from which the status tells what does not fit
+        assert (refused.state, refused.bytes_total) == ("failed", len(CONTENT))
         assert (await sled.copy(peer.url)).state == "succeeded"
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from agent.copies.record import CopyRecord, CopyState
 from agent.duties import DutyState
 from agent.events import EventLogHealth
 from agent.status import (
@@ -15,11 +16,12 @@ from agent.status import (
     MAX_WARNINGS,
     artifacts_body,
     bounded,
+    does_not_fit,
     held_until,
     reasons_not_ready,
     warnings,
 )
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, Generation
 from depot.store_status import DatasetStatus, StoreStatus
 
 DATASET = DatasetStatus(
@@ -90,6 +92,51 @@ def test_everything_an_operator_must_act_on_is_said() -> None:
         "events are kept in memory only: disk full",
         "scrub keeps failing (2 times): OSError: EIO",
     ]
+
+
+MISSING = tuple(ArtifactHash.of(bytes([n])) for n in range(3))
+SMALL = replace(STORE, missing=MISSING, datasets=(replace(DATASET, available_bytes=36 << 20),))
+
+
+def copy_of(sha256: ArtifactHash, state: CopyState, size_bytes: int | None) -> CopyRecord:
+    return CopyRecord(
+        copy_id=f"copy of {sha256}",
+        sha256=sha256,
+        generation=Generation(1),
+        sources=(),
+        state=state,
+        bytes_done=0,
+        bytes_total=size_bytes,
+        started_at=0.0,
+    )
+
+
+def test_what_is_missing_for_want_of_room_is_counted_with_the_largest_and_the_room() -> None:
+    failed = [
+        copy_of(each, "failed", size << 20)
+        for each, size in zip(MISSING, (60, 50, 36), strict=True)
+    ]
+    assert list(does_not_fit(SMALL, failed)) == [
+        "2 missing artifacts do not fit: the largest needs 60.0 MiB, and no dataset has more than "
+        "36.0 MiB free; raise storage.quota (or what the disk has), or drop artifacts from the "
+        "config"
+    ]
+    (said,) = does_not_fit(SMALL, failed[:1])
+    assert said.startswith("1 missing artifact does not fit: it needs 60.0 MiB, and")
+
+
+def test_room_is_not_what_is_wanting_where_anything_else_is() -> None:
+    elsewhere = ArtifactHash.of(b"dropped from the config")
+    for copies in (
+        [],
+        [copy_of(MISSING[0], "failed", None)],
+        [copy_of(MISSING[0], "failed", 36 << 20)],
+        [copy_of(elsewhere, "failed", 60 << 20)],
+        [copy_of(MISSING[0], "failed", 60 << 20), copy_of(MISSING[0], "running", 60 << 20)],
+    ):
+        assert not list(does_not_fit(SMALL, copies))
+    missing = replace(SMALL, datasets=(replace(DATASET, state="missing"),))
+    assert not list(does_not_fit(missing, [copy_of(MISSING[0], "failed", 60 << 20)]))
 
 
 def test_an_event_log_that_began_anew_is_said_too() -> None:
