@@ -7,12 +7,15 @@ Rules kept here:
 - What the command added and no dataset has a copy of when it ends is taken out by the next
   generation. Only what this command added, and only while nobody else changed the config: a config
   of the same or of a higher generation than ours is never replaced, because the sled refuses that.
-- What cannot be taken out is told, with the way to do it.
+- What cannot be taken out is told, with the way to do it. After Ctrl-C nothing is taken out, so
+  that the same command goes on where it was; what stays is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +90,22 @@ async def add_to_config(client: AgentClient, output: Output, files: Sequence[Loc
     if not change.nothing:
         output.note(_added(change))
     return change
+
+
+@contextmanager
+def told_of_what_stays(output: Output, change: Change | None) -> Iterator[None]:
+    """Send what was added; Ctrl-C meanwhile tells that it stays in the config."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if change is not None and change.added:
+            stay = "stays" if len(change.added) == 1 else "stay"
+            output.warning(
+                f"{plural(len(change.added), 'hash')} {stay} in the config, generation "
+                f"{int(change.after.generation)}: {_first(change.added)}; the same command again "
+                "sends what is not there yet"
+            )
+        raise
 
 
 async def take_back(

@@ -188,6 +188,7 @@ def test_ctrl_c_while_a_sled_does_not_read_ends_with_130_and_no_traceback(
         assert child.wait(TIMEOUT_S) == 130
     assert b"interrupted" in shown
     assert b"Traceback" not in shown
+    assert b"1 hash stays in the config, generation 1" in b" ".join(shown.split())
 
 
 def test_a_config_is_read_from_stdin(node: FakeNode) -> None:

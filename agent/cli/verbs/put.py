@@ -15,7 +15,7 @@ import click
 from rich.text import Text
 
 from agent.cli import options
-from agent.cli.adding import Undone, add_to_config, take_back
+from agent.cli.adding import Undone, add_to_config, take_back, told_of_what_stays
 from agent.cli.changes import Change
 from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, plural, printable, table
@@ -96,7 +96,8 @@ async def _put(
         if current is None:
             current = (await client.config()).generation
         sender = Sender(client, common.agent_url, current, pinned=generation is not None)
-        outcomes = await sender.send_all(files, output)
+        with told_of_what_stays(output, change):
+            outcomes = await sender.send_all(files, output)
         undone = await _undone(client, change, files, outcomes)
         datasets = () if _lost(outcomes) else await datasets_now(client)
     outcomes = [outcome.explained(room(datasets)) for outcome in outcomes]
