@@ -1,9 +1,16 @@
-"""A signed release for the demo: a TUF repository in a zip, made with python-tuf."""
+"""A signed release for the demo, or to try a coordinator with: a TUF repository in a zip.
+
+As a command (`python packaging/demo_release.py DIR`) it makes release.zip, and the root.json that
+verifies it, in a new directory. The key that signs it is forgotten at once.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
+import shlex
+import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
@@ -46,8 +53,12 @@ class MadeRelease:
     size_bytes: int
 
 
-def make_release(directory: Path) -> MadeRelease:
-    """Sign some images and the largest modules of Python's library as one release."""
+def make_release(directory: Path, version: str = VERSION) -> MadeRelease:
+    """Sign some images and the largest modules of Python's library as one release.
+
+    Raises:
+        FileExistsError: the directory is there already.
+    """
     directory.mkdir(parents=True)
     expires = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
     signer = CryptoSigner.generate_ed25519()
@@ -59,8 +70,8 @@ def make_release(directory: Path) -> MadeRelease:
     hashes: list[str] = []
     for name, content in _contents():
         hashes.append(_add(targets, files, name, content))
-        listed.append({"name": name, "version": VERSION, "kind": "demo", "target": name})
-    document = {"system_version": VERSION, "artifacts": listed}
+        listed.append({"name": name, "version": version, "kind": "demo", "target": name})
+    document = {"system_version": version, "artifacts": listed}
     _add(targets, files, "artifacts.json", json.dumps(document).encode())
 
     signed_targets = _signed(targets, signer)
@@ -106,3 +117,26 @@ def _signed(what: Root | Targets | Snapshot | Timestamp, signer: CryptoSigner) -
     metadata: Metadata[Any] = Metadata(what)
     metadata.sign(signer)
     return metadata.to_bytes()
+
+
+def main() -> int:
+    """Make a release in a new directory, and say what to do with it; the exit status."""
+    parser = argparse.ArgumentParser(description="Make a signed release to try a coordinator with.")
+    parser.add_argument("directory", type=Path, help="a new directory: release.zip, root.json")
+    parser.add_argument("--version", default=VERSION, help="of the release (default: %(default)s)")
+    asked = parser.parse_args()
+    try:
+        made = make_release(asked.directory, asked.version)
+    except OSError as error:
+        print(f"demo_release: {asked.directory}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(
+        f"release {asked.version}: {len(made.hashes)} artifacts, {made.size_bytes:,} bytes. Next:"
+    )
+    for command in ("trust add", str(made.root)), ("release upload", str(made.archive)):
+        print(f"  depot-coordinator {command[0]} {shlex.quote(command[1])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

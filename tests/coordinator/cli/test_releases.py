@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from tests.coordinator.releases.builder import (
     write_files,
     write_zip,
 )
+
+DEMO_RELEASE = Path(__file__).parents[3] / "packaging" / "demo_release.py"
 
 
 @pytest.fixture
@@ -116,3 +120,18 @@ def test_a_file_that_is_no_json_is_no_root(cli: Cli, tmp_path: Path) -> None:
         archive.writestr("x", "y")
     done = cli("trust", "add", tmp_path / "x.zip")
     assert (done.code, "expected a TUF root.json" in done.err) == (2, True)
+
+
+def test_the_release_that_the_documented_command_makes_is_trusted_and_taken(
+    cli: Cli, tmp_path: Path
+) -> None:
+    made = tmp_path / "trial"
+    command = [sys.executable, str(DEMO_RELEASE), str(made), "--version", "2.0.0"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "depot-coordinator trust add" in said
+    cli.fine("trust", "add", made / "root.json")
+    # It is good for a month, which is over at the time that this coordinator's clock tells.
+    taken = cli.fine("release", "upload", made / "release.zip", "--allow-expired")
+    assert taken.startswith("release 2.0.0 recorded, although it has expired: 15 artifacts")
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (1, f"demo_release: {made}: File exists\n")
