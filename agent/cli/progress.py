@@ -115,7 +115,9 @@ class Meter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._display.close(self._reading, finished=kind is None)
+        # What comes after the last byte, such as the answer, is part of the step's time.
+        whole = replace(self._reading, elapsed_s=self._clock() - self._started)
+        self._display.close(whole, finished=kind is None)
 
 
 class Silence:

@@ -22,7 +22,7 @@ from coordinator.wire import ReleaseUploadedBody
 from depot.concurrency.threads import DaemonThreads
 
 # What a coordinator needs some seconds for, after the last byte was sent.
-TAKES_TIME_BYTES: Final = 256 << 20
+TAKES_TIME_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,8 @@ async def _send(
 
         def sent(count_bytes: int) -> None:
             meter.at(count_bytes)
+            if count_bytes == size_bytes:
+                meter.label("(verifying)")  # or the bar would seem to stand
             if count_bytes == size_bytes >= TAKES_TIME_BYTES:
                 output.note("sent; the coordinator verifies and stages it")
 

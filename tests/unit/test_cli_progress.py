@@ -44,6 +44,16 @@ def test_a_short_step_is_one_plain_line(meter: Meter, clock: Clock, written: lis
     assert written == ["sending: 1000 B in 1.0 s, 1000 B/s"]
 
 
+def test_the_time_at_the_end_is_that_of_the_whole_step(
+    meter: Meter, clock: Clock, written: list[str]
+) -> None:
+    with meter:
+        clock.now_s += 1
+        meter.at(1000)
+        clock.now_s += 9  # the server verifies what it got
+    assert written == ["sending: 1000 B in 10.0 s, 100 B/s"]
+
+
 def test_a_long_step_writes_a_line_now_and_then(
     meter: Meter, clock: Clock, written: list[str]
 ) -> None:
