@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ from typing import Any, Final
 
 BIN: Final = Path(sys.executable).parent
 TIMEOUT_S: Final = 60
+# A process that lives gets ready even on a machine that is busy with other things.
+START_TIMEOUT_S: Final = 300
+TELL_EVERY_S: Final = 30
 
 
 class DemoFailed(Exception):
@@ -66,12 +70,23 @@ class Program:
         """
         assert self.process is not None
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], TIMEOUT_S)[0]:
-            raise DemoFailed(f"{self.name} was not ready within {TIMEOUT_S} s")
+        waited_s = 0
+        # One that ends closes its stdout, so only one that runs is waited for.
+        while not select.select([self.process.stdout], [], [], TELL_EVERY_S)[0]:
+            waited_s += TELL_EVERY_S
+            why = self._why_not(waited_s)
+            if waited_s >= START_TIMEOUT_S:
+                raise DemoFailed(why)
+            print(f"{why}; waiting", flush=True)
         self.process.stdout.readline()
         if not self.ready_file.exists():
             raise DemoFailed(f"{self.name} did not become ready")
         self.ready = json.loads(self.ready_file.read_text())
+
+    def _why_not(self, waited_s: int) -> str:
+        logged = "" if self.log.stat().st_size else "has logged nothing yet, "
+        load = f"the load is {os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"
+        return f"{self.name} runs, {logged}and is not ready after {waited_s} s; {load}"
 
 
 class Coordinator(Program):
