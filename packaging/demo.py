@@ -90,7 +90,7 @@ class Tour:
         print(f"$ rm -r {dataset} && mkdir {dataset}", flush=True)
         sled.lose(dataset)
         self._replace(sled, dataset)
-        self._watch(release, f"the new disk of {sled.name}, too")
+        self._watch(release, f"the new disk of {sled.name}, too,")
 
         _heading("Check every copy on every disk with sha256sum")
         self._check(release)
