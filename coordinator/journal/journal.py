@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,12 +18,11 @@ import structlog
 
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
-from coordinator.errors import JournalKeyMissing, NoShard
+from coordinator.errors import EntryNotFound, JournalKeyMissing, NoShard
 from coordinator.journal import checkpointing, exporting, reading, rotating, shards
 from coordinator.journal.appending import NUMBERED_AT_ONCE, number
 from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.notes import SignerKey
-from coordinator.journal.tree import inclusion_path
 from coordinator.journal.values import (
     EVERYTHING,
     Entry,
@@ -33,7 +33,6 @@ from coordinator.journal.values import (
     SignedCheckpoint,
     Wanted,
 )
-from depot.errors import InvalidRequest
 
 _SHARD_ID_BYTES: Final = 8
 
@@ -180,23 +179,17 @@ class Journal:
             InvalidRequest: the entry is not in the shard of this size.
             JournalKeyMissing: no checkpoint covers it, and none can be signed here.
         """
+        with suppress(EntryNotFound):
+            # Who asks for what happened long ago need not wait until all else is numbered.
+            if (found := await self._database.run(reading.proof, index, size)) is not None:
+                return found
         await self.number()
-        shard, checkpoint = await self._database.run(_covering, index)
-        if checkpoint is None or shard.first_index + checkpoint.size <= index:
-            await self.sign(shard.id)
-            # Others appended meanwhile: the shard is as large as its checkpoint says, or larger.
-            shard, checkpoint = await self._database.run(_covering, index)
-            assert checkpoint is not None, "it was just signed"
-        wanted = checkpoint.size if size is None else size
-        if not index - shard.first_index < wanted <= shard.size:
-            raise InvalidRequest(f"entry {index} is not in shard {shard.id} of size {wanted}")
-        path = inclusion_path(index - shard.first_index, wanted)
-
-        async def read(tx: Transaction) -> Proof:
-            found = await reading.entry(tx, shard, index)
-            return Proof(found, shard, wanted, await reading.along(tx, shard, path), checkpoint)
-
-        return await self._database.run(read)
+        found = await self._database.run(reading.proof, index, size)
+        if found is None:
+            await self.sign((await self._database.run(shards.holding, index)).id)
+            found = await self._database.run(reading.proof, index, size)
+            assert found is not None, "it was just signed"
+        return found
 
     async def growth(self, shard_id: str, first: int, second: int | None = None) -> Growth:
         """The proof that a shard was only appended to since it had `first` entries.
@@ -270,8 +263,3 @@ class Journal:
 async def _newest(tx: Transaction) -> tuple[Shard, Shard | None]:
     active = await shards.active(tx)
     return active, await shards.before(tx, active)
-
-
-async def _covering(tx: Transaction, index: int) -> tuple[Shard, SignedCheckpoint | None]:
-    shard = await shards.holding(tx, index)
-    return shard, await checkpointing.latest(tx, shard.id)

@@ -14,9 +14,16 @@ from coordinator.database.journal_tables import (
 )
 from coordinator.database.transaction import Transaction
 from coordinator.errors import EntryNotFound, ShardDropped
-from coordinator.journal import shards
-from coordinator.journal.tree import Node, Path, consistency_path, hashes_along, needed
-from coordinator.journal.values import EVERYTHING, Entry, Growth, Shard, Wanted
+from coordinator.journal import checkpointing, shards
+from coordinator.journal.tree import (
+    Node,
+    Path,
+    consistency_path,
+    hashes_along,
+    inclusion_path,
+    needed,
+)
+from coordinator.journal.values import EVERYTHING, Entry, Growth, Proof, Shard, Wanted
 from depot.errors import InvalidRequest
 
 _INDEX: Final = journal_shards.c.first_index + journal_entries.c.position
@@ -73,6 +80,32 @@ async def entry(tx: Transaction, shard: Shard, index: int) -> Entry:
     if row is None:
         raise EntryNotFound(f"entry {index} is missing from the database; verify the journal")
     return _entry(row)
+
+
+async def proof(tx: Transaction, index: int, size: int | None) -> Proof | None:
+    """An entry, and what proves that it is in its shard; None when no checkpoint covers it yet.
+
+    Args:
+        tx: the transaction.
+        index: in the journal.
+        size: prove it for a shard of this size; None: for that of its last checkpoint.
+
+    Raises:
+        EntryNotFound, ShardDropped.
+        InvalidRequest: the entry is not in the shard of this size.
+    """
+    shard = await shards.holding(tx, index)
+    require_kept(shard)
+    checkpoint = await checkpointing.latest(tx, shard.id)
+    position = index - shard.first_index
+    if checkpoint is None or checkpoint.size <= position:
+        return None
+    wanted = checkpoint.size if size is None else size
+    if not position < wanted <= shard.size:
+        raise InvalidRequest(f"entry {index} is not in shard {shard.id} of size {wanted}")
+    found = await entry(tx, shard, index)
+    hashes = await along(tx, shard, inclusion_path(position, wanted))
+    return Proof(found, shard, wanted, hashes, checkpoint)
 
 
 async def along(tx: Transaction, shard: Shard, path: Path) -> tuple[bytes, ...]:
