@@ -387,13 +387,12 @@ class CoordinatorClient:
                 raise Unreachable(f"{response.url} breaks off in the middle of a line")
 
     async def rotate_journal(
-        self, ending: str | None = None, *, undo: bool = False
+        self, ending: str | None = None, *, undo: bool = False, lost_key: bool = False
     ) -> RotationBody:
         """Seal the active shard and go on with a new one, or undo that."""
         url = self._calls.at("v1", "journal", "rotate")
-        return await self._calls.ask(
-            RotationBody, "POST", url, RotateBody(ending=ending, undo=undo)
-        )
+        body = RotateBody(ending=ending, undo=undo, lost_key=lost_key)
+        return await self._calls.ask(RotationBody, "POST", url, body)
 
     # ---- how it is
 

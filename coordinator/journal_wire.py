@@ -91,6 +91,10 @@ class RotateBody(Request):
     undo: bool = Field(
         default=False, description="Go on with the one that was sealed, while the new one is empty."
     )
+    lost_key: bool = Field(
+        default=False,
+        description="Its key is lost for good: seal it without a last checkpoint.",
+    )
 
 
 class RotationBody(Answer):

@@ -227,14 +227,13 @@ class JournalApi:
     async def rotate(self, request: web.Request) -> web.Response:
         """POST /v1/journal/rotate."""
         body = await read_json(request, RotateBody)
-        if body.undo and body.ending is not None:
-            raise InvalidRequest(
-                "ending: expected it without `undo`, which is about the newest one"
-            )
+        if body.undo and (body.ending is not None or body.lost_key):
+            name = "lost_key" if body.ending is None else "ending"
+            raise InvalidRequest(f"{name}: expected without `undo`, which is about the newest one")
         made = (
             await self._journal.undo_rotation()
             if body.undo
-            else await self._journal.rotate(body.ending)
+            else await self._journal.rotate(body.ending, lost_key=body.lost_key)
         )
         return json_reply(_rotation(made))
 

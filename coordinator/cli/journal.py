@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from agent.cli.failures import ExitCode, Failure
+from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, fields, moment, plural, printable, short, table
 from agent.cli.output import Output, reporting
 from agent.cli.resolving import hash_or_prefix
@@ -134,11 +134,16 @@ def keys(common: Common) -> None:
 @journal.command("rotate", short_help="Seal the active shard, and go on with a new one.")
 @click.option("--ending", metavar="SHARD", help="Only if this one is active.")
 @click.option("--undo", is_flag=True, help="Go on with the old one, while the new one is empty.")
+@click.option(
+    "--lost-key", is_flag=True, help="Its key is lost for good: seal it without a signature."
+)
 @options.shared
-def rotate(common: Common, ending: str | None, undo: bool) -> None:
+def rotate(common: Common, ending: str | None, undo: bool, lost_key: bool) -> None:
     """Seal the active shard, and go on with a new one and its new key; nobody notices."""
+    if undo and (ending or lost_key):
+        raise usage("--undo is about the newest shard: give neither --ending nor --lost-key")
     with reporting(common) as output:
-        asyncio.run(_rotate(common, output, ending, undo=undo))
+        asyncio.run(_rotate(common, output, ending, undo=undo, lost_key=lost_key))
 
 
 async def _tail(common: Common, output: Output, lines: int, *, long: bool) -> None:
@@ -229,9 +234,11 @@ async def _keys(common: Common, output: Output) -> None:
     output.document(document, [each.verifier_key for each in found])
 
 
-async def _rotate(common: Common, output: Output, ending: str | None, *, undo: bool) -> None:
+async def _rotate(
+    common: Common, output: Output, ending: str | None, *, undo: bool, lost_key: bool
+) -> None:
     async with coordinator(common) as client:
-        made = await client.rotate_journal(ending, undo=undo)
+        made = await client.rotate_journal(ending, undo=undo, lost_key=lost_key)
     if not made.done:
         since = moment(made.active.created_at)
         line = f"nothing to do: shard {made.active.id} is active since {since}"

@@ -163,7 +163,10 @@ def _tell(output: Output, checked: Checked) -> None:
         "kept_elsewhere": checked.witnessed,
         "first_bad": checked.first_bad,
         "findings": [{"index": each.index, "what": each.what} for each in checked.findings],
+        "remarks": [{"index": each.index, "what": each.what} for each in checked.remarks],
     }
+    for remark in checked.remarks:
+        output.warning(_line(remark))
     findings = sorted(checked.findings, key=lambda each: (each.index is None, each.index or 0))
     lines = [summary, *map(_line, findings[:MAX_SHOWN])]
     output.document(document, lines if findings else [f"{summary}: all of it verifies"])

@@ -29,7 +29,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "Expired": "have the release signed anew, or accept it with --allow-expired",
         "Internal": "the server's log has the traceback, under the request id",
         "JournalKeyMissing": "ask the coordinator that has the shard's key, or copy its file to"
-        " where journal.keys points",
+        " where journal.keys points; if it is gone for good, `journal rotate --lost-key`",
         "NoShard": "look at the coordinator's log: it begins the journal when it starts",
         "NotFound": "`depot-coordinator release ls`, `sled ls` and `trust ls` show what is there",
         "NotReady": "`depot-coordinator status` and the coordinator's log say more",

@@ -18,6 +18,7 @@ from typing import Any, Final
 from coordinator.journal.checkpoints import Checkpoint, opened
 from coordinator.journal.notes import BadNote, VerifierKey
 from coordinator.journal.tree import Edge, leaf_hash
+from coordinator.journal.values import KEY_LOST
 
 FORMAT: Final = "sled-depot-journal-1"
 
@@ -44,6 +45,8 @@ class Checked:
     checkpoints: int = 0
     witnessed: int = 0
     findings: list[Finding] = field(default_factory=list)
+    # What weakens a proof, and was said by who had to.
+    remarks: list[Finding] = field(default_factory=list)
 
     @property
     def first_bad(self) -> int | None:
@@ -256,6 +259,14 @@ class Checker:
             source = shard.due[size][0][1]
             self._found(end, f"is missing: {source} has a checkpoint of {size} entries")
         if shard.sealed and shard.largest < shard.size:
+            self._finish_unsigned(shard)
+
+    def _finish_unsigned(self, shard: _Shard) -> None:
+        """Only the shard after it has signed how it ended."""
+        if shard.last.get(KEY_LOST) is True:
+            what = f"and what follows in {shard.id} is unsigned: the shard's key was lost"
+            self._checked.remarks.append(Finding(shard.first_index + shard.good, what))
+        else:
             self._found(shard.first_index, f"shard {shard.id} is sealed without a last checkpoint")
 
     def _finish_dropped(self, shard: _Shard) -> None:

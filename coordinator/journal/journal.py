@@ -33,6 +33,7 @@ from coordinator.journal.values import (
     SignedCheckpoint,
     Wanted,
 )
+from depot.errors import InvalidRequest
 
 _SHARD_ID_BYTES: Final = 8
 
@@ -76,14 +77,16 @@ class Journal:
         async with self._one_at_a_time:
             return await self._number()
 
-    async def rotate(self, ending: str | None = None) -> Rotation:
+    async def rotate(self, ending: str | None = None, *, lost_key: bool = False) -> Rotation:
         """Seal the active shard and go on with a new one; an empty one is not sealed.
 
         Args:
             ending: the id of the shard that is to be sealed; when it is sealed already, nothing is
                 done. None: whichever is active now.
+            lost_key: its key is lost for good, so seal it without a last checkpoint.
 
         Raises:
+            InvalidRequest: its key is said to be lost, and is here.
             JournalKeyMissing: its last checkpoint cannot be signed here.
             DatabaseUnavailable: it may be done or not; say it again with `ending`.
             OSError: the new key cannot be written.
@@ -91,9 +94,13 @@ class Journal:
         async with self._one_at_a_time:
             await self._number()  # what was told before belongs in the shard that ends
             active, earlier = await self._database.run(_newest)
-            if ending not in (None, active.id) or not active.size:
+            if ending not in (None, active.id) or not (active.size or lost_key):
                 return Rotation(False, active, earlier)
-            signer = await self._signer(active.id)
+            signer = None
+            if lost_key:
+                await self._require_lost(active.id)
+            else:
+                signer = await self._signer(active.id)
             next_id, key = await self._new_key()
             made = await self._database.run(
                 rotating.rotate, active.id, signer, next_id, key.verifier, self._clock()
@@ -239,6 +246,11 @@ class Journal:
         if shard_id not in self._signers:
             self._signers[shard_id] = await asyncio.to_thread(self._keys.load, shard_id)
         return self._signers[shard_id]
+
+    async def _require_lost(self, shard_id: str) -> None:
+        with suppress(JournalKeyMissing):
+            await self._signer(shard_id)
+            raise InvalidRequest(f"the key of shard {shard_id} is here, and not lost")
 
     async def _new_key(self) -> tuple[str, SignerKey]:
         shard_id = secrets.token_hex(_SHARD_ID_BYTES)

@@ -2,7 +2,7 @@
 
 Rules kept here:
 - The old shard's last entry says which shard and key follow, and its last checkpoint is signed by
-  its own key: without that key it is not sealed.
+  its own key. It is sealed without only when that key is lost for good, and says so itself.
 - A rotation names the shard that it is to end. Said again, it ends no other one.
 - It can be undone while the new shard is empty: then nothing was ever promised about it.
 """
@@ -21,7 +21,7 @@ from coordinator.journal.appending import append, told_now
 from coordinator.journal.checkpointing import note_checkpoint
 from coordinator.journal.notes import SignerKey, VerifierKey
 from coordinator.journal.tree import Edge
-from coordinator.journal.values import Rotation, Shard, ShardState
+from coordinator.journal.values import KEY_LOST, Rotation, Shard, ShardState
 from coordinator.values import Told
 
 
@@ -33,7 +33,7 @@ def first_shard(shard_id: str, key: VerifierKey, now_s: float) -> Shard:
 async def rotate(
     tx: Transaction,
     ending: str,
-    signer: SignerKey,
+    signer: SignerKey | None,
     next_id: str,
     next_key: VerifierKey,
     now_s: float,
@@ -43,20 +43,22 @@ async def rotate(
     Args:
         tx: the transaction.
         ending: the id of the shard to be sealed; when another one is active, nothing is done.
-        signer: its key.
+        signer: its key; None: it is lost, and what was not signed before never will be.
         next_id: of the new shard.
         next_key: of the new shard.
         now_s: Unix seconds.
     """
     active = await shards.active(tx, for_update=True)
-    if active.id != ending or not active.size:
+    if active.id != ending or not (active.size or signer is None):
         return Rotation(False, active, await shards.before(tx, active))
-    data = {"shard": active.id, "next": next_id, "next_key": str(next_key)}
+    data: dict[str, object] = {"shard": active.id, "next": next_id, "next_key": str(next_key)}
+    data |= {KEY_LOST: True} if signer is None else {}
     edge = await append(
         tx, active, [told_now(Told("journal.shard_sealed", data=data), now_s)], now_s
     )
     sealed = replace(active, state=ShardState.SEALED, edge=edge, sealed_s=now_s)
-    await note_checkpoint(tx, sealed, signer, now_s)
+    if signer is not None:
+        await note_checkpoint(tx, sealed, signer, now_s)
     await shards.change(tx, active.id, state=ShardState.SEALED.value, time_sealed=now_s)
     following = Shard(
         next_id, sealed.ordinal + 1, sealed.end_index, ShardState.ACTIVE, Edge(), next_key, now_s

@@ -10,6 +10,9 @@ from coordinator.journal.notes import VerifierKey
 from coordinator.journal.tree import Edge
 from depot.artifact import ArtifactHash
 
+KEY_LOST: Final = "key_lost"
+"""What a shard's last entry says of it when nobody could sign how it ended."""
+
 
 class ShardState(StrEnum):
     """Whether a shard takes entries."""

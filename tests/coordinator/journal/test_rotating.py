@@ -15,11 +15,13 @@ from coordinator.database.journal_tables import journal_entries, journal_nodes
 from coordinator.database.transaction import Transaction
 from coordinator.errors import JournalKeyMissing, ShardInUse
 from coordinator.journal.appending import told_now
+from coordinator.journal.checking import Checker
 from coordinator.journal.checkpoints import opened as opened_checkpoint
 from coordinator.journal.journal import Journal
 from coordinator.journal.proofs import verify_consistency
 from coordinator.journal.values import ShardState
 from coordinator.values import Told
+from depot.errors import InvalidRequest
 from tests.coordinator.database.making import opened
 from tests.coordinator.journal.telling import check, key_files, named, names, tell
 
@@ -211,3 +213,44 @@ async def test_a_rotation_that_is_given_up_leaves_the_old_shard_active(
     await tell(database, "b")
     assert await names(journal) == ["a", "b"]
     assert (await journal.rotate()).done
+
+
+async def test_a_shard_whose_key_is_lost_is_sealed_without_a_signature_and_says_so(
+    journal: Journal, database: Database, keys: Path
+) -> None:
+    await tell(database, "a")
+    kept = (await journal.checkpoint())[1]
+    await tell(database, "b")
+    (shard,) = await journal.shards()
+    await asyncio.to_thread((keys / f"{shard.id}.key").unlink)
+    other = await Journal.open(database, keys)
+    made = await other.rotate(shard.id, lost_key=True)
+    assert (made.done, (await other.rotate(shard.id, lost_key=True)).done) == (True, False)
+    assert json.loads((await other.entry(2)).content)["data"]["key_lost"] is True
+    await tell(database, "c")
+    await other.checkpoint()
+    checker = Checker(witnessed=[("a file", kept.note)])
+    async for record in other.export():
+        checker.feed(record)
+    checked = checker.end()
+    assert checked.findings == []
+    assert [remark.index for remark in checked.remarks] == [1]
+
+
+async def test_an_empty_shard_whose_key_is_lost_is_sealed_as_well(
+    journal: Journal, database: Database, keys: Path
+) -> None:
+    (shard,) = await journal.shards()
+    await asyncio.to_thread((keys / f"{shard.id}.key").unlink)
+    other = await Journal.open(database, keys)
+    assert (await other.rotate(lost_key=True)).done
+    await tell(database, "a")
+    assert await names(other) == [SEALED, OPENED, "a"]
+    check(await other.proof(2))
+
+
+async def test_a_key_that_is_here_is_not_lost(journal: Journal, database: Database) -> None:
+    await tell(database, "a")
+    with pytest.raises(InvalidRequest, match="is here"):
+        await journal.rotate(lost_key=True)
+    assert len(await journal.shards()) == 1
