@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,14 @@ from rich.text import Text
 from agent.cli.formats import Column, moment, plural, printable, short, size, table
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
+from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.uploading import Asked, place_for_zip, upload_from
-from coordinator.wire import ReleaseArtifactBody, ReleaseBody, ReleaseUploadedBody
+from coordinator.wire import PrunedBody, ReleaseArtifactBody, ReleaseBody, ReleaseUploadedBody
 
+SHOWN: Final = 10
+"""Releases that are named in a question."""
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 # The version is last and never cut: it is what the other verbs want to be told.
 _COLUMNS: Final = (
@@ -90,10 +94,13 @@ def show(common: Common, version: str, long: bool) -> None:
 
 @release.command("rm", short_help="Forget a release.")
 @click.argument("version", metavar="VERSION")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @options.shared
-def rm(common: Common, version: str) -> None:
+def rm(common: Common, version: str, yes: bool) -> None:
     """Forget a release; sleds drop what no other one has and nobody has pinned."""
     with reporting(common) as output:
+        if not yes:
+            confirm(f"Remove release {version}? {asyncio.run(_leaves(common, version))}")
         asyncio.run(_rm(common, output, version))
 
 
@@ -103,9 +110,14 @@ def rm(common: Common, version: str) -> None:
     "--keep-previous-targets", type=click.IntRange(0, 1000), metavar="N", help="Earlier targets."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @options.shared
 def prune(
-    common: Common, keep_newest: int | None, keep_previous_targets: int | None, dry_run: bool
+    common: Common,
+    keep_newest: int | None,
+    keep_previous_targets: int | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     """Remove the releases that nobody needs.
 
@@ -113,22 +125,55 @@ def prune(
     the coordinator's configuration has it), and whatever a sled has pinned.
     """
     with reporting(common) as output:
-        asyncio.run(_prune(common, output, keep_newest, keep_previous_targets, dry_run=dry_run))
+        keep = Keep(keep_newest, keep_previous_targets)
+        pruned = None
+        if dry_run or not yes:
+            pruned = asyncio.run(_prune(common, keep, dry_run=True))
+            if not dry_run and pruned.removed:
+                confirm(f"Remove {plural(len(pruned.removed), 'release')}: {_named(pruned)}?")
+        if not dry_run and (pruned is None or pruned.removed):
+            pruned = asyncio.run(_prune(common, keep, dry_run=False))
+        assert pruned is not None
+        _tell_pruned(output, pruned.model_copy(update={"dry_run": dry_run}))
 
 
-async def _prune(
-    common: Common,
-    output: Output,
-    keep_newest: int | None,
-    keep_previous_targets: int | None,
-    *,
-    dry_run: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How many releases are to stay; None: as the coordinator's configuration has it."""
+
+    newest: int | None
+    previous_targets: int | None
+
+
+async def _leaves(common: Common, version: str) -> str:
+    """What goes with a release, in words."""
     async with coordinator(common) as client:
-        pruned = await client.prune_releases(
-            keep_newest=keep_newest, keep_previous_targets=keep_previous_targets, dry_run=dry_run
+        going = _distinct((await client.release(version)).artifacts)
+        async for other in client.releases():
+            if other.version != version:
+                for each in other.artifacts:
+                    going.pop(each.sha256, None)
+        sleds = [each for each in await client.sleds() if each.policy == "in_service"]
+    what = f"{plural(len(going), 'artifact')} ({size(sum(going.values()))})"
+    return f"{what} that no other one has will leave {plural(len(sleds), 'sled')}, unless pinned."
+
+
+async def _prune(common: Common, keep: Keep, *, dry_run: bool) -> PrunedBody:
+    async with coordinator(common) as client:
+        return await client.prune_releases(
+            keep_newest=keep.newest,
+            keep_previous_targets=keep.previous_targets,
+            dry_run=dry_run,
         )
-    done = "would be removed" if dry_run else "removed"
+
+
+def _named(pruned: PrunedBody) -> str:
+    more = len(pruned.removed) - SHOWN
+    return ", ".join(pruned.removed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tell_pruned(output: Output, pruned: PrunedBody) -> None:
+    done = "would be removed" if pruned.dry_run else "removed"
     rows = [(version, done) for version in pruned.removed]
     rows += [(kept.version, f"stays: {kept.why}") for kept in pruned.kept]
     lines = table(_PRUNE_COLUMNS, rows, width=output.width) if rows else ["no releases"]

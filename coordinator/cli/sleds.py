@@ -91,10 +91,13 @@ def show(common: Common, sled_id: str) -> None:
 
 @sled.command("expunge")
 @click.argument("sled_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @options.shared
-def expunge(common: Common, sled_id: str) -> None:
+def expunge(common: Common, sled_id: str, yes: bool) -> None:
     """Stop all work with a sled; what is on its disks stays there."""
     with reporting(common) as output:
+        if not yes:
+            confirm(f"Stop all work with sled {sled_id}, and count on nothing that it holds?")
         asyncio.run(_set_policy(common, output, sled_id, "expunged"))
 
 

@@ -20,7 +20,7 @@ def told(cli: Cli) -> Cli:
     cli.fine("sled", "add", "s1", "127.0.0.1:1")
     cli.fine("sled", "add", "s2", "127.0.0.2:1")
     assert "is sealed" in cli.fine("journal", "rotate")
-    cli.fine("sled", "expunge", "s1")
+    cli.fine("sled", "expunge", "s1", "--yes")
     return cli
 
 

@@ -53,7 +53,7 @@ def test_a_zip_is_uploaded_listed_shown_and_removed(
         ["sp", "one"],
         ["host", "two"],
     ]
-    refused = trusting("release", "rm", "1.0.0")
+    refused = trusting("release", "rm", "1.0.0", "--yes")
     assert (refused.code, "`depot-coordinator target set`" in refused.err) == (3, True)
 
 
@@ -66,7 +66,9 @@ def test_a_directory_is_packed_the_same_each_time_and_uploaded(
     again = trusting("release", "upload", f"{directory}/repo/", "--json").document
     assert (first["status"], again["status"]) == ("inserted", "already_exists")
     assert first["release"]["file_name"] == "built.zip"
-    assert trusting.fine("release", "rm", "1.0.0") == "release 1.0.0 removed\n"
+    unasked = trusting("release", "rm", "1.0.0", "--json")
+    assert (unasked.code, "give --yes" in unasked.err) == (2, True)
+    assert trusting.fine("release", "rm", "1.0.0", "--yes") == "release 1.0.0 removed\n"
     assert trusting.fine("release", "ls") == "no releases\n"
 
 

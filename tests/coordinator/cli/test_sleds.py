@@ -29,7 +29,9 @@ def test_json_and_the_coordinator_may_stand_before_or_after_the_verb(
 
 def test_a_refusal_ends_with_3_and_says_what_to_do(cli: Cli) -> None:
     cli.fine("sled", "add", "s1", "127.0.0.1:9")
-    assert "s1 is expunged" in cli.fine("sled", "expunge", "s1")
+    unasked = cli("sled", "expunge", "s1", "--json")
+    assert (unasked.code, "give --yes" in unasked.err) == (2, True)
+    assert "s1 is expunged" in cli.fine("sled", "expunge", "s1", "--yes")
     refused = cli("sled", "add", "s1", "127.0.0.1:9", "--json")
     assert refused.code == 3
     assert "`depot-coordinator sled restore ID`" in refused.err
@@ -53,7 +55,7 @@ def test_a_reset_is_confirmed(cli: Cli, node: FakeNode) -> None:
 def test_an_expunged_sled_is_removed_when_that_is_confirmed(cli: Cli) -> None:
     cli.fine("sled", "add", "s1", "127.0.0.1:9")
     assert "`depot-coordinator sled expunge ID`" in cli("sled", "rm", "s1", "--yes").err
-    cli.fine("sled", "expunge", "s1")
+    cli.fine("sled", "expunge", "s1", "--yes")
     assert cli("sled", "rm", "s1").code == 2
     assert cli.fine("sled", "rm", "s1", "--yes") == "s1 is forgotten\n"
     assert cli.fine("sled", "ls") == "no sleds\n"

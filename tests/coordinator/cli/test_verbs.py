@@ -51,6 +51,9 @@ def test_releases_are_pruned_and_the_target_stays(cli: Cli, tmp_path: Path) -> N
     keep = ("--keep-newest", "0", "--keep-previous-targets", "0")
     tried = cli.fine("release", "prune", *keep, "--dry-run").splitlines()
     assert tried[1].split(maxsplit=1) == ["1.0.0", "would be removed"]
+    unasked = cli("release", "prune", *keep, "--json")
+    assert (unasked.code, "give --yes" in unasked.err) == (2, True)
+    assert "1.0.0" in cli.fine("release", "ls")
     assert cli.fine("target", "set", "1.0.0") == "the target is release 1.0.0\n"
     assert cli.fine("target", "show") == "1.0.0\n"
     kept = cli.fine("release", "prune", *keep).splitlines()
