@@ -69,7 +69,9 @@ async def _history(
 ) -> None:
     async with coordinator(common) as client:
         wanted = None if artifact is None else await whole_hash(client, artifact)
-        found = await client.history(artifact=wanted, sled_id=sled_id, limit=limit)
+        newest_first = await client.history(artifact=wanted, sled_id=sled_id, limit=limit)
+    # Like a log: what is new is where the eye is when the command has ended.
+    found = list(reversed(newest_first))
     document = {"items": [each.model_dump(mode="json") for each in found]}
     output.document(document, _lines(found, output.width, long=long) if found else ["no requests"])
 
@@ -83,8 +85,7 @@ async def whole_hash(client: CoordinatorClient, typed: str) -> ArtifactHash:
 
 
 def _lines(found: Sequence[RequestBody], width: int | None, *, long: bool) -> list[Text]:
-    # Like a log: what is new is where the eye is when the command has ended.
-    return table(_COLUMNS, [_row(each, long=long) for each in reversed(found)], width=width)
+    return table(_COLUMNS, [_row(each, long=long) for each in found], width=width)
 
 
 def _row(each: RequestBody, *, long: bool) -> tuple[str | Text, ...]:

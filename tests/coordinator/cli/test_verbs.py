@@ -31,6 +31,8 @@ def test_what_was_asked_of_a_sled_is_in_the_history(
     ]  # fmt: skip
     puts = [row for row in rows if " put " in row]
     assert {row.split()[5] for row in puts} == set(node.held)
+    items = cli("history", "--json").document["items"]
+    assert [each["operation"] for each in items][: len(rows)] == [row.split()[3] for row in rows]
     artifact = min(node.held)
     found = cli("history", "--artifact", artifact, "--sled", "s1", "--json").document["items"]
     assert {(each["artifact"], each["sled"]) for each in found} == {(artifact, "s1")}
