@@ -248,4 +248,6 @@ def _verify(path: str, metadata: Metadata[S], delegator: Root | Targets, role: s
 def _reason(error: Exception) -> str:
     """What lies behind an error that says only that there was one."""
     cause = error.__cause__ or error
+    if isinstance(cause, KeyError):  # whose text is the key alone
+        return f"it has no {str(cause)[:200]}"
     return f"{type(cause).__name__}: {str(cause)[:200]}"

@@ -227,6 +227,11 @@ def test_what_is_no_root_cannot_be_added(content: bytes) -> None:
         root_facts(content)
 
 
+def test_a_root_that_lacks_something_is_told_what_in_words() -> None:
+    with pytest.raises(InvalidRequest, match="the root is not metadata of TUF: it has no 'signed'"):
+        root_facts(b"{}")
+
+
 def test_a_root_that_is_not_signed_by_itself_cannot_be_added() -> None:
     release = ReleaseBuilder()
     release.sign_root("stranger")
