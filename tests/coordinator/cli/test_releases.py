@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import zipfile
@@ -137,3 +138,21 @@ def test_the_release_that_the_documented_command_makes_is_trusted_and_taken(
     assert taken.startswith("release 2.0.0 recorded, although it has expired: 15 artifacts")
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (1, f"demo_release: {made}: File exists\n")
+
+
+def test_whoever_is_asked_about_a_release_learns_what_goes_and_can_say_no(
+    trusting: Cli, tmp_path: Path, builder: ReleaseBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusting.fine("release", "upload", write_zip(tmp_path, builder.publish()))
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    asked = trusting("release", "rm", "1.0.0")
+    assert "2 artifacts (1.4 KiB) that no other one has will leave 0 sleds" in asked.err
+    assert asked.code != 0
+    assert "1.0.0" in trusting.fine("release", "ls")
+
+
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
