@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +63,22 @@ def test_f2_what_one_directory_holds_is_somewhere(sled: Path, tmp_path: Path) ->
 def test_f2_what_no_directory_holds_is_nowhere(sled: Path) -> None:
     (sled / TWO).unlink()
     assert nowhere(BOTH, [names(sled), frozenset({THREE})]) == {TWO}
+
+
+def test_f2_a_file_that_goes_meanwhile_hides_no_other(
+    sled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_scan = os.scandir
+
+    @contextmanager
+    def scan_and_lose_one(path: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with real_scan(path) as entries:
+            listed = list(entries)
+        (path / ONE).unlink()
+        yield iter(listed)
+
+    monkeypatch.setattr(os, "scandir", scan_and_lose_one)
+    assert names(sled) == {TWO}
 
 
 def test_b1_a_flipped_bit_is_found(sled: Path) -> None:
