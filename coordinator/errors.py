@@ -185,3 +185,9 @@ class JournalKeyMissing(DepotError):
     """The private key of the shard is not on this coordinator, or cannot be used."""
 
     code = "JournalKeyMissing"
+
+
+class SnapshotRunning(DepotError):
+    """Another snapshot of the database is being made on this machine."""
+
+    code = "SnapshotRunning"

@@ -29,6 +29,10 @@ from agent.config.settings import (
     Size,
 )
 from agent.config.units import Address
+from agent.snapshots.errors import InvalidArchive
+from agent.snapshots.values import snapshot_name
+from depot.errors import InvalidRequest
+from depot.urls import base_url
 
 PREFIX: Final = "DEPOT_COORDINATOR__"
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 12340)
@@ -48,6 +52,8 @@ DEFAULT_SLED_NETWORKS: Final = tuple(
 )
 DATABASE_FILE: Final = "coordinator.sqlite3"
 JOURNAL_KEYS: Final = "journal-keys"
+SNAPSHOT_WORK: Final = "snapshot-work"
+_ARCHIVES: Final = re.compile(r"file://(localhost)?/[^?#]*|s3://[^/?#@]+(/[^?#@]*)?")
 _DATABASES: Final = re.compile(
     r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
 )
@@ -156,6 +162,47 @@ class PruneTable(_Table):
     keep_newest: Annotated[int, Field(ge=0, le=1000)] = 3
 
 
+def _parse_archive(value: object) -> str:
+    if isinstance(value, str) and _ARCHIVES.fullmatch(value):
+        return value
+    raise ValueError(
+        f"expected file:///directory or s3://bucket/prefix, found {_scheme_of(value)!r}"
+    )
+
+
+def _parse_endpoint(value: object) -> str:
+    try:
+        return str(base_url(value if isinstance(value, str) else "")).rstrip("/")
+    except InvalidRequest:
+        raise ValueError("expected a URL like http://host:port") from None
+
+
+def _scheme_of(value: object) -> str:
+    return value.partition(":")[0][:40] if isinstance(value, str) else type(value).__name__
+
+
+def _parse_snapshot_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected the name of a snapshot, found {type(value).__name__}")
+    try:
+        return snapshot_name(value)
+    except InvalidArchive as error:
+        raise ValueError(str(error)) from None
+
+
+class SnapshotTable(_Table):
+    """`[snapshot]`: copies of the database, in an archive."""
+
+    archive: Annotated[str, BeforeValidator(_parse_archive)] | None = None
+    endpoint: Annotated[str, BeforeValidator(_parse_endpoint)] | None = None
+    """The server that speaks S3; None: what AWS_ENDPOINT_URL says, or Amazon's."""
+    name: Annotated[str, BeforeValidator(_parse_snapshot_name)] = "coordinator"
+    interval_s: Annotated[float, Field(ge=0, le=365 * 86400, allow_inf_nan=False)] = 0.0
+    """0: only when somebody says so."""
+    keep: Annotated[int, Field(ge=1, le=10000)] = 7
+    zstd: bool = True
+
+
 class CoordinatorSettings(_Table):
     """The whole configuration."""
 
@@ -171,6 +218,7 @@ class CoordinatorSettings(_Table):
     import_: ImportTable = Field(default=ImportTable(), alias="import")
     prune: PruneTable = PruneTable()
     journal: JournalTable = JournalTable()
+    snapshot: SnapshotTable = SnapshotTable()
     http: HttpTable = HttpTable()
     log: LogTable = LogTable()
 
@@ -186,6 +234,11 @@ class CoordinatorSettings(_Table):
         """Where the journal's private keys are: as it was said, or beside the staging directory."""
         return self.journal.keys or self.staging.path.parent / JOURNAL_KEYS
 
+    @property
+    def snapshot_work(self) -> Path:
+        """Where copies of the database are made: beside the staging directory."""
+        return self.staging.path.parent / SNAPSHOT_WORK
+
 
 def conflicts(settings: CoordinatorSettings) -> Iterator[Conflict]:
     """List what is wrong between keys that are valid by themselves."""
@@ -195,6 +248,11 @@ def conflicts(settings: CoordinatorSettings) -> Iterator[Conflict]:
             (("http", "max_connections_per_client"), ("http", "max_connections")),
             f"expected at most http.max_connections ({http.max_connections}), "
             f"found {http.max_connections_per_client}",
+        )
+    if settings.snapshot.interval_s and settings.snapshot.archive is None:
+        yield Conflict(
+            (("snapshot", "interval_s"),),
+            "snapshots every so often need a place: snapshot.archive",
         )
 
 

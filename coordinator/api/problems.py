@@ -38,5 +38,6 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.ShardInUse: Row(409, logging.INFO),
         errors.ShardDropped: Row(410, logging.INFO),
         errors.JournalKeyMissing: Row(503, logging.WARNING),
+        errors.SnapshotRunning: Row(409, logging.INFO),
     }
 )

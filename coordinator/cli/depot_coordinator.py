@@ -50,6 +50,7 @@ _HOMES: Final = {
     "coordinator": "coordinator.cli.coordinators:coordinator_group",
     "generation": "coordinator.cli.generation:generation",
     "journal": "coordinator.cli.journal:journal",
+    "snapshot": "coordinator.cli.snapshots:snapshot",
 }
 
 

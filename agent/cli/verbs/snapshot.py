@@ -125,7 +125,7 @@ def download(
     began = time.time(), time.monotonic()
     with reporting(common) as output, ExitStack() as stack:
         archive = stack.enter_context(opened(archive_url, endpoint))
-        _line(output, f"Downloading {name} from {archive.url} to {target}")
+        tell_line(output, f"Downloading {name} from {archive.url} to {target}")
         this = Download(
             archive,
             name,
@@ -139,7 +139,7 @@ def download(
             with naming(target):
                 end = this.run()
             if end.why is None:
-                _line(output, f"{target}: ready")
+                tell_line(output, f"{target}: ready")
         finally:
             # Also when a disk is full, or somebody pressed Ctrl-C.
             document = _document(name, began, this.head, end)
@@ -183,18 +183,18 @@ def publish(
     began = time.time(), time.monotonic()
     with reporting(common) as output, ExitStack() as stack:
         archive = stack.enter_context(opened(archive_url, endpoint))
-        _line(output, f"Publishing {file} as {name} in {archive.url}")
+        tell_line(output, f"Publishing {file} as {name} in {archive.url}")
         head: Head | None = None
         try:
             head = publishing.publish(
                 archive,
                 publishing.Publication(path=file, name=name, raw=raw, compressed=compressed),
-                line=lambda text: _line(output, text),
-                progress=_progress(output, stack, "publishing"),
+                line=lambda text: tell_line(output, text),
+                progress=progress_of(output, stack, "publishing"),
             )
             if keep is not None:
                 left = keep_newest(archive, name, keep)
-                _line(output, f"Deleted {plural(len(left), 'older version')}")
+                tell_line(output, f"Deleted {plural(len(left), 'older version')}")
         except SnapshotError as error:
             raise failure_of(error) from error
         finally:
@@ -204,7 +204,7 @@ def publish(
                 "compressed": _truth(compressed),
                 "name": name,
                 "durationSeconds": round(time.monotonic() - began[1], 3),
-                **_said(head),
+                **said_of(head),
             }
             output.document(document, [json.dumps(document)])
 
@@ -255,14 +255,14 @@ def _telling(output: Output, stack: ExitStack) -> Telling:
         output.note(f"{error}; trying again in {pause_s:.1f} s")
 
     return Telling(
-        line=lambda text: _line(output, text),
+        line=lambda text: tell_line(output, text),
         warning=output.warning,
         failure=failure,
-        progress=_progress(output, stack, "downloading"),
+        progress=progress_of(output, stack, "downloading"),
     )
 
 
-def _progress(output: Output, stack: ExitStack, title: str) -> Callable[[int], None]:
+def progress_of(output: Output, stack: ExitStack, title: str) -> Callable[[int], None]:
     """Tell now and then how far it is, from the first byte on; the block's end ends it."""
     meter: list[Meter] = []
 
@@ -276,7 +276,8 @@ def _progress(output: Output, stack: ExitStack, title: str) -> Callable[[int], N
     return progress
 
 
-def _line(output: Output, text: str) -> None:
+def tell_line(output: Output, text: str) -> None:
+    """Say what was done, where that is not a document."""
     if not output.json and not output.quiet:
         output.record({}, text)
 
@@ -293,10 +294,11 @@ def _document(
         "result": "failed" if end is None else end.result.value,
         "durationSeconds": round(time.monotonic() - began_s, 3),
     }
-    return {**document, **_said(head)}
+    return {**document, **said_of(head)}
 
 
-def _said(head: Head | None) -> dict[str, object]:
+def said_of(head: Head | None) -> dict[str, object]:
+    """What a document says of a version."""
     if head is None:
         return {}
     checksum = head.metadata.checksum

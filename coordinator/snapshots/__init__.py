@@ -1,0 +1,1 @@
+"""Snapshots of the fleet's database: taken while it is in use, and put back."""

@@ -1,0 +1,116 @@
+"""PostgreSQL's own programs: a dump of a database, whether one is whole, and back. Blocking.
+
+Rules kept here:
+- A password is in the environment of the program, never among its arguments, which everybody on
+  the machine can read.
+- An exit status of 0 is not believed: a dump is read to its end before it counts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import URL
+
+from agent.snapshots.errors import LibraryMissing, Unfit
+
+DUMP_MAGIC: Final = b"PGDMP"
+_MAX_TOLD: Final = 500
+_VARIABLES: Final = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "database": "PGDATABASE",
+    "ssl": "PGSSLMODE",
+    "sslmode": "PGSSLMODE",
+}
+
+
+def dump(url: URL, target: Path, *, compressed: bool) -> None:
+    """Dump a database, as it is at one moment, in the custom format; the file is not synced.
+
+    Args:
+        url: of the database.
+        target: where there is no file yet.
+        compressed: whether `pg_dump` is to compress it.
+
+    Raises:
+        LibraryMissing: the programs are not installed.
+        Unfit: it could not be dumped, or the dump is not whole.
+    """
+    level = [] if compressed else ["--compress=0"]
+    _run(["pg_dump", "--format=custom", "--no-password", *level, f"--file={target}"], url)
+    require_whole(target)
+
+
+def require_whole(path: Path) -> None:
+    """Read a dump to its end.
+
+    Raises:
+        LibraryMissing: the program is not installed.
+        Unfit: it is none, or damaged or cut.
+    """
+    if not is_dump(path):
+        raise Unfit(f"{path}: expected a dump of PostgreSQL in its custom format")
+    _run(["pg_restore", f"--file={os.devnull}", str(path)])
+
+
+def is_dump(path: Path) -> bool:
+    """Whether a file begins as a dump does.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(DUMP_MAGIC)) == DUMP_MAGIC
+
+
+def environment_of(url: URL) -> Mapping[str, str]:
+    """What tells PostgreSQL's programs where a database is."""
+    return {**os.environ, **dict(_told(url))}
+
+
+def _told(url: URL) -> Iterator[tuple[str, str]]:
+    parts: dict[str, object] = {
+        **url.query,
+        **{
+            name: value
+            for name in ("host", "port", "database")
+            if (value := getattr(url, name)) is not None
+        },
+    }
+    if url.username is not None:
+        parts["user"] = url.username
+    if url.password is not None:
+        parts["password"] = url.password
+    for name, variable in _VARIABLES.items():
+        value = parts.get(name)
+        if value is not None and value != "":
+            # Several hosts come as several values of one name.
+            yield variable, ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _run(command: list[str], url: URL | None = None) -> None:
+    program = command[0]
+    try:
+        ended = subprocess.run(
+            command,
+            env=os.environ if url is None else environment_of(url),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise LibraryMissing(
+            f"{program} is not installed here: it comes with PostgreSQL's client programs "
+            "(Debian: postgresql-client), of at least the server's version"
+        ) from error
+    if ended.returncode != 0:
+        said = ended.stderr.decode(errors="replace").strip()[:_MAX_TOLD]
+        raise Unfit(f"{program} ended with status {ended.returncode}: {said}")
