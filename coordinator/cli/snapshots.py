@@ -58,7 +58,7 @@ class Asked:
         return self.settings.snapshot
 
 
-@click.group()
+@click.group(short_help="Copies of the database, in an archive.")
 @options.shared_group
 def snapshot() -> None:
     """Copy the fleet's database into an archive while it is in use, and see what is there."""

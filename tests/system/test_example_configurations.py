@@ -74,7 +74,7 @@ EXAMPLES: Final = (
     Example(
         PACKAGING / "coordinator.example.toml",
         COORDINATOR,
-        frozenset({"database.url", "journal.keys"}),
+        frozenset({"database.url", "journal.keys", "snapshot.archive", "snapshot.endpoint"}),
     ),
 )
 
