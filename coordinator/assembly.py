@@ -49,6 +49,9 @@ from coordinator.replication.plan import plan
 from coordinator.replication.records import DatabaseRecords
 from coordinator.replication.values import Policy
 from coordinator.settings import CoordinatorSettings
+from coordinator.snapshots.publishing import order_of
+from coordinator.snapshots.schedule import LOOK_S as SNAPSHOT_S
+from coordinator.snapshots.schedule import Every, Schedule
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
 from depot.http.browsers import OwnNames
@@ -77,6 +80,7 @@ class Coordinator:
     watch: FleetWatch
     journal: JournalKeeper
     gatherer: Gatherer
+    snapshots: Schedule | None
     duties: Duties
     server: HttpService
 
@@ -104,6 +108,9 @@ class Coordinator:
         tasks.append(group.create_task(keep_journal, name="journal"))
         gather = self.duties.every(self.settings.journal.gather_s, "events", self.gatherer.round)
         tasks.append(group.create_task(gather, name="events"))
+        if self.snapshots is not None:
+            publish = self.duties.every(SNAPSHOT_S, "snapshot", self.snapshots.look)
+            tasks.append(group.create_task(publish, name="snapshot"))
         if self.settings.prune.enabled:
             prune = self.duties.every(INTERVAL_S, "prune", self._prune)
             tasks.append(group.create_task(prune, name="prune"))
@@ -159,7 +166,8 @@ async def assembled(
         quiesce = Quiesce(desk, cycle, view)
         pruning = PruneDesk(database, desk, cycle, agents)
         health = Health(partial(database.run, generation.read), staging)
-        metrics = FleetMetrics(view.read, desk, duties, lag.read)
+        snapshots = _schedule(settings, database, staging.id, clock)
+        metrics = FleetMetrics(view.read, desk, duties, lag.read, snapshots)
         table = coordinator_endpoints(
             database=database,
             desk=desk,
@@ -191,6 +199,7 @@ async def assembled(
             watch=FleetWatch(database, cycle.wake),
             gatherer=Gatherer(database, agents),
             journal=JournalKeeper(journal, shard_limits(settings), clock=clock),
+            snapshots=snapshots,
             duties=duties,
             server=server,
         )
@@ -237,6 +246,27 @@ def _replication(
         rng=random.Random("replication"),
         clock=clock,
     )
+
+
+def _schedule(
+    settings: CoordinatorSettings,
+    database: Database,
+    coordinator_id: str,
+    clock: Callable[[], float],
+) -> Schedule | None:
+    """What publishes snapshots by itself; None where nobody asked for that."""
+    asked = settings.snapshot
+    if not asked.interval_s or asked.archive is None:
+        return None
+    every = Every(
+        order=order_of(settings),
+        archive=asked.archive,
+        endpoint=asked.endpoint,
+        directory=settings.snapshot_work,
+        keep=asked.keep,
+        interval_s=asked.interval_s,
+    )
+    return Schedule(database, coordinator_id, every, clock=clock)
 
 
 def _server(

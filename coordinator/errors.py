@@ -191,3 +191,9 @@ class SnapshotRunning(DepotError):
     """Another snapshot of the database is being made on this machine."""
 
     code = "SnapshotRunning"
+
+
+class SnapshotFailed(DepotError):
+    """The database was not published as it should have been."""
+
+    code = "SnapshotFailed"

@@ -145,6 +145,28 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotTurn:
+    """Whether it is a coordinator's turn to make a snapshot, and how the last ones fared."""
+
+    taken: bool
+    published_at_s: float | None = None
+    version: str | None = None
+    """Of the one that was published last."""
+    error: str | None = None
+    """What failed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMade:
+    """A snapshot of the database that was published."""
+
+    version: str
+    checksum: str
+    """SHA-256, base64."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """Something that happened, for the journal."""
 

@@ -18,6 +18,7 @@ from agent.duties import Duties
 from agent.loop_lag import Lags
 from agent.metrics import PREFIX, Metrics, Values, counter, duty_figures, gauge, loop_lag_figures
 from coordinator.errors import DatabaseUnavailable
+from coordinator.snapshots.schedule import Schedule
 from coordinator.uploads.desk import UploadDesk
 from coordinator.values import ReleaseState, SledState
 from coordinator.wire import PassBody, ReplicationBody, SledBody, StagingBody
@@ -39,11 +40,13 @@ class FleetMetrics:
         desk: UploadDesk,
         duties: Duties,
         lags: Callable[[], Lags],
+        snapshots: Schedule | None = None,
     ) -> None:
         self._status = status
         self._desk = desk
         self._duties = duties
         self._lags = lags
+        self._snapshots = snapshots
         self._found: ReplicationBody | None = None
         self._ended: PassBody | None = None
         self._metrics = Metrics(self._figures)
@@ -73,6 +76,13 @@ class FleetMetrics:
                 self._ended = found.last_pass
             yield from pass_figures(found.last_pass, self._ended)
             yield from staging_figures(found.staging)
+        if self._snapshots is not None and self._snapshots.published_at_s is not None:
+            at_s = self._snapshots.published_at_s
+            yield gauge(
+                "snapshot_published_timestamp_seconds",
+                "When a coordinator last published one of the database, Unix time.",
+                at_s,
+            )
         yield from duty_figures(self._duties.snapshot())
         yield from loop_lag_figures(self._lags())
 

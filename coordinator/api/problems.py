@@ -39,5 +39,6 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.ShardDropped: Row(410, logging.INFO),
         errors.JournalKeyMissing: Row(503, logging.WARNING),
         errors.SnapshotRunning: Row(409, logging.INFO),
+        errors.SnapshotFailed: Row(503, logging.WARNING),
     }
 )

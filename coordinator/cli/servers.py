@@ -46,6 +46,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         " and `sled rm` the old one",
         "SledExpunged": "`depot-coordinator sled restore ID` puts it in service again",
         "SledInService": "`depot-coordinator sled expunge ID` first",
+        "SnapshotFailed": "the coordinator's log says more; `snapshot publish` tries again now",
         "SnapshotRunning": "try again when it is done",
         "TargetMismatch": "the file was damaged after it was signed; fetch it again",
         "TargetRelease": "make another release the target first: `depot-coordinator target set`",

@@ -180,5 +180,18 @@ counters: Final = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+snapshot_turns: Final = Table(
+    "snapshot_turns",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("coordinator_id", Text),
+    # Until then nobody else takes the turn.
+    Column("until", Double),
+    Column("published_at", Double),
+    Column("version", Text),
+    Column("error", Text),
+)
+"""Snapshots of the database by their names: who is at the next one, and how the last ones fared."""
+
 DECIDE_WHAT_IS_WANTED: Final = frozenset({release_artifacts, sled_pins})
 """What a sled is to hold is a function of these, and of nothing else."""

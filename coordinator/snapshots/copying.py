@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,13 @@ def _clear(directory: Path) -> None:
             each.unlink()
 
 
-def copied(order: Order, directory: Path) -> Publication:
+def copied(order: Order, directory: Path, check: Callable[[], None] = lambda: None) -> Publication:
     """Copy a database into an empty directory, judge the copy, and say how to publish it.
+
+    Args:
+        order: what, and how.
+        directory: where to.
+        check: called now and then; what it raises ends it.
 
     Raises:
         LibraryMissing: a program of PostgreSQL's is not installed.
@@ -95,7 +100,7 @@ def copied(order: Order, directory: Path) -> Publication:
             require_sound(copy)
         case "postgresql":
             copy = directory / "copy.dump"
-            postgres.dump(order.url, copy, compressed=not order.compressed)
+            postgres.dump(order.url, copy, compressed=not order.compressed, check=check)
         case other:
             raise Unfit(f"no snapshots are made of {other}: use what it has for backups itself")
     # Judged above: of a dump there is nothing to judge for who publishes it.

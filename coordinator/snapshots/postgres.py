@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from agent.snapshots.errors import LibraryMissing, Unfit
 
 DUMP_MAGIC: Final = b"PGDMP"
 _MAX_TOLD: Final = 500
+_LOOK_S: Final = 0.5
 _VARIABLES: Final = {
     "host": "PGHOST",
     "port": "PGPORT",
@@ -31,24 +32,31 @@ _VARIABLES: Final = {
 }
 
 
-def dump(url: URL, target: Path, *, compressed: bool) -> None:
+def dump(
+    url: URL,
+    target: Path,
+    *,
+    compressed: bool,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Dump a database, as it is at one moment, in the custom format; the file is not synced.
 
     Args:
         url: of the database.
         target: where there is no file yet.
         compressed: whether `pg_dump` is to compress it.
+        check: called now and then; what it raises ends it.
 
     Raises:
         LibraryMissing: the programs are not installed.
         Unfit: it could not be dumped, or the dump is not whole.
     """
     level = [] if compressed else ["--compress=0"]
-    _run(["pg_dump", "--format=custom", "--no-password", *level, f"--file={target}"], url)
-    require_whole(target)
+    _run(["pg_dump", "--format=custom", "--no-password", *level, f"--file={target}"], url, check)
+    require_whole(target, check)
 
 
-def require_whole(path: Path) -> None:
+def require_whole(path: Path, check: Callable[[], None] = lambda: None) -> None:
     """Read a dump to its end.
 
     Raises:
@@ -57,7 +65,7 @@ def require_whole(path: Path) -> None:
     """
     if not is_dump(path):
         raise Unfit(f"{path}: expected a dump of PostgreSQL in its custom format")
-    _run(["pg_restore", f"--file={os.devnull}", str(path)])
+    _run(["pg_restore", f"--file={os.devnull}", str(path)], None, check)
 
 
 def is_dump(path: Path) -> bool:
@@ -95,22 +103,36 @@ def _told(url: URL) -> Iterator[tuple[str, str]]:
             yield variable, ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _run(command: list[str], url: URL | None = None) -> None:
+def _run(command: list[str], url: URL | None, check: Callable[[], None]) -> None:
     program = command[0]
     try:
-        ended = subprocess.run(
+        running = subprocess.Popen(
             command,
             env=os.environ if url is None else environment_of(url),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            check=False,
         )
     except FileNotFoundError as error:
         raise LibraryMissing(
             f"{program} is not installed here: it comes with PostgreSQL's client programs "
             "(Debian: postgresql-client), of at least the server's version"
         ) from error
-    if ended.returncode != 0:
-        said = ended.stderr.decode(errors="replace").strip()[:_MAX_TOLD]
-        raise Unfit(f"{program} ended with status {ended.returncode}: {said}")
+    with running:
+        try:
+            said = _said(running, check)
+        except BaseException:
+            running.kill()
+            raise
+    if running.returncode != 0:
+        told = said.decode(errors="replace").strip()[:_MAX_TOLD]
+        raise Unfit(f"{program} ended with status {running.returncode}: {told}")
+
+
+def _said(running: subprocess.Popen[bytes], check: Callable[[], None]) -> bytes:
+    """Wait until a program ended; what it said on stderr."""
+    while True:
+        try:
+            return running.communicate(timeout=_LOOK_S)[1]
+        except subprocess.TimeoutExpired:
+            check()

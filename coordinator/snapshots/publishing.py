@@ -41,6 +41,7 @@ def publish_database(
     keep: int,
     line: Callable[[str], None],
     progress: OnProgress,
+    check: Callable[[], None] = lambda: None,
 ) -> Published:
     """Publish the database as it is at a moment from now.
 
@@ -51,6 +52,7 @@ def publish_database(
         keep: how many versions stay, with this one.
         line: told each step.
         progress: told how many bytes of the copy were sent; what it raises ends it.
+        check: called now and then before that; what it raises ends it.
 
     Raises:
         SnapshotRunning: another one is being made in that directory.
@@ -60,7 +62,7 @@ def publish_database(
         OSError: a file cannot be read or written.
     """
     with workshop(directory) as place:
-        publication = copied(order, place)
+        publication = copied(order, place, check)
         line(f"Copied: {publication.path.stat().st_size} bytes, whole by the database's own check")
         head = publish(archive, publication, line=line, progress=progress)
     return Published(head, tuple(keep_newest(archive, order.name, keep)))
