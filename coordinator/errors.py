@@ -197,3 +197,23 @@ class SnapshotFailed(DepotError):
     """The database was not published as it should have been."""
 
     code = "SnapshotFailed"
+
+
+class DatabaseInUse(DepotError):
+    """A coordinator, or another program, has the database open that is to be replaced."""
+
+    code = "DatabaseInUse"
+
+
+class SnapshotBehind(DepotError):
+    """A sled has accepted a higher generation than a snapshot of the database has."""
+
+    code = "SnapshotBehind"
+
+    def __init__(self, message: str, advance_to: int) -> None:
+        super().__init__(message)
+        self.advance_to = advance_to
+
+    def details(self) -> dict[str, object]:
+        """Say what the generation has to be advanced to afterwards."""
+        return {"advance_to": self.advance_to}

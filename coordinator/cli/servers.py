@@ -23,6 +23,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "CONFIG_GENERATION": "`depot-coordinator generation show` says where the fleet is",
         "CoordinatorActive": "stop it first (`quiesce` brings what only it has to the sleds), or"
         " --force if its disk is gone for certain",
+        "DatabaseInUse": "stop every coordinator that works on it, and whatever else looks into it",
         "DatabaseUnavailable": "look at the database that database.url names, and at the"
         " coordinator's log",
         "DepotCopy": "check that the repository can be reached from the coordinator",
@@ -46,6 +47,8 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         " and `sled rm` the old one",
         "SledExpunged": "`depot-coordinator sled restore ID` puts it in service again",
         "SledInService": "`depot-coordinator sled expunge ID` first",
+        "SnapshotBehind": "look for a newer snapshot; without one: restore with --behind, start a"
+        " coordinator, and `depot-coordinator generation advance` to the number that is named",
         "SnapshotFailed": "the coordinator's log says more; `snapshot publish` tries again now",
         "SnapshotRunning": "try again when it is done",
         "TargetMismatch": "the file was damaged after it was signed; fetch it again",

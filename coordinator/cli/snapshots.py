@@ -17,6 +17,7 @@ import click
 from agent.cli.configured import config_option
 from agent.cli.failures import ExitCode, Failure
 from agent.cli.formats import Column, moment, plural, size, table
+from agent.cli.lazy import LazyGroup
 from agent.cli.options import Decorated
 from agent.cli.output import Output, reporting
 from agent.cli.verbs.snapshot import failure_of, opened, progress_of, said_of, tell_line
@@ -58,7 +59,16 @@ class Asked:
         return self.settings.snapshot
 
 
-@click.group(short_help="Copies of the database, in an archive.")
+@click.group(
+    cls=LazyGroup,
+    homes={
+        "publish": "coordinator.cli.snapshots:publish",
+        "ls": "coordinator.cli.snapshots:ls",
+        # It imports what talks to sleds.
+        "restore": "coordinator.cli.restoring:restore",
+    },
+    short_help="Copies of the database, in an archive.",
+)
 @options.shared_group
 def snapshot() -> None:
     """Copy the fleet's database into an archive while it is in use, and see what is there."""
@@ -86,8 +96,8 @@ def publish(
     from coordinator.snapshots.publishing import order_of, publish_database
 
     began_s = time.monotonic()
-    asked = _asked(settings_of(config), archive, name)
-    with reporting(common) as output, _open(asked) as store, ExitStack() as stack:
+    asked = asked_for(config, archive, name)
+    with reporting(common) as output, open_asked(asked) as store, ExitStack() as stack:
         tell_line(output, f"Publishing the database as {asked.name} in {store.url}")
         with snapshot_failures():
             published = publish_database(
@@ -113,8 +123,8 @@ def publish(
 @options.shared
 def ls(common: Common, config: Path, archive: str | None, name: str | None) -> None:
     """List the versions of the snapshot in the archive, newest first."""
-    asked = _asked(settings_of(config), archive, name)
-    with reporting(common) as output, _open(asked) as store:
+    asked = asked_for(config, archive, name)
+    with reporting(common) as output, open_asked(asked) as store:
         with snapshot_failures():
             found = store.versions(asked.name)
             head = store.head(asked.name) if found else None
@@ -142,17 +152,20 @@ def _list(output: Output, asked: Asked, found: Sequence[Listed], head: Head | No
         output.note(f"{asked.archive} has no version of {asked.name}")
 
 
-def _asked(settings: CoordinatorSettings, archive: str | None, name: str | None) -> Asked:
+def asked_for(config: Path, archive: str | None, name: str | None, *, needed: bool = True) -> Asked:
+    """What is asked for; where no archive is needed, there may be none."""
+    settings = settings_of(config)
     url = archive or settings.snapshot.archive
-    if url is None:
+    if url is None and needed:
         raise click.UsageError(_NO_ARCHIVE)
     try:
-        return Asked(settings, url, snapshot_name(name or settings.snapshot.name))
+        return Asked(settings, url or "", snapshot_name(name or settings.snapshot.name))
     except InvalidArchive as error:
         raise click.UsageError(str(error)) from error
 
 
-def _open(asked: Asked) -> AbstractContextManager[Archive]:
+def open_asked(asked: Asked) -> AbstractContextManager[Archive]:
+    """Open the archive for a block."""
     return opened(asked.archive, asked.table.endpoint)
 
 

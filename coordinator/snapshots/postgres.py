@@ -103,14 +103,29 @@ def _told(url: URL) -> Iterator[tuple[str, str]]:
             yield variable, ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _run(command: list[str], url: URL | None, check: Callable[[], None]) -> None:
+def output(command: list[str], url: URL | None = None) -> str:
+    """Run a program that has little to say, and return what it said.
+
+    Raises:
+        LibraryMissing: it is not installed.
+        Unfit: it ended badly.
+    """
+    return _run(command, url, lambda: None, subprocess.PIPE).decode(errors="replace")
+
+
+def _run(
+    command: list[str],
+    url: URL | None,
+    check: Callable[[], None],
+    stdout: int = subprocess.DEVNULL,
+) -> bytes:
     program = command[0]
     try:
         running = subprocess.Popen(
             command,
             env=os.environ if url is None else environment_of(url),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.PIPE,
         )
     except FileNotFoundError as error:
@@ -120,19 +135,20 @@ def _run(command: list[str], url: URL | None, check: Callable[[], None]) -> None
         ) from error
     with running:
         try:
-            said = _said(running, check)
+            said, complained = _said(running, check)
         except BaseException:
             running.kill()
             raise
     if running.returncode != 0:
-        told = said.decode(errors="replace").strip()[:_MAX_TOLD]
+        told = complained.decode(errors="replace").strip()[:_MAX_TOLD]
         raise Unfit(f"{program} ended with status {running.returncode}: {told}")
+    return said or b""
 
 
-def _said(running: subprocess.Popen[bytes], check: Callable[[], None]) -> bytes:
-    """Wait until a program ended; what it said on stderr."""
+def _said(running: subprocess.Popen[bytes], check: Callable[[], None]) -> tuple[bytes, bytes]:
+    """Wait until a program ended; what it said on stdout and stderr."""
     while True:
         try:
-            return running.communicate(timeout=_LOOK_S)[1]
+            return running.communicate(timeout=_LOOK_S)
         except subprocess.TimeoutExpired:
             check()

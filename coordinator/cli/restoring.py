@@ -1,0 +1,185 @@
+"""`depot-coordinator snapshot restore`: the fleet's database as a snapshot has it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Final
+
+import click
+
+from agent.cli.failures import naming
+from agent.cli.output import Output, reporting
+from agent.cli.verbs.snapshot import progress_of, tell_line
+from agent.copies.networks import AllowedNetworks
+from agent.snapshots.archive import Archive
+from agent.snapshots.download import Download, Telling
+from coordinator.cli import options
+from coordinator.cli.confirming import confirm
+from coordinator.cli.options import Common
+from coordinator.cli.snapshots import Asked, asked_for, from_archive, open_asked, snapshot_failures
+from coordinator.database.engine import parse_url
+from coordinator.errors import DatabaseInUse, SnapshotBehind
+from coordinator.replication.agents import Agents
+from coordinator.settings import without_secrets
+from coordinator.snapshots import restoring
+from coordinator.snapshots.contents import Contents, KnownSled
+from coordinator.snapshots.copying import workshop
+from coordinator.staging.depot import StagingDepot
+from coordinator.values import Sled
+from depot.errors import DatasetBusy, DepotError
+
+ASK_TIMEOUT_S: Final = 10.0
+_MAX_ASKED: Final = 16
+
+
+@click.command("restore", short_help="Put a snapshot in the place of the database.")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@from_archive
+@click.option(
+    "--behind",
+    is_flag=True,
+    help="Also behind a generation that a sled has accepted.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.shared
+def restore(
+    common: Common,
+    file: Path | None,
+    config: Path,
+    archive: str | None,
+    name: str | None,
+    behind: bool,
+    yes: bool,
+) -> None:
+    """Put a snapshot in the place of the database: FILE, or the newest one in the archive.
+
+    No coordinator may be running on it. What the archive has is downloaded and compared with its
+    checksum, the database in it is checked, and only then swapped in, in one step. What was there
+    is kept beside it. Run it as the coordinator's own user.
+
+    A snapshot of a lower generation than a sled has accepted is refused: all sleds are asked. With
+    --behind it is taken; start a coordinator then, and advance the generation as it says.
+    """
+    asked = asked_for(config, archive, name, needed=file is None)
+    with reporting(common) as output, ExitStack() as stack, snapshot_failures():
+        work = stack.enter_context(workshop(asked.settings.snapshot_work))
+        with naming(file) if file is not None else nullcontext():
+            snapshot = _fetched(asked, file, work, output, stack)
+        asyncio.run(_restore(asked, snapshot, work, output, behind=behind, yes=yes))
+
+
+def _fetched(asked: Asked, file: Path | None, work: Path, output: Output, stack: ExitStack) -> Path:
+    """The snapshot as a file of our own, which nobody changes under us."""
+    target = work / "snapshot"
+    if file is not None:
+        shutil.copyfile(file, target)
+        return target
+    store: Archive = stack.enter_context(open_asked(asked))
+    tell_line(output, f"Downloading {asked.name} from {store.url}")
+    telling = Telling(
+        line=lambda text: tell_line(output, text),
+        warning=output.warning,
+        failure=lambda error, pause_s: output.note(f"{error}; trying again in {pause_s:.1f} s"),
+        progress=progress_of(output, stack, "downloading"),
+    )
+    end = Download(store, asked.name, target, telling, require_checksum=True).run()
+    if end.why is not None:
+        raise end.why
+    return target
+
+
+async def _restore(
+    asked: Asked, snapshot: Path, work: Path, output: Output, *, behind: bool, yes: bool
+) -> None:
+    settings = asked.settings
+    url = parse_url(settings.database_url)
+    found = await asyncio.to_thread(restoring.verified, url, snapshot)
+    tell_line(output, f"The snapshot is whole, and of generation {found.generation}")
+    async with _staging_to_oneself(asked, output):
+        await asyncio.to_thread(restoring.require_unused, url)
+        present = await asyncio.to_thread(restoring.present, url)
+        accepted = await _accepted(asked, _sleds(found, present), output)
+        advance_to = _advance_to(found, accepted, behind=behind)
+        shown = without_secrets(settings.database_url)
+        if not yes:
+            now_at = "cannot be read" if present is None else f"is at {present.generation}"
+            confirm(f"Put generation {found.generation} in the place of {shown}, which {now_at}?")
+        keep_in = settings.staging.path.parent
+        kept = await asyncio.to_thread(
+            restoring.put_back, url, snapshot, work=work, keep_in=keep_in
+        )
+    lines = [f"Restored: {shown} is at generation {found.generation}"]
+    if kept is not None:
+        lines.append(f"What was there is in {kept}")
+    if advance_to is not None:
+        lines.append(
+            f"Start a coordinator, and then: depot-coordinator generation advance {advance_to}"
+        )
+    document = {
+        "generation": found.generation,
+        "kept": None if kept is None else str(kept),
+        "advance_to": advance_to,
+    }
+    output.document(document, lines)
+
+
+@asynccontextmanager
+async def _staging_to_oneself(asked: Asked, output: Output) -> AsyncIterator[None]:
+    """Keep the coordinator of this machine from being started meanwhile."""
+    staging = asked.settings.staging
+    try:
+        depot = await StagingDepot.open(staging.path, quota_bytes=staging.quota_bytes)
+    except DatasetBusy as error:
+        raise DatabaseInUse(f"a coordinator is running on {staging.path}") from error
+    except DepotError as error:
+        output.warning(f"start no coordinator meanwhile: {error}")
+        yield
+        return
+    async with depot:
+        yield
+
+
+def _sleds(found: Contents, present: Contents | None) -> list[KnownSled]:
+    """All that are known, as the database says that is there, or else the snapshot."""
+    known = {sled.id: sled for sled in found.sleds}
+    if present is not None:
+        known.update({sled.id: sled for sled in present.sleds})
+    return [known[sled_id] for sled_id in sorted(known)]
+
+
+def _advance_to(found: Contents, accepted: dict[str, int], *, behind: bool) -> int | None:
+    try:
+        restoring.require_not_behind(found, accepted)
+    except SnapshotBehind as error:
+        if not behind:
+            raise
+        return error.advance_to
+    return None
+
+
+async def _accepted(asked: Asked, sleds: Iterable[KnownSled], output: Output) -> dict[str, int]:
+    """The highest generation that each sled has accepted, as it says, or as was known of it."""
+    slots = asyncio.Semaphore(_MAX_ASKED)
+
+    async def ask(sled: KnownSled) -> tuple[str, int]:
+        known = sled.generation or 0
+        async with slots:
+            try:
+                client = agents.within(Sled(sled.id, sled.agent_url, ""), ASK_TIMEOUT_S)
+                said = int((await client.config()).generation)
+            except DepotError as error:
+                if error.code != "NoConfig":
+                    output.warning(
+                        f"sled {sled.id} did not say which generation it has accepted; it was at "
+                        f"{known} when it was last asked: {error}"
+                    )
+                said = 0
+        return sled.id, max(known, said)
+
+    networks = AllowedNetworks.of(asked.settings.sleds.allowed_networks)
+    async with Agents(networks) as agents:
+        return dict(await asyncio.gather(*map(ask, sleds)))
