@@ -217,3 +217,15 @@ class SnapshotBehind(DepotError):
     def details(self) -> dict[str, object]:
         """Say what the generation has to be advanced to afterwards."""
         return {"advance_to": self.advance_to}
+
+
+class SnapshotNotFound(DepotError):
+    """No snapshot has this name."""
+
+    code = "NotFound"
+
+
+class SnapshotConflict(DepotError):
+    """A version of a snapshot never changes, and the newest one stays."""
+
+    code = "SnapshotConflict"

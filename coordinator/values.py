@@ -157,6 +157,21 @@ class SnapshotTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    """A version of a snapshot that every sled is to hold."""
+
+    name: str
+    version: str
+    sha256: ArtifactHash
+    """Of what is stored, which is an artifact."""
+    size_bytes: int
+    """Of what is stored."""
+    time_created_s: float
+    said: Mapping[str, str]
+    """By its publisher, as archives keep it: its checksum before compression, and the like."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotMade:
     """A snapshot of the database that was published."""
 

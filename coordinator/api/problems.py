@@ -41,6 +41,8 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.SnapshotRunning: Row(409, logging.INFO),
         errors.DatabaseInUse: Row(409, logging.INFO),
         errors.SnapshotBehind: Row(409, logging.WARNING),
+        errors.SnapshotNotFound: Row(404, logging.INFO),
+        errors.SnapshotConflict: Row(409, logging.INFO),
         errors.SnapshotFailed: Row(503, logging.WARNING),
     }
 )

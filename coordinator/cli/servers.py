@@ -49,6 +49,7 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "SledInService": "`depot-coordinator sled expunge ID` first",
         "SnapshotBehind": "look for a newer snapshot; without one: restore with --behind, start a"
         " coordinator, and `depot-coordinator generation advance` to the number that is named",
+        "SnapshotConflict": "publish it as another version",
         "SnapshotFailed": "the coordinator's log says more; `snapshot publish` tries again now",
         "SnapshotRunning": "try again when it is done",
         "TargetMismatch": "the file was damaged after it was signed; fetch it again",

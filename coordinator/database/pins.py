@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from sqlalchemy import bindparam, delete, insert, select
 
-from coordinator.database import sleds
+from coordinator.database import sleds, snapshots
 from coordinator.database.tables import release_artifacts, sled_pins
 from coordinator.database.transaction import Transaction
 from depot.artifact import ArtifactHash
@@ -31,6 +31,7 @@ async def keep(
     await sleds.get(tx, sled_id)
     known = (await every(tx)).get(sled_id, frozenset())
     released = {row.sha256 for row in await tx.rows(select(release_artifacts.c.sha256))}
+    released |= (await snapshots.wanted(tx)).keys()
     kept = frozenset(pinned) & known | frozenset(pinned) - released
     await tx.write(
         delete(sled_pins).where(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coordinator.database import generation, pins, releases, sleds, staged, target
+from coordinator.database import generation, pins, releases, sleds, snapshots, staged, target
 from coordinator.database.transaction import Transaction
 from coordinator.values import Release, Sled
 from depot.artifact import ArtifactHash, Generation
@@ -17,7 +17,7 @@ class DatabaseSnapshot:
 
     Attributes:
         generation: of the sets of artifacts below.
-        wanted: on every sled, because a release has it; with its size in bytes.
+        wanted: on every sled, because a release has it or a snapshot is it; with its size in bytes.
         kept: by sled, what only that sled is to hold besides: it has pinned it.
         staged: by coordinator.
         sleds: in service, by their ids.
@@ -41,7 +41,7 @@ async def read(tx: Transaction) -> DatabaseSnapshot:
         artifact.sha256: artifact.size_bytes
         for release in recorded
         for artifact in release.artifacts
-    }
+    } | await snapshots.wanted(tx)
     kept = {sled_id: its - wanted.keys() for sled_id, its in (await pins.every(tx)).items()}
     return DatabaseSnapshot(
         generation=await generation.read(tx),

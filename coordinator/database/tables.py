@@ -193,5 +193,22 @@ snapshot_turns: Final = Table(
 )
 """Snapshots of the database by their names: who is at the next one, and how the last ones fared."""
 
-DECIDE_WHAT_IS_WANTED: Final = frozenset({release_artifacts, sled_pins})
+snapshots: Final = Table(
+    "snapshots",
+    metadata,
+    # The higher one is the newer one, whatever clocks say.
+    Column("ordinal", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    # Of the stored form, which is the artifact.
+    Column("sha256", Sha256, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("time_created", Double, nullable=False),
+    # What the publisher says of it, as JSON.
+    Column("said", Text, nullable=False),
+    CheckConstraint("size_bytes >= 0", name="not_negative"),
+    UniqueConstraint("name", "version"),
+)
+
+DECIDE_WHAT_IS_WANTED: Final = frozenset({release_artifacts, sled_pins, snapshots})
 """What a sled is to hold is a function of these, and of nothing else."""
