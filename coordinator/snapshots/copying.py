@@ -8,8 +8,10 @@ Rules kept here:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import pwd
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,8 +54,11 @@ def workshop(directory: Path) -> Iterator[Path]:
 
     Raises:
         SnapshotRunning: somebody else is at it.
+        PermissionError: it would be root's, and what is around it is not.
         OSError: it cannot be used.
     """
+    if os.geteuid() == 0 and directory.parent.exists():
+        require_owner(directory.parent)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -68,6 +73,25 @@ def workshop(directory: Path) -> Iterator[Path]:
             _clear(directory)
     finally:
         os.close(fd)
+
+
+def require_owner(path: Path) -> None:
+    """Refuse to work beside another user's files: the coordinator could not open what comes of it.
+
+    Raises:
+        PermissionError: saying which user is the right one.
+        OSError: nobody can say.
+    """
+    if (uid := path.stat().st_uid) != os.geteuid():
+        why = f"run this as the user that owns it, {_name_of(uid)}"
+        raise PermissionError(errno.EPERM, why, str(path))
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _clear(directory: Path) -> None:

@@ -11,7 +11,6 @@ Rules kept here:
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from coordinator.database.tables import metadata
 from coordinator.errors import DatabaseInUse, SnapshotBehind
 from coordinator.snapshots import contents, postgres
 from coordinator.snapshots.contents import Contents
+from coordinator.snapshots.copying import require_owner
 
 _LOGS: Final = ("-wal", "-journal")
 _MAX_NAMED: Final = 5
@@ -147,7 +147,7 @@ def put_back(url: URL, snapshot: Path, *, work: Path, keep_in: Path) -> Path | N
 
 def _put_file(path: Path, snapshot: Path, suffix: str) -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _require_owner(path if path.exists() else path.parent)
+    require_owner(path if path.exists() else path.parent)
     with Landing(path) as landing:
         offset_bytes = 0
         with snapshot.open("rb", buffering=0) as file:
@@ -157,13 +157,6 @@ def _put_file(path: Path, snapshot: Path, suffix: str) -> Path | None:
         kept = _keep(path, suffix)
         landing.place()
     return kept
-
-
-def _require_owner(path: Path) -> None:
-    """As another user, a file would be put there that the coordinator cannot open."""
-    if path.stat().st_uid != os.geteuid():
-        why = f"run this as the user that owns it, {path.owner()}"
-        raise PermissionError(errno.EPERM, why, str(path))
 
 
 def _keep(path: Path, suffix: str) -> Path | None:

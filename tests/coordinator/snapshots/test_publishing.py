@@ -29,6 +29,7 @@ from tests.coordinator.snapshots.making import (
     started_from,
     told,
 )
+from tests.needs import Need, lack
 
 WRITERS: Final = 4
 SNAPSHOTS: Final = 2
@@ -121,6 +122,18 @@ def test_one_snapshot_at_a_time_is_made_on_one_machine(tmp_path: Path) -> None:
     with workshop(tmp_path / "work"), pytest.raises(SnapshotRunning):  # noqa: SIM117
         with workshop(tmp_path / "work"):
             pass
+
+
+def test_root_leaves_nothing_behind_that_the_coordinator_cannot_open(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        lack(Need.ROOT, "only root can give a directory to another user")
+    its = tmp_path / "its"
+    its.mkdir()
+    os.chown(its, 54321, 54321)
+    with pytest.raises(PermissionError, match="run this as the user that owns it, 54321"):  # noqa: SIM117
+        with workshop(its / "work"):
+            pass
+    assert list(its.iterdir()) == []
 
 
 @pytest.mark.parametrize("server", ["sqlite"], indirect=True)
