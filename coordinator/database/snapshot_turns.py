@@ -73,13 +73,26 @@ async def published(tx: Transaction, name: str, made: SnapshotMade, now_s: float
 
 
 async def failed(
-    tx: Transaction, name: str, error: str, now_s: float, *, not_before_s: float
+    tx: Transaction,
+    name: str,
+    coordinator_id: str,
+    error: str,
+    now_s: float,
+    *,
+    not_before_s: float,
 ) -> None:
-    """Record that it failed; the next turn is to be taken `not_before_s` seconds from now."""
-    row = await tx.first(select(snapshot_turns.c.error).where(_is(name)))
+    """Record that it failed; the next turn is to be taken `not_before_s` seconds from now.
+
+    Of a coordinator that has lost its turn meanwhile nothing is recorded: another one is at it, or
+    has succeeded since.
+    """
+    its = _is(name) & (snapshot_turns.c.coordinator_id == coordinator_id)
+    row = await tx.first(select(snapshot_turns.c.error).where(its))
+    if row is None:
+        return
     values = {"coordinator_id": None, "until": now_s + not_before_s, "error": shortened(error)}
-    await tx.write(update(snapshot_turns).where(_is(name)).values(**values))
-    if row is not None and row.error is None:
+    await tx.write(update(snapshot_turns).where(its).values(**values))
+    if row.error is None:
         data = {"name": name, "error": shortened(error)}
         await tx.tell(Told("fleet.snapshot_failed", data=data))
 

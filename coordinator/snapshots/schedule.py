@@ -165,6 +165,7 @@ class Schedule:
         await self._database.run(
             snapshot_turns.failed,
             self._every.order.name,
+            self._id,
             text,
             self._clock(),
             not_before_s=min(RETRY_S, self._every.interval_s),

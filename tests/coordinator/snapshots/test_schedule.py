@@ -164,6 +164,20 @@ async def test_the_turn_of_one_that_died_ends_by_itself(fleet: Fleet, database: 
     assert not await database.run(snapshot_turns.prolong, name, "dead", fleet.now_s)
 
 
+async def test_a_failure_of_one_that_lost_its_turn_meanwhile_counts_for_nothing(
+    fleet: Fleet, database: Database
+) -> None:
+    name = "fleet"
+    await database.run(snapshot_turns.take, name, "slow", fleet.now_s, interval_s=INTERVAL_S)
+    fleet.now_s += snapshot_turns.HELD_S + 1
+    one = fleet.coordinator("c1")
+    await one.look()
+    failed = snapshot_turns.failed
+    await database.run(failed, name, "slow", "much too late", fleet.now_s, not_before_s=60.0)
+    await one.look()
+    assert await fleet.told() == ["fleet.snapshot_published"]
+
+
 async def test_a_clock_that_was_far_ahead_holds_up_nothing(fleet: Fleet) -> None:
     one = fleet.coordinator("c1")
     fleet.now_s = 1e12
