@@ -31,6 +31,7 @@ from coordinator.replication.values import Copy, Inventory, Plan, Put
 from coordinator.replication.verdict import Kind, Verdict, nonsense
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
+from depot.errors import DepotError
 
 BUSY_S: Final = 1.0
 MAX_BUSY: Final = 3
@@ -81,6 +82,8 @@ class _Run:
     copies_asked: int = 0
     """Copies of which it is not known yet whether they begin."""
     interrupted: bool = False
+    error: Exception | None = None
+    """What one of its jobs could not be done for, other than by its sled's fault."""
 
 
 class Executor:
@@ -116,7 +119,6 @@ class Executor:
         self._came: set[Key] = set()
         self._run: _Run | None = None
         self._changed = asyncio.Event()
-        self._error: Exception | None = None
 
     async def __aenter__(self) -> Self:
         """Nothing runs yet."""
@@ -166,9 +168,8 @@ class Executor:
                     break
                 await self._wait()
                 self._look_for_slow_sleds(run)
-                if self._error is not None:
-                    error, self._error = self._error, None
-                    raise error
+                if run.error is not None:
+                    raise run.error
         finally:
             self._run = None
         run.outcome.left_out += queue.left_out
@@ -226,13 +227,20 @@ class Executor:
             work = self._fetch(run, job)
         task = asyncio.create_task(work, name=f"{job.target} gets {job.artifact}")
         self._under_way[key] = task
-        task.add_done_callback(lambda ended: self._gone(key, ended))
+        task.add_done_callback(lambda ended: self._gone(run, key, ended))
 
-    def _gone(self, key: Key, task: asyncio.Task[None]) -> None:
+    def _gone(self, run: _Run, key: Key, task: asyncio.Task[None]) -> None:
         if self._under_way.get(key) is task:
             del self._under_way[key]
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
-            self._error = error
+            run.error = error
+            if run is not self._run:  # nobody waits for that plan; a later one is another matter
+                _log.warning(
+                    "a job of an earlier pass failed",
+                    sled=key[1],
+                    error=str(error),
+                    exc_info=None if isinstance(error, DepotError) else error,
+                )
         self._changed.set()
 
     async def _cancel(self, keys: Collection[Key]) -> None:
