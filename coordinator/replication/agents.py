@@ -2,11 +2,13 @@
 
 Whoever can add a sled says where it is: a connection goes to an address in the allowed networks
 only, judged after resolution (S4).
+
+How long an answer may take is for whoever asks to say: a client bounds only what nobody has bounded,
+and a sled that works on a large config in silence is as well as one that talks meanwhile.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, Self
 
 import aiohttp
@@ -18,7 +20,7 @@ from agent.copies.source_url import SourceUrl
 from coordinator.values import Sled
 from depot.client import ClientTimeouts
 
-TIMEOUTS: Final = ClientTimeouts(connect_s=5.0)
+CONNECT_S: Final = 5.0
 
 
 class Agents:
@@ -26,20 +28,20 @@ class Agents:
 
     Args:
         networks: that agents may be in.
-        timeouts: how patient to be.
+        longest_s: that an answer may take, also when nothing comes at all.
         lookup: asks for the addresses of names; by default the system.
     """
 
     def __init__(
         self,
         networks: AllowedNetworks,
-        timeouts: ClientTimeouts = TIMEOUTS,
         *,
+        longest_s: float = ANSWER_TIMEOUT_S,
         lookup: Lookup | None = None,
     ) -> None:
         self._networks = networks
-        self._timeouts = timeouts
-        self._system = SystemLookup(timeouts.connect_s)
+        self._longest_s = longest_s
+        self._system = SystemLookup(CONNECT_S)
         self._lookup = lookup or self._system
         self._session: aiohttp.ClientSession | None = None
         self._clients: dict[str, tuple[str, AgentClient]] = {}
@@ -79,7 +81,7 @@ class Agents:
         """
         url, client = self._clients.get(sled.id, (None, None))
         if client is None or url != sled.agent_url:
-            client = self._client(sled, ANSWER_TIMEOUT_S, self._timeouts)
+            client = self.within(sled, self._longest_s)
             self._clients[sled.id] = sled.agent_url, client
         return client
 
@@ -89,15 +91,11 @@ class Agents:
         Raises:
             BadSource: as above.
         """
-        timeouts = replace(self._timeouts, idle_s=answer_timeout_s)
-        return self._client(sled, answer_timeout_s, timeouts)
-
-    def _client(self, sled: Sled, answer_timeout_s: float, timeouts: ClientTimeouts) -> AgentClient:
         assert self._session is not None, "use it as a context manager"
         self.check(sled.agent_url)
         return AgentClient(
             sled.agent_url,
-            timeouts=timeouts,
+            timeouts=ClientTimeouts(connect_s=CONNECT_S, idle_s=answer_timeout_s),
             answer_timeout_s=answer_timeout_s,
             session=self._session,
         )

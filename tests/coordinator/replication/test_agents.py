@@ -7,16 +7,19 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from agent.client import ANSWER_TIMEOUT_S
 from agent.copies.networks import AllowedNetworks
+from coordinator.api.sled_desk import RESET_ANSWER_S
 from coordinator.replication.agents import Agents
+from coordinator.replication.collect import ARTIFACTS_PER_S, TIMEOUT_S
 from coordinator.replication.verdict import Kind, judge
 from coordinator.values import Sled
-from depot.artifact import Generation
-from depot.client import ClientTimeouts
-from depot.errors import BadSource
+from depot.artifact import ArtifactHash, Generation
+from depot.errors import BadSource, Unreachable
+from depot.http.limits import MAX_JSON_BODY_BYTES
 from tests.unit.fake_node import FakeNode
 
-HASTE = ClientTimeouts(idle_s=0.1)
+HASTE_S = 0.1
 LOOPBACK = AllowedNetworks.of(["127.0.0.0/8"])
 
 
@@ -24,6 +27,18 @@ LOOPBACK = AllowedNetworks.of(["127.0.0.0/8"])
 def node() -> Iterator[FakeNode]:
     with FakeNode() as node:
         yield node
+
+
+def slow_to_answer() -> web.Application:
+    """A reset sends nothing before every dataset has it; nor does a large config."""
+
+    async def config(_: web.Request) -> web.Response:
+        await asyncio.sleep(3 * HASTE_S)
+        return web.json_response({"generation": 7, "artifacts": []})
+
+    app = web.Application()
+    app.router.add_get("/artifacts-config", config)
+    return app
 
 
 def sled(agent_url: str) -> Sled:
@@ -50,18 +65,22 @@ async def test_s4_an_address_that_the_database_has_is_judged_too() -> None:
     assert (verdict.kind, verdict.reason) == (Kind.REFUSED, str(caught.value))
 
 
-async def test_an_answer_is_waited_for_as_long_as_was_said_though_nothing_comes_meanwhile() -> None:
-    """A reset sends nothing before every dataset has it."""
+def test_no_answer_is_cut_before_whoever_waits_for_it_gives_it_up() -> None:
+    """The largest config has the most time, and a sled says nothing while it makes it durable."""
+    largest = MAX_JSON_BODY_BYTES / len(f'"{ArtifactHash.of(b"")}",')
+    assert TIMEOUT_S + largest / ARTIFACTS_PER_S < ANSWER_TIMEOUT_S
+    assert RESET_ANSWER_S < ANSWER_TIMEOUT_S
 
-    async def config(_: web.Request) -> web.Response:
-        await asyncio.sleep(3 * HASTE.idle_s)
-        return web.json_response({"generation": 7, "artifacts": []})
 
-    app = web.Application()
-    app.router.add_get("/artifacts-config", config)
-    async with TestServer(app) as server, Agents(LOOPBACK, HASTE) as agents:
-        client = agents.within(sled(str(server.make_url(""))), 60.0)
-        assert (await client.config()).generation == 7
+async def test_a_client_waits_as_long_as_it_was_told_also_in_silence() -> None:
+    async with (
+        TestServer(slow_to_answer()) as server,
+        Agents(LOOPBACK, longest_s=HASTE_S) as agents,
+    ):
+        at = sled(str(server.make_url("")))
+        with pytest.raises(Unreachable, match="no answer in time"):
+            await agents(at).config()
+        assert (await agents.within(at, 60.0).config()).generation == 7
 
 
 async def test_s1_a_sled_that_is_somewhere_else_every_time_has_one_client() -> None:
