@@ -44,7 +44,7 @@ LIMIT: Final = Parameter(
     where="query",
     schema={"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
     required=False,
-    description=f"At most so many; {DEFAULT_PAGE} by default.",
+    description=f"At most so many; {DEFAULT_PAGE} by default. Fewer when they name many artifacts.",
 )
 
 

@@ -203,13 +203,15 @@ def _tell(output: Output, answer: ReleaseUploadedBody) -> None:
 
 
 async def _ls(common: Common, output: Output) -> None:
+    rows, items = [], []
     async with coordinator(common) as client:
-        found = [each async for each in client.releases()]
         target = await client.target_release()
-    rows = [_row(each, target) for each in found]
+        async for each in client.releases():  # one page is in memory, unless all is asked for
+            rows.append(_row(each, target))
+            if output.json:
+                items.append(each.model_dump(mode="json"))
     lines = table(_COLUMNS, rows, width=output.width) if rows else ["no releases"]
-    document = {"items": [each.model_dump(mode="json") for each in found], "target": target}
-    output.document(document, lines)
+    output.document({"items": items, "target": target}, lines)
 
 
 async def _show(common: Common, output: Output, version: str, *, long: bool) -> None:

@@ -10,10 +10,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, delete, exists, insert, select, true, update
+from sqlalchemy import ColumnElement, Row, delete, exists, func, insert, select, true, update
 
 from coordinator.database import generation
 from coordinator.database.naming import (
@@ -31,6 +32,9 @@ from coordinator.database.transaction import Transaction
 from coordinator.errors import ReleaseNotFound, TargetRelease
 from coordinator.values import Release, ReleaseArtifact, ReleaseState, Told
 from depot.artifact import ArtifactHash, Generation
+
+PAGE_ARTIFACTS: Final = 20_000
+"""What a page has, unless one release alone has more: some 10 MiB of JSON, which a client takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +88,36 @@ async def every(tx: Transaction) -> tuple[Release, ...]:
 
 
 async def page(
-    tx: Transaction, after: str | None, limit: int
+    tx: Transaction, after: str | None, limit: int, *, most_artifacts: int = PAGE_ARTIFACTS
 ) -> tuple[tuple[Release, ...], str | None]:
-    """Some releases in the order of their versions, and what to go on after; None at the end."""
+    """Some releases in the order of their versions, and what to go on after; None at the end.
+
+    A page ends before the release with which it would have more than `most_artifacts`, but has at
+    least one.
+    """
     versions = select(releases.c.version).order_by(releases.c.version).limit(limit + 1)
     if after is not None:
         versions = versions.where(releases.c.version > after)
     found = [row.version for row in await tx.rows(versions)]
-    some = await _read(tx, releases.c.version.in_(found[:limit]))
+    on_it = _that_fit(found[:limit], await _counts(tx, found[:limit]), most_artifacts)
+    some = await _read(tx, releases.c.version.in_(on_it))
     in_this_order = {version: at for at, version in enumerate(found)}
     ordered = tuple(sorted(some, key=lambda release: in_this_order[release.version]))
-    return ordered, found[limit - 1] if len(found) > limit else None
+    return ordered, on_it[-1] if len(found) > len(on_it) else None
+
+
+async def _counts(tx: Transaction, versions: Collection[str]) -> Mapping[str, int]:
+    """By version, how many artifacts a release names."""
+    version = release_artifacts.c.release_version
+    counted = select(version, func.count().label("named")).where(version.in_(versions))
+    return {row[0]: row.named for row in await tx.rows(counted.group_by(version))}
+
+
+def _that_fit(versions: Sequence[str], counts: Mapping[str, int], most: int) -> Sequence[str]:
+    """The first of them, as many as have no more artifacts than that together; at least one."""
+    together = accumulate(counts.get(version, 0) for version in versions)
+    fitting = sum(1 for so_far in together if so_far <= most)
+    return versions[: max(1, fitting)]
 
 
 async def remove(tx: Transaction, version: str, *, pruned: bool = False) -> Release:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -167,3 +168,18 @@ async def test_releases_are_marked_incomplete_and_complete_and_others_left_as_th
     await database.run(releases.mark, incomplete={"3"}, complete={"1", "gone"})
     assert await incomplete() == {"2", "3"}
     assert await database.run(generation.read) == 4
+
+
+async def test_s1_a_page_ends_before_it_has_too_many_artifacts(database: Database) -> None:
+    """A hundred releases of ten thousand artifacts would be a page that no client takes."""
+    for version, named in (("1", 2), ("2", 1), ("3", 5), ("4", 1)):
+        its = (artifact(f"{version} {number}") for number in range(named))
+        await record(database, release(version, *its))
+    pages, after, goes_on = [], None, True
+    while goes_on:
+        found, after = await database.run(
+            partial(releases.page, after=after, limit=3, most_artifacts=3)
+        )
+        pages.append([each.version for each in found])
+        goes_on = after is not None
+    assert pages == [["1", "2"], ["3"], ["4"]]
