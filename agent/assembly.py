@@ -11,8 +11,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -357,8 +357,27 @@ async def listen_at(server: HttpService, address: Address, key: str) -> None:
     Raises:
         CannotStart: it may not, or another one does; with the configuration's `key`.
     """
-    try:
+    with _listening(address, key):
         await server.start(address.host, address.port)
+
+
+async def check_can_listen(address: Address, key: str) -> None:
+    """Take an address and let go of it, before anything is done that others see.
+
+    Raises:
+        CannotStart: as `listen_at`.
+    """
+    with _listening(address, key):
+        taken = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, address.host.strip("[]"), address.port, start_serving=False
+        )
+    taken.close()
+
+
+@contextmanager
+def _listening(address: Address, key: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         # asyncio repeats the address in its message; a failed look-up's number is not errno's.
         by_number = error.errno is not None and not isinstance(error, socket.gaierror)

@@ -21,7 +21,7 @@ from typing import Final
 
 import structlog
 
-from agent.assembly import http_limits, listen_at
+from agent.assembly import check_can_listen, http_limits, listen_at
 from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
 from agent.loop_lag import LoopLag
@@ -145,6 +145,7 @@ async def assembled(
 
     Raises:
         DatasetBusy: another coordinator has the staging directory.
+        CannotStart: another program listens where this one is to.
         DepotError, OSError: the staging directory or the database cannot be used.
     """
     async with AsyncExitStack() as stack:
@@ -208,7 +209,11 @@ async def assembled(
 async def _opened(
     stack: AsyncExitStack, settings: CoordinatorSettings
 ) -> tuple[StagingDepot, Database]:
-    """What is kept on disks, opened for as long as `stack` is."""
+    """What is kept on disks, opened for as long as `stack` is.
+
+    Raises:
+        CannotStart: the API could not be served.
+    """
     staging = await stack.enter_async_context(
         await StagingDepot.open(
             settings.staging.path,
@@ -216,6 +221,8 @@ async def _opened(
             on_event=_log_staging,
         )
     )
+    # Before the tables are brought up to date, and this one counts among the coordinators.
+    await check_can_listen(settings.listen, "listen")
     url = await asyncio.to_thread(_prepared, settings)
     return staging, await stack.enter_async_context(await Database.open(url))
 

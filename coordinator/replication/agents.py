@@ -3,8 +3,8 @@
 Whoever can add a sled says where it is: a connection goes to an address in the allowed networks
 only, judged after resolution (S4).
 
-How long an answer may take is for whoever asks to say: a client bounds only what nobody has bounded,
-and a sled that works on a large config in silence is as well as one that talks meanwhile.
+How long an answer may take is for whoever asks to say: a client bounds only what nobody has
+bounded, and a sled that works on a large config in silence is as well as one that talks meanwhile.
 """
 
 from __future__ import annotations
