@@ -14,6 +14,7 @@ from agent.calls import Calls, read_answer
 from agent.upload import OnSent, open_upload
 from coordinator.journal_wire import (
     CheckpointBody,
+    DropBody,
     EntriesBody,
     EntryBody,
     GrowthBody,
@@ -393,6 +394,13 @@ class CoordinatorClient:
         url = self._calls.at("v1", "journal", "rotate")
         body = RotateBody(ending=ending, undo=undo, lost_key=lost_key)
         return await self._calls.ask(RotationBody, "POST", url, body)
+
+    async def drop_shard(self, shard: str, size: int, root_hash: str) -> ShardBody:
+        """Drop the entries of a sealed shard, of which there is a verified export."""
+        url = self._calls.at("v1", "journal", "shards", shard, "drop")
+        return await self._calls.ask(
+            ShardBody, "POST", url, DropBody(size=size, root_hash=root_hash)
+        )
 
     # ---- how it is
 

@@ -97,6 +97,13 @@ class RotateBody(Request):
     )
 
 
+class DropBody(Request):
+    """How the shard ended, by the export that was verified."""
+
+    size: Count
+    root_hash: Sha256
+
+
 class RotationBody(Answer):
     """What became of it."""
 

@@ -28,7 +28,7 @@ GAP: Final = "  "
 INDENT: Final = "    "
 PROSE_MIN_WIDTH: Final = 24
 _NUMBERED: Final = re.compile(r"\bdataset ([1-9][0-9]{0,3})\b", re.ASCII)
-_PLURALS: Final = {"copy": "copies", "hash": "hashes"}
+_PLURALS: Final = {"copy": "copies", "entry": "entries", "hash": "hashes"}
 _SPANS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 

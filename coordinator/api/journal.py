@@ -15,6 +15,7 @@ from coordinator.journal.journal import Journal
 from coordinator.journal.values import Entry, Rotation, Shard, SignedCheckpoint, Wanted
 from coordinator.journal_wire import (
     CheckpointBody,
+    DropBody,
     EntriesBody,
     EntryBody,
     GrowthBody,
@@ -116,6 +117,16 @@ class JournalApi:
                 summary="Prove that a shard was only appended to since it had `first` entries.",
                 parameters=(SHARD_IN_PATH, FIRST, SECOND),
                 response=GrowthBody,
+            ),
+            Endpoint(
+                method="POST",
+                path="/v1/journal/shards/{shard_id}/drop",
+                operation_id="journal_drop",
+                handler=self.drop,
+                summary="Drop the entries of a sealed shard, of which there is a verified export.",
+                parameters=(SHARD_IN_PATH,),
+                request=DropBody,
+                response=ShardBody,
             ),
             Endpoint(
                 method="POST",
@@ -221,6 +232,17 @@ class JournalApi:
                 first=found.first,
                 second=found.second,
                 hashes=_hex(found.hashes),
+            )
+        )
+
+    async def drop(self, request: web.Request) -> web.Response:
+        """POST /v1/journal/shards/{shard_id}/drop."""
+        body = await read_json(request, DropBody)
+        return json_reply(
+            _shard(
+                await self._journal.drop(
+                    request.match_info["shard_id"], body.size, bytes.fromhex(body.root_hash)
+                )
             )
         )
 

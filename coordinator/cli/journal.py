@@ -18,6 +18,7 @@ from agent.cli.output import Output, reporting
 from agent.cli.resolving import hash_or_prefix
 from coordinator.cli import options
 from coordinator.cli.history import whole_hash
+from coordinator.cli.journal_drop import drop
 from coordinator.cli.journal_files import export, known_keys, verify
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
@@ -48,6 +49,7 @@ def journal() -> None:
     """What happened in the fleet, and proofs of it."""
 
 
+journal.add_command(drop)
 journal.add_command(export)
 journal.add_command(verify)
 

@@ -17,7 +17,7 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.journal.checking import Checked, Checker, Finding
+from coordinator.journal.checking import Checked, Checker
 from coordinator.journal.notes import BadNote, VerifierKey
 
 MAX_SHOWN: Final = 20
@@ -114,16 +114,21 @@ async def _verify(
     checker = Checker(known, [(str(path), await _text(path)) for path in kept])
     if file is None:
         async with coordinator(common) as client:
-            await _feed(checker, client.journal_export(None), "the coordinator's answer")
+            await feed(checker, client.journal_export(None), "the coordinator's answer")
     else:
-        await _feed(checker, _lines_of(file), str(file))
+        await feed(checker, lines_of(file), str(file))
     checked = checker.end()
     if not known:
         output.warning("no key was known beforehand, so those found were believed; see --keys")
     _tell(output, checked)
 
 
-async def _feed(checker: Checker, parts: AsyncIterator[list[bytes]], source: str) -> None:
+async def feed(checker: Checker, parts: AsyncIterator[list[bytes]], source: str) -> None:
+    """Give a checker all lines of an export.
+
+    Raises:
+        Failure: it is none.
+    """
     async for lines in parts:
         try:
             await asyncio.to_thread(_feed_lines, checker, lines)
@@ -136,7 +141,8 @@ def _feed_lines(checker: Checker, lines: list[bytes]) -> None:
         checker.feed(json.loads(line))
 
 
-async def _lines_of(file: Path) -> AsyncIterator[list[bytes]]:
+async def lines_of(file: Path) -> AsyncIterator[list[bytes]]:
+    """The lines of a file, many at a time; raises Failure when it cannot be read."""
     with local_errors():
         reader = await asyncio.to_thread(file.open, "rb")
         try:
@@ -166,18 +172,14 @@ def _tell(output: Output, checked: Checked) -> None:
         "remarks": [{"index": each.index, "what": each.what} for each in checked.remarks],
     }
     for remark in checked.remarks:
-        output.warning(_line(remark))
+        output.warning(remark.line)
     findings = sorted(checked.findings, key=lambda each: (each.index is None, each.index or 0))
-    lines = [summary, *map(_line, findings[:MAX_SHOWN])]
+    lines = [summary, *(each.line for each in findings[:MAX_SHOWN])]
     output.document(document, lines if findings else [f"{summary}: all of it verifies"])
     if findings:
         more = len(findings) - 1
         raise Failure(
-            f"the journal does not verify: {_line(findings[0])}"
+            f"the journal does not verify: {findings[0].line}"
             + (f", and {more} more" if more else ""),
             ExitCode.WRONG_BYTES,
         )
-
-
-def _line(finding: Finding) -> str:
-    return finding.what if finding.index is None else f"entry {finding.index} {finding.what}"

@@ -34,6 +34,11 @@ class Finding:
     index: int | None
     what: str
 
+    @property
+    def line(self) -> str:
+        """All of it, for people."""
+        return self.what if self.index is None else f"entry {self.index} {self.what}"
+
 
 @dataclass(slots=True)
 class Checked:

@@ -19,7 +19,7 @@ import structlog
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import EntryNotFound, JournalKeyMissing, NoShard
-from coordinator.journal import checkpointing, exporting, reading, rotating, shards
+from coordinator.journal import checkpointing, dropping, exporting, reading, rotating, shards
 from coordinator.journal.appending import NUMBERED_AT_ONCE, number
 from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.notes import SignerKey
@@ -123,6 +123,27 @@ class Journal:
             made = await self._database.run(rotating.undo, self._clock())
         _log.info("shard active again", shard=made.active.id)
         return made
+
+    async def drop(self, shard_id: str, size: int, root: bytes) -> Shard:
+        """Drop the entries of a sealed shard, which an export has; it may be said again.
+
+        Args:
+            shard_id: which.
+            size: how many entries the export has.
+            root: the hash of their tree.
+
+        Raises:
+            EntryNotFound: there is no such shard.
+            InvalidRequest: it is another one than the export's.
+            ShardInUse: it takes entries, or its end is not signed.
+        """
+        dropped = await self._database.run(dropping.drop, shard_id, size, root, self._clock())
+        _log.info("shard dropped", shard=shard_id, entries=size)
+        return dropped
+
+    async def delete_dropped(self) -> bool:
+        """Delete some of what dropped shards have left; False: there was nothing."""
+        return await self._database.run(dropping.delete_some)
 
     async def standing(self) -> tuple[Shard, SignedCheckpoint | None]:
         """The active shard, and its last checkpoint."""

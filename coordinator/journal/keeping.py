@@ -1,4 +1,4 @@
-"""What the journal needs every so often: numbers for what was told, checkpoints, and new shards."""
+"""What the journal needs every so often: numbers, checkpoints, new shards, less of old ones."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class JournalKeeper:
             JournalKeyMissing: nobody has signed for long, and it cannot be done here.
         """
         await self._journal.number()
+        await self._journal.delete_dropped()
         active, signed = await self._journal.standing()
         if not active.size:
             return

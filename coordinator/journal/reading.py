@@ -45,7 +45,7 @@ async def page(
     found: list[Entry] = []
     for shard in await shards.every(tx):
         missing = limit - len(found)
-        if missing and shard.end_index > start:
+        if missing and shard.end_index > start and shard.dropped_s is None:
             found += await of_shard(tx, shard, start - shard.first_index, missing)
     return tuple(found)
 
@@ -185,7 +185,8 @@ def _entries() -> Select[Any]:
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     its = journal_entries.c
-    found: list[ColumnElement[bool]] = []
+    # What is left of a dropped shard is being deleted.
+    found: list[ColumnElement[bool]] = [journal_shards.c.time_dropped.is_(None)]
     if wanted.artifact is not None:
         about = select(journal_artifacts.c.entry_id).where(
             journal_artifacts.c.sha256 == wanted.artifact

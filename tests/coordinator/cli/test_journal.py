@@ -83,7 +83,7 @@ def test_a_file_that_was_changed_or_cut_off_does_not_verify(told: Cli, tmp_path:
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[:-1]))
     assert "breaks off" in told("journal", "verify", file).err
-    at = next(n for n, line in enumerate(lines) if "s2" in line)
+    at = next(n for n, line in enumerate(lines) if "entry" in json.loads(line) and "s2" in line)
     lines[at] = json.dumps(json.loads(lines[at].replace("s2", "s9")))
     file.write_text("\n".join(lines))
     assert told("journal", "verify", file, "--json").document["first_bad"] == 1
@@ -95,3 +95,18 @@ def test_a_rotation_is_undone(told: Cli) -> None:
     made = told("journal", "rotate", "--json").document
     assert made["sealed"]["id"] in told.fine("journal", "rotate", "--undo")
     assert "nothing to do" in told.fine("journal", "rotate", "--ending", "0" * 16)
+
+
+def test_a_shard_is_dropped_once_a_file_has_all_of_it(told: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    told.fine("journal", "export", file)
+    sealed, active = (s["id"] for s in told("journal", "shards", "--json").document["items"])
+    assert "does not have shard" in told("journal", "drop", active, "--export", file, "--yes").err
+    whole = file.read_text()
+    file.write_text(whole.replace("s2", "s9", 1))
+    assert "entry 1 is not" in told("journal", "drop", sealed, "--export", file, "--yes").err
+    file.write_text(whole)
+    assert "entries 0 to 2" in told.fine("journal", "drop", sealed, "--export", file, "--yes")
+    assert "all of it verifies" in told.fine("journal", "verify")
+    assert "all of it verifies" in told.fine("journal", "verify", file)
+    assert "the export has entries 0 to 2" in told("journal", "show", "1").err

@@ -1,0 +1,95 @@
+"""Dropping a sealed shard whose entries are in an export: where it is, and how it ended, stay.
+
+Rules kept here:
+- Nothing is deleted before the shard is marked as dropped, in a transaction of its own that tells
+  so: from then on nobody reads its entries, and what is left of them is deleted some at a time.
+- A shard is dropped by how it ended: whoever says another size or root has an export of something
+  else, or of a shard that was changed.
+- Its last checkpoint stays. Without one it is not dropped, as nothing would prove its end.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import delete, func, select
+
+from coordinator.database.journal_tables import (
+    journal_artifacts,
+    journal_checkpoints,
+    journal_entries,
+    journal_nodes,
+    journal_shards,
+)
+from coordinator.database.transaction import Transaction
+from coordinator.errors import ShardInUse
+from coordinator.journal import checkpointing, shards
+from coordinator.journal.values import Shard, ShardState
+from coordinator.values import Told
+from depot.errors import InvalidRequest
+
+DELETED_AT_ONCE: Final = 2000
+"""Entries, with their hashes; others wait for so long."""
+
+
+async def drop(tx: Transaction, shard_id: str, size: int, root: bytes, now_s: float) -> Shard:
+    """Mark a shard as dropped; one that is dropped already stays as it is.
+
+    Raises:
+        EntryNotFound: there is no such shard.
+        InvalidRequest: it did not end like this.
+        ShardInUse: it takes entries, or nobody has signed its end.
+    """
+    shard = await shards.get(tx, shard_id)
+    if (shard.size, shard.edge.root) != (size, root):
+        raise InvalidRequest(
+            f"shard {shard_id} has {shard.size} entries with the root {shard.edge.root.hex()}; "
+            f"the export has {size} with {root.hex()}"
+        )
+    if shard.dropped_s is not None:
+        return shard
+    if shard.state is not ShardState.SEALED:
+        raise ShardInUse(f"shard {shard_id} is active; rotate first")
+    signed = await checkpointing.latest(tx, shard_id)
+    if signed is None or signed.size != size:
+        raise ShardInUse(f"shard {shard_id} has no last checkpoint, so its entries are kept")
+    await shards.change(tx, shard_id, time_dropped=now_s)
+    older = journal_checkpoints.c.size < size
+    await tx.write(
+        delete(journal_checkpoints).where(journal_checkpoints.c.shard_id == shard_id, older)
+    )
+    data = {"shard": shard_id, "first_index": shard.first_index, "size": size, "root": root.hex()}
+    await tx.tell(Told("journal.shard_dropped", data=data))
+    return await shards.get(tx, shard_id)
+
+
+async def delete_some(tx: Transaction, limit: int = DELETED_AT_ONCE) -> bool:
+    """Delete some of what dropped shards have left; False: nothing was left."""
+    its = journal_entries.c
+    left = (
+        select(func.min(its.position)).where(its.shard_id == journal_shards.c.id).scalar_subquery()
+    )
+    found = await tx.first(
+        select(journal_shards.c.id, journal_shards.c.size, left.label("begin"))
+        .where(journal_shards.c.time_dropped.is_not(None), left.is_not(None))
+        .limit(1)
+    )
+    if found is None:
+        return False
+    end = min(found.begin + limit, found.size)
+    some = (its.shard_id == found.id, its.position < end)
+    about = select(its.id).where(*some)
+    await tx.write(delete(journal_artifacts).where(journal_artifacts.c.entry_id.in_(about)))
+    await _delete_nodes(tx, found.id, end)
+    await tx.write(delete(journal_entries).where(*some))
+    return True
+
+
+async def _delete_nodes(tx: Transaction, shard_id: str, end: int) -> None:
+    its = journal_nodes.c
+    for level in range(end.bit_length()):
+        # Whatever begins before: what it is over of the rest is of no use to anybody either.
+        over = its.position <= (end - 1) >> level
+        await tx.write(
+            delete(journal_nodes).where(its.shard_id == shard_id, its.level == level, over)
+        )
