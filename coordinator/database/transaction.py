@@ -46,21 +46,27 @@ class Transaction:
         """Unix seconds."""
         return self._clock()
 
-    async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        """Read all rows of a query."""
-        return [row async for some in self.batches(query) for row in some]
+    async def rows(
+        self, query: Select[Any], values: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Read all rows of a query; `values` are those that it has names for."""
+        return [row async for some in self.batches(query, values) for row in some]
 
-    async def batches(self, query: Select[Any]) -> AsyncIterator[Sequence[Row[Any]]]:
+    async def batches(
+        self, query: Select[Any], values: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[Sequence[Row[Any]]]:
         """Read the rows of a query some at a time: others have their turn on the event loop."""
-        result = await self._calls(self._connection.execute(query))
+        result = await self._calls(self._connection.execute(query, values))
         for some in result.partitions(ROWS_AT_ONCE):
             yield some
             if len(some) == ROWS_AT_ONCE:
                 await asyncio.sleep(0)
 
-    async def first(self, query: Select[Any]) -> Row[Any] | None:
-        """Read the first row of a query."""
-        result = await self._calls(self._connection.execute(query))
+    async def first(
+        self, query: Select[Any], values: Mapping[str, Any] | None = None
+    ) -> Row[Any] | None:
+        """Read the first row of a query; `values` are those that it has names for."""
+        result = await self._calls(self._connection.execute(query, values))
         found: Row[Any] | None = result.first()
         return found
 

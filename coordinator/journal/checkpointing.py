@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, bindparam, insert, select
 
 from coordinator.database.journal_tables import journal_checkpoints
 from coordinator.database.transaction import Transaction
 from coordinator.journal.checkpoints import Checkpoint, signed
 from coordinator.journal.notes import SignerKey
 from coordinator.journal.values import Shard, SignedCheckpoint
+
+_LATEST: Final = (
+    select(journal_checkpoints)
+    .where(journal_checkpoints.c.shard_id == bindparam("shard"))
+    .order_by(journal_checkpoints.c.size.desc())
+    .limit(1)
+)
 
 
 async def note_checkpoint(
@@ -32,8 +39,7 @@ async def note_checkpoint(
 
 async def latest(tx: Transaction, shard_id: str) -> SignedCheckpoint | None:
     """The last one of a shard; None when none was signed."""
-    its = select(journal_checkpoints).where(journal_checkpoints.c.shard_id == shard_id)
-    row = await tx.first(its.order_by(journal_checkpoints.c.size.desc()).limit(1))
+    row = await tx.first(_LATEST, {"shard": shard_id})
     return None if row is None else _checkpoint(row)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, or_, select
 
 from coordinator.database.journal_tables import (
     journal_artifacts,
@@ -71,12 +72,7 @@ async def entry(tx: Transaction, shard: Shard, index: int) -> Entry:
         EntryNotFound: it was here, and is not any more: somebody has changed the database.
     """
     require_kept(shard)
-    row = await tx.first(
-        _entries().where(
-            journal_entries.c.shard_id == shard.id,
-            journal_entries.c.position == index - shard.first_index,
-        )
-    )
+    row = await tx.first(_ENTRY, {"shard": shard.id, "position": index - shard.first_index})
     if row is None:
         raise EntryNotFound(f"entry {index} is missing from the database; verify the journal")
     return _entry(row)
@@ -118,21 +114,10 @@ async def along(tx: Transaction, shard: Shard, path: Path) -> tuple[bytes, ...]:
     wanted = list(needed(path))
     if not wanted:
         return ()
-    found = await tx.rows(
-        select(journal_nodes).where(
-            # The whole key in each: else SQLite goes through all hashes of the shard.
-            or_(
-                *(
-                    and_(
-                        journal_nodes.c.shard_id == shard.id,
-                        journal_nodes.c.level == level,
-                        journal_nodes.c.position == position,
-                    )
-                    for level, position in wanted
-                )
-            ),
-        )
-    )
+    values: dict[str, object] = {"shard": shard.id}
+    for number, (level, position) in enumerate(wanted):
+        values |= {f"level{number}": level, f"position{number}": position}
+    found = await tx.rows(_hashes(len(wanted)), values)
     kept = {Node(row.level, row.position): bytes(row.hash) for row in found}
     try:
         return hashes_along(path, kept)
@@ -183,6 +168,25 @@ def _entries() -> Select[Any]:
     )
 
 
+@cache
+def _hashes(count: int) -> Select[Any]:
+    """So many hashes of one shard, each by its place.
+
+    Most of what a proof took was making this anew. There are as many as trees are high, twice.
+    """
+    its = journal_nodes.c
+    # The whole key in each: else SQLite goes through all hashes of the shard.
+    each = (
+        and_(
+            its.shard_id == bindparam("shard"),
+            its.level == bindparam(f"level{number}"),
+            its.position == bindparam(f"position{number}"),
+        )
+        for number in range(count)
+    )
+    return select(its.level, its.position, its.hash).where(or_(*each))
+
+
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     its = journal_entries.c
     # What is left of a dropped shard is being deleted.
@@ -201,6 +205,12 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.since_s is not None:
         found.append(its.time >= wanted.since_s)
     return found
+
+
+_ENTRY: Final = _entries().where(
+    journal_entries.c.shard_id == bindparam("shard"),
+    journal_entries.c.position == bindparam("position"),
+)
 
 
 def _entry(row: Row[Any]) -> Entry:

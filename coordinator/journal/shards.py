@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from coordinator.database.journal_tables import journal_shards
 from coordinator.database.transaction import Transaction
@@ -64,8 +64,8 @@ async def holding(tx: Transaction, index: int) -> Shard:
     Raises:
         EntryNotFound: there is no such index yet.
     """
-    begun = journal_shards.c.first_index <= index
-    found = await _first(tx, select(journal_shards).where(begun).order_by(_ORDINAL.desc()))
+    row = await tx.first(_BEGUN, {"index": index})
+    found = None if row is None else _shard(row)
     # An empty one begins where the next entry will be.
     if found is None or not found.first_index <= index < found.end_index:
         raise EntryNotFound(f"the journal has no entry {index}")
@@ -95,6 +95,12 @@ async def change(tx: Transaction, shard_id: str, **values: object) -> None:
 
 
 _ORDINAL: Final = journal_shards.c.ordinal
+_BEGUN: Final = (
+    select(journal_shards)
+    .where(journal_shards.c.first_index <= bindparam("index"))
+    .order_by(_ORDINAL.desc())
+    .limit(1)
+)
 
 
 async def _first(tx: Transaction, query: Select[Any]) -> Shard | None:
