@@ -23,6 +23,7 @@ import structlog
 
 from agent import registration
 from agent.api import agent_app
+from agent.checkpoints import CheckpointBook
 from agent.config.settings import HttpTable, Settings
 from agent.config.units import Address
 from agent.copies.manager import CopyManager, CopyOptions
@@ -199,7 +200,10 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             node=node,
             relays=settings.depot.relay,
         )
-        agent_server, depot_server = _servers(settings, store, copies, events, status, lag)
+        checkpoints = await CheckpointBook.open(state_dir)
+        agent_server, depot_server = _servers(
+            settings, store, copies, events, status, lag, checkpoints
+        )
         # With no time to drain: that was done, or the end is not an orderly one.
         stack.push_async_callback(agent_server.stop, 0.0)
         stack.push_async_callback(depot_server.stop, 0.0)
@@ -317,6 +321,7 @@ def _servers(
     events: EventLog,
     status: StatusSource,
     lag: LoopLag,
+    checkpoints: CheckpointBook,
 ) -> tuple[HttpService, HttpService]:
     """Make the sled agent API and the repo depot API, neither of them listening."""
     limits, own = http_limits(settings.http), own_names(settings)
@@ -327,6 +332,7 @@ def _servers(
         status=status,
         events=events,
         metrics=metrics,
+        checkpoints=checkpoints,
         limits=limits,
         short_puts=store.short_puts if settings.depot.fast_path else None,
         own=own,

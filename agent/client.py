@@ -21,6 +21,8 @@ from agent.wire import (
     ArtifactDetailBody,
     ArtifactListBody,
     ArtifactPutBody,
+    CheckpointNoteBody,
+    CheckpointNotesBody,
     ConfigResetBody,
     CopiesBody,
     CopyBody,
@@ -278,6 +280,16 @@ class AgentClient:
         return await self._calls.ask(
             DatasetBody, "POST", self._calls.at("datasets", "replace"), body
         )
+
+    # ---- checkpoints of the fleet's journal
+
+    async def checkpoints(self) -> tuple[str, ...]:
+        """The signed checkpoints that the sled keeps."""
+        return (await self._calls.get(CheckpointNotesBody, "checkpoints")).notes
+
+    async def put_checkpoint(self, note: str) -> None:
+        """Have the sled keep one; Refused when it contradicts what is kept."""
+        await self._calls.send("PUT", CheckpointNoteBody(note=note), "checkpoints")
 
     # ---- how it is
 

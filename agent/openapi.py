@@ -37,7 +37,12 @@ _NOTHING: Final[Any] = None
 def agent_table() -> tuple[Endpoint, ...]:
     """The endpoints of the sled agent API, for describing them."""
     return agent_endpoints(
-        store=_NOTHING, copies=_NOTHING, status=_NOTHING, events=_NOTHING, metrics=_NOTHING
+        store=_NOTHING,
+        copies=_NOTHING,
+        status=_NOTHING,
+        events=_NOTHING,
+        metrics=_NOTHING,
+        checkpoints=_NOTHING,
     )
 
 

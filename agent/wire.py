@@ -568,3 +568,20 @@ class StatusBody(Answer):
     duties: tuple[DutyBody, ...]
     node: NodeBody | None = Field(description="None until the first sample is taken.")
     warnings: tuple[str, ...]
+
+
+# ---- checkpoints of the fleet's journal
+
+
+class CheckpointNoteBody(Request):
+    """A checkpoint to be kept."""
+
+    note: Annotated[str, StringConstraints(max_length=4096)] = Field(
+        description="c2sp.org/tlog-checkpoint, signed; its signature is not looked at here."
+    )
+
+
+class CheckpointNotesBody(Answer):
+    """The checkpoints that are kept: of each tree the first one, and the last ones."""
+
+    notes: tuple[str, ...]

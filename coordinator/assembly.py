@@ -42,6 +42,8 @@ from coordinator.journal.gathering import Gatherer
 from coordinator.journal.journal import Journal
 from coordinator.journal.keeping import LOOK_S as JOURNAL_S
 from coordinator.journal.keeping import JournalKeeper, ShardLimits
+from coordinator.journal.witnessing import ROUND_S as WITNESS_S
+from coordinator.journal.witnessing import Witnesses
 from coordinator.replication.agents import Agents
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.cycle import Cycle
@@ -81,6 +83,7 @@ class Coordinator:
     journal: JournalKeeper
     gatherer: Gatherer
     snapshots: Schedule | None
+    witnesses: Witnesses
     duties: Duties
     server: HttpService
 
@@ -111,6 +114,8 @@ class Coordinator:
         if self.snapshots is not None:
             publish = self.duties.every(SNAPSHOT_S, "snapshot", self.snapshots.look)
             tasks.append(group.create_task(publish, name="snapshot"))
+        witness = self.duties.every(WITNESS_S, "checkpoints", self.witnesses.round)
+        tasks.append(group.create_task(witness, name="checkpoints"))
         if self.settings.prune.enabled:
             prune = self.duties.every(INTERVAL_S, "prune", self._prune)
             tasks.append(group.create_task(prune, name="prune"))
@@ -199,6 +204,7 @@ async def assembled(
             presence=presence,
             watch=FleetWatch(database, cycle.wake),
             gatherer=Gatherer(database, agents),
+            witnesses=Witnesses(database, agents),
             journal=JournalKeeper(journal, shard_limits(settings), clock=clock),
             snapshots=snapshots,
             duties=duties,

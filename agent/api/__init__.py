@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from agent.api.artifacts import ArtifactApi, put_reply
+from agent.api.checkpoints import CheckpointApi
 from agent.api.config import ConfigApi
 from agent.api.copies import CopyApi
 from agent.api.datasets import DatasetApi
@@ -20,6 +21,7 @@ from agent.api.quarantine import QuarantineApi
 from agent.api.queries import strict_about_queries
 from agent.api.scrub import ScrubApi
 from agent.api.verbs import Copies, Store
+from agent.checkpoints import CheckpointBook
 from agent.events import EventLog
 from agent.metrics import Metrics
 from agent.status import StatusSource
@@ -41,7 +43,13 @@ AGENT_API: Final = ApiInfo(
 
 
 def agent_endpoints(
-    *, store: Store, copies: Copies, status: StatusSource, events: EventLog, metrics: Metrics
+    *,
+    store: Store,
+    copies: Copies,
+    status: StatusSource,
+    events: EventLog,
+    metrics: Metrics,
+    checkpoints: CheckpointBook,
 ) -> tuple[Endpoint, ...]:
     """The table of the sled agent API."""
     table = (
@@ -52,6 +60,7 @@ def agent_endpoints(
         *ScrubApi(store).endpoints(),
         *QuarantineApi(store).endpoints(),
         *DatasetApi(store).endpoints(),
+        *CheckpointApi(checkpoints).endpoints(),
         *ObserveApi(status, events, metrics).endpoints(),
     )
     return tuple(map(strict_about_queries, table))
@@ -64,6 +73,7 @@ def agent_app(
     status: StatusSource,
     events: EventLog,
     metrics: Metrics,
+    checkpoints: CheckpointBook,
     limits: HttpLimits | None = None,
     short_puts: Taker | None = None,
     own: OwnNames | None = None,
@@ -74,7 +84,12 @@ def agent_app(
     """
     own = own or OwnNames.of(None)
     table = agent_endpoints(
-        store=store, copies=copies, status=status, events=events, metrics=metrics
+        store=store,
+        copies=copies,
+        status=status,
+        events=events,
+        metrics=metrics,
+        checkpoints=checkpoints,
     )
     app = make_app(table, api=AGENT_API, limits=limits, own=own)
     if short_puts is not None:

@@ -17,6 +17,7 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
+from coordinator.cli.witnesses import kept_by_sleds
 from coordinator.journal.checking import Checked, Checker
 from coordinator.journal.notes import BadNote, VerifierKey
 
@@ -51,17 +52,25 @@ def export(common: Common, file: Path, shard: str | None) -> None:
     multiple=True,
     help="A checkpoint that was kept elsewhere; may be given several times.",
 )
+@click.option(
+    "--sleds/--no-sleds", default=True, help="Whether to ask the sleds for what they were sent."
+)
 @options.shared
 def verify(
-    common: Common, file: Path | None, keys: Path | None, checkpoints: tuple[Path, ...]
+    common: Common,
+    file: Path | None,
+    keys: Path | None,
+    checkpoints: tuple[Path, ...],
+    sleds: bool,
 ) -> None:
     """Check every entry, hash and checkpoint, and name the first bad index; exit status 1 then.
 
-    With FILE no coordinator is asked. Without --keys the keys in the file, or the coordinator's,
-    are believed: whoever can change the database can change those too.
+    It is compared with the checkpoints that sleds keep, and a sled is named that was told something
+    else. With FILE neither a coordinator nor sleds are asked. Without --keys the keys in the file,
+    or the coordinator's, are believed: whoever can change the database can change those too.
     """
     with reporting(common) as output:
-        asyncio.run(_verify(common, output, file, keys, checkpoints))
+        asyncio.run(_verify(common, output, file, keys, checkpoints, ask_sleds=sleds))
 
 
 def known_keys(file: Path | None) -> Mapping[str, VerifierKey]:
@@ -108,14 +117,24 @@ def _finish(descriptor: int, flush: object) -> None:
 
 
 async def _verify(
-    common: Common, output: Output, file: Path | None, keys: Path | None, kept: tuple[Path, ...]
+    common: Common,
+    output: Output,
+    file: Path | None,
+    keys: Path | None,
+    kept: tuple[Path, ...],
+    *,
+    ask_sleds: bool,
 ) -> None:
     known = await asyncio.to_thread(known_keys, keys)
-    checker = Checker(known, [(str(path), await _text(path)) for path in kept])
+    notes = [(str(path), await _text(path)) for path in kept]
     if file is None:
         async with coordinator(common) as client:
+            # Before the journal is read: what they are sent meanwhile is of a longer one.
+            notes += await kept_by_sleds(client, output) if ask_sleds else []
+            checker = Checker(known, notes)
             await feed(checker, client.journal_export(None), "the coordinator's answer")
     else:
+        checker = Checker(known, notes)
         await feed(checker, lines_of(file), str(file))
     checked = checker.end()
     if not known:

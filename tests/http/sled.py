@@ -16,6 +16,7 @@ import aiohttp
 
 from agent.api import agent_app
 from agent.api.verbs import Copies, Store
+from agent.checkpoints import CheckpointBook
 from agent.copies.record import CopyRecord
 from agent.duties import Duties
 from agent.events import EventLog
@@ -287,6 +288,7 @@ async def agent_api(
             status=status,
             events=events,
             metrics=metrics,
+            checkpoints=await CheckpointBook.open(tmp_path / "state"),
             limits=limits,
             short_puts=short_puts,
             own=own,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,30 @@ def told(cli: Cli) -> Cli:
     assert "is sealed" in cli.fine("journal", "rotate")
     cli.fine("sled", "expunge", "s1", "--yes")
     return cli
+
+
+@contextmanager
+def sled_that_keeps(*notes: str) -> Iterator[str]:
+    """Where an agent is that keeps these checkpoints."""
+
+    class Agent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"notes": notes}).encode()
+            self.send_response(200 if self.path == "/checkpoints" else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Agent) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
 
 
 def change_entry(tmp_path: Path, position: int) -> None:
@@ -110,3 +137,18 @@ def test_a_shard_is_dropped_once_a_file_has_all_of_it(told: Cli, tmp_path: Path)
     assert "all of it verifies" in told.fine("journal", "verify")
     assert "all of it verifies" in told.fine("journal", "verify", file)
     assert "the export has entries 0 to 2" in told("journal", "show", "1").err
+
+
+def test_the_journal_is_compared_with_what_sleds_were_told(told: Cli) -> None:
+    kept = told.fine("journal", "checkpoint")
+    with sled_that_keeps(kept) as agent:
+        told.fine("sled", "add", "s3", agent)
+        done = told("journal", "verify")
+        assert (done.code, "1 of them kept elsewhere: all of it" in done.out) == (0, True)
+        assert "sled s2 did not say which checkpoints it keeps" in done.err
+    (size,) = [line for line in kept.splitlines() if line.isdigit()]
+    with sled_that_keeps(kept.replace(f"\n{size}\n", "\n1\n")) as agent:
+        told.fine("sled", "add", "s3", agent)
+        refused = told("journal", "verify")
+        assert (refused.code, "a checkpoint that sled s3 has" in refused.err) == (1, True)
+        assert "kept elsewhere" in told.fine("journal", "verify", "--no-sleds")
