@@ -26,10 +26,11 @@ setup: $(STAMP) ## create .venv with the locked dependencies and the project
 
 # A venv without a working pip is what an interrupted or refused creation
 # leaves behind, so it is made anew rather than trusted.
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock tests/independent.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sled depot needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name one with make PYTHON=...")'
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --require-hashes --no-deps --ignore-requires-python -r tests/independent.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

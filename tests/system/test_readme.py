@@ -34,7 +34,7 @@ def clone(tmp_path: Path) -> Path:
             shutil.copy2(ROOT / name, target)
     # A stale stamp would make the copy reinstall itself into the environment it shares.
     stamp = ROOT / ".venv" / ".installed"
-    for name in ("pyproject.toml", "requirements.lock"):
+    for name in ("pyproject.toml", "requirements.lock", "tests/independent.lock"):
         if not stamp.exists() or (ROOT / name).stat().st_mtime > stamp.stat().st_mtime:
             pytest.fail(f"{name} is newer than .venv: run 'make setup' first")
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
