@@ -24,6 +24,8 @@ class Scale:
         idle, slow: connections beside a normal GET.
         artifacts: that an agent starts with.
         sleds, fleet_artifacts: of the fleet that a coordinator looks after.
+        journal_entries: of the long journal.
+        journal_events: that are appended in one run.
     """
 
     size_bytes: int
@@ -37,6 +39,8 @@ class Scale:
     slow: int = 200
     sleds: int = 1_000
     fleet_artifacts: int = 1_000
+    journal_entries: int = 1_000_000
+    journal_events: int = 500
 
 
 def full(size_bytes: int, rounds: int) -> Scale:
@@ -48,6 +52,7 @@ def full(size_bytes: int, rounds: int) -> Scale:
         small_puts=max(100, int(10_000 * share)),
         fan_out_bytes=min(size_bytes, 128 * MIB),
         artifacts=max(100, int(100_000 * share)),
+        journal_entries=max(10_000, int(1_000_000 * share)),
     )
 
 
@@ -65,4 +70,6 @@ def tiny() -> Scale:
         artifacts=200,
         sleds=20,
         fleet_artifacts=20,
+        journal_entries=3_000,
+        journal_events=20,
     )

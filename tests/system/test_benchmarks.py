@@ -22,7 +22,7 @@ SLICES: Final = (
     ["put", "copy"],
     ["fanout-8"],
     ["crowd", "memory"],
-    ["start", "plan", "pass", "limit"],
+    ["start", "plan", "pass", "journal-append", "limit"],
     ["snapshot"],
 )
 LEFT_OUT: Final = {"small-get-64", "small-get-16-cached", "fanout-32"}
