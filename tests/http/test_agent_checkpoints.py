@@ -16,7 +16,8 @@ from tests.unit.test_checkpoints import note
 
 async def test_checkpoints_are_kept_and_not_taken_back(tmp_path: Path) -> None:
     await asyncio.to_thread((tmp_path / "state" / STAGING).mkdir, parents=True)
-    async with agent_api(RefusingStore(Io("nothing is stored here")), tmp_path) as sled, AgentClient(sled.url) as client:
+    store = RefusingStore(Io("nothing is stored here"))
+    async with agent_api(store, tmp_path) as sled, AgentClient(sled.url) as client:
         assert await client.checkpoints() == ()
         for size in (1, 5, 5):
             await client.put_checkpoint(note(size))
