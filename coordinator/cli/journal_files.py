@@ -178,7 +178,7 @@ async def _text(file: Path) -> str:
 
 def _tell(output: Output, checked: Checked) -> None:
     summary = (
-        f"{plural(checked.shards, 'shard')}, {checked.entries} entries, "
+        f"{plural(checked.shards, 'shard')}, {plural(checked.entries, 'entry')}, "
         f"{plural(checked.checkpoints, 'checkpoint')}, {checked.witnessed} of them kept elsewhere"
     )
     document = {

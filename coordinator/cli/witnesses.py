@@ -8,6 +8,7 @@ from typing import Final
 from agent.cli.output import Output
 from agent.client import AgentClient
 from coordinator.client import CoordinatorClient
+from coordinator.values import SledPolicy
 from coordinator.wire import SledBody
 from depot.errors import DepotError, Refused
 
@@ -19,7 +20,10 @@ Notes = list[tuple[str, str]]
 
 
 async def kept_by_sleds(client: CoordinatorClient, output: Output) -> Notes:
-    """The checkpoints of every sled that answers; a warning names those that do not."""
+    """The checkpoints of every sled that answers, those of expunged ones too.
+
+    A warning names the sleds in service that do not answer.
+    """
     known = await client.sleds()
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -40,5 +44,6 @@ async def _kept_by(sled: SledBody, output: Output) -> Notes:
         )
     except DepotError as error:
         reason = str(error)
-    output.warning(f"sled {sled.id} did not say which checkpoints it keeps: {reason}")
+    if sled.policy == SledPolicy.IN_SERVICE:
+        output.warning(f"sled {sled.id} did not say which checkpoints it keeps: {reason}")
     return []

@@ -5,6 +5,7 @@ Rules kept here:
 - Every checkpoint is held against the tree, those that others kept as well: what was signed once
   cannot be changed, dropped or added to in its middle.
 - A shard follows the one before it, by what both say of each other and have signed.
+- The newest one that is dropped has an entry behind it that says so: what is only marked is hidden.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final
 from coordinator.journal.checkpoints import Checkpoint, opened
 from coordinator.journal.notes import BadNote, VerifierKey
 from coordinator.journal.tree import Edge, leaf_hash
-from coordinator.journal.values import KEY_LOST
+from coordinator.journal.values import KEY_LOST, SHARD_DROPPED
 
 FORMAT: Final = "sled-depot-journal-1"
 
@@ -98,6 +99,8 @@ class Checker:
         self._checked = Checked()
         self._shard: _Shard | None = None
         self._before: _Shard | None = None
+        # The newest that is dropped, until an entry says that it was.
+        self._hidden: _Shard | None = None
         self._ended = False
 
     def feed(self, record: Mapping[str, Any]) -> None:
@@ -127,6 +130,9 @@ class Checker:
         self._finish()
         if not self._ended:
             self._found(None, "the export breaks off")
+        if self._hidden and self._hidden is not self._before:
+            its = self._hidden
+            self._found(its.first_index, f"is hidden: no entry says that shard {its.id} is dropped")
         for shard_id, notes in self._witnessed.items():
             self._found(
                 None, f"{notes[0][0]} has a checkpoint of shard {shard_id}, which is not here"
@@ -192,6 +198,7 @@ class Checker:
         self._checked.entries += 1
         position, content = int(told["position"]), str(told["content"])
         index = shard.first_index + position
+        self._note_drop(content)
         if position != shard.edge.size:
             if position > shard.edge.size:
                 self._found(shard.first_index + shard.edge.size, "is missing")
@@ -208,14 +215,19 @@ class Checker:
         self._remember(shard, position, content)
         self._compare(shard)
 
+    def _note_drop(self, content: str) -> None:
+        hidden = self._hidden
+        if hidden is None or SHARD_DROPPED not in content:
+            return
+        said, data = _data(content)
+        if (said, data.get("shard")) == (SHARD_DROPPED, hidden.id):
+            self._hidden = None
+
     def _remember(self, shard: _Shard, position: int, content: str) -> None:
         # Only the ends say something about other shards.
         if position and not (shard.sealed and position == shard.size - 1):
             return
-        try:
-            data = json.loads(content).get("data", {})
-        except (ValueError, AttributeError):
-            data = {}
+        _, data = _data(content)
         if position == 0:
             shard.first = data
             self._check_opened(shard)
@@ -251,6 +263,7 @@ class Checker:
             return
         self._before = shard
         if shard.dropped:
+            self._hidden = shard
             self._finish_dropped(shard)
             return
         end = shard.first_index + shard.edge.size
@@ -284,3 +297,12 @@ class Checker:
 
     def _found(self, index: int | None, what: str) -> None:
         self._checked.findings.append(Finding(index, what))
+
+
+def _data(content: str) -> tuple[object, Mapping[str, Any]]:
+    """The kind of an entry, and its data; nothing, when somebody has changed it."""
+    try:
+        said = json.loads(content)
+        return said.get("kind"), dict(said.get("data", {}))
+    except (ValueError, TypeError, AttributeError):
+        return None, {}

@@ -1,8 +1,9 @@
 """Dropping a sealed shard whose entries are in an export: where it is, and how it ended, stay.
 
 Rules kept here:
-- Nothing is deleted before the shard is marked as dropped, in a transaction of its own that tells
-  so: from then on nobody reads its entries, and what is left of them is deleted some at a time.
+- Nothing is deleted before the shard is marked as dropped, in a transaction of its own: from then
+  on nobody reads its entries, and what is left of them is deleted some at a time.
+- The entry that says so is appended in that transaction, so that a mark without one is a lie.
 - A shard is dropped by how it ended: whoever says another size or root has an export of something
   else, or of a shard that was changed.
 - Its last checkpoint stays. Without one it is not dropped, as nothing would prove its end.
@@ -24,7 +25,8 @@ from coordinator.database.journal_tables import (
 from coordinator.database.transaction import Transaction
 from coordinator.errors import ShardInUse
 from coordinator.journal import checkpointing, shards
-from coordinator.journal.values import Shard, ShardState
+from coordinator.journal.appending import append, told_now
+from coordinator.journal.values import SHARD_DROPPED, Shard, ShardState
 from coordinator.values import Told
 from depot.errors import InvalidRequest
 
@@ -59,7 +61,8 @@ async def drop(tx: Transaction, shard_id: str, size: int, root: bytes, now_s: fl
         delete(journal_checkpoints).where(journal_checkpoints.c.shard_id == shard_id, older)
     )
     data = {"shard": shard_id, "first_index": shard.first_index, "size": size, "root": root.hex()}
-    await tx.tell(Told("journal.shard_dropped", data=data))
+    active = await shards.active(tx, for_update=True)
+    await append(tx, active, [told_now(Told(SHARD_DROPPED, data=data), now_s)], now_s)
     return await shards.get(tx, shard_id)
 
 
@@ -70,13 +73,13 @@ async def delete_some(tx: Transaction, limit: int = DELETED_AT_ONCE) -> bool:
         select(func.min(its.position)).where(its.shard_id == journal_shards.c.id).scalar_subquery()
     )
     found = await tx.first(
-        select(journal_shards.c.id, journal_shards.c.size, left.label("begin"))
+        select(journal_shards.c.id, left.label("begin"))
         .where(journal_shards.c.time_dropped.is_not(None), left.is_not(None))
         .limit(1)
     )
     if found is None:
         return False
-    end = min(found.begin + limit, found.size)
+    end = found.begin + limit
     some = (its.shard_id == found.id, its.position < end)
     about = select(its.id).where(*some)
     await tx.write(delete(journal_artifacts).where(journal_artifacts.c.entry_id.in_(about)))

@@ -137,6 +137,7 @@ class Journal:
             InvalidRequest: it is another one than the export's.
             ShardInUse: it takes entries, or its end is not signed.
         """
+        await self.number()  # what was told before comes first
         dropped = await self._database.run(dropping.drop, shard_id, size, root, self._clock())
         _log.info("shard dropped", shard=shard_id, entries=size)
         return dropped

@@ -13,6 +13,9 @@ from depot.artifact import ArtifactHash
 KEY_LOST: Final = "key_lost"
 """What a shard's last entry says of it when nobody could sign how it ended."""
 
+SHARD_DROPPED: Final = "journal.shard_dropped"
+"""The kind of the entry that says which shard is in an export only."""
+
 
 class ShardState(StrEnum):
     """Whether a shard takes entries."""

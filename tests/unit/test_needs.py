@@ -15,7 +15,6 @@ SKIPS: Final = ("pytest.skip(", ".skipif(", "importorskip(")
 # or a system that some have.
 OTHERWISE: Final = {
     "tests/coordinator/api/test_uploads.py",
-    "tests/coordinator/journal/test_independent.py",
     "tests/coordinator/releases/test_sample.py",
     "tests/http/test_depot_zstd.py",
     "tests/http/test_limits.py",
