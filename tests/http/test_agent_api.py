@@ -59,6 +59,7 @@ REQUESTS: Mapping[str, object] = {
 WITHOUT_DATASET = {"copy_list", "copy_get", "status_get", "event_list"}
 WITHOUT_DATASET |= {"health_live", "metrics_get", "scrub_get", "scrub_pause", "scrub_resume"}
 WITHOUT_DATASET |= {"dataset_list", "dataset_release", "dataset_attach", "dataset_replace"}
+WITHOUT_DATASET |= {"checkpoint_list", "checkpoint_put"}
 
 
 def path_of(endpoint: Endpoint) -> str:
