@@ -8,7 +8,6 @@ from typing import Final
 from agent.cli.output import Output
 from agent.client import AgentClient
 from coordinator.client import CoordinatorClient
-from coordinator.values import SledPolicy
 from coordinator.wire import SledBody
 from depot.errors import DepotError, Refused
 
@@ -44,6 +43,6 @@ async def _kept_by(sled: SledBody, output: Output) -> Notes:
         )
     except DepotError as error:
         reason = str(error)
-    if sled.policy == SledPolicy.IN_SERVICE:
+    if sled.policy == "in_service":
         output.warning(f"sled {sled.id} did not say which checkpoints it keeps: {reason}")
     return []
