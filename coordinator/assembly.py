@@ -56,6 +56,7 @@ from coordinator.snapshots.schedule import LOOK_S as SNAPSHOT_S
 from coordinator.snapshots.schedule import Every, Schedule
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
+from coordinator.uploads.snapshots import SnapshotDesk
 from depot.http.browsers import OwnNames
 from depot.http.openapi import Endpoint
 from depot.http.service import HttpService
@@ -177,6 +178,7 @@ async def assembled(
         table = coordinator_endpoints(
             database=database,
             desk=desk,
+            snapshot_desk=SnapshotDesk(database, staging, desk, cycle.wake, clock=clock),
             sled_desk=SledDesk(database, agents),
             cycle=cycle,
             view=view,

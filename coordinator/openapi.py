@@ -21,6 +21,7 @@ def coordinator_table() -> tuple[Endpoint, ...]:
     return coordinator_endpoints(
         database=_NOTHING,
         desk=_NOTHING,
+        snapshot_desk=_NOTHING,
         sled_desk=_NOTHING,
         cycle=_NOTHING,
         view=_NOTHING,

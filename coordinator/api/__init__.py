@@ -24,6 +24,7 @@ from coordinator.api.releases import ReleaseApi
 from coordinator.api.replication import ReplicationApi
 from coordinator.api.sled_desk import SledDesk
 from coordinator.api.sleds import SledApi
+from coordinator.api.snapshots import SnapshotApi
 from coordinator.api.target import TargetApi
 from coordinator.api.trust import TrustApi
 from coordinator.api.uploads import UploadApi
@@ -31,6 +32,7 @@ from coordinator.database.database import Database
 from coordinator.journal.journal import Journal
 from coordinator.replication.cycle import Cycle
 from coordinator.uploads.desk import UploadDesk
+from coordinator.uploads.snapshots import SnapshotDesk
 from depot.http.browsers import OwnNames
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
@@ -50,6 +52,7 @@ def coordinator_endpoints(
     *,
     database: Database,
     desk: UploadDesk,
+    snapshot_desk: SnapshotDesk,
     sled_desk: SledDesk,
     cycle: Cycle,
     view: FleetView,
@@ -71,6 +74,7 @@ def coordinator_endpoints(
         *UploadApi(desk).endpoints(),
         *ReleaseApi(database, pruning, retention, wake).endpoints(),
         *TargetApi(database).endpoints(),
+        *SnapshotApi(database, desk, snapshot_desk, cycle).endpoints(),
         *ReplicationApi(database, cycle, view, quiesce).endpoints(),
         *ObserveApi(reasons_not_ready, metrics).endpoints(),
         *JournalApi(journal).endpoints(),

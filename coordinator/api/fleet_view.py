@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -22,7 +22,7 @@ from coordinator.replication.reporting import PassReport
 from coordinator.replication.values import Inventory, Plan
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk
-from coordinator.values import KnownCoordinator, Sled
+from coordinator.values import FleetSnapshot, KnownCoordinator, Sled
 from coordinator.wire import (
     CoordinatorBody,
     CoordinatorsBody,
@@ -103,6 +103,7 @@ class FleetView:
                 *self._failing(),
                 *self._staging.warnings(),
                 *self._away(its_coordinators),
+                *lost_snapshots(report.plan, found.fleet.snapshots),
                 *healing(report.plan, report.inventory),
             ),
         )
@@ -202,6 +203,19 @@ def healing(plan: Plan | None, inventory: Inventory | None) -> Iterator[str]:
         )
     if len(short) > MAX_NAMED:
         yield f"so have {len(short) - MAX_NAMED} more sleds"
+
+
+def lost_snapshots(plan: Plan | None, recorded: Iterable[FleetSnapshot]) -> Iterator[str]:
+    """Snapshots of which the artifact is nowhere, the first of them by name."""
+    lost = frozenset[ArtifactHash]() if plan is None else plan.lost
+    gone = [each for each in recorded if each.sha256 in lost]
+    for each in gone[:MAX_NAMED]:
+        yield (
+            f"snapshot {each.name}, version {each.version}, is nowhere: publish it again; the lost "
+            "version leaves with the retention"
+        )
+    if len(gone) > MAX_NAMED:
+        yield f"so are {len(gone) - MAX_NAMED} more versions"
 
 
 async def _read(tx: Transaction) -> _Read:

@@ -31,7 +31,7 @@ async def keep(
     await sleds.get(tx, sled_id)
     known = (await every(tx)).get(sled_id, frozenset())
     released = {row.sha256 for row in await tx.rows(select(release_artifacts.c.sha256))}
-    released |= (await snapshots.wanted(tx)).keys()
+    released |= {each.sha256 for each in await snapshots.every(tx)}
     kept = frozenset(pinned) & known | frozenset(pinned) - released
     await tx.write(
         delete(sled_pins).where(

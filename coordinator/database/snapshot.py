@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.database import generation, pins, releases, sleds, snapshots, staged, target
 from coordinator.database.transaction import Transaction
-from coordinator.values import Release, Sled
+from coordinator.values import FleetSnapshot, Release, Sled
 from depot.artifact import ArtifactHash, Generation
 
 
@@ -23,6 +23,7 @@ class DatabaseSnapshot:
         sleds: in service, by their ids.
         releases: by their versions.
         target: the version of the target release.
+        snapshots: all versions of all of them, newest first.
     """
 
     generation: Generation
@@ -32,16 +33,17 @@ class DatabaseSnapshot:
     sleds: tuple[Sled, ...]
     releases: tuple[Release, ...]
     target: str | None
+    snapshots: tuple[FleetSnapshot, ...]
 
 
 async def read(tx: Transaction) -> DatabaseSnapshot:
     """Read all of it."""
-    recorded = await releases.every(tx)
+    recorded, held = await releases.every(tx), await snapshots.every(tx)
     wanted = {
         artifact.sha256: artifact.size_bytes
         for release in recorded
         for artifact in release.artifacts
-    } | await snapshots.wanted(tx)
+    } | {each.sha256: each.size_bytes for each in held}
     kept = {sled_id: its - wanted.keys() for sled_id, its in (await pins.every(tx)).items()}
     return DatabaseSnapshot(
         generation=await generation.read(tx),
@@ -51,4 +53,5 @@ async def read(tx: Transaction) -> DatabaseSnapshot:
         sleds=await sleds.in_service(tx),
         releases=recorded,
         target=await target.read(tx),
+        snapshots=tuple(held),
     )

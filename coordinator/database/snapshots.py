@@ -8,69 +8,63 @@ generation (F3). The newest is the one that was recorded last, whatever clocks s
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, Select, delete, func, insert, select
 
 from coordinator.database.tables import snapshots
 from coordinator.database.transaction import Transaction
-from coordinator.errors import SnapshotConflict, SnapshotNotFound
+from coordinator.errors import SnapshotConflict, SnapshotNotFound, TooMany
 from coordinator.values import FleetSnapshot, Told
-from depot.artifact import ArtifactHash
+
+MAX_VERSIONS: Final = 10_000
+"""Of all names together; each is an artifact on every sled."""
 
 
-async def record(tx: Transaction, snapshot: FleetSnapshot, *, keep: int) -> list[FleetSnapshot]:
-    """Record a version whose artifact is staged, as the newest; those that leave for it.
+async def record(tx: Transaction, snapshot: FleetSnapshot) -> FleetSnapshot:
+    """Record a version whose artifact is staged, as the newest; as it is recorded then.
 
     Recording it again, with the same content, changes nothing.
 
-    Args:
-        tx: the transaction.
-        snapshot: the version.
-        keep: how many versions of that name stay, with this one; at least 1.
-
     Raises:
         SnapshotConflict: that version is recorded with other content.
+        TooMany: there are as many versions as may be.
     """
-    known = {each.version: each for each in await versions(tx, snapshot.name)}
-    if (same := known.get(snapshot.version)) is not None:
-        if same.sha256 != snapshot.sha256:
-            raise SnapshotConflict(
-                f"version {snapshot.version!r} of snapshot {snapshot.name!r} is {same.sha256}"
-            )
-    else:
-        await _insert(tx, snapshot)
-    leaving = (await versions(tx, snapshot.name))[max(keep, 1) :]
-    for each in leaving:
-        await _delete(tx, each)
-    return leaving
+    for known in await versions(tx, snapshot.name):
+        if known.version == snapshot.version:
+            if (known.sha256, known.said) != (snapshot.sha256, snapshot.said):
+                raise SnapshotConflict(
+                    f"version {snapshot.version!r} of snapshot {snapshot.name!r} is recorded with "
+                    "other content"
+                )
+            return known
+    await _insert(tx, snapshot)
+    return snapshot
 
 
 async def versions(tx: Transaction, name: str) -> list[FleetSnapshot]:
     """All versions of a snapshot, newest first."""
-    query = select(snapshots).where(snapshots.c.name == name)
-    return [_of(row) for row in await tx.rows(query.order_by(snapshots.c.ordinal.desc()))]
+    return await _read(tx, select(snapshots).where(snapshots.c.name == name))
 
 
-async def newest(tx: Transaction, name: str) -> FleetSnapshot:
-    """The newest version.
+async def every(tx: Transaction) -> list[FleetSnapshot]:
+    """All versions of all snapshots, newest first."""
+    return await _read(tx, select(snapshots))
+
+
+async def existing(tx: Transaction, name: str) -> list[FleetSnapshot]:
+    """All versions of a snapshot that there is, newest first.
 
     Raises:
         SnapshotNotFound: there is none.
     """
-    found = await versions(tx, name)
-    if not found:
+    if not (found := await versions(tx, name)):
         raise SnapshotNotFound(f"no snapshot {name!r} is recorded")
-    return found[0]
+    return found
 
 
-async def names(tx: Transaction) -> list[str]:
-    """Every name that there is a version of, sorted."""
-    return sorted(row.name for row in await tx.rows(select(snapshots.c.name).distinct()))
-
-
-async def remove(tx: Transaction, name: str, version: str) -> None:
-    """Let go of one version; one that is gone is fine.
+async def remove(tx: Transaction, name: str, version: str) -> bool:
+    """Let go of one version; False when it is not there.
 
     Raises:
         SnapshotConflict: it is the newest.
@@ -81,20 +75,36 @@ async def remove(tx: Transaction, name: str, version: str) -> None:
     for each in found:
         if each.version == version:
             await _delete(tx, each)
+            return True
+    return False
 
 
-async def wanted(tx: Transaction) -> dict[ArtifactHash, int]:
-    """The artifacts of all versions, with their sizes in bytes."""
-    rows = await tx.rows(select(snapshots.c.sha256, snapshots.c.size_bytes))
-    return {row.sha256: row.size_bytes for row in rows}
+async def remove_every(tx: Transaction, name: str) -> list[FleetSnapshot]:
+    """Let go of a snapshot, the newest version included; those that leave, newest first.
+
+    Raises:
+        SnapshotNotFound: there is none.
+    """
+    found = await existing(tx, name)
+    for each in found:
+        await _delete(tx, each)
+    return found
+
+
+async def _read(tx: Transaction, query: Select[Any]) -> list[FleetSnapshot]:
+    return [_of(row) for row in await tx.rows(query.order_by(snapshots.c.ordinal.desc()))]
 
 
 async def _insert(tx: Transaction, snapshot: FleetSnapshot) -> None:
-    row = await tx.first(select(func.max(snapshots.c.ordinal).label("last")))
-    last = 0 if row is None or row.last is None else row.last
+    last = await tx.first(select(func.max(snapshots.c.ordinal).label("ordinal")))
+    count = await tx.first(select(func.count().label("versions")).select_from(snapshots))
+    assert last is not None
+    assert count is not None
+    if count.versions >= MAX_VERSIONS:
+        raise TooMany(f"there are {count.versions} versions of snapshots; remove some first")
     await tx.write(
         insert(snapshots).values(
-            ordinal=last + 1,
+            ordinal=(last.ordinal or 0) + 1,
             name=snapshot.name,
             version=snapshot.version,
             sha256=snapshot.sha256,

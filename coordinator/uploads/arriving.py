@@ -30,7 +30,7 @@ def check_size(size_bytes: int, most_bytes: int) -> None:
     """Raise TooLarge for an upload that is not taken."""
     if size_bytes > most_bytes:
         raise TooLarge(
-            f"expected a release of at most {most_bytes} bytes, found {size_bytes} or more"
+            f"expected an upload of at most {most_bytes} bytes, found {size_bytes} or more"
         )
 
 

@@ -33,7 +33,7 @@ from coordinator.releases.release import ReleaseFacts, ReleaseTarget, VerifiedRe
 from coordinator.releases.repository import ReleaseLimits
 from coordinator.releases.zip_repository import ZipRepository
 from coordinator.staging.depot import Claim, StagingDepot
-from coordinator.uploads.arriving import check_size, receive
+from coordinator.uploads.arriving import Arrived, check_size, receive
 from coordinator.uploads.moved import Moved
 from coordinator.uploads.threads import run_until_over
 from coordinator.uploads.verifying import Wanted, verified
@@ -77,6 +77,7 @@ class UploadDesk:
         quiescing: why no more are taken; None while they are.
         running: how many there are now.
         moved: how much they have moved, all since the start.
+        threads: for what blocks of those that run.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class UploadDesk:
         self._limits = limits
         self._on_recorded = on_recorded
         self._clock = clock
-        self._threads = DaemonThreads("upload", _THREADS_EACH * limits.max_concurrent)
+        self.threads = DaemonThreads("upload", _THREADS_EACH * limits.max_concurrent)
         self._release_limits = ReleaseLimits(total_bytes=limits.max_size_bytes)
         self.quiescing: str | None = None
         self.running = 0
@@ -101,7 +102,7 @@ class UploadDesk:
 
     def close(self) -> None:
         """Let the threads end."""
-        self._threads.close()
+        self.threads.close()
 
     @asynccontextmanager
     async def admitted(self, length_bytes: int | None = None) -> AsyncIterator[tuple[bytes, ...]]:
@@ -110,11 +111,21 @@ class UploadDesk:
         Every refusal that needs no body comes here.
 
         Raises:
+            Quiescing, TooManyUploads, TooLarge: as `placed`.
+            Untrusted: nothing could verify it.
+            DatabaseUnavailable.
+        """
+        async with self.placed(length_bytes):
+            yield await self._roots()
+
+    @asynccontextmanager
+    async def placed(self, length_bytes: int | None = None) -> AsyncIterator[None]:
+        """Give whatever is uploaded a place for the block.
+
+        Raises:
             Quiescing: no more uploads are taken.
             TooManyUploads: as many as may be are running.
             TooLarge: it is longer than any may be.
-            Untrusted: nothing could verify it.
-            DatabaseUnavailable.
         """
         if self.quiescing is not None:
             raise Quiescing(self.quiescing)
@@ -123,7 +134,7 @@ class UploadDesk:
         check_size(length_bytes or 0, self._limits.max_size_bytes)
         self.running += 1
         try:
-            yield await self._roots()
+            yield
         finally:
             self.running -= 1
 
@@ -137,9 +148,7 @@ class UploadDesk:
             QuotaExceeded, NoDataset, Io: of the staging depot.
             DatabaseUnavailable.
         """
-        async with self._incoming() as path:
-            take = partial(receive, source, path, self._limits.max_size_bytes, self.moved)
-            arrived = await run_until_over(self._threads, take, source.abort)
+        async with self.received(source) as (path, arrived):
 
             def open_zip(_stop: threading.Event) -> ZipRepository:
                 return ZipRepository(path, sha256=arrived.sha256)
@@ -164,13 +173,21 @@ class UploadDesk:
             return await self._stage_and_record(release)
 
     @asynccontextmanager
-    async def _incoming(self) -> AsyncIterator[Path]:
-        """A name for a file that is gone after the block; after a crash, with the next start."""
-        path = self._staging.incoming / f"{uuid4().hex}.zip"
+    async def received(self, source: Source) -> AsyncIterator[tuple[Path, Arrived]]:
+        """Receive the body of a request into a file, which is there for the block.
+
+        After a crash it goes with the next start.
+
+        Raises:
+            TooLarge, BodyTimeout, LengthMismatch, ConnectionError: of the body.
+            QuotaExceeded, Io: of the staging directory.
+        """
+        path = self._staging.incoming / uuid4().hex
+        take = partial(receive, source, path, self._limits.max_size_bytes, self.moved)
         try:
-            yield path
+            yield path, await run_until_over(self.threads, take, source.abort)
         finally:
-            await run_until_over(self._threads, partial(path.unlink, missing_ok=True), _go_on)
+            await run_until_over(self.threads, partial(path.unlink, missing_ok=True), go_on)
 
     def _verified(
         self,
@@ -184,7 +201,7 @@ class UploadDesk:
             wanted,
             now_s=self._clock(),
             limits=self._release_limits,
-            threads=self._threads,
+            threads=self.threads,
             moved=self.moved,
         )
 
@@ -210,11 +227,11 @@ class UploadDesk:
         return recorded
 
     async def _hold(self, claim: Claim, target: ReleaseTarget) -> None:
-        content = await run_until_over(self._threads, target.open, _go_on)
+        content = await run_until_over(self.threads, target.open, go_on)
         try:
             await claim.hold(target.sha256, content)
         finally:
-            await run_until_over(self._threads, content.close, _go_on)
+            await run_until_over(self.threads, content.close, go_on)
 
     async def _rehearse(self, release: Release) -> None:
         async def record_nothing(tx: Transaction) -> None:
@@ -243,8 +260,8 @@ class UploadDesk:
         self._on_recorded()
 
 
-def _go_on() -> None:
-    """What is over in a moment is not stopped."""
+def go_on() -> None:
+    """Stop nothing: what it is about is over in a moment."""
 
 
 class _Rehearsed(Exception):

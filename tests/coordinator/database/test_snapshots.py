@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator.database import generation, pins, releases, snapshot, snapshots
@@ -18,14 +20,14 @@ def version(text: str, content: str | None = None, name: str = "state") -> Fleet
 
 async def test_the_newest_is_the_one_that_was_recorded_last(database: Database) -> None:
     for each in ("v2", "v1"):
-        await database.run(snapshots.record, version(each), keep=5)
-    await database.run(snapshots.record, version("v9", name="another"), keep=5)
+        await database.run(snapshots.record, version(each))
+    await database.run(snapshots.record, version("v9", name="another"))
     found = await database.run(snapshots.versions, "state")
     assert found == [version("v1"), version("v2")]
-    assert await database.run(snapshots.newest, "state") == version("v1")
-    assert await database.run(snapshots.names) == ["another", "state"]
+    assert await database.run(snapshots.existing, "state") == found
+    assert await database.run(snapshots.every) == [version("v9", name="another"), *found]
     with pytest.raises(SnapshotNotFound):
-        await database.run(snapshots.newest, "none")
+        await database.run(snapshots.existing, "none")
 
 
 async def test_f3_recording_and_leaving_raise_the_generation_and_change_what_is_wanted(
@@ -33,21 +35,30 @@ async def test_f3_recording_and_leaving_raise_the_generation_and_change_what_is_
 ) -> None:
     await database.run(releases.record, release("1.0", artifact("a")))
     before = await database.run(generation.read)
-    assert await database.run(snapshots.record, version("v1"), keep=1) == []
+    assert await database.run(snapshots.record, version("v1")) == version("v1")
     assert await database.run(generation.read) == before + 1
     assert (await database.run(snapshot.read)).wanted == {sha("a"): 1, sha("v1"): 2}
 
-    assert await database.run(snapshots.record, version("v2"), keep=1) == [version("v1")]
+    await database.run(snapshots.record, version("v2"))
+    await database.run(snapshots.record, replace(version("v2"), time_created_s=2000.0))
     assert await database.run(generation.read) == before + 2
+    assert (await database.run(snapshot.read)).wanted == {sha("a"): 1, sha("v1"): 2, sha("v2"): 2}
+
+    assert await database.run(snapshots.remove, "state", "v1")
+    assert not await database.run(snapshots.remove, "state", "v1")
+    assert await database.run(generation.read) == before + 3
     assert (await database.run(snapshot.read)).wanted == {sha("a"): 1, sha("v2"): 2}
 
-    assert await database.run(snapshots.record, version("v2"), keep=1) == []
-    assert await database.run(generation.read) == before + 2
+    assert await database.run(snapshots.remove_every, "state") == [version("v2")]
+    assert await database.run(generation.read) == before + 4
+    assert (await database.run(snapshot.read)).wanted == {sha("a"): 1}
+    with pytest.raises(SnapshotNotFound):
+        await database.run(snapshots.remove_every, "state")
 
 
 async def test_two_versions_may_have_the_same_content(database: Database) -> None:
-    await database.run(snapshots.record, version("v1", "same"), keep=2)
-    await database.run(snapshots.record, version("v2", "same"), keep=2)
+    await database.run(snapshots.record, version("v1", "same"))
+    await database.run(snapshots.record, version("v2", "same"))
     await database.run(snapshots.remove, "state", "v1")
     assert (await database.run(snapshot.read)).wanted == {sha("same"): 4}
     assert await database.run(snapshots.versions, "state") == [version("v2", "same")]
@@ -56,9 +67,9 @@ async def test_two_versions_may_have_the_same_content(database: Database) -> Non
 async def test_a_version_is_never_of_other_content_and_the_newest_is_not_removed(
     database: Database,
 ) -> None:
-    await database.run(snapshots.record, version("v1"), keep=2)
+    await database.run(snapshots.record, version("v1"))
     with pytest.raises(SnapshotConflict):
-        await database.run(snapshots.record, version("v1", "other"), keep=2)
+        await database.run(snapshots.record, version("v1", "other"))
     with pytest.raises(SnapshotConflict):
         await database.run(snapshots.remove, "state", "v1")
     await database.run(snapshots.remove, "state", "v0")
@@ -68,5 +79,5 @@ async def test_what_a_sled_has_pinned_of_a_snapshot_is_not_kept_for_it_alone(
     database: Database,
 ) -> None:
     await database.run(add_sled, "s1")
-    await database.run(snapshots.record, version("v1"), keep=1)
+    await database.run(snapshots.record, version("v1"))
     assert await database.run(pins.keep, "s1", [sha("v1"), sha("x")]) == {sha("x")}
