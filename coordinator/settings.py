@@ -30,6 +30,7 @@ from agent.config.settings import (
 )
 from agent.config.units import Address
 from agent.snapshots.errors import InvalidArchive
+from agent.snapshots.opening import KINDS
 from agent.snapshots.values import snapshot_name
 from depot.errors import InvalidRequest
 from depot.urls import base_url
@@ -53,7 +54,9 @@ DEFAULT_SLED_NETWORKS: Final = tuple(
 DATABASE_FILE: Final = "coordinator.sqlite3"
 JOURNAL_KEYS: Final = "journal-keys"
 SNAPSHOT_WORK: Final = "snapshot-work"
-_ARCHIVES: Final = re.compile(r"file://(localhost)?/[^?#]*|s3://[^/?#@]+(/[^?#@]*)?")
+_ARCHIVES: Final = re.compile(
+    r"file://(localhost)?/[^?#]*|s3://[^/?#@]+(/[^?#@]*)?|fleet\+http://[^/?#@]+(/[^?#@]*)?"
+)
 _DATABASES: Final = re.compile(
     r"sqlite\+aiosqlite:///+[^/:].*|(postgresql|cockroachdb)\+asyncpg://.*", re.DOTALL
 )
@@ -165,9 +168,7 @@ class PruneTable(_Table):
 def _parse_archive(value: object) -> str:
     if isinstance(value, str) and _ARCHIVES.fullmatch(value):
         return value
-    raise ValueError(
-        f"expected file:///directory or s3://bucket/prefix, found {_scheme_of(value)!r}"
-    )
+    raise ValueError(f"expected {KINDS}, found {_scheme_of(value)!r}")
 
 
 def _parse_endpoint(value: object) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from agent.snapshots.archive import Archive
 from agent.snapshots.errors import InvalidArchive, LibraryMissing
 from agent.snapshots.files import FileArchive
 from agent.snapshots.values import snapshot_name
+from depot.errors import InvalidRequest
 
-SCHEMES = ("file", "s3")
+KINDS: Final = "file:///directory, s3://bucket/prefix or fleet+http://coordinator:12340"
 
 
 def open_archive(url: str, endpoint: str | None = None) -> Archive:
-    """Open `file:///dir` or `s3://bucket/prefix`; nothing is asked yet.
+    """Open `file:///dir`, `s3://bucket/prefix` or `fleet+http://host:port`; nothing is asked yet.
 
     Args:
         url: where it is.
@@ -32,16 +34,26 @@ def open_archive(url: str, endpoint: str | None = None) -> Archive:
             return FileArchive(_directory(url, parts))
         case "s3":
             return _bucket(url, parts, endpoint)
+        case "fleet+http":
+            return _fleet(url)
         case _:
-            raise InvalidArchive(
-                f"expected file:///directory or s3://bucket/prefix as archive, found {url!r}"
-            )
+            raise InvalidArchive(f"expected {KINDS} as archive, found {url!r}")
 
 
 def _directory(url: str, parts: SplitResult) -> Path:
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise InvalidArchive(f"expected three slashes, as in file:///directory, found {url!r}")
     return Path(unquote(parts.path))
+
+
+def _fleet(url: str) -> Archive:
+    # It imports a client for HTTP, which the others do without.
+    from agent.snapshots.fleet import FleetArchive
+
+    try:
+        return FleetArchive(url.removeprefix("fleet+"))
+    except InvalidRequest as error:
+        raise InvalidArchive(f"{url}: {error}") from error
 
 
 def _bucket(url: str, parts: SplitResult, endpoint: str | None) -> Archive:

@@ -23,6 +23,7 @@ from agent.cli.output import Output, reporting
 from agent.cli.verbs.snapshot import failure_of, opened, progress_of, said_of, tell_line
 from agent.snapshots.archive import Archive
 from agent.snapshots.errors import InvalidArchive, LibraryMissing, SnapshotError
+from agent.snapshots.opening import KINDS
 from agent.snapshots.values import Head, Listed, snapshot_name
 from coordinator.cli import options
 from coordinator.cli.checking import settings_of
@@ -39,7 +40,7 @@ def from_archive(function: Decorated) -> Decorated:
     archive = click.option(
         "--archive",
         metavar="URL",
-        help="file:///directory or s3://bucket/prefix. [default: snapshot.archive]",
+        help=f"{KINDS}. [default: snapshot.archive]",
     )
     name = click.option("--name", help="Of the snapshot. [default: snapshot.name]")
     return config_option(archive(name(function)))

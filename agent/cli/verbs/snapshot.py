@@ -33,7 +33,7 @@ from agent.snapshots.errors import (
     SnapshotError,
     Unreachable,
 )
-from agent.snapshots.opening import open_archive
+from agent.snapshots.opening import KINDS, open_archive
 from agent.snapshots.patience import Patience
 from agent.snapshots.retention import keep_newest
 from agent.snapshots.values import ZSTD, Head, snapshot_name
@@ -60,7 +60,7 @@ def archive_options(function: options.Decorated) -> options.Decorated:
         "archive_url",
         required=True,
         metavar="URL",
-        help="file:///directory or s3://bucket/prefix.",
+        help=f"{KINDS}.",
     )
     return archive(endpoint(function))
 
@@ -235,7 +235,9 @@ def failure_of(error: SnapshotError) -> Failure:
             hint = "check the archive, and the way there"
             return Failure(str(error), ExitCode.UNREACHABLE, code=error.code, hint=hint)
         case Refused():
-            return Failure(str(error), ExitCode.REFUSED, code=error.code, hint=_CREDENTIALS)
+            # What a bucket refused begins with its URL.
+            hint = _CREDENTIALS if str(error).startswith("s3://") else ""
+            return Failure(str(error), ExitCode.REFUSED, code=error.code, hint=hint)
         case _:
             return Failure(str(error), ExitCode.WRONG_BYTES, code=error.code, hint="")
 
