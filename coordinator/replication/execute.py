@@ -267,7 +267,7 @@ class Executor:
         await self._settle(run, put, verdict)
 
     async def _fetch(self, run: _Run, copy: Copy) -> None:
-        asked = True
+        asked, waits = True, False
 
         def moved() -> None:
             nonlocal asked
@@ -276,20 +276,24 @@ class Executor:
                 run.copies_asked -= 1
             self._moved(run, copy)
 
-        sources = [run.sleds[source] for source in copy.sources]
+        def was_too_early(verdict: Verdict) -> bool:
+            nonlocal waits
+            waits = verdict.kind is Kind.SOURCE and self._waits_for_it(run, copy)
+            return waits
+
+        sled, sources = run.sleds[copy.target], [run.sleds[source] for source in copy.sources]
         try:
             verdict = await self._outcome(
                 copy,
                 self._transfers.fetch(
-                    run.sleds[copy.target], copy.artifact, run.generation, sources, moved
+                    sled, copy.artifact, run.generation, sources, moved, was_too_early
                 ),
             )
         finally:
             if asked:
                 run.copies_asked -= 1
-        if verdict is not None and verdict.kind is Kind.SOURCE and self._waits_for_it(run, copy):
-            return
-        await self._settle(run, copy, verdict)
+        if not waits:
+            await self._settle(run, copy, verdict)
 
     async def _outcome(self, job: Job, work: Awaitable[Verdict | None]) -> Verdict | None:
         """How a job ended, whatever it ended in."""
@@ -303,7 +307,7 @@ class Executor:
         """Whether the source of a relay had nothing to pass on yet, and is waited for now."""
         if run is not self._run or not run.queue.after_its_source(copy):
             return False
-        self._log.deferred()
+        self._under_way.pop(key_of(copy), None)  # it may begin anew before this task has ended
         return True
 
     def _moved(self, run: _Run, job: Job) -> None:

@@ -147,16 +147,20 @@ class JobQueue:
             self._lanes(job).add(job)
 
     def after_its_source(self, job: Copy) -> bool:
-        """Have a copy wait until its first source has the artifact whole.
+        """Have a copy for which its first source was too early wait until that has it whole.
 
-        False: it has it, or will not get it. Otherwise the copy is not under way any more.
+        It begins anew when the source has got it by now. False: the source has had it all along,
+        or will not get it. Otherwise the copy is not under way any more.
         """
         first = (job.artifact, job.sources[0])
-        if job.start is not Start.BEGUN or first not in self._unsettled:
+        if job.start is not Start.BEGUN or not (first in self._unsettled or first in self._have):
             return False
         self._copies.ended(job.target)
-        later = replace(job, start=Start.FINISHED, after=job.sources[0])
-        self._waits[first].finished.append(later)
+        if first in self._have:
+            self._free([replace(job, start=Start.NOW, after=None)])
+        else:
+            later = replace(job, start=Start.FINISHED, after=job.sources[0])
+            self._waits[first].finished.append(later)
         return True
 
     def wait_no_more_for(self, sled_id: str) -> None:

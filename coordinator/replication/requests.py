@@ -58,12 +58,13 @@ class Requests:
         self.note(request, answer if isinstance(answer, Verdict) else None)
         return answer
 
-    def note(self, request: Request, verdict: Verdict | None) -> None:
-        """Note how a request ended; None: well."""
+    def note(self, request: Request, verdict: Verdict | None, *, too_early: bool = False) -> None:
+        """Note how a request ended; None: well. One that was only `too_early` is put off."""
         if verdict is None:
             self.log.ended(request)
         else:
-            self.log.ended(request, verdict.reason, put_off=verdict.kind is Kind.BUSY)
+            put_off = too_early or verdict.kind is Kind.BUSY
+            self.log.ended(request, verdict.reason, put_off=put_off)
 
     async def ask_quietly(
         self,

@@ -122,8 +122,12 @@ class Transfers:
         generation: Generation,
         sources: Sequence[Sled],
         on_moved: OnMoved,
+        was_too_early: Callable[[Verdict], bool] = lambda _: False,
     ) -> Verdict | None:
-        """Have a sled fetch an artifact from the depots of others; None when it is there."""
+        """Have a sled fetch an artifact from the depots of others; None when it is there.
+
+        When it is not, `was_too_early` is asked whether that is a failure at all.
+        """
         request = Request(sled, COPY, generation, artifact, sources[0].id)
         urls = [source.depot_url for source in sources]
         copy_id = await self._requests.ask_quietly(
@@ -138,7 +142,8 @@ class Transfers:
         else:
             on_moved()
             outcome = await self._follow(request, copy_id, on_moved)
-        self._requests.note(request, outcome)
+        too_early = outcome is not None and was_too_early(outcome)
+        self._requests.note(request, outcome, too_early=too_early)
         return outcome
 
     async def _follow(self, request: Request, copy_id: str, on_moved: OnMoved) -> Verdict | None:

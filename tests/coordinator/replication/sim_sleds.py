@@ -48,6 +48,7 @@ class Faults:
         copies_fail: so many copies fail after they began.
         copies_stand_still: copies begin and do not go on.
         forgets: a put or copy that succeeded leaves nothing behind.
+        offers_late: nobody can read from it what is still arriving, though it says so.
     """
 
     down: bool = False
@@ -61,6 +62,7 @@ class Faults:
     copies_fail: int = 0
     copies_stand_still: bool = False
     forgets: bool = False
+    offers_late: bool = False
     bytes_per_s: int = BYTES_PER_S
 
 
@@ -300,7 +302,8 @@ class SimSled:
     def _find(self, artifact: ArtifactHash, sources: Sequence[str]) -> SimSled:
         for url in sources:
             sled = self.network.at_depot(url)
-            there = artifact in sled.held or (sled.relays and artifact in sled._arriving)
+            offered = sled.relays and not sled.faults.offers_late
+            there = artifact in sled.held or (offered and artifact in sled._arriving)
             if there and not sled.faults.down and sled is not self:
                 return sled
         raise refused(502, "DepotCopy")

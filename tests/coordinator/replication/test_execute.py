@@ -19,6 +19,7 @@ from tests.coordinator.replication.sim_fleet import SimFleet, SimStaging
 from tests.coordinator.replication.virtual import run
 
 NOW = Generation(1)
+MIB = 1 << 20
 
 
 @dataclass
@@ -72,5 +73,23 @@ def test_what_fails_after_its_plan_has_ended_fails_no_later_plan() -> None:
                 assert [line["error"] for line in lines if line["log_level"] == "warning"] == [
                     "gone for a moment"
                 ]
+
+    run(scenario())
+
+
+def test_a_copy_whose_source_has_it_not_yet_is_put_off_and_no_failure() -> None:
+    """Nothing went wrong, so the operator of a fleet that is well is told of no failed copy."""
+
+    async def scenario() -> None:
+        async with SimFleet(sleds=5) as fleet:
+            for sled in fleet.sleds:
+                sled.faults.offers_late = True
+            coordinator = await fleet.coordinator()
+            await coordinator.upload("1", fleet.artifacts(*[64 * MIB] * 3))
+            await fleet.until_replicated(within_s=30)
+            counts = fleet.database.counts
+            await fleet.until(lambda: counts["put_ok"] + counts["copy_ok"] == 15, within_s=5)
+            assert counts["copy_error"] == 0
+            assert counts["deferred"] > 0
 
     run(scenario())

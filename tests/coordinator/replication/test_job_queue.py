@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from coordinator.replication.job_queue import (
@@ -240,3 +241,20 @@ def test_a_chain_that_is_lost_is_gone_through_bit_by_bit() -> None:
         steps += 1
     assert (queue.is_done, queue.left_out) == (True, len(names))
     assert steps >= len(names) / LOST_IN_A_STEP
+
+
+def test_a_copy_whose_source_has_got_it_since_it_was_asked_begins_anew() -> None:
+    plan = Plan(generation=ONE, puts=(Put(X, "a"),), spreads=(chain("a", "b", start=Start.BEGUN),))
+    queue = JobQueue(plan, fleet("a", "b"))
+    (put,) = ready(queue)
+    queue.begun(put)
+    (copy,) = ready(queue)
+    assert isinstance(copy, Copy)
+    queue.succeeded(put)
+    assert queue.after_its_source(copy)
+    (again,) = ready(queue)
+    assert again == replace(copy, start=Start.NOW, after=None)
+    assert isinstance(again, Copy)
+    assert not queue.after_its_source(again), "once only: it says that it has it"
+    queue.succeeded(again)
+    assert queue.is_done
