@@ -342,6 +342,11 @@ class SledStandingBody(SledBody):
         default=None,
         description="What it lacks and had no room for when this coordinator last tried.",
     )
+    unwell: tuple[str, ...] = Field(
+        default=(),
+        description="Its datasets that have no part in the copies, and why, where copies are "
+        "missing; the first of them.",
+    )
 
 
 class PassBody(Answer):

@@ -75,6 +75,7 @@ class _OfSled:
     copies: Counter[int]
     missing: Set[ArtifactHash]
     in_flight: Set[ArtifactHash]
+    unwell: tuple[str, ...] = ()
 
 
 def stand(known: Known) -> Standing:
@@ -124,7 +125,8 @@ def _of_sled(known: Known, sled_id: str, seen: SledInventory | None) -> _OfSled:
     copies[1] += len(came)
     missing = wanted - held.keys() - came
     arriving = known.arriving.get(sled_id, _NOTHING) | (_NOTHING if seen is None else seen.arriving)
-    return _OfSled(wanted, copies, missing, missing & arriving)
+    unwell = () if seen is None else seen.unwell
+    return _OfSled(wanted, copies, missing, missing & arriving, unwell)
 
 
 def _release(
@@ -185,6 +187,7 @@ def _sled(sled: Sled, known: Known, found: _OfSled | None, total_bytes: int) -> 
         bytes_wanted=total_bytes,
         bytes_to_go=to_go,
         no_room=_no_room(known, sled.id, found.missing),
+        unwell=found.unwell,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import click
 from rich.text import Text
 
+from agent.cli.failures import refused
 from agent.cli.formats import Column, age, moment, plural, table
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
@@ -50,12 +52,14 @@ def forget(common: Common, coordinator_id: str, force: bool, yes: bool) -> None:
     """Count on the staging of a coordinator no more that is gone for good.
 
     What was only there is lost, and its releases are incomplete until they are uploaded again. A
-    coordinator that is there after all says so, and nothing was lost.
+    coordinator that is there after all says so, and nothing was lost. The beginning of an ID will
+    do, if no other one begins like that.
     """
     with reporting(common) as output:
+        found = asyncio.run(_find(common, coordinator_id))
         if not yes:
-            confirm(asyncio.run(_question(common, coordinator_id)))
-        asyncio.run(_forget(common, output, coordinator_id, force=force))
+            confirm(_question(found))
+        asyncio.run(_forget(common, output, found.id, force=force))
 
 
 async def _ls(common: Common, output: Output) -> None:
@@ -65,12 +69,34 @@ async def _ls(common: Common, output: Output) -> None:
     output.document(found.model_dump(mode="json"), table(_COLUMNS, rows, width=output.width))
 
 
-async def _question(common: Common, coordinator_id: str) -> str:
+async def _find(common: Common, beginning: str) -> CoordinatorBody:
     async with coordinator(common) as client:
-        found = await client.coordinators()
-    only_there = sum(each.only_there for each in found.items if each.id == coordinator_id)
-    lost = f", and with it {plural(only_there, 'artifact')} that only it has" if only_there else ""
-    return f"Forget coordinator {coordinator_id}{lost}?"
+        return chosen((await client.coordinators()).items, beginning)
+
+
+def chosen(items: Sequence[CoordinatorBody], beginning: str) -> CoordinatorBody:
+    """The coordinator whose id that is, or the beginning of it.
+
+    Raises:
+        Failure: it is that of none, or of more than one.
+    """
+    found = [each for each in items if each.id == beginning]
+    found = found or [each for each in items if beginning and each.id.startswith(beginning)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        message, code = f"no coordinator has the id {beginning!r}", "NotFound"
+    else:
+        named = ", ".join(each.id for each in found)
+        message, code = f"{beginning!r} is the beginning of more than one: {named}", "Ambiguous"
+    raise refused(code, message, hint="`depot-coordinator coordinator ls` shows them")
+
+
+def _question(found: CoordinatorBody) -> str:
+    lost = ""
+    if found.only_there:
+        lost = f", and with it {plural(found.only_there, 'artifact')} that only it has"
+    return f"Forget coordinator {found.id} on {found.host or 'an unknown host'}{lost}?"
 
 
 async def _forget(common: Common, output: Output, coordinator_id: str, *, force: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import click
 from rich.text import Text
 
-from agent.cli.failures import usage
+from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, age, moment, plural, printable, size, table
 from agent.cli.options import url
 from agent.cli.output import Output, reporting
@@ -18,6 +18,7 @@ from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
+from coordinator.client import CoordinatorClient
 from coordinator.wire import NoRoomBody, Policy, SledBody, SledStandingBody
 from depot.artifact import MAX_GENERATION
 
@@ -97,6 +98,7 @@ def expunge(common: Common, sled_id: str, yes: bool) -> None:
     """Stop all work with a sled; what is on its disks stays there."""
     with reporting(common) as output:
         if not yes:
+            asyncio.run(_look(common, sled_id))  # before anybody is asked about one that is none
             confirm(f"Stop all work with sled {sled_id}, and count on nothing that it holds?")
         asyncio.run(_set_policy(common, output, sled_id, "expunged"))
 
@@ -122,6 +124,7 @@ def rm(common: Common, sled_id: str, yes: bool) -> None:
     """
     with reporting(common) as output:
         if not yes:
+            asyncio.run(_look(common, sled_id))
             confirm(f"Forget sled {sled_id}?")
         asyncio.run(_rm(common, output, sled_id))
 
@@ -135,17 +138,21 @@ def rm(common: Common, sled_id: str, yes: bool) -> None:
     type=click.IntRange(0, MAX_GENERATION),
     help="Only while the sled is at this one. Without --yes: the one that is asked about.",
 )
+@click.option("--force", is_flag=True, help="Also one that is well.")
 @options.shared
-def reset(common: Common, sled_id: str, yes: bool, generation: int | None) -> None:
+def reset(common: Common, sled_id: str, yes: bool, generation: int | None, force: bool) -> None:
     """Make a sled that is ahead of the fleet for good forget its generation.
 
     It deletes nothing, and takes the fleet's generation with the next pass. Make sure that its
     generation is not that of another fleet, which looks after it, too.
     """
     with reporting(common) as output:
+        found = asyncio.run(_look(common, sled_id))
+        if not force:
+            _require_unwell(found)
         if not yes:
             if generation is None:
-                generation = asyncio.run(_generation_of(common, sled_id))
+                generation = found.generation
             number = "" if generation is None else f" {generation}"
             confirm(f"Make the agent of sled {sled_id} forget its config and generation{number}?")
         asyncio.run(_reset(common, output, sled_id, generation))
@@ -170,14 +177,16 @@ async def _add(
 async def _ls(common: Common, output: Output) -> None:
     async with coordinator(common) as client:
         sleds = await client.sleds()
+        standing = {} if output.json else {each.id: each for each in await _standings(client)}
     document = {"items": [each.model_dump(mode="json") for each in sleds]}
-    output.document(document, listing(sleds, output.width) if sleds else ["no sleds"])
+    shown = [standing.get(each.id, each) for each in sleds]
+    output.document(document, listing(shown, output.width) if sleds else ["no sleds"])
 
 
 async def _show(common: Common, output: Output, sled_id: str) -> None:
     async with coordinator(common) as client:
         found = await client.sled(sled_id)
-        standing = (each for each in (await client.replication()).sleds if each.id == sled_id)
+        standing = (each for each in await _standings(client) if each.id == sled_id)
     found = next(standing, found)
     output.document(found.model_dump(mode="json"), [*_facts(found)])
 
@@ -195,9 +204,26 @@ async def _rm(common: Common, output: Output, sled_id: str) -> None:
     output.document({"id": sled_id, "removed": True}, [f"{sled_id} is forgotten"])
 
 
-async def _generation_of(common: Common, sled_id: str) -> int | None:
+async def _standings(client: CoordinatorClient) -> Sequence[SledStandingBody]:
+    """Every sled, with how far it is."""
+    return (await client.replication()).sleds
+
+
+async def _look(common: Common, sled_id: str) -> SledBody:
     async with coordinator(common) as client:
-        return (await client.sled(sled_id)).generation
+        return await client.sled(sled_id)
+
+
+def _require_unwell(found: SledBody) -> None:
+    if found.state == "ok":
+        raise Failure(
+            f"sled {found.id} is well: it took generation {found.generation} when it was last "
+            "asked, so there is nothing for it to forget",
+            ExitCode.REFUSED,
+            code="SledIsWell",
+            hint="a reset is for a sled that is ahead, or whose ledger is conflicted or behind; "
+            "--force resets it all the same",
+        )
 
 
 async def _reset(common: Common, output: Output, sled_id: str, generation: int | None) -> None:
@@ -222,6 +248,8 @@ def state_of(found: SledBody) -> Text:
     """The state of a sled in one word, coloured."""
     if found.policy == "expunged":
         return Text("expunged", style="dim")
+    if found.state == "ok" and isinstance(found, SledStandingBody) and found.unwell:
+        return Text(f"ok, {plural(len(found.unwell), 'dataset')} out", style="yellow")
     return Text(found.state or "not asked", style=STYLES.get(found.state or "", ""))
 
 
@@ -250,6 +278,8 @@ def _standing(found: SledBody) -> Iterator[tuple[str, str]]:
     yield "present", f"{found.artifacts_present}/{plural(found.artifacts, 'artifact')}{to_go}"
     if found.no_room is not None:
         yield "problem", lacks_room(found.no_room)
+    for each in found.unwell:
+        yield "problem", each
 
 
 def lacks_room(found: NoRoomBody) -> str:

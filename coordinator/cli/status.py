@@ -31,7 +31,7 @@ _RELEASES: Final = (
     Column("ARTIFACTS", right=True),
     Column("EVERYWHERE", right=True),
     Column("MOVING", right=True),
-    Column("MISSING", right=True),
+    Column("TO SEND", right=True),
     Column("RELEASE"),
 )
 _OPERATIONS: Final = ("put_config", "list", "put", "copy")
@@ -168,10 +168,7 @@ def _section(rows: Sequence[Text]) -> list[Text]:
 def _release_table(releases: Sequence[ReleaseStandingBody], width: int | None) -> list[Text]:
     rows = [
         (
-            Text(
-                f"{release.state}, target" if release.target else release.state,
-                style="red" if release.state == "incomplete" else "green",
-            ),
+            _state_of(release),
             str(release.artifacts),
             str(release.fully_replicated),
             str(release.in_flight),
@@ -181,6 +178,19 @@ def _release_table(releases: Sequence[ReleaseStandingBody], width: int | None) -
         for release in releases
     ]
     return table(_RELEASES, rows, width=width)
+
+
+def _state_of(release: ReleaseStandingBody) -> Text:
+    """How a release is in one word: `complete` beside what sleds lack would say that they do not.
+
+    On the wire it says that nothing of it is lost.
+    """
+    state, style = "spreading", "yellow"
+    if release.state == "incomplete":
+        state, style = "incomplete", "red"
+    elif release.fully_replicated == release.artifacts:
+        state, style = "everywhere", "green"
+    return Text(f"{state}, target" if release.target else state, style=style)
 
 
 def _sled_table(sleds: Sequence[SledStandingBody], width: int | None) -> list[Text]:

@@ -52,6 +52,12 @@ def test_a_sled_says_what_it_has_no_room_for_as_long_as_it_lacks_that() -> None:
     assert (second.no_room.artifacts, second.no_room.reason) == (1, "no room for c")
 
 
+def test_a_sled_names_its_datasets_that_are_out() -> None:
+    out = ("dataset /b is missing",)
+    found = seen(SledInventory(id="s1", held={A: 1}, unwell=out), SledInventory(id="s2"))
+    assert [each.unwell for each in stand(found).sleds] == [out, ()]
+
+
 def test_before_the_first_pass_everything_is_missing() -> None:
     found = stand(NOTHING_SEEN)
     assert [(each.artifacts_present, each.artifacts) for each in found.sleds] == [(0, 3), (0, 3)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.coordinator.cli.conftest import Cli
 from tests.coordinator.running import InThread
 from tests.unit.fake_node import FakeNode
@@ -50,6 +52,26 @@ def test_a_reset_is_confirmed(cli: Cli, node: FakeNode) -> None:
     assert (refused.code, "is at generation 9, not 8" in refused.err) == (3, True)
     assert node.requests["POST /artifacts-config/reset"] == 0
     assert cli.fine("sled", "reset", "s1", "--yes") == "s1 forgot generation 9\n"
+
+
+@pytest.mark.parametrize("verb", ["expunge", "rm", "reset"])
+def test_nobody_is_asked_about_a_sled_that_is_none(cli: Cli, verb: str) -> None:
+    done = cli("sled", verb, "nosuch")
+    assert (done.code, "no sled has the id 'nosuch'" in done.err) == (3, True)
+    assert "give --yes" not in done.err
+
+
+def test_a_sled_that_is_well_is_reset_by_force_only(cli: Cli, node: FakeNode) -> None:
+    node.config = (1, [])
+    node.script["POST /artifacts-config/reset"] = [(204, {})]
+    cli.fine("sled", "add", "s1", node.agent_url)
+    cli.fine("activate")
+    cli.fine("wait", "--timeout", "60")
+    refused = cli("sled", "reset", "s1", "--yes", "--json")
+    assert (refused.code, refused.document["error"]["code"]) == (3, "SledIsWell")
+    assert "--force" in refused.err
+    assert node.requests["POST /artifacts-config/reset"] == 0
+    assert "s1 forgot generation" in cli.fine("sled", "reset", "s1", "--yes", "--force")
 
 
 def test_an_expunged_sled_is_removed_when_that_is_confirmed(cli: Cli) -> None:

@@ -9,7 +9,8 @@ import pytest
 from agent.cli.output import Output
 from agent.cli.progress import Meter, display
 from coordinator.cli.options import Common
-from coordinator.cli.status import problems
+from coordinator.cli.sleds import state_of
+from coordinator.cli.status import lines, problems
 from coordinator.cli.waiting import Goal, Progress, tell_warnings, what_is_left
 from coordinator.wire import ReplicationBody
 
@@ -121,6 +122,30 @@ def test_the_status_names_what_is_lost_and_the_remedy_for_a_sled_that_is_ahead()
     assert "has lost host (aaaaaaaaaaaa…)" in first
     assert "sled reset s1`" in second
     assert "generation advance 51`" in second
+
+
+def test_a_sled_that_is_short_of_a_dataset_is_not_just_ok() -> None:
+    out = ("dataset /b is missing (no such directory)",)
+    whole, short = fleet({}, {"id": "s2", "unwell": out}).sleds
+    assert [state_of(sled).plain for sled in (whole, short)] == ["ok", "ok, 1 dataset out"]
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ({}, "everywhere"),
+        ({"target": True}, "everywhere, target"),
+        ({"fully_replicated": 2, "missing": 1}, "spreading"),
+        ({"state": "incomplete", "fully_replicated": 2, "missing": 1}, "incomplete"),
+    ],
+)
+def test_a_release_that_a_sled_lacks_is_not_called_complete(
+    release: dict[str, Any], said: str
+) -> None:
+    found = fleet(**release)
+    output = Output(Common(None, json=False, quiet=False))
+    (row,) = (line for line in lines(found, output) if str(line).endswith("1.0"))
+    assert str(row).startswith(f"{said}  ")
 
 
 FULL = {
