@@ -143,7 +143,7 @@ def test_a_release_that_a_sled_lacks_is_not_called_complete(
     release: dict[str, Any], said: str
 ) -> None:
     found = fleet(**release)
-    output = Output(Common(None, json=False, quiet=False))
+    output = Output(Common())
     (row,) = (line for line in lines(found, output) if str(line).endswith("1.0"))
     assert str(row).startswith(f"{said}  ")
 
