@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,7 +26,6 @@ from coordinator.journal_wire import (
     ShardBody,
     ShardsBody,
 )
-from depot.artifact import ArtifactHash
 from depot.errors import InvalidRequest
 from depot.http.openapi import Endpoint, Parameter
 from depot.http.replies import json_reply
@@ -36,6 +36,7 @@ LINES_TYPE: Final = "application/jsonl"
 LINES_AT_ONCE: Final = 500
 DEFAULT_PAGE: Final = 100
 MAX_INDEX: Final = 2**62
+_ARTIFACT: Final = re.compile(r"[0-9a-fA-F]{8,64}", re.ASCII)
 
 _INDEX_SCHEMA: Final = {"type": "integer", "minimum": 0, "maximum": MAX_INDEX}
 INDEX_IN_PATH: Final = Parameter(name="index", where="path", schema=_INDEX_SCHEMA)
@@ -56,7 +57,7 @@ LIMIT: Final = _asked(
     {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
 )
 FILTERS: Final = (
-    _asked("artifact", "Only about this artifact."),
+    _asked("artifact", "Only about this artifact; its first 8 characters do, or more of them."),
     _asked("sled", "Only about this sled."),
     _asked("release", "Only about this release."),
     _asked("kind", "Only of kinds that begin with this."),
@@ -266,15 +267,20 @@ def _record(record: Mapping[str, object]) -> bytes:
 
 def _wanted(request: web.Request) -> Wanted:
     query = request.query
-    artifact = query.get("artifact")
     since = number(query, "since", default=0, most=MAX_INDEX)
     return Wanted(
-        artifact=None if artifact is None else ArtifactHash.parse(artifact),
+        artifact=_artifact(query.get("artifact")),
         sled_id=query.get("sled"),
         release=query.get("release"),
         kind=query.get("kind"),
         since_s=float(since) if since else None,
     )
+
+
+def _artifact(asked: str | None) -> str | None:
+    if asked is not None and not _ARTIFACT.fullmatch(asked):
+        raise InvalidRequest("artifact: expected 8 to 64 hex characters")
+    return asked
 
 
 def _index(request: web.Request) -> int:

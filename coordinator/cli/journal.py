@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 from rich.text import Text
 
-from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.formats import Column, fields, moment, plural, printable, short, table
+from agent.cli.failures import usage
+from agent.cli.formats import Column, moment, printable, table
 from agent.cli.output import Output, reporting
 from agent.cli.resolving import hash_or_prefix
 from coordinator.cli import options
-from coordinator.cli.history import whole_hash
 from coordinator.cli.journal_drop import drop
-from coordinator.cli.journal_files import export, known_keys, verify
+from coordinator.cli.journal_files import export, verify
+from coordinator.cli.journal_lines import content_of, listed
+from coordinator.cli.journal_prove import prove
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.journal.checkpoints import opened
-from coordinator.journal.notes import BadNote, VerifierKey
-from coordinator.journal.proofs import BadProof, verify_inclusion
-from coordinator.journal.tree import leaf_hash
-from coordinator.journal_wire import EntryBody, ProofBody, ShardBody
+from coordinator.journal_wire import EntryBody, ShardBody
 
 MAX_LISTED: Final = 100_000
 _SHARDS: Final = (
@@ -51,6 +46,7 @@ def journal() -> None:
 
 journal.add_command(drop)
 journal.add_command(export)
+journal.add_command(prove)
 journal.add_command(verify)
 
 
@@ -74,7 +70,12 @@ def show(common: Common, index: int) -> None:
 
 
 @journal.command("search", short_help="Show the entries about an artifact, a sled or a release.")
-@click.option("--artifact", type=hash_or_prefix, metavar="SHA256", help="Only about this artifact.")
+@click.option(
+    "--artifact",
+    type=hash_or_prefix,
+    metavar="SHA256",
+    help="Only about this artifact; its first 8 characters do.",
+)
 @click.option("--sled", metavar="ID", help="Only about this sled.")
 @click.option("--release", metavar="VERSION", help="Only about this release.")
 @click.option("--kind", metavar="KIND", help="Only of kinds that begin so: `sled.`, `fleet.`")
@@ -90,23 +91,22 @@ def search(
     since: datetime | None,
     long: bool,
 ) -> None:
-    """Show the entries that all of this is true of: a timeline over the whole fleet."""
+    """Show the entries that all of this is true of: a timeline over the whole fleet.
+
+    The order is by time, which is each sled's own of what it did. INDEX is their order in the
+    journal; `show INDEX` has all that is left out.
+    """
     query: dict[str, str | int] = {"limit": 1000}
-    for name, value in (("sled", sled), ("release", release), ("kind", kind)):
+    for name, value in (
+        ("artifact", artifact),
+        ("sled", sled),
+        ("release", release),
+        ("kind", kind),
+    ):
         query |= {} if value is None else {name: value}
     query |= {} if since is None else {"since": max(1, int(since.timestamp()))}
     with reporting(common) as output:
         asyncio.run(_search(common, output, artifact, query, long=long))
-
-
-@journal.command("prove", short_help="Prove that an entry is in the journal.")
-@_index
-@click.option("--keys", type=click.Path(path_type=Path), help="Believe only the keys in this file.")
-@options.shared
-def prove(common: Common, index: int, keys: Path | None) -> None:
-    """Prove that an entry is in the journal, and verify the proof here."""
-    with reporting(common) as output:
-        asyncio.run(_prove(common, output, index, keys))
 
 
 @journal.command("checkpoint", short_help="Show how the active shard is now, signed.")
@@ -159,7 +159,7 @@ async def _tail(common: Common, output: Output, lines: int, *, long: bool) -> No
 async def _show(common: Common, output: Output, index: int) -> None:
     async with coordinator(common) as client:
         entry = await client.journal_entry(index)
-    content = _content(entry)
+    content = content_of(entry)
     lines = [
         f"{entry.index}  {moment(entry.time)}  {printable(entry.kind)}",
         f"  id    {entry.id}",
@@ -179,41 +179,17 @@ async def _search(
     long: bool,
 ) -> None:
     async with coordinator(common) as client:
-        if artifact is not None:
-            query["artifact"] = str(await whole_hash(client, artifact))
         found = [entry async for entry in client.journal(0, **query)]
-    _list(output, found, long=long)
-
-
-async def _prove(common: Common, output: Output, index: int, keys: Path | None) -> None:
-    async with coordinator(common) as client:
-        proof = await client.journal_proof(index)
-    known = await asyncio.to_thread(known_keys, keys)
-    shard = proof.checkpoint.shard
-    try:
-        key = known.get(shard) or VerifierKey.parse(proof.checkpoint.verifier_key)
-        _verify(proof, key)
-    except (BadNote, BadProof) as error:
-        raise Failure(f"entry {index} is not proved: {error}", ExitCode.WRONG_BYTES) from error
-    if shard not in known:
-        output.warning(f"the key of shard {shard} is the coordinator's own word; see --keys")
-    lines = [
-        f"entry {index} is in shard {shard} of {plural(proof.tree_size, 'entry')}",
-        f"key {key}",
-        *proof.checkpoint.note.splitlines(),
-    ]
-    output.document(proof.model_dump(mode="json"), lines)
-
-
-def _verify(proof: ProofBody, key: VerifierKey) -> None:
-    checkpoint = opened(proof.checkpoint.note, key)
-    verify_inclusion(
-        leaf_hash(proof.entry.content.encode()),
-        proof.entry.index - proof.checkpoint.first_index,
-        checkpoint.size,
-        tuple(map(bytes.fromhex, proof.hashes)),
-        checkpoint.root,
-    )
+        kept_no_more = [
+            f"{each.first_index} to {each.first_index + each.size - 1}"
+            for each in await client.journal_shards()
+            if each.dropped_at
+        ]
+    # What sleds did is numbered when they were asked: a timeline is by when it happened.
+    found.sort(key=lambda entry: (entry.time, entry.index))
+    if kept_no_more:
+        output.warning(f"not looked at: entries {', '.join(kept_no_more)}, which exports have")
+    _list(output, found, long=long, about=artifact)
 
 
 async def _checkpoint(common: Common, output: Output) -> None:
@@ -236,6 +212,12 @@ async def _keys(common: Common, output: Output) -> None:
     output.document(document, [each.verifier_key for each in found])
 
 
+def _list(output: Output, found: list[EntryBody], *, long: bool, about: str | None = None) -> None:
+    document = {"items": [each.model_dump(mode="json") for each in found]}
+    lines = listed(found, width=output.width, long=long, about=about)
+    output.document(document, lines or ["no entries"])
+
+
 async def _rotate(
     common: Common, output: Output, ending: str | None, *, undo: bool, lost_key: bool
 ) -> None:
@@ -250,47 +232,6 @@ async def _rotate(
         sealed = "" if made.sealed is None else f", {made.sealed.id} is sealed"
         line = f"shard {made.active.id} is active{sealed}"
     output.document(made.model_dump(mode="json"), [line])
-
-
-def _list(output: Output, found: list[EntryBody], *, long: bool) -> None:
-    document = {"items": [each.model_dump(mode="json") for each in found]}
-    output.document(document, [_line(each, long=long) for each in found] or ["no entries"])
-
-
-def _line(entry: EntryBody, *, long: bool) -> Text:
-    content = _content(entry)
-    data = dict(content.get("data", {}))
-    artifacts = [str(each) for each in content.get("artifacts", ())]
-    data.pop("sha256", None) if len(artifacts) == 1 else None
-    about = {
-        "sled": content.get("sled"),
-        "release": content.get("release"),
-        "artifact": _artifacts(artifacts, long=long),
-        **data,
-    }
-    line = Text.assemble(
-        f"{entry.index:>8}  {moment(entry.time)}  ", (printable(entry.kind), "bold")
-    )
-    return line.append(f"  {printable(fields(about))}")
-
-
-def _artifacts(artifacts: list[str], *, long: bool) -> str | None:
-    match artifacts:
-        case []:
-            return None
-        case [one]:
-            return one if long else short(one)
-        case _:
-            return plural(len(artifacts), "artifact")
-
-
-def _content(entry: EntryBody) -> Mapping[str, Any]:
-    """What an entry says; nothing, when somebody has changed it into what cannot be read."""
-    try:
-        content = json.loads(entry.content)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _row(shard: ShardBody) -> tuple[str | Text, ...]:

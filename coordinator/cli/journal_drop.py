@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
-from coordinator.cli.journal_files import feed, known_keys, lines_of
+from coordinator.cli.journal_files import feed, known_keys, lines_of, shards_among
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.journal.checking import Checker
 
-_SHARD = b'{"shard":'
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -46,14 +44,11 @@ def drop(common: Common, shard: str, file: Path, keys: Path | None, yes: bool) -
 async def _verified(shard: str, file: Path, keys: Path | None) -> tuple[int, str]:
     """How the shard ended, when the whole file is what it has to be."""
     checker = Checker(await asyncio.to_thread(known_keys, keys))
-    found: dict[str, Any] = {}
+    found: dict[str, Mapping[str, Any]] = {}
 
     async def looked_at() -> AsyncIterator[list[bytes]]:
         async for lines in lines_of(file):
-            for line in lines:
-                if line.startswith(_SHARD):
-                    said = json.loads(line)["shard"]
-                    found[str(said["id"])] = said
+            found.update(shards_among(lines))
             yield lines
 
     await feed(checker, looked_at(), str(file))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -17,11 +17,13 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.cli.witnesses import kept_by_sleds
+from coordinator.cli.witnesses import Asked, Notes, kept_by_sleds
 from coordinator.journal.checking import Checked, Checker
 from coordinator.journal.notes import BadNote, VerifierKey
+from coordinator.journal.proving import Prover
 
 MAX_SHOWN: Final = 20
+_SHARD: Final = b'{"shard":'
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -53,7 +55,16 @@ def export(common: Common, file: Path, shard: str | None) -> None:
     help="A checkpoint that was kept elsewhere; may be given several times.",
 )
 @click.option(
-    "--sleds/--no-sleds", default=True, help="Whether to ask the sleds for what they were sent."
+    "--sleds/--no-sleds",
+    default=None,
+    help="Whether to ask the sleds for what they were sent. [default: unless there is a FILE]",
+)
+@click.option(
+    "--agent",
+    "agents",
+    metavar="URL",
+    multiple=True,
+    help="Ask the sled whose agent is there, whether the coordinator knows of it or not.",
 )
 @options.shared
 def verify(
@@ -61,16 +72,19 @@ def verify(
     file: Path | None,
     keys: Path | None,
     checkpoints: tuple[Path, ...],
-    sleds: bool,
+    sleds: bool | None,
+    agents: tuple[str, ...],
 ) -> None:
     """Check every entry, hash and checkpoint, and name the first bad index; exit status 1 then.
 
     It is compared with the checkpoints that sleds keep, and a sled is named that was told something
-    else. With FILE neither a coordinator nor sleds are asked. Without --keys the keys in the file,
-    or the coordinator's, are believed: whoever can change the database can change those too.
+    else. With FILE no coordinator is asked, and no sled but those of --agent: --sleds asks the
+    coordinator which there are. Without --keys the keys in the file, or the coordinator's, are
+    believed: whoever can change the database can change those too.
     """
     with reporting(common) as output:
-        asyncio.run(_verify(common, output, file, keys, checkpoints, ask_sleds=sleds))
+        asked = Asked(agents, every=file is None if sleds is None else sleds)
+        asyncio.run(_verify(common, output, file, keys, checkpoints, asked))
 
 
 def known_keys(file: Path | None) -> Mapping[str, VerifierKey]:
@@ -122,19 +136,19 @@ async def _verify(
     file: Path | None,
     keys: Path | None,
     kept: tuple[Path, ...],
-    *,
-    ask_sleds: bool,
+    asked: Asked,
 ) -> None:
     known = await asyncio.to_thread(known_keys, keys)
     notes = [(str(path), await _text(path)) for path in kept]
+    # Before the journal is read: what they are sent meanwhile is of a longer one.
+    of_sleds = await kept_by_sleds(common, output, asked)
     if file is None:
+        checker = Checker(known, [*notes, *of_sleds])
         async with coordinator(common) as client:
-            # Before the journal is read: what they are sent meanwhile is of a longer one.
-            notes += await kept_by_sleds(client, output) if ask_sleds else []
-            checker = Checker(known, notes)
             await feed(checker, client.journal_export(None), "the coordinator's answer")
     else:
-        checker = Checker(known, notes)
+        of_file = await _of_file(output, file, of_sleds)
+        checker = Checker(known, [*notes, *of_file])
         await feed(checker, lines_of(file), str(file))
     checked = checker.end()
     if not known:
@@ -142,8 +156,43 @@ async def _verify(
     _tell(output, checked)
 
 
-async def feed(checker: Checker, parts: AsyncIterator[list[bytes]], source: str) -> None:
-    """Give a checker all lines of an export.
+async def _of_file(output: Output, file: Path, notes: Notes) -> Notes:
+    """What sleds keep of that what a file has; they may have been sent more since it was made."""
+    if not notes:
+        return []
+    shards: dict[str, Mapping[str, Any]] = {}
+    async for lines in lines_of(file):
+        shards |= await asyncio.to_thread(shards_among, lines)
+    fitting = [(source, note) for source, note in notes if _is_of(note, shards)]
+    if later := len(notes) - len(fitting):
+        output.warning(
+            f"{plural(later, 'checkpoint')} of sleds are of what is not in {file}, as what came "
+            "after it is not: not compared"
+        )
+    return fitting
+
+
+def _is_of(note: str, shards: Mapping[str, Mapping[str, Any]]) -> bool:
+    origin, _, rest = note.partition("\n")
+    size = rest.partition("\n")[0]
+    shard = shards.get(origin.rpartition("/")[2])
+    if shard is None or not size.isdecimal():
+        return False
+    # A sealed shard has no more entries than it has here, whoever says so.
+    return shard["state"] == "sealed" or int(size) <= int(shard["size"])
+
+
+def shards_among(lines: Iterable[bytes]) -> dict[str, Mapping[str, Any]]:
+    """The shards that some lines of an export are about, by id."""
+    try:
+        found = [json.loads(line)["shard"] for line in lines if line.startswith(_SHARD)]
+        return {str(each["id"]): each for each in found}
+    except (ValueError, KeyError, TypeError):
+        return {}  # whoever checks all of it says what is wrong with it
+
+
+async def feed(checker: Checker | Prover, parts: AsyncIterator[list[bytes]], source: str) -> None:
+    """Give whoever checks it, or proves something with it, all lines of an export.
 
     Raises:
         Failure: it is none.
@@ -155,7 +204,7 @@ async def feed(checker: Checker, parts: AsyncIterator[list[bytes]], source: str)
             raise Failure(f"{source} is no export: {error}", ExitCode.WRONG_BYTES) from error
 
 
-def _feed_lines(checker: Checker, lines: list[bytes]) -> None:
+def _feed_lines(checker: Checker | Prover, lines: list[bytes]) -> None:
     for line in lines:
         checker.feed(json.loads(line))
 

@@ -41,7 +41,8 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "ReleaseConflict": "a release and the artifacts it names never change: build it under"
         " another version",
         "ReleaseUnusable": "upload the release again, which brings back what is lost",
-        "ShardDropped": "the file that `journal export` wrote has it",
+        "ShardDropped": "the file that `journal export` wrote has it:"
+        " `journal prove INDEX --export FILE --json`",
         "ShardInUse": "something happened since; `journal rotate` goes on from there",
         "ShuttingDown": "the coordinator is stopping; try again when it is back",
         "SledAddressTaken": "give the agent's own address; if the node has a new id, `sled expunge`"

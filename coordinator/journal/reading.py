@@ -25,6 +25,7 @@ from coordinator.journal.tree import (
     needed,
 )
 from coordinator.journal.values import EVERYTHING, Entry, Growth, Proof, Shard, Wanted
+from depot.artifact import ArtifactHash
 from depot.errors import InvalidRequest
 
 _INDEX: Final = journal_shards.c.first_index + journal_entries.c.position
@@ -192,8 +193,9 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     # What is left of a dropped shard is being deleted.
     found: list[ColumnElement[bool]] = [journal_shards.c.time_dropped.is_(None)]
     if wanted.artifact is not None:
+        first, last = (ArtifactHash.parse(wanted.artifact.ljust(64, digit)) for digit in "0f")
         about = select(journal_artifacts.c.entry_id).where(
-            journal_artifacts.c.sha256 == wanted.artifact
+            journal_artifacts.c.sha256.between(first, last)
         )
         found.append(its.id.in_(about))
     if wanted.sled_id is not None:

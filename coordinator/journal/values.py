@@ -8,7 +8,6 @@ from typing import Final
 
 from coordinator.journal.notes import VerifierKey
 from coordinator.journal.tree import Edge
-from depot.artifact import ArtifactHash
 
 KEY_LOST: Final = "key_lost"
 """What a shard's last entry says of it when nobody could sign how it ended."""
@@ -113,11 +112,12 @@ class Wanted:
     """Which entries are looked for: those that all of this is true of.
 
     Attributes:
+        artifact: begins with this: 8 to 64 hex characters.
         kind: begins with this.
         since_s: not before.
     """
 
-    artifact: ArtifactHash | None = None
+    artifact: str | None = None
     sled_id: str | None = None
     release: str | None = None
     kind: str | None = None

@@ -64,10 +64,10 @@ def change_entry(tmp_path: Path, position: int) -> None:
 
 def test_what_happened_is_listed_searched_and_shown(told: Cli) -> None:
     lines = told.fine("journal", "tail", "-n", "2").splitlines()
-    assert [line.split()[0] for line in lines] == ["3", "4"]
-    assert lines[1].endswith("fleet.sled_expunged  sled=s1")
+    assert [line.split()[0] for line in lines] == ["INDEX", "3", "4"]
+    assert lines[2].split()[3:] == ["fleet.sled_expunged", "s1", "-"]
     found = told.fine("journal", "search", "--sled", "s1").splitlines()
-    assert ["added" in line or "expunged" in line for line in found] == [True, True]
+    assert ["added" in line or "expunged" in line for line in found[1:]] == [True, True]
     assert told.fine("journal", "search", "--sled", "s3") == "no entries\n"
     assert '"agent_url": "http://127.0.0.1:1"' in told.fine("journal", "show", "0")
     shards = told("journal", "shards", "--json").document["items"]
@@ -137,6 +137,30 @@ def test_a_shard_is_dropped_once_a_file_has_all_of_it(told: Cli, tmp_path: Path)
     assert "all of it verifies" in told.fine("journal", "verify")
     assert "all of it verifies" in told.fine("journal", "verify", file)
     assert "the export has entries 0 to 2" in told("journal", "show", "1").err
+    found = told("journal", "search", "--sled", "s2")
+    assert (found.out, "not looked at: entries 0 to 2" in found.err) == ("no entries\n", True)
+
+
+def test_a_dropped_entry_is_proved_with_the_export_alone(
+    told: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, file = tmp_path / "keys.txt", tmp_path / "journal.jsonl"
+    keys.write_text(told.fine("journal", "keys"))
+    told.fine("journal", "export", file)
+    asked = told("journal", "prove", "1", "--json").document
+    sealed = asked["checkpoint"]["shard"]
+    told.fine("journal", "drop", sealed, "--export", file, "--yes")
+    monkeypatch.setenv("DEPOT_COORDINATOR_URL", "http://127.0.0.1:1")
+    proved = told("journal", "prove", "1", "--export", file, "--keys", keys, "--json")
+    assert (proved.code, proved.document) == (0, asked)
+    keys.write_text(str(SignerKey.new(f"sled-depot/journal/{sealed}").verifier))
+    refused = told("journal", "prove", "1", "--export", file, "--keys", keys)
+    assert (refused.code, "entry 1 is not proved" in refused.err) == (1, True)
+    keys.write_text(str(SignerKey.new(f"sled-depot/journal/{'0' * 16}").verifier))
+    assert (
+        "has no key of its shard"
+        in told("journal", "prove", "1", "--export", file, "--keys", keys).err
+    )
 
 
 def test_the_journal_is_compared_with_what_sleds_were_told(told: Cli) -> None:
@@ -152,3 +176,24 @@ def test_the_journal_is_compared_with_what_sleds_were_told(told: Cli) -> None:
         refused = told("journal", "verify")
         assert (refused.code, "a checkpoint that sled s3 has" in refused.err) == (1, True)
         assert "kept elsewhere" in told.fine("journal", "verify", "--no-sleds")
+
+
+def test_a_file_is_compared_with_what_sleds_were_told(
+    told: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    then = told.fine("journal", "checkpoint")
+    told.fine("journal", "export", file)
+    told.fine("sled", "expunge", "s2", "--yes")
+    later = told.fine("journal", "checkpoint")
+    with sled_that_keeps(then, later) as agent:
+        told.fine("sled", "add", "s3", agent)
+        done = told("journal", "verify", file, "--sleds")
+        assert (done.code, "1 of them kept elsewhere: all of it" in done.out) == (0, True)
+        assert "1 checkpoint of sleds are of what is not in" in done.err
+        assert "0 of them kept elsewhere" in told.fine("journal", "verify", file)
+    size = next(line for line in then.splitlines() if line.isdigit())
+    monkeypatch.setenv("DEPOT_COORDINATOR_URL", "http://127.0.0.1:1")
+    with sled_that_keeps(then.replace(f"\n{size}\n", "\n1\n")) as agent:
+        refused = told("journal", "verify", file, "--agent", f"http://{agent}")
+    assert (refused.code, f"the sled at http://{agent} has" in refused.err) == (1, True)
