@@ -7,10 +7,14 @@ line there, when both servers listen.
 
 from __future__ import annotations
 
-from typing import Final
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import click
 
+from agent.cli import ending
 from agent.cli.lazy import LazyGroup
 
 _EPILOG: Final = """\b
@@ -21,6 +25,8 @@ Exit status:
     3  refused: a directory that is not ours or is in use, or by the agent
     4  no agent answers
     5  the answer could not be written to stdout: a full disk
+   70  a fault of this program
+  130  interrupted (Ctrl-C)
     *  128 + signal: ended at once by a second SIGTERM or SIGINT
 
 \b
@@ -50,5 +56,24 @@ _HOMES: Final = {
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="sled-depot", prog_name="sled-agent")
-def main() -> None:
+def sled_agent() -> None:
     """Keep the artifacts of one node on mirrored datasets, and serve them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a failure is reported from before the verb was known."""
+
+    program: ClassVar = "sled-agent"
+    json: bool
+    quiet: bool = False
+
+
+def main() -> None:
+    """Run the command with this process's arguments, and end the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    return ending.run(sled_agent, _Manner(json="--json" in arguments), arguments)

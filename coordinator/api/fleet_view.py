@@ -22,7 +22,7 @@ from coordinator.replication.reporting import PassReport
 from coordinator.replication.values import Inventory, Plan
 from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk
-from coordinator.values import FleetSnapshot, KnownCoordinator, Sled
+from coordinator.values import FleetSnapshot, KnownCoordinator, Sled, SledPolicy
 from coordinator.wire import (
     CoordinatorBody,
     CoordinatorsBody,
@@ -105,6 +105,7 @@ class FleetView:
                 *self._away(its_coordinators),
                 *lost_snapshots(report.plan, found.fleet.snapshots),
                 *healing(report.plan, report.inventory),
+                *one_depot(found.sleds),
             ),
         )
 
@@ -216,6 +217,20 @@ def lost_snapshots(plan: Plan | None, recorded: Iterable[FleetSnapshot]) -> Iter
         )
     if len(gone) > MAX_NAMED:
         yield f"so are {len(gone) - MAX_NAMED} more versions"
+
+
+def one_depot(sleds: Iterable[Sled]) -> Iterator[str]:
+    """Sleds that are said to have the same depot: what is read there is not what they hold."""
+    by_depot: dict[str, list[str]] = {}
+    for sled in sleds:
+        if sled.policy is SledPolicy.IN_SERVICE:
+            by_depot.setdefault(sled.depot_url, []).append(sled.id)
+    shared = [(url, ids) for url, ids in by_depot.items() if len(ids) > 1]
+    for url, ids in shared[:MAX_NAMED]:
+        yield (
+            f"sleds {', '.join(ids[:MAX_NAMED])} are said to have one depot, {url}: say where each "
+            "has its own (`depot-coordinator sled add ID AGENT_URL --depot-url URL`)"
+        )
 
 
 async def _read(tx: Transaction) -> _Read:

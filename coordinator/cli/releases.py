@@ -18,7 +18,7 @@ from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.cli.uploading import Asked, place_for_zip, upload_from
+from coordinator.cli.uploading import MAYBE_RECORDED, Asked, place_for_zip, upload_from
 from coordinator.wire import PrunedBody, ReleaseArtifactBody, ReleaseBody, ReleaseUploadedBody
 
 SHOWN: Final = 10
@@ -188,9 +188,13 @@ async def _upload(common: Common, output: Output, path: Path, asked: Asked, plac
 async def _import(common: Common, output: Output, url: str, asked: Asked) -> None:
     async with coordinator(common) as client:
         output.note(f"the coordinator fetches {url}")
-        answer = await client.import_release(
-            url, allow_expired=asked.allow_expired, version=asked.version
-        )
+        try:
+            answer = await client.import_release(
+                url, allow_expired=asked.allow_expired, version=asked.version
+            )
+        except asyncio.CancelledError:
+            output.warning(MAYBE_RECORDED)
+            raise
     _tell(output, answer)
 
 

@@ -170,6 +170,11 @@ async def _add(
         found = await client.put_sled(
             sled_id, agent_url, depot_url=depot_url, repo_depot_port=repo_depot_port
         )
+    if depot_url is None and repo_depot_port is None:
+        output.note(
+            f"its depot is taken to be at {found.depot_url}; if it is elsewhere, say so with "
+            "--depot-url or --repo-depot-port"
+        )
     said = f"{found.id}: agent {found.agent_url}, depot {found.depot_url}"
     output.document(found.model_dump(mode="json"), [said])
 

@@ -24,6 +24,11 @@ from depot.concurrency.threads import DaemonThreads
 # What a coordinator needs some seconds for, after the last byte was sent.
 TAKES_TIME_BYTES: Final = 64 << 20
 
+MAYBE_RECORDED: Final = (
+    "whether the release is recorded is not known: the coordinator may have gone on with it; "
+    "`depot-coordinator release ls` shows it then, and the same upload again does no harm"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -82,6 +87,27 @@ class _Stopped(Exception):
     """Nobody wants the zip any more."""
 
 
+@dataclass(slots=True)
+class _Way:
+    """How far an upload is."""
+
+    sent_bytes: int = 0
+
+
+@contextmanager
+def _told_what_became(output: Output, size_bytes: int) -> Iterator[_Way]:
+    """Upload within the block; Ctrl-C meanwhile tells what became of the release."""
+    way = _Way()
+    try:
+        yield way
+    except asyncio.CancelledError:
+        if way.sent_bytes < size_bytes:
+            output.note("nothing was recorded: the release had not been sent whole")
+        else:
+            output.warning(MAYBE_RECORDED)
+        raise
+
+
 async def _send(
     client: CoordinatorClient, output: Output, path: Path, name: str, asked: Asked
 ) -> ReleaseUploadedBody:
@@ -89,10 +115,15 @@ async def _send(
         size_bytes = (await asyncio.to_thread(path.stat)).st_size
     if not size_bytes:
         raise usage(f"{path}: expected a zip of a TUF repository, found an empty file")
-    with Meter(display(output), "uploading", size_bytes) as meter, naming(path):
+    with (
+        _told_what_became(output, size_bytes) as way,
+        Meter(display(output), "uploading", size_bytes) as meter,
+        naming(path),
+    ):
 
         def sent(count_bytes: int) -> None:
             meter.at(count_bytes)
+            way.sent_bytes = count_bytes
             if count_bytes == size_bytes:
                 meter.label("(verifying)")  # or the bar would seem to stand
             if count_bytes == size_bytes >= TAKES_TIME_BYTES:

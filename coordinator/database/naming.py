@@ -115,8 +115,9 @@ def _conflict(
     what: str,
 ) -> ReleaseConflict:
     name, recorded, sent = different[0]
+    about = "" if version == other else f"release {version!r}: "
     return ReleaseConflict(
-        f"release {version!r}: release {other!r} {what} {name.name!r} version {name.version!r} "
+        f"{about}release {other!r} {what} {name.name!r} version {name.version!r} "
         f"{name.qualifier}: recorded {recorded or 'nothing'}, sent {sent or 'nothing'}",
         {
             "version": version,

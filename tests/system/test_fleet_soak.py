@@ -181,13 +181,14 @@ def test_f1_f2_f5_a_fleet_survives_everything_and_converges(
     try:
         soak.run(SOAK_S)
         assert not soak.journal.broken
-        assert not soak.journal.tally.lacking(), "not everything happened"
         soak.judge()
         assert not soak.journal.broken
         for coordinator in fleet.coordinators:  # what a coordinator says of the fleet is true
             coordinator.run("wait", "--timeout", "40", "--coordinator", coordinator.url)
         for process in (*fleet.coordinators, *fleet.agents):
             assert process.stop() == 0, process.home
+        # Last: what did happen is judged also where a slow machine left too little time for more.
+        assert not soak.journal.tally.lacking(), "not everything happened"
     except BaseException as error:
         error.add_note(soak.story())
         raise

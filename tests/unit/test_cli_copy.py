@@ -123,7 +123,7 @@ def test_the_row_of_a_failed_copy_does_not_repeat_its_hash(cli: Cli, node: FakeN
 def test_a_copy_that_was_held_already_is_said_to(cli: Cli, node: FakeNode) -> None:
     node.copies = [[copy_document(ONE, "succeeded", 0, None)]]
     row = cli("copies").out.splitlines()[1]
-    assert row.split()[1:4] == ["succeeded", "?", "held"]
+    assert row.split()[1:4] == ["succeeded", "-", "held"]
     assert row.endswith("  - (held already, nothing fetched)")
     assert "http://127.0.0.1:9" not in row
 

@@ -7,10 +7,10 @@ import click
 import pytest
 
 from agent.cli.depot import depot
-from agent.cli.sled_agent import main
+from agent.cli.sled_agent import sled_agent
 
 
-@pytest.mark.parametrize("group", [depot, main])
+@pytest.mark.parametrize("group", [depot, sled_agent])
 def test_every_command_is_where_its_group_says(group: click.Group) -> None:
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -21,7 +21,7 @@ def test_every_command_is_where_its_group_says(group: click.Group) -> None:
 
 def test_a_command_that_is_none_is_a_usage_error() -> None:
     with pytest.raises(click.UsageError, match="No such command"):
-        main.main(["nothing"], standalone_mode=False)
+        sled_agent.main(["nothing"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli.agent_quarantine import lines, short_id
-from agent.cli.sled_agent import main
+from agent.cli.sled_agent import sled_agent
 from agent.wire import QuarantinedBody
 
 NAME = "ab" * 32
@@ -55,5 +55,5 @@ def test_last_copies_are_marked_and_explained() -> None:
 
 @pytest.mark.parametrize("verb", [["ls"], ["restore", NAME], ["purge", NAME]])
 def test_an_agent_that_is_not_there_is_exit_status_4(verb: list[str], tmp_path: Path) -> None:
-    ended = CliRunner().invoke(main, ["quarantine", *verb, "--agent", "http://127.0.0.1:1"])
+    ended = CliRunner().invoke(sled_agent, ["quarantine", *verb, "--agent", "http://127.0.0.1:1"])
     assert ended.exit_code == 4

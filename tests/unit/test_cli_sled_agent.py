@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli.formats import with_paths
-from agent.cli.sled_agent import main
+from agent.cli.sled_agent import run, sled_agent
 from tests.unit.fake_node import FakeNode
 
 PATHS = ("/m2/a", "/m2/b")
@@ -42,7 +43,7 @@ def ask(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.setenv("DEPOT_AGENT_URL", node.agent_url)
 
     def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(main, arguments)
+        return CliRunner().invoke(sled_agent, arguments)
 
     return invoke
 
@@ -51,6 +52,24 @@ def tell_datasets(node: FakeNode, *found: dict[str, Any]) -> None:
     known = found or tuple(map(dataset, PATHS))
     answers = [(200, {"datasets": list(known)})] * 2  # some commands ask before and after
     node.script.setdefault("GET /datasets", []).extend(answers)
+
+
+# How it ends
+
+
+def test_a_usage_error_looks_like_those_of_the_other_programs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["datasets", "nothing"]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "sled-agent: No such command 'nothing'.",
+        "  `sled-agent datasets --help` shows what it takes",
+    ]
+    assert run(["status", "--jsn"]) == 2
+    assert capsys.readouterr().err.startswith("sled-agent: No such option")
+    assert run(["nothing", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 2
 
 
 # Which agent is asked
@@ -87,7 +106,7 @@ def test_a_variable_that_holds_no_url_is_named(ask: Ask, monkeypatch: pytest.Mon
     "verb", [["status"], ["datasets", "list"], ["scrub", "status"], ["quarantine", "ls"]]
 )
 def test_help_documents_the_variable(verb: list[str]) -> None:
-    assert "env: DEPOT_AGENT_URL" in CliRunner().invoke(main, [*verb, "--help"]).stdout
+    assert "env: DEPOT_AGENT_URL" in CliRunner().invoke(sled_agent, [*verb, "--help"]).stdout
 
 
 # Datasets by path

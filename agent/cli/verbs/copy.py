@@ -141,7 +141,7 @@ def copy_row(copy: CopyBody, now_s: float, *, long: bool) -> tuple[str | Text, .
     return (
         _name(copy.sha256, long=long),
         state(copy.state),
-        "?" if copy.bytes_total is None else size(copy.bytes_total),
+        _size(copy),
         _done(copy),
         age(now_s - copy.started_at.timestamp()),
         _from(copy),
@@ -166,6 +166,12 @@ def _why(reason: str, sha256: str) -> str:
 
 def _name(sha256: str, *, long: bool) -> str:
     return sha256 if long else short(sha256)
+
+
+def _size(copy: CopyBody) -> str:
+    if _held(copy):
+        return "-"  # nothing was fetched, so nobody said how large it is
+    return "?" if copy.bytes_total is None else size(copy.bytes_total)
 
 
 def _done(copy: CopyBody) -> str:

@@ -47,7 +47,8 @@ def test_one_name_for_two_artifacts_of_a_release_is_refused_and_twice_the_same_i
 def test_a_version_with_other_contents_names_what_differs_on_either_side() -> None:
     both, removed, added = (name_of(artifact(name)) for name in ("both", "removed", "added"))
     recorded = {both: sha("one"), removed: sha("removed")}
-    with pytest.raises(ReleaseConflict) as refused:
+    once = r"^release '1\.0' is recorded with other contents; first 'added' version '1\.0' "
+    with pytest.raises(ReleaseConflict, match=once) as refused:
         require_same("1.0", recorded, {both: sha("other"), added: sha("added")})
     details = refused.value.details()
     assert details["version"] == details["recorded_version"] == "1.0"
