@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from agent.calls import Calls, read_answer
+from agent.snapshots.fleet_wire import SnapshotBody, SnapshotNameBody, SnapshotsBody
 from agent.upload import OnSent, open_upload
 from coordinator.journal_wire import (
     CheckpointBody,
@@ -335,6 +336,21 @@ class CoordinatorClient:
         query = {"force": "true"} if force else {}
         url = self._calls.at("v1", "coordinators", coordinator_id, **query)
         async with self._calls.exchange("DELETE", url):
+            return
+
+    # ---- snapshots that the sleds hold
+
+    async def snapshots(self) -> tuple[SnapshotNameBody, ...]:
+        """Every snapshot, by name."""
+        return (await self._calls.get(SnapshotsBody, "v1", "snapshots")).items
+
+    async def snapshot(self, name: str) -> SnapshotBody:
+        """The versions of one, and where they are fetched from."""
+        return await self._calls.get(SnapshotBody, "v1", "snapshots", name)
+
+    async def drop_snapshot(self, name: str) -> None:
+        """Forget one with all its versions."""
+        async with self._calls.exchange("DELETE", self._calls.at("v1", "snapshots", name)):
             return
 
     # ---- journal

@@ -1,6 +1,6 @@
 """`depot-coordinator snapshot`: copies of the fleet's database, into an archive and out of it.
 
-These verbs go by the configuration and need no running coordinator: they are for the machine that
+The verbs here go by the configuration and need no running coordinator: for the machine that
 one runs on, and also for the day when none does.
 """
 
@@ -67,12 +67,17 @@ class Asked:
         "ls": "coordinator.cli.snapshots:ls",
         # It imports what talks to sleds.
         "restore": "coordinator.cli.restoring:restore",
+        "held": "coordinator.cli.held_snapshots:held",
+        "drop": "coordinator.cli.held_snapshots:drop",
     },
-    short_help="Copies of the database, in an archive.",
+    short_help="Copies of the database, in an archive; and snapshots that sleds hold.",
 )
 @options.shared_group
 def snapshot() -> None:
-    """Copy the fleet's database into an archive while it is in use, and see what is there."""
+    """Copy the fleet's database into an archive while it is in use, and see what is there.
+
+    `held` and `drop` are about what `depot snapshot publish` gave the sleds to hold.
+    """
 
 
 @snapshot.command("publish", short_help="Copy the database into the archive, now.")
