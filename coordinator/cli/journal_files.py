@@ -237,13 +237,15 @@ def _tell(output: Output, checked: Checked) -> None:
         "kept_elsewhere": checked.witnessed,
         "first_bad": checked.first_bad,
         "findings": [{"index": each.index, "what": each.what} for each in checked.findings],
+        "restores": checked.restores,
         "remarks": [{"index": each.index, "what": each.what} for each in checked.remarks],
     }
     for remark in checked.remarks:
         output.warning(remark.line)
     findings = sorted(checked.findings, key=lambda each: (each.index is None, each.index or 0))
     lines = [summary, *(each.line for each in findings[:MAX_SHOWN])]
-    output.document(document, lines if findings else [f"{summary}: all of it verifies"])
+    verified = "what is left of it verifies" if checked.restores else "all of it verifies"
+    output.document(document, lines if findings else [f"{summary}: {verified}"])
     if findings:
         more = len(findings) - 1
         raise Failure(

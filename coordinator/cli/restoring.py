@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import click
 
 from agent.cli.failures import naming
+from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
 from agent.cli.verbs.snapshot import progress_of, tell_line
 from agent.copies.networks import AllowedNetworks
@@ -21,10 +23,13 @@ from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.snapshots import Asked, asked_for, from_archive, open_asked, snapshot_failures
+from coordinator.database.database import Database
 from coordinator.database.engine import parse_url
-from coordinator.errors import DatabaseInUse, SnapshotBehind
+from coordinator.errors import DatabaseInUse, SnapshotBehind, SnapshotFailed
+from coordinator.journal.journal import Journal
+from coordinator.journal.shards import ORIGIN
 from coordinator.replication.agents import Agents
-from coordinator.settings import without_secrets
+from coordinator.settings import CoordinatorSettings, without_secrets
 from coordinator.snapshots import restoring
 from coordinator.snapshots.contents import Contents, KnownSled
 from coordinator.snapshots.copying import workshop
@@ -34,6 +39,7 @@ from depot.errors import DatasetBusy, DepotError
 
 ASK_TIMEOUT_S: Final = 10.0
 _MAX_ASKED: Final = 16
+_MAX_DIGITS: Final = 18
 
 
 @click.command("restore", short_help="Put a snapshot in the place of the database.")
@@ -63,6 +69,8 @@ def restore(
 
     A snapshot of a lower generation than a sled has accepted is refused: all sleds are asked. With
     --behind it is taken; start a coordinator then, and advance the generation as it says.
+
+    The journal goes back as well, says how much of it is lost, and goes on in a new shard.
     """
     asked = asked_for(config, archive, name, needed=file is None)
     with reporting(common) as output, ExitStack() as stack, snapshot_failures():
@@ -102,7 +110,8 @@ async def _restore(
     async with _staging_to_oneself(asked, output):
         await asyncio.to_thread(restoring.require_unused, url)
         present = await asyncio.to_thread(restoring.present, url)
-        accepted = await _accepted(asked, _sleds(found, present), output)
+        said = await _asked(asked, _sleds(found, present), output)
+        accepted = {sled_id: each.generation for sled_id, each in said.items()}
         advance_to = _advance_to(found, accepted, behind=behind)
         shown = without_secrets(settings.database_url)
         if not yes:
@@ -112,9 +121,12 @@ async def _restore(
         kept = await asyncio.to_thread(
             restoring.put_back, url, snapshot, work=work, keep_in=keep_in
         )
+        lost = lost_shards(found, present, [each.checkpoints for each in said.values()])
+        journal = await _go_on_with_journal(settings, lost)
     lines = [f"Restored: {shown} is at generation {found.generation}"]
     if kept is not None:
         lines.append(f"What was there is in {kept}")
+    lines.append(_journal_line(found, lost, journal))
     if advance_to is not None:
         lines.append(
             f"Start a coordinator, and then: depot-coordinator generation advance {advance_to}"
@@ -123,6 +135,7 @@ async def _restore(
         "generation": found.generation,
         "kept": None if kept is None else str(kept),
         "advance_to": advance_to,
+        "journal": {"shard": journal, "lost": dict(lost)},
     }
     output.document(document, lines)
 
@@ -161,15 +174,28 @@ def _advance_to(found: Contents, accepted: dict[str, int], *, behind: bool) -> i
     return None
 
 
-async def _accepted(asked: Asked, sleds: Iterable[KnownSled], output: Output) -> dict[str, int]:
-    """The highest generation that each sled has accepted, as it says, or as was known of it."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a sled says, or what is known of it.
+
+    Attributes:
+        generation: the highest that it has accepted.
+        checkpoints: of the journal, that it keeps.
+    """
+
+    generation: int
+    checkpoints: Sequence[str] = ()
+
+
+async def _asked(asked: Asked, sleds: Iterable[KnownSled], output: Output) -> dict[str, _Said]:
+    """What each sled says."""
     slots = asyncio.Semaphore(_MAX_ASKED)
 
-    async def ask(sled: KnownSled) -> tuple[str, int]:
+    async def ask(sled: KnownSled) -> tuple[str, _Said]:
         known = sled.generation or 0
+        client = agents.within(Sled(sled.id, sled.agent_url, ""), ASK_TIMEOUT_S)
         async with slots:
             try:
-                client = agents.within(Sled(sled.id, sled.agent_url, ""), ASK_TIMEOUT_S)
                 said = int((await client.config()).generation)
             except DepotError as error:
                 if error.code != "NoConfig":
@@ -177,9 +203,50 @@ async def _accepted(asked: Asked, sleds: Iterable[KnownSled], output: Output) ->
                         f"sled {sled.id} did not say which generation it has accepted; it was at "
                         f"{known} when it was last asked: {error}"
                     )
+                    return sled.id, _Said(known)
                 said = 0
-        return sled.id, max(known, said)
+            try:
+                return sled.id, _Said(max(known, said), await client.checkpoints())
+            except DepotError:  # an agent of an older version
+                return sled.id, _Said(max(known, said))
 
     networks = AllowedNetworks.of(asked.settings.sleds.allowed_networks)
     async with Agents(networks) as agents:
         return dict(await asyncio.gather(*map(ask, sleds)))
+
+
+def lost_shards(
+    found: Contents, present: Contents | None, checkpoints: Iterable[Sequence[str]]
+) -> Mapping[str, int]:
+    """By shard of the journal, how many entries it had, where the snapshot has fewer."""
+    known: dict[str, int] = {} if present is None else dict(present.shards)
+    for note in (note for notes in checkpoints for note in notes):
+        origin, _, rest = note.partition("\n")
+        shard, size = origin.removeprefix(f"{ORIGIN}/"), rest.partition("\n")[0]
+        if shard != origin and size.isdecimal() and len(size) < _MAX_DIGITS:
+            known[shard] = max(known.get(shard, 0), int(size))
+    return {
+        shard: known[shard] for shard in sorted(known) if known[shard] > found.shards.get(shard, 0)
+    }
+
+
+async def _go_on_with_journal(settings: CoordinatorSettings, lost: Mapping[str, int]) -> str:
+    """Have the journal say what is lost, and go on in a new shard; which."""
+    try:
+        async with await Database.open(settings.database_url) as database:
+            journal = await Journal.open(database, settings.journal_keys)
+            return (await journal.note_restore(lost)).active.id
+    except (DepotError, OSError) as error:
+        raise SnapshotFailed(
+            "the database is restored, but its journal does not say so yet: restore it once more "
+            f"before a coordinator is started: {error}"
+        ) from error
+
+
+def _journal_line(found: Contents, lost: Mapping[str, int], shard: str) -> str:
+    entries = sum(size - found.shards.get(each, 0) for each, size in lost.items())
+    return (
+        f"The journal goes on in shard {shard}; {plural(entries, 'entry')} of it "
+        f"{'is' if entries == 1 else 'are'} lost, as far as is known: `journal verify` says so "
+        "from now on"
+    )

@@ -5,23 +5,26 @@ Rules kept here:
 - Every checkpoint is held against the tree, those that others kept as well: what was signed once
   cannot be changed, dropped or added to in its middle.
 - A shard follows the one before it, by what both say of each other and have signed.
+- What contradicts it because the database was put back is told apart, where the journal says so.
 - The newest one that is dropped has an entry behind it that says so: what is only marked is hidden.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from coordinator.journal.checkpoints import Checkpoint, opened
 from coordinator.journal.notes import BadNote, VerifierKey
+from coordinator.journal.restores import Restore
 from coordinator.journal.tree import Edge, leaf_hash
 from coordinator.journal.values import KEY_LOST, SHARD_DROPPED
 
 FORMAT: Final = "sled-depot-journal-1"
+_EXPORT: Final = "the export"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,21 @@ class Checked:
     findings: list[Finding] = field(default_factory=list)
     # What weakens a proof, and was said by who had to.
     remarks: list[Finding] = field(default_factory=list)
+    restores: int = 0
 
     @property
     def first_bad(self) -> int | None:
         """The first index that something was found about."""
         return min((each.index for each in self.findings if each.index is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """What somebody else has of a shard, of so many entries, and is not in the journal."""
+
+    shard: str
+    size: int
+    finding: Finding
 
 
 @dataclass(slots=True)
@@ -101,6 +114,9 @@ class Checker:
         self._before: _Shard | None = None
         # The newest that is dropped, until an entry says that it was.
         self._hidden: _Shard | None = None
+        # By the index of the entry that says so.
+        self._restores: dict[int, Restore] = {}
+        self._doubts: list[_Doubt] = []
         self._ended = False
 
     def feed(self, record: Mapping[str, Any]) -> None:
@@ -116,7 +132,7 @@ class Checker:
             case {"shard": dict(shard)}:
                 self._begin(shard)
             case {"checkpoint": {"note": str(note)}} if self._shard:
-                self._due(self._shard, note, "the export")
+                self._due(self._shard, note, _EXPORT)
                 self._checked.checkpoints += 1
             case {"entry": dict(entry)} if self._shard:
                 self._entry(self._shard, entry)
@@ -134,10 +150,28 @@ class Checker:
             its = self._hidden
             self._found(its.first_index, f"is hidden: no entry says that shard {its.id} is dropped")
         for shard_id, notes in self._witnessed.items():
-            self._found(
-                None, f"{notes[0][0]} has a checkpoint of shard {shard_id}, which is not here"
-            )
+            for source, note in notes:
+                what = f"{source} has a checkpoint of shard {shard_id}, which is not here"
+                self._doubt(shard_id, _size_of(note), Finding(None, what))
+        self._judge_doubts()
         return self._checked
+
+    def _doubt(self, shard_id: str, size: int, finding: Finding) -> None:
+        """Remember something that is wrong unless an entry, which may come later, explains it."""
+        self._doubts.append(_Doubt(shard_id, size, finding))
+
+    def _judge_doubts(self) -> None:
+        explained: Counter[int] = Counter()
+        for doubt in self._doubts:
+            for index, restore in self._restores.items():
+                if restore.explains(doubt.shard, doubt.size):
+                    explained[index] += 1
+                    break
+            else:
+                self._checked.findings.append(doubt.finding)
+        self._checked.restores = len(self._restores)
+        for index, restore in self._restores.items():
+            self._checked.remarks.append(Finding(index, _remark(restore, explained[index])))
 
     def _begin(self, told: Mapping[str, Any]) -> None:
         self._finish()
@@ -199,6 +233,8 @@ class Checker:
         position, content = int(told["position"]), str(told["content"])
         index = shard.first_index + position
         self._note_drop(content)
+        if (restore := Restore.parse(content)) is not None:
+            self._restores[index] = restore
         if position != shard.edge.size:
             if position > shard.edge.size:
                 self._found(shard.first_index + shard.edge.size, "is missing")
@@ -251,11 +287,20 @@ class Checker:
             if checkpoint.root == shard.edge.root:
                 shard.good = shard.edge.size
             else:
-                self._found(
-                    shard.first_index + shard.good,
+                what = (
                     f"or one up to {shard.first_index + shard.edge.size - 1} is not what was "
-                    f"signed: a checkpoint that {source} has says so",
+                    f"signed: a checkpoint that {source} has says so"
                 )
+                finding = Finding(shard.first_index + shard.good, what)
+                self._differs(shard, checkpoint, source, finding)
+
+    def _differs(
+        self, shard: _Shard, checkpoint: Checkpoint, source: str, finding: Finding
+    ) -> None:
+        if source == _EXPORT:
+            self._checked.findings.append(finding)
+        else:
+            self._doubt(shard.id, checkpoint.size, finding)
 
     def _finish(self) -> None:
         shard, self._shard = self._shard, None
@@ -273,11 +318,16 @@ class Checker:
             self._found(shard.first_index + shard.size, "was added behind the end of its shard")
         elif shard.edge.root.hex() != shard.root:
             self._found(shard.first_index + shard.good, f"or a later one of {shard.id} was changed")
-        for size in sorted(shard.due):
-            source = shard.due[size][0][1]
-            self._found(end, f"is missing: {source} has a checkpoint of {size} entries")
+        self._finish_beyond(shard, end)
         if shard.sealed and shard.largest < shard.size:
             self._finish_unsigned(shard)
+
+    def _finish_beyond(self, shard: _Shard, end: int) -> None:
+        """Checkpoints of more entries than there are."""
+        for size in sorted(shard.due):
+            for checkpoint, source in shard.due[size]:
+                what = f"is missing: {source} has a checkpoint of {size} entries"
+                self._differs(shard, checkpoint, source, Finding(end, what))
 
     def _finish_unsigned(self, shard: _Shard) -> None:
         """Only the shard after it has signed how it ended."""
@@ -297,6 +347,23 @@ class Checker:
 
     def _found(self, index: int | None, what: str) -> None:
         self._checked.findings.append(Finding(index, what))
+
+
+def _remark(restore: Restore, explained: int) -> str:
+    known = restore.lost_entries
+    more = f"; {explained} checkpoints kept elsewhere are of these" if explained else ""
+    return (
+        f"says that the database was put back to a copy with {restore.kept} entries of shard "
+        f"{restore.shard}: what came after that is lost, {known} entries as far as was known{more}"
+    )
+
+
+def _size_of(note: str) -> int:
+    """How many entries a checkpoint that cannot be verified is of; more than any, when unknown."""
+    try:
+        return Checkpoint.parse(note.partition("\n\n")[0] + "\n").size
+    except BadNote:
+        return 2**63
 
 
 def _data(content: str) -> tuple[object, Mapping[str, Any]]:

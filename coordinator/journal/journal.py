@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,9 +20,10 @@ from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.errors import EntryNotFound, JournalKeyMissing, NoShard
 from coordinator.journal import checkpointing, dropping, exporting, reading, rotating, shards
-from coordinator.journal.appending import NUMBERED_AT_ONCE, number
+from coordinator.journal.appending import NUMBERED_AT_ONCE, append, number
 from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.notes import SignerKey
+from coordinator.journal.restores import DATABASE_RESTORED, Restore
 from coordinator.journal.values import (
     EVERYTHING,
     Entry,
@@ -33,6 +34,7 @@ from coordinator.journal.values import (
     SignedCheckpoint,
     Wanted,
 )
+from coordinator.values import Told
 from depot.errors import InvalidRequest
 
 _SHARD_ID_BYTES: Final = 8
@@ -111,6 +113,30 @@ class Journal:
         self._signers[next_id] = key
         assert made.sealed is not None
         _log.info("shard sealed", shard=made.sealed.id, entries=made.sealed.size, next=next_id)
+        return made
+
+    async def note_restore(self, lost: Mapping[str, int]) -> Rotation:
+        """Go on after the database was put back: in a new shard, for ever apart from what is lost.
+
+        Before anything else is told. Nobody can undo it.
+
+        Args:
+            lost: by shard, how many entries it is known to have had.
+
+        Raises:
+            DatabaseUnavailable.
+            OSError: the new key cannot be written.
+        """
+        active, _ = await self._database.run(_newest)
+        restore = Restore(active.id, active.size, lost)
+        told = Told(DATABASE_RESTORED, data=restore.data)
+        await self._database.run(lambda tx: tx.tell(told))
+        made = await self.rotate(active.id, lost_key=not await self._has_key(active.id))
+
+        async def open_next(tx: Transaction) -> None:
+            await append(tx, await shards.active(tx, for_update=True), (), self._clock())
+
+        await self._database.run(open_next)
         return made
 
     async def undo_rotation(self) -> Rotation:
@@ -270,9 +296,15 @@ class Journal:
         return self._signers[shard_id]
 
     async def _require_lost(self, shard_id: str) -> None:
-        with suppress(JournalKeyMissing):
-            await self._signer(shard_id)
+        if await self._has_key(shard_id):
             raise InvalidRequest(f"the key of shard {shard_id} is here, and not lost")
+
+    async def _has_key(self, shard_id: str) -> bool:
+        try:
+            await self._signer(shard_id)
+        except JournalKeyMissing:
+            return False
+        return True
 
     async def _new_key(self) -> tuple[str, SignerKey]:
         shard_id = secrets.token_hex(_SHARD_ID_BYTES)

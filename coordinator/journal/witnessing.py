@@ -66,17 +66,22 @@ class Witnesses:
         told = self._told.get(sled.id, frozenset())
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                for note in notes:
-                    if note not in told:
-                        await self._witness_of(sled).put_checkpoint(note)
+                # One that is refused does not keep it from the next, which is of another shard.
+                taken = [note for note in notes if note in told or await self._took(sled, note)]
+        except (DepotError, TimeoutError) as error:
+            _log.debug("a sled did not take a checkpoint", sled=sled.id, error=str(error))
+        else:
+            self._told[sled.id] = frozenset(taken)
+
+    async def _took(self, sled: Sled, note: str) -> bool:
+        try:
+            await self._witness_of(sled).put_checkpoint(note)
         except Refused as error:
             # An agent of an older version says NotFound.
             level = _log.debug if error.remote_code == "NotFound" else _log.warning
             level("a sled did not take a checkpoint", sled=sled.id, error=str(error))
-        except (DepotError, TimeoutError) as error:
-            _log.debug("a sled did not take a checkpoint", sled=sled.id, error=str(error))
-        else:
-            self._told[sled.id] = frozenset(notes)
+            return False
+        return True
 
 
 async def _newest(tx: Transaction) -> tuple[SignedCheckpoint, ...]:

@@ -19,7 +19,7 @@ from agent.snapshots.errors import Unfit
 from coordinator.snapshots import postgres
 from coordinator.values import SledPolicy
 
-_TABLES: Final = ("generation", "sleds")
+_TABLES: Final = ("generation", "sleds", "journal_shards")
 Row = Mapping[str, str | None]
 
 
@@ -34,10 +34,15 @@ class KnownSled:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a database says of the fleet."""
+    """What a database says of the fleet.
+
+    Attributes:
+        shards: how many entries each shard of the journal has, by its id.
+    """
 
     generation: int
     sleds: tuple[KnownSled, ...]
+    shards: Mapping[str, int]
 
 
 def of_file(path: Path, *, immutable: bool = True) -> Contents:
@@ -89,7 +94,8 @@ def _contents(place: object, rows: Callable[[str], Sequence[Row]]) -> Contents:
     if len(generations) != 1 or generations[0] is None:
         raise Unfit(f"{place} is no database of a coordinator: it says no generation")
     sleds = [_sled(row) for row in rows("sleds") if row["policy"] == SledPolicy.IN_SERVICE.value]
-    return Contents(int(generations[0]), tuple(sorted(sleds, key=lambda sled: sled.id)))
+    shards = {str(row["id"]): int(row["size"] or 0) for row in rows("journal_shards")}
+    return Contents(int(generations[0]), tuple(sorted(sleds, key=lambda sled: sled.id)), shards)
 
 
 def _sled(row: Row) -> KnownSled:

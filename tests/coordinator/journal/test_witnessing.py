@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from agent.checkpoints import KeptCheckpoint, taken
 from coordinator.database.database import Database
-from coordinator.journal.checkpoints import opened
+from coordinator.journal.checkpoints import Checkpoint, opened, signed
 from coordinator.journal.journal import Journal
+from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.witnessing import Witnesses
 from coordinator.values import Sled
 from depot.errors import InvalidRequest, Refused, Unreachable
@@ -84,6 +88,22 @@ async def test_how_a_sealed_shard_ended_is_sent_as_well(
     assert fleet["s1"].sizes == [BEGUN, made.sealed.size, then.size]
     for note, shard in zip(fleet["s1"].kept, (made.sealed, made.sealed, made.active), strict=True):
         assert opened(note.note, shard.key).size == note.size
+
+
+async def test_a_checkpoint_that_is_refused_keeps_none_of_another_shard_away(
+    database: Database, journal: Journal, keys: Path, fleet: Fleet
+) -> None:
+    # As after the database was put back: the sled has more of the sealed shard than there is.
+    made = await journal.rotate()
+    assert made.sealed is not None
+    key = await asyncio.to_thread(KeyDirectory(keys).load, made.sealed.id)
+    note = signed(Checkpoint(key.verifier.name, 99, bytes(32)), key)
+    await fleet["s1"].put_checkpoint(note)
+    await tell(database, "b")
+    _, then = await journal.checkpoint()
+    witnesses = Witnesses(database, fleet)
+    await witnesses.round()
+    assert fleet["s1"].sizes == [99, then.size]
 
 
 async def test_a_sled_that_was_told_something_else_refuses_and_keeps_that(

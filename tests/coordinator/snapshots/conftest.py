@@ -13,6 +13,14 @@ from tests.coordinator.database.making import opened
 from tests.coordinator.postgres import PostgresServer
 from tests.coordinator.running import migrated
 
+# The server that speaks S3 is that of the tests of archives.
+from tests.snapshots.conftest import (  # noqa: F401
+    credentials,
+    make_bucket,
+    s3_client,
+    s3_server,
+)
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest) -> PostgresServer | None:

@@ -19,10 +19,15 @@ from coordinator.database.database import Database
 from coordinator.database.engine import parse_url
 from coordinator.database.tables import sleds as sleds_table
 from coordinator.database.transaction import Transaction
-from coordinator.errors import DatabaseInUse
+from coordinator.errors import DatabaseInUse, ShardInUse
+from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checkpoints import Checkpoint, signed
+from coordinator.journal.journal import Journal
+from coordinator.journal.keys import KeyDirectory
 from coordinator.snapshots import contents, restoring
 from tests.coordinator.database.making import opened
 from tests.coordinator.database.test_migrations import execute
+from tests.coordinator.journal.telling import tell
 from tests.coordinator.postgres import PostgresServer
 from tests.coordinator.running import InThread
 from tests.coordinator.snapshots.making import publish, raise_by_one
@@ -216,6 +221,78 @@ async def test_a_restore_that_fails_half_way_leaves_the_database_as_it_was(
     assert await place.restored() == 1
     assert "already exists" in capsys.readouterr().err
     assert await place.generation() == 2
+
+
+class Past:
+    """A journal that went on after the snapshot; and what sleds keep of it."""
+
+    def __init__(self, place: Place) -> None:
+        self.keys = place.directory / "journal-keys"
+        self._url = place.url
+
+    async def went_on(self, *names: str, rotate: bool = False) -> str:
+        """Tell these; the checkpoint after that."""
+        async with await opened(self._url) as database:
+            journal = await Journal.open(database, self.keys)
+            await tell(database, *names)
+            if rotate:
+                await journal.rotate()
+                await tell(database, "in the next one")
+            return (await journal.checkpoint())[1].note
+
+    async def checked(self, *kept: str) -> Checked:
+        async with await opened(self._url) as database:
+            journal = await Journal.open(database, self.keys)
+            checker = Checker(witnessed=[("sled s1", note) for note in kept])
+            async for record in journal.export():
+                checker.feed(record)
+            return checker.end()
+
+    async def undone(self) -> None:
+        async with await opened(self._url) as database:
+            await (await Journal.open(database, self.keys)).undo_rotation()
+
+
+async def test_the_journal_says_what_is_lost_and_goes_on_apart_from_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    past = Past(place)
+    before = await past.went_on("a", "b")
+    await place.published()
+    beyond = await past.went_on("c", "d", "e")
+    elsewhere = await past.went_on("f", rotate=True)
+    assert await place.restored("--json") == 0
+
+    lost = json.loads(capsys.readouterr().out)["journal"]["lost"]
+    assert sorted(lost.values()) == [2, 7]
+    # What happens now has the same places, and others kept something else of these.
+    now = await past.went_on("another c", "another d", "another e", "another f")
+    checked = await past.checked(before, beyond, elsewhere, now)
+    assert checked.findings == []
+    assert checked.restores == 1
+    (remark,) = checked.remarks
+    assert "put back to a copy with 2 entries" in remark.what
+    assert "7 entries as far as was known" in remark.what
+    assert "2 checkpoints kept elsewhere" in remark.what
+    with pytest.raises(ShardInUse):
+        await past.undone()
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+async def test_a_restore_explains_nothing_that_the_copy_had_nor_what_nobody_lost(
+    place: Place,
+) -> None:
+    past = Past(place)
+    before = await past.went_on("a", "b")
+    await place.published()
+    assert await place.restored() == 0
+
+    shard = before.partition("\n")[0].rpartition("/")[2]
+    key = await asyncio.to_thread(KeyDirectory(past.keys).load, shard)
+    lie = signed(Checkpoint(key.verifier.name, 1, bytes(32)), key)
+    assert [each.index for each in (await past.checked(lie)).findings] == [0]
+    unheard_of = before.replace(shard, "0123456789abcdef")
+    assert "which is not here" in (await past.checked(unheard_of)).findings[0].what
 
 
 def test_copied_tables_are_read_as_they_were_written() -> None:

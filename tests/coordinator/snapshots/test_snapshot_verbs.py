@@ -11,6 +11,7 @@ from agent.snapshots.databases import require_sound
 from agent.snapshots.files import FileArchive
 from coordinator.cli.depot_coordinator import run
 from tests.coordinator.snapshots.making import downloaded
+from tests.snapshots.conftest import MakeBucket
 
 
 @pytest.fixture
@@ -62,3 +63,33 @@ def test_an_archive_that_nobody_names_is_usage_and_an_empty_one_is_fine(
     assert "snapshot.archive" in capsys.readouterr().err
     assert run(["snapshot", "ls", "--config", str(config), "--archive", gone]) == 0
     assert "has no version of coordinator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_a_bucket_takes_the_database_and_gives_it_back(
+    config: Path,
+    tmp_path: Path,
+    s3_server: str,
+    make_bucket: MakeBucket,
+    capsys: pytest.CaptureFixture[str],
+    versioned: bool,
+) -> None:
+    archive = f"s3://{make_bucket(versioned)}/fleets/ours"
+    config.write_text(
+        f'[staging]\npath = "{tmp_path}/staging"\n'
+        f'[snapshot]\narchive = "{archive}"\nendpoint = "{s3_server}"\nkeep = 2\n'
+    )
+    for _ in range(3):
+        assert run(["snapshot", "publish", "--config", str(config)]) == 0
+    capsys.readouterr()
+    assert run(["snapshot", "ls", "--config", str(config), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed["items"]) == (2 if versioned else 1)
+
+    database = tmp_path / "coordinator.sqlite3"
+    database.write_bytes(b"damaged" * 1000)
+    assert run(["snapshot", "restore", "--yes", "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert listed["newest"]["checksum"] in said
+    require_sound(database)
+    assert run(["snapshot", "ls", "--config", str(config), "--archive", "s3://nowhere/x"]) == 3
