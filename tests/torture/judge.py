@@ -57,6 +57,7 @@ def judge_settled(places: Places, history: History) -> None:
         promised = {name_of(key) for key in history.promised(history.accepted)}
         assert promised <= found, f"B5 not healed on {dataset}: {sorted(promised - found)}"
         assert ondisk.staged_files(dataset) == [], f"Q3 {dataset}"
+    _judge_pins_settled(places.datasets)
     assert ondisk.staged_files(places.state_dir) == [], "Q3 state_dir"
 
 
@@ -98,6 +99,14 @@ def _judge_pins(datasets: Iterable[Path], history: History) -> None:
     _, newest = max(books, key=lambda book: book[0], default=(0, {}))
     possible = [_named(pins) for pins in history.possible_pins()]
     assert newest in possible, f"pins: found {newest}, expected one of {possible}"
+
+
+def _judge_pins_settled(datasets: Iterable[Path]) -> None:
+    """The newest book is one of those that may be; on every dataset it has to be the same."""
+    books = {dataset: _book(dataset) for dataset in datasets}
+    newest = max(books.values(), key=lambda book: -1 if book is None else book[0])
+    stale = {str(dataset): book for dataset, book in books.items() if book != newest}
+    assert stale == {}, f"pins: the newest are {newest}, older ones are on {stale}"
 
 
 def _book(dataset: Path) -> tuple[int, dict[str, list[str]]] | None:

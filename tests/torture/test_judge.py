@@ -9,6 +9,7 @@ import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash
 from depot.config.ledger import LEDGER_NAME, Ledger, encode_ledger
+from depot.config.pins import PinBook, encode_pins
 from tests.torture.history import Accepted, Event, History, content_of, name_of
 from tests.torture.judge import Places, judge_dead, judge_settled
 
@@ -112,3 +113,29 @@ def test_nothing_is_left_over_once_a_store_has_settled(places: Places) -> None:
     judge_dead(places, told())
     with pytest.raises(AssertionError, match="D3"):
         judge_settled(places, told())
+
+
+def write_pins(dataset: Path, version: int, *names: str) -> None:
+    one = frozenset({ArtifactHash.parse(name_of("one"))})
+    book = PinBook(version, dict.fromkeys(names, one))
+    (dataset / ".sled-depot/pins.json").write_bytes(encode_pins(book))
+
+
+@pytest.mark.parametrize("stale", [(1, ()), (1, ("first",)), (2, ("other",)), None])
+def test_pins_that_stayed_stale_on_one_dataset_are_named(
+    places: Places, stale: tuple[int, tuple[str, ...]] | None
+) -> None:
+    first, second = places.datasets
+    pinned = told()
+    pinned.pins = {"first": frozenset({"one"}), "second": frozenset({"one"})}
+    write_pins(first, 2, *pinned.pins)
+    write_pins(second, 2, *pinned.pins)
+    judge_settled(places, pinned)
+
+    if stale is None:
+        (second / ".sled-depot/pins.json").unlink()
+    else:
+        write_pins(second, stale[0], *stale[1])
+
+    with pytest.raises(AssertionError, match="pins"):
+        judge_settled(places, pinned)
