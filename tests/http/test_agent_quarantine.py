@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from depot.artifact import ArtifactHash
 from tests.http.sled import Sled, dataset_paths, prepare_datasets, sled_with_store
-from tests.store.damage import flip, hurt_file
+from tests.store.damage import flip, hurt_file, truncate
 
 CONTENT = b"an artifact that rots" * 9000
 NAME = str(ArtifactHash.of(CONTENT))
@@ -48,6 +50,31 @@ async def quarantined(sled: Sled) -> list[dict[str, Any]]:
 async def test_an_empty_quarantine_is_an_empty_list(tmp_path: Path) -> None:
     async with stocked(tmp_path) as sled:
         assert await quarantined(sled) == []
+
+
+async def counted(sled: Sled) -> Any:
+    return (await sled.call("GET", "/artifacts")).body["list"]
+
+
+@pytest.mark.parametrize("size_bytes", [0])
+async def test_b6_a_file_that_lost_its_bytes_is_not_counted_as_a_copy(
+    tmp_path: Path, size_bytes: int
+) -> None:
+    async with stocked(tmp_path) as sled:
+        assert await counted(sled) == {NAME: 2}
+    file = dataset_paths(tmp_path)[0] / NAME
+    await asyncio.to_thread(hurt_file, file, truncate(size_bytes))
+    async with sled_with_store(tmp_path) as sled:
+        assert await counted(sled) == {NAME: 1}
+
+
+async def test_b6_what_was_set_aside_is_not_counted_as_a_copy(tmp_path: Path) -> None:
+    async with stocked(tmp_path) as sled:
+        await rot(sled, tmp_path, 1)
+        assert len(await quarantined(sled)) == 1
+        assert await counted(sled) == {NAME: 1}
+        await rot(sled, tmp_path, 0)
+        assert await counted(sled) == {}
 
 
 async def test_what_was_set_aside_is_listed_with_reason_time_and_path(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from depot import ArtifactHash, ArtifactStore
+from depot.scrub.copy_database import FILE_NAME
 from tests.http.sled import (
     Sled,
     agent_api,
@@ -181,6 +184,41 @@ async def test_when_a_copy_was_verified_is_said_after_a_restart_too(root: Path) 
         assert all(RFC_3339.fullmatch(copy["verified_at"]) for copy in before["copies"])
     async with sled_with_store(root) as sled:
         assert (await sled.call("GET", f"/artifacts/{NAME}")).body == before
+
+
+async def test_the_figures_tell_how_old_the_oldest_verification_is(root: Path) -> None:
+    async with sled_with_store(root) as sled:
+        await sled.put_config(1, NAME)
+        await sled.put(CONTENT)
+
+    def age() -> None:
+        with sqlite3.connect(root / "state" / FILE_NAME) as db:
+            db.execute("UPDATE copy SET verified_at = verified_at - 7200")
+        db.close()
+
+    await asyncio.to_thread(age)
+    async with sled_with_store(root) as sled:
+        figures = await scrape(sled)
+        for dataset in dataset_paths(root):
+            told_s = figures[f"sled_depot_scrub_oldest_unverified_seconds{{{dataset}}}"]
+            assert 7200 <= told_s < 10_800
+
+
+async def test_the_figures_tell_how_long_it_took_from_found_to_healed(root: Path) -> None:
+    bad = dataset_paths(root)[1]
+    async with sled_with_store(root) as sled:
+        await sled.put_config(1, NAME)
+        await sled.put(CONTENT)
+    opening = ArtifactStore.open(dataset_paths(root), state_dir=root / "state")
+    async with await opening as store, agent_api(store, root) as sled:
+        await asyncio.to_thread((bad / str(NAME)).chmod, 0o644)
+        await asyncio.to_thread((bad / str(NAME)).write_bytes, CONTENT[::-1])
+        await store.scrub()
+        later_s = time.time() + 100
+        store._parts.records._clock = lambda: later_s
+        assert await store.remirror() == 1
+        figures = await scrape(sled)
+    assert 100 <= figures[f"sled_depot_scrub_heal_seconds_sum{{{bad}}}"] < 160
 
 
 async def test_a_copy_that_is_gone_shows_in_the_pass_and_in_the_figures(

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -97,10 +98,11 @@ async def test_b5_a_bad_copy_is_healed_from_the_mirror_and_kept_aside(
     async with node.open() as store:
         await stock(store, LARGE)
         await hurt(node, index, LARGE, harm)
-        bad = await node.read(index, LARGE)
+        bad, good = await node.read(index, LARGE), await node.inode(1 - index, LARGE)
         await discover(store, LARGE)
         assert await store.remirror() == 1
         assert copies(store) == {hash_of(LARGE): 2}
+        assert await node.inode(1 - index, LARGE) == good, "the good copy was replaced"
         assert healed_from(node) == ["mirror"]
         assert healed_on(node) == [[str(node.paths[index])]]
         (aside,) = await quarantined(node, index)
@@ -496,6 +498,47 @@ async def test_a_put_that_reached_one_mirror_is_healed_without_anybody_asking(no
         node.disk(B).fail("fsync", errno.ENOSPC, times=1)
         assert (await put(store, ONE)).copies == 1
         await happened.wait_for("healed")
+    await assert_whole(node, ONE)
+
+
+async def was_away(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await node.take_away(B)
+        await store.check_datasets()
+        assert (await put(store, ONE)).copies == 1
+    await node.bring_back(B)
+
+
+async def put_reached_one_mirror(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        node.disk(B).fail("fsync", errno.ENOSPC, times=1)
+        assert (await put(store, ONE)).copies == 1
+        await store.check_datasets()
+
+
+async def was_set_aside(node: Node) -> None:
+    async with node.open() as store:
+        await stock(store, ONE)
+        await hurt(node, B, ONE, flip(1))
+        await discover(store, ONE)
+        assert len(await quarantined(node, B)) == 1
+
+
+@pytest.mark.parametrize("cause", [was_away, put_reached_one_mirror, was_set_aside])
+async def test_b5_the_to_do_list_outlives_a_restart_and_is_worked_off_without_anybody_asking(
+    node: Node, cause: Callable[[Node], Awaitable[None]]
+) -> None:
+    await cause(node)
+    async with node.open() as store:
+        healing = store.status().healing
+        assert (healing.todo, healing.todo_bytes, healing.healed) == (1, len(ONE), 0)
+        assert store.status().under_replicated == (hash_of(ONE),)
+    async with running(node) as (store, happened):
+        await happened.wait_for("healed")
+        healing = store.status().healing
+        assert (healing.todo, healing.todo_bytes, healing.healed) == (0, 0, 1)
     await assert_whole(node, ONE)
 
 

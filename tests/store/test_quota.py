@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -197,11 +198,12 @@ def hashes(count: int) -> list[ArtifactHash]:
     return [ArtifactHash(number.to_bytes(32)) for number in range(count)]
 
 
-async def test_the_reserve_is_refilled_after_it_was_used(node: Node) -> None:
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+async def test_the_reserve_is_refilled_after_it_was_used(node: Node, error: int) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
         disk = node.disk(A)
-        disk.fail("write", 28, times=1)
+        disk.fail("write", error, times=1)
         await store.put_config(config(2, ONE))
         assert await node.generation(A) == 2
         assert ("unlink", RESERVE) in disk.calls

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import time
 
 import pytest
 
@@ -246,6 +247,34 @@ async def test_a_rate_that_is_too_low_for_the_interval_is_a_warning(node: Node) 
         assert any("scrub.max_bytes_per_s" in warning for warning in store.status().warnings)
     async with node.open() as store:
         assert not any("scrub" in warning for warning in store.status().warnings)
+
+
+async def test_a_pass_reads_no_faster_than_it_may(node: Node) -> None:
+    contents = [os.urandom(MIB) for _ in range(6)]
+    rate = 2 * MIB
+    async with node.open(scrub_max_bytes_per_s=rate) as store:
+        await store.put_config(config(1, *contents))
+        for content in contents:
+            await put(store, content)
+        begin_s = time.monotonic()
+        await store.scrub()
+        # What was read last needs no wait after it; a twentieth of a second may be made up for.
+        assert time.monotonic() - begin_s >= 0.9 * (5 * MIB / rate - 0.05)
+        assert [scrub.verified_bytes for scrub in scrubs(store)] == [6 * MIB] * 2
+
+
+async def test_a_pass_that_begins_by_itself_reads_at_least_20_mb_a_second(node: Node) -> None:
+    await stored(node)
+    for index in (A, B):  # nobody has verified it, and there is a day's time for it
+        await node.write_file(index, str(hash_of(ONE)), ONE)
+    hangs = [node.disk(index).hang("pread", name=str(hash_of(ONE))) for index in (A, B)]
+    async with running(node) as (store, happened):
+        for hang in hangs:
+            await off_loop(hang.wait_begun)
+        assert [(s.state, s.rate_bytes_per_s) for s in scrubs(store)] == [("running", 20e6)] * 2
+        for hang in hangs:
+            hang.let_go()
+        await happened.wait_for("scrub_finished", 2)
 
 
 # ---- foreground first
