@@ -15,7 +15,8 @@ import pytest
 from depot.freed_memory import give_back
 from tests.torture import campaign, report
 from tests.torture.__main__ import main
-from tests.torture.campaign import Outcome, Plan, Violation, merged, strike_each
+from tests.torture.campaign import Outcome, Plan, Skip, Violation, merged, strike_each
+from tests.torture.registry import CAMPAIGNS, by_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +33,17 @@ def test_processes_share_the_runs_of_a_campaign() -> None:
     shares = [list(Plan("any", 7, 5, share=(turn, 2)).seeds()) for turn in range(2)]
 
     assert sorted(shares[0] + shares[1]) == sorted(Plan("any", 7, 5).seeds())
+
+
+@pytest.mark.parametrize("name", [c.name for c in CAMPAIGNS if c.alone and c.slice_runs])
+def test_what_cannot_be_mounted_here_is_skipped_with_the_reason(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("os.access", lambda *_: False)
+
+    with pytest.raises(Skip, match=r"takes root|/dev/fuse"):
+        by_name(name).run(Plan(name, 7, 1))
 
 
 def test_no_run_begins_when_the_time_is_over() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,9 @@ def _parameter(campaign: Campaign) -> object:
 
 
 @pytest.mark.parametrize("campaign", [_parameter(c) for c in CAMPAIGNS if c.slice_runs])
-def test_no_run_of_a_slice_breaks_a_rule(campaign: Campaign) -> None:
+def test_no_run_of_a_slice_breaks_a_rule(
+    campaign: Campaign, record_property: Callable[[str, object], None]
+) -> None:
     command = [sys.executable, "-m", "tests.torture", campaign.name, "--json"]
     command += ["--runs", str(campaign.slice_runs), "--seconds", str(SECONDS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -34,3 +37,4 @@ def test_no_run_of_a_slice_breaks_a_rule(campaign: Campaign) -> None:
     if outcome["skipped"] is not None:
         lack(Need.MOUNTS, outcome["skipped"])
     assert outcome["runs"] >= 1
+    record_property("said", f"seed {outcome['seed']}, {outcome['runs']} runs")
