@@ -54,7 +54,9 @@ class Fault:
     Attributes:
         call: a callback's name or a group: `change`, `grow` (what takes room), `any`.
         effect: `error` (number `error`), `short` (half of a read or write), `delay` (of `delay_s`
-            seconds) or `hang` (until lifted).
+            seconds), `hang` (until lifted), or `beside`: an error for which files are synced and
+            renamed slowly, `delay_s` each, so that two names are given side by side: the sync of
+            the first fails, and that of the second, which it lost too, does not.
         nth: the first call that is struck, counted from when the fault was armed.
         times: how many are struck; None: all from then on.
         under: only calls on this path of the mount, or below it.
@@ -96,9 +98,10 @@ class Armed:
             OSError: as the fault says.
         """
         if not self._strikes(call, path):
+            self._stand_beside(call, path)
             return False
         match self.fault.effect:
-            case "error":
+            case "error" | "beside":
                 raise OSError(self.fault.error, os.strerror(self.fault.error))
             case "delay":
                 time.sleep(self.fault.delay_s)
@@ -107,6 +110,12 @@ class Armed:
             case _:
                 pass
         return self.fault.effect == "short"
+
+    def _stand_beside(self, call: str, path: str) -> None:
+        fault = self.fault
+        slow = call in ("fsync", "rename") or fault.concerns(call, path)
+        if fault.effect == "beside" and slow:
+            self._lifted.wait(fault.delay_s)
 
     def lift(self) -> dict[str, object]:
         """Let go of what hangs; what was met so far."""

@@ -160,6 +160,22 @@ PLANTS: Final = (
         case="config: fsyncdir on dataset 1: EIO, 1 time(s)",
     ),
     Plant(
+        "a sync of a directory is believed beside one that failed",
+        "depot/dataset/durability.py",
+        "        if names and self.failures != before:\n",
+        "        if False:\n",
+        ("syscalls",),
+        case="put-beside-config: fsyncdir on dataset 1: beside, 1 time(s)",
+    ),
+    Plant(
+        "a dataset that returns keeps the pins that it had",
+        "depot/config/keeper.py",
+        "self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), joining)\n",
+        "self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), ())\n",
+        ("syscalls", "kill-at-call"),
+        case="pin: rename on dataset 1: EIO, 1 time(s)",
+    ),
+    Plant(
         "a name that could not be made durable is believed",
         "depot/dataset/durability.py",
         "                self._disowned |= ours & uncertain\n",

@@ -18,6 +18,7 @@ from depot.errors import DepotError, Io, LedgerUnknown, NoDataset
 from depot.http.depot_api import depot_app
 from depot.http.pump import Pump
 from depot.store import ArtifactStore
+from tests import ondisk
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.torture import scene
@@ -225,6 +226,23 @@ async def _close(act: Act) -> None:
         await act.close()
 
 
+async def _put_beside_config(act: Act) -> None:
+    """A config comes when all of the put is written, and it is about to get its name."""
+
+    def is_written() -> bool:
+        staged = ondisk.staged_files(act.scene.hurt_dataset)
+        return any(path.stat().st_size == len(content_of(BLOCKS)) for path in staged)
+
+    async with asyncio.TaskGroup() as group:
+        putting = group.create_task(act.put(BLOCKS))
+        with suppress(FileNotFoundError):  # it has its name by now
+            while not (is_written() or putting.done()):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.001)
+        group.create_task(act.accept(SECOND))
+
+
+PUT_BESIDE_CONFIG: Final = Operation("put-beside-config", _put_beside_config)
+"""Two who give names in one directory: who is told of a sync that failed need not be both."""
 OPERATIONS: Final = (
     Operation("open", _open, from_closed=True, deadlines=4),
     Operation(

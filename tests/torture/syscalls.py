@@ -32,7 +32,7 @@ from tests.torture.fault_mount import Met
 from tests.torture.history import History, name_of
 from tests.torture.judge import QUOTA_BYTES, Places, judge_dead, judge_settled
 from tests.torture.scene import DATASETS, FIRST, SMALL, STORED, Scene, Stage
-from tests.torture.syscall_operations import OPERATIONS, Act, Operation
+from tests.torture.syscall_operations import OPERATIONS, PUT_BESIDE_CONFIG, Act, Operation
 
 STUCK_S: Final = 60.0
 """An operation that takes so long hangs: the fault is lifted, and the run failed."""
@@ -112,11 +112,15 @@ def _faults() -> Iterator[Fault]:
     yield Fault(call="any", effect="hang", times=None)
 
 
-CASES: Final = tuple(
-    Case(operation, hurt, fault)
-    for operation in OPERATIONS
-    for hurt in DATASETS
-    for fault in _faults()
+_BESIDE: Final = Fault(call="fsyncdir", effect="beside", error=errno.EIO, delay_s=2 * DELAY_S)
+CASES: Final = (
+    *(
+        Case(operation, hurt, fault)
+        for operation in OPERATIONS
+        for hurt in DATASETS
+        for fault in _faults()
+    ),
+    *(Case(PUT_BESIDE_CONFIG, hurt, _BESIDE) for hurt in DATASETS),
 )
 
 
