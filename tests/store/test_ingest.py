@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -282,3 +283,21 @@ async def test_the_lanes_run_side_by_side(node: Node) -> None:
         source.open_gate()
         assert (await running).copies == 2
         assert copies(store) == {hash_of(RANDOM): 2}
+
+
+@pytest.mark.parametrize(("lag_s", "number"), [(0.2, 1), (600.0, 2)])
+async def test_b4_a_slow_mirror_is_dropped_from_a_write_past_its_bound_and_healed_later(
+    node: Node, lag_s: float, number: int
+) -> None:
+    content = os.urandom(24 * MIB)
+    async with node.open(mirror_lag_s=lag_s, device_timeout_s=60.0) as store:
+        await store.put_config(config(1, content))
+        # It never fails nor hangs, and would take two and a half seconds.
+        slow = node.disk(B).before("write", lambda: time.sleep(0.1), times=None)
+        assert (await put(store, content)).copies == number
+        assert await node.read(A, content) == content
+        assert (slow.strikes >= 24) is (number == 2), "it was waited for to its end"
+        node.disk(B).heal()
+        await store.check_datasets()
+        assert await store.remirror() == 2 - number
+    assert await node.read(B, content) == content
