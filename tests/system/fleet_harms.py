@@ -138,7 +138,9 @@ class Harms:
             self._pins(Kind.PINNED, agent, "PUT", body)
 
     def _unpin(self, rng: random.Random) -> None:
-        self._pins(Kind.UNPINNED, rng.choice(self._fleet.agents), "DELETE", None)
+        # Of those that have something: with any, the whole of a slow run may find none.
+        if holding := [agent for agent in self._fleet.agents if self._fleet.pinned(agent)]:
+            self._pins(Kind.UNPINNED, rng.choice(holding), "DELETE", None)
 
     def _pins(self, kind: Kind, agent: RunningAgent, method: str, body: object) -> None:
         answer = ask(agent.agent_url, "/pins/consumer", method, body)
