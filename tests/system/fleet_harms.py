@@ -139,7 +139,8 @@ class Harms:
 
     def _unpin(self, rng: random.Random) -> None:
         # Of those that have something: with any, the whole of a slow run may find none.
-        if holding := [agent for agent in self._fleet.agents if self._fleet.pinned(agent)]:
+        agents = self._fleet.agents
+        if holding := [each for each in agents if ask(each.agent_url, "/pins").body.get("pins")]:
             self._pins(Kind.UNPINNED, rng.choice(holding), "DELETE", None)
 
     def _pins(self, kind: Kind, agent: RunningAgent, method: str, body: object) -> None:
