@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from agent.snapshots.errors import (
+    Gone,
     Malformed,
     Mismatch,
     NoChecksum,
@@ -33,6 +34,10 @@ ATTEMPTS: Final = 2
 """How often wrong bytes are fetched: what was damaged on its way is right the second time."""
 NOT_INTACT: Final = "Failed to download intact snapshot"
 UNCHECKED: Final = "Remote checksum is null, skipping checksum validation"
+NO_CHECKSUM: Final = (
+    "nothing says whether these are the bytes that were published; --require-checksum refuses such "
+    "a snapshot"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Result(Enum):
     DOWNLOADED = "downloaded"
     THERE_ALREADY = "there already"
     NOT_INTACT = "not intact"
+    NOT_THERE = "not there"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
 
@@ -134,7 +140,7 @@ class Course:
         if self._require_checksum:
             refused = NoChecksum("the archive has no checksum for it, and one is required")
             return Step(End(Result.NOT_INTACT, refused), lines)
-        return Step(Fetch(head, checked=False), (*lines, UNCHECKED), warning=UNCHECKED)
+        return Step(Fetch(head, checked=False), (*lines, UNCHECKED), warning=NO_CHECKSUM)
 
     def looked(self, found: Checksum | None, check_s: float = 0.0) -> Step:
         """The target was hashed; None when there is nothing that could be the snapshot."""
@@ -169,6 +175,8 @@ class Course:
                 return Step(End(Result.UNREACHABLE, error))
             case Refused():
                 return Step(End(Result.REFUSED, error))
+            case Gone() if self._head is None:  # later, it was there and left meanwhile
+                return Step(End(Result.NOT_THERE, error))
             case Mismatch() | Truncated():
                 return self._again(error, ())
             case _:

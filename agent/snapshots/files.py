@@ -214,7 +214,10 @@ class FileArchive:
         try:
             yield
         except _GONE as error:
-            raise Gone(f"{self.url} has no {name}: {error}") from error
+            # Of what should be behind a name that is there, which part is missing.
+            behind = error.filename not in (None, str(self._directory / name))
+            missing = f": {error.filename} is not there" if behind else ""
+            raise Gone(f"{self.url} has no {name}{missing}") from error
         except _REFUSED as error:
             raise Refused(f"{self.url}: {error}") from error
         except OSError as error:

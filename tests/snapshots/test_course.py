@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.snapshots.course import (
+    NO_CHECKSUM,
     UNCHECKED,
     AskHead,
     Course,
@@ -114,7 +115,7 @@ def test_a_head_without_a_checksum_is_warned_about_and_accepted() -> None:
     step = course.head(BARE)
 
     assert step.then == Fetch(BARE, checked=False)
-    assert step.warning == UNCHECKED
+    assert step.warning == NO_CHECKSUM
     assert step.lines == ("Remote checksum: null", "Remote version: v1", UNCHECKED)
     assert course.fetched(Fetched(None, len(CONTENT))).then == Place()
 
@@ -136,6 +137,10 @@ def test_what_fails_for_good_ends_it(error: SnapshotError, result: Result) -> No
     course.head(HEAD)
 
     assert ended(course.failed(error).then) is result
+
+
+def test_a_name_that_the_archive_has_not_is_not_there() -> None:
+    assert ended(Course().failed(Gone("x")).then) is Result.NOT_THERE
 
 
 @pytest.mark.parametrize("error", [Mismatch("x"), Truncated("x")])

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from agent.snapshots.archive import Archive
-from agent.snapshots.course import UNCHECKED, End, Result
+from agent.snapshots.course import NO_CHECKSUM, End, Result
 from agent.snapshots.download import Download, Telling
 from agent.snapshots.fetching import PART_BYTES
 from agent.snapshots.patience import Patience
@@ -220,7 +220,7 @@ def test_without_a_checksum_it_is_taken_with_a_warning(
     memory.put("name", [SHORT], Metadata(version="v1"))
 
     assert run().result is Result.DOWNLOADED
-    assert heard.warnings == [UNCHECKED]
+    assert heard.warnings == [NO_CHECKSUM]
     assert (tmp_path / "target").read_bytes() == SHORT
 
 

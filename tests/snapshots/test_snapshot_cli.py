@@ -78,7 +78,11 @@ def test_damaged_bytes_end_with_1_and_a_json_line_all_the_same(
 def test_a_name_that_is_not_there_ends_with_1(download: Cli, archive: FileArchive) -> None:
     put(archive, "other", CONTENT)
 
-    assert download().status == 1
+    ended = download()
+
+    assert ended.status == 1
+    assert ended.last["result"] == "not there"
+    assert f"{archive.url} has no state\n" in ended.err
 
 
 def test_an_archive_that_is_not_reached_ends_with_4(download: Cli, tmp_path: Path) -> None:
@@ -99,8 +103,11 @@ def test_a_missing_checksum_is_warned_about_or_refused(
 
     accepted = download()
     assert accepted.status == 0
-    assert "Remote checksum is null, skipping checksum validation" in accepted.lines
+    said = "Remote checksum is null, skipping checksum validation"
+    assert said in accepted.lines
+    assert said not in accepted.err, "it is said once"
     assert "warning" in accepted.err
+    assert "--require-checksum" in accepted.err
 
 
 def test_with_json_there_is_one_document_only(download: Cli, archive: FileArchive) -> None:

@@ -38,11 +38,6 @@ from agent.snapshots.patience import Patience
 from agent.snapshots.retention import keep_newest
 from agent.snapshots.values import ZSTD, Head, snapshot_name
 
-_ENDS: Final = {
-    Result.NOT_INTACT: ExitCode.WRONG_BYTES,
-    Result.UNREACHABLE: ExitCode.UNREACHABLE,
-    Result.REFUSED: ExitCode.REFUSED,
-}
 _NOTHING_CHANGED: Final = "nothing was changed: the file is what it was, or is still not there"
 _CREDENTIALS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, say who asks"
 
@@ -116,8 +111,9 @@ def download(
     """Download the newest version of a snapshot into FILE, for a node that is about to start.
 
     FILE is replaced only by exactly the bytes that were published, in one step and durably; until
-    then, and whatever fails, it is what it was. When it is these bytes already, nothing is
-    downloaded. Every step is told on stdout, the last line is JSON.
+    then, and whatever fails, it is what it was. When it is these bytes already, as the checksum
+    in the archive tells, nothing is downloaded. Every step is told on stdout, the last line is
+    JSON.
 
     Status 0: FILE is the snapshot. 1: the archive does not have it, or not intact. 3: the archive
     refused. 4: it was not reached.
@@ -245,7 +241,7 @@ def failure_of(error: SnapshotError) -> Failure:
 def _failure(end: End, archive: Archive) -> Failure:
     assert end.why is not None
     failure = failure_of(end.why)
-    if end.result is Result.NOT_INTACT:
+    if end.result in (Result.NOT_INTACT, Result.NOT_THERE):
         return Failure(
             f"{NOT_INTACT}: {end.why}", failure.exit_code, code=failure.code, hint=_NOTHING_CHANGED
         )
