@@ -92,6 +92,16 @@ def test_an_archive_that_is_not_reached_ends_with_4(download: Cli, tmp_path: Pat
     assert ended.last["downloaded"] == "false"
 
 
+def test_a_fleet_whose_coordinator_is_not_reached_ends_with_4(cli: Cli, tmp_path: Path) -> None:
+    fleet = ("--archive", "fleet+http://127.0.0.1:9")
+    target = tmp_path / "target"
+    ended = cli("snapshot", "download", "state", *fleet, "-o", target, "--attempts", 1)
+    assert (ended.status, ended.last["downloaded"]) == (4, "false")
+    target.write_bytes(CONTENT)
+    ended = cli("snapshot", "publish", target, *fleet, "--name", "state")
+    assert (ended.status, ended.last["published"]) == (4, "false")
+
+
 def test_a_missing_checksum_is_warned_about_or_refused(
     download: Cli, archive: FileArchive, tmp_path: Path
 ) -> None:
@@ -133,7 +143,9 @@ def test_a_target_that_cannot_be_written_ends_with_a_json_line(
     assert ended.last["downloaded"] == "false"
 
 
-@pytest.mark.parametrize("wrong", ["ftp://host/x", "file://host/x", "s3://"])
+@pytest.mark.parametrize(
+    "wrong", ["ftp://host/x", "file://host/x", "s3://", "fleet+http://", "fleet+http://u:p@h:1"]
+)
 def test_what_is_no_archive_is_a_mistake_in_the_command_line(cli: Cli, wrong: str) -> None:
     assert cli("snapshot", "download", "n", "--archive", wrong, "-o", "x").status == 2
 

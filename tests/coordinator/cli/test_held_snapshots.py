@@ -29,3 +29,21 @@ def test_what_the_sleds_hold_is_listed_and_dropped_once_somebody_says_so(
     assert cli.fine("snapshot", "drop", "db/state", "--yes") == "db/state: dropped\n"
     assert cli("snapshot", "held", "--json").document == {"items": []}
     assert cli("snapshot", "drop", "db/state", "--yes").code == 3
+
+
+def test_the_database_can_be_published_into_a_fleet(
+    cli: Cli, server: InThread, tmp_path: Path
+) -> None:
+    config = tmp_path / "coordinator.toml"
+    config.write_text(
+        f'[staging]\npath = "{tmp_path}/coordinator/staging"\n'
+        f'[snapshot]\narchive = "fleet+{server.url}"\nname = "db"\nkeep = 2\n'
+    )
+    for _ in range(3):
+        cli.fine("snapshot", "publish", "--config", config)
+    listed = cli("snapshot", "ls", "--config", config, "--json").document
+    assert len(listed["items"]) == 2
+    (held,) = cli("snapshot", "held", "--json").document["items"]
+    assert (held["name"], held["versions"]) == ("db", 2)
+    assert held["newest"]["version"] == listed["items"][0]["version"]
+    assert held["newest"]["metadata"]["checksum"] == listed["newest"]["checksum"]
