@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import click
+import structlog
 
+from agent import logs
 from agent.cli.failures import naming
 from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
@@ -72,6 +74,9 @@ def restore(
 
     The journal goes back as well, says how much of it is lost, and goes on in a new shard.
     """
+    if not structlog.is_configured():
+        # What the journal logs belongs on stderr; by itself it would be on stdout.
+        logs.configure(level="warning", form="console")
     asked = asked_for(config, archive, name, needed=file is None)
     with reporting(common) as output, ExitStack() as stack, snapshot_failures():
         work = stack.enter_context(workshop(asked.settings.snapshot_work))

@@ -225,7 +225,7 @@ class StagingDepot:
         available_bytes = self.status().available_bytes
         if new_bytes > available_bytes:
             raise QuotaExceeded(
-                f"the release has {new_bytes} bytes to be staged, the staging depot has room for "
+                f"there are {new_bytes} bytes to be staged, the staging depot has room for "
                 f"{available_bytes} now"
             )
 
