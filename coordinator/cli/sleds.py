@@ -220,7 +220,7 @@ async def _look(common: Common, sled_id: str) -> SledBody:
 
 
 def _require_unwell(found: SledBody) -> None:
-    if found.state == "ok":
+    if found.policy == "in_service" and found.state == "ok":
         raise Failure(
             f"sled {found.id} is well: it took generation {found.generation} when it was last "
             "asked, so there is nothing for it to forget",
