@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
 from tests.coordinator.cli.conftest import Cli
+from tests.coordinator.cli.test_verbs import upload
 from tests.coordinator.running import InThread
-from tests.unit.fake_node import FakeNode
+from tests.unit.fake_node import FakeNode, dataset_document
 
 
 def test_a_sled_is_added_listed_and_shown(cli: Cli) -> None:
@@ -92,6 +96,23 @@ def test_an_expunged_sled_is_removed_when_that_is_confirmed(cli: Cli) -> None:
     assert cli("sled", "rm", "s1").code == 2
     assert cli.fine("sled", "rm", "s1", "--yes") == "s1 is forgotten\n"
     assert cli.fine("sled", "ls") == "no sleds\n"
+
+
+def test_a_dataset_that_is_out_shows_in_every_list_of_sleds(
+    cli: Cli, node: FakeNode, tmp_path: Path
+) -> None:
+    out = dataset_document("/c", state="missing", last_error="no such directory")
+    node.status = {"datasets": [dataset_document("/a"), dataset_document("/b"), out]}
+    upload(cli, tmp_path)
+    cli.fine("sled", "add", "s1", node.agent_url)
+    cli.fine("activate")
+    cli.fine("wait", "--timeout", "60")
+    deadline_s = time.monotonic() + 60
+    while "/c is missing" not in cli.fine("status"):  # the pass after the one that filled it
+        assert time.monotonic() < deadline_s
+    for shown in (cli.fine("sled", "ls"), cli.fine("status"), cli.fine("sled", "show", "s1")):
+        assert "ok, 1 dataset out" in shown
+    assert "problem     dataset /c is missing (no such directory)" in shown
 
 
 def test_a_coordinator_that_is_not_there_ends_with_4(cli: Cli) -> None:
