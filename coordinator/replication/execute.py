@@ -276,7 +276,7 @@ class Executor:
                 run.copies_asked -= 1
             self._moved(run, copy)
 
-        def was_too_early(verdict: Verdict) -> bool:
+        def is_tried_later(verdict: Verdict) -> bool:
             nonlocal waits
             waits = verdict.kind is Kind.SOURCE and self._waits_for_it(run, copy)
             return waits
@@ -286,7 +286,7 @@ class Executor:
             verdict = await self._outcome(
                 copy,
                 self._transfers.fetch(
-                    sled, copy.artifact, run.generation, sources, moved, was_too_early
+                    sled, copy.artifact, run.generation, sources, moved, is_tried_later
                 ),
             )
         finally:

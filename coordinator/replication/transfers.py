@@ -122,11 +122,12 @@ class Transfers:
         generation: Generation,
         sources: Sequence[Sled],
         on_moved: OnMoved,
-        was_too_early: Callable[[Verdict], bool] = lambda _: False,
+        is_tried_later: Callable[[Verdict], bool] = lambda _: False,
     ) -> Verdict | None:
         """Have a sled fetch an artifact from the depots of others; None when it is there.
 
-        When it is not, `was_too_early` is asked whether that is a failure at all.
+        When it is not, `is_tried_later` is asked. A copy that was not even accepted, and is tried
+        later, was only too early.
         """
         request = Request(sled, COPY, generation, artifact, sources[0].id)
         urls = [source.depot_url for source in sources]
@@ -142,8 +143,8 @@ class Transfers:
         else:
             on_moved()
             outcome = await self._follow(request, copy_id, on_moved)
-        too_early = outcome is not None and was_too_early(outcome)
-        self._requests.note(request, outcome, too_early=too_early)
+        later = outcome is not None and is_tried_later(outcome)
+        self._requests.note(request, outcome, too_early=later and outcome is copy_id)
         return outcome
 
     async def _follow(self, request: Request, copy_id: str, on_moved: OnMoved) -> Verdict | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from agent.wire import CopyBody
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.requests import Requests
 from coordinator.replication.transfers import Pace, Transfers
 from coordinator.replication.verdict import Kind, Verdict
 from coordinator.values import Sled
 from depot.artifact import ArtifactHash, Generation
+from tests.coordinator.replication.sim_sleds import SimCopy, refused
 from tests.coordinator.replication.virtual import run
 
 X = ArtifactHash.of(b"x")
@@ -67,3 +71,38 @@ def test_f4_a_copy_whose_id_is_no_name_is_not_asked_after() -> None:
     found = run(scenario())
     assert found is not None
     assert (found.kind, "1000000 characters" in found.reason) == (Kind.NONSENSE, True)
+
+
+class Failing(SilentAfterwards):
+    """Refuses a copy for want of its source, or accepts it and cannot get it."""
+
+    def __init__(self, *, accepts: bool) -> None:
+        self._accepts = accepts
+
+    async def copy(
+        self, artifact: ArtifactHash, generation: Generation, sources: Sequence[str]
+    ) -> str:
+        if not self._accepts:
+            raise refused(502, "DepotCopy")
+        return "copy-1"
+
+    async def copy_state(self, copy_id: str) -> CopyBody:  # type: ignore[override]
+        return SimCopy(copy_id, X, Generation(1), (), state="failed").body(1)
+
+
+@pytest.mark.parametrize(
+    ("accepts", "later", "counted"),
+    [(False, True, "deferred"), (False, False, "copy_error"), (True, True, "copy_error")],
+    ids=["too early", "in vain", "broken"],
+)
+def test_only_a_copy_that_never_began_and_is_tried_later_was_too_early(
+    accepts: bool, later: bool, counted: str
+) -> None:
+    async def scenario() -> dict[str, int]:
+        log, sled = RequestLog(), Failing(accepts=accepts)
+        requests = Requests(lambda _: sled, log)  # type: ignore[arg-type,return-value]
+        transfers = Transfers(requests, None)  # type: ignore[arg-type]
+        await transfers.fetch(SLED, X, Generation(1), [SLED], lambda: None, lambda _: later)
+        return dict(log.run)
+
+    assert run(scenario()) == {counted: 1}
