@@ -143,7 +143,7 @@ class History:
         match begun["op"]:
             case "config" | "reset":
                 self._accept(_config_of(begun))
-            case "put":
+            case "put" | "copy":
                 self._copied(begun["key"], ended["copies"])
             case "pin":
                 self.pins, self.attempted_pins = _pins_of(begun["pins"]), []

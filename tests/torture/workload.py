@@ -30,6 +30,7 @@ from depot.errors import (
 )
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
+from depot.streams.sources import Pace, StreamSource
 from depot.writing.put import Stored
 from tests import ondisk
 from tests.store.builders import BytesSource, put_short, read_opened
@@ -250,7 +251,7 @@ class _Life:
         """One operation, or up to three at once; at most one of them changes config or pins."""
         changes: list[Step] = [self.config, self.config, self.pin, self.unpin]
         others: list[Step] = [self.put_any, self.put_any, self.put_many, self.heal, self.reconcile]
-        others += [self.read_any, self.check, self.scrub]
+        others += [self.read_any, self.check, self.scrub, self.copy_any]
         if self.rng.random() < 0.02:
             changes = [self.reset]
         if self.history.accepted.keys is None:
@@ -338,7 +339,7 @@ class _Life:
         return missing + sorted(self.history.rotten.keys() & set(wanted))
 
     async def put(self, key: str) -> None:
-        """Store an artifact, of a known or, like some copies, of an unknown length."""
+        """Store an artifact, of a known or of an unknown length."""
         generation = self.history.accepted.generation
         assert generation is not None
         length_known = self.rng.random() < 0.7
@@ -357,6 +358,27 @@ class _Life:
             if put.held is None and put.wants_whole and at_once:
                 return await put.store(content)
             return put.held or await put.receive(BytesSource(content))
+
+    async def copy_any(self) -> None:
+        """Store an artifact as a copy from another depot does: from a stream, and not counted."""
+        key = self.rng.choice(self.due() or sorted(self.history.wanted()))
+        generation = self.history.accepted.generation
+        assert generation is not None
+        begun = {"op": "copy", "key": key, "generation": generation}
+        await self.telling(begun, self.receive(key, Generation(generation)))
+
+    async def receive(self, key: str, generation: Generation) -> Stored:
+        left = memoryview(content_of(key))
+
+        async def read(size_bytes: int) -> bytes:
+            nonlocal left
+            part, left = left[:size_bytes], left[size_bytes:]
+            return bytes(part)
+
+        length = len(left) if self.rng.random() < 0.7 else None
+        async with self.store.begin_put(hash_of(key), generation, length, counted=False) as put:
+            source = StreamSource(asyncio.get_running_loop(), read, Pace(), length)
+            return put.held or await put.receive(source)
 
     async def pin(self) -> None:
         wanted = sorted(self.history.wanted())
