@@ -7,7 +7,7 @@ from sqlalchemy import delete, insert, select
 from coordinator.database.tables import releases, target_releases
 from coordinator.database.transaction import Transaction
 from coordinator.errors import ReleaseNotFound, ReleaseUnusable
-from coordinator.values import ReleaseState
+from coordinator.values import ReleaseState, Told
 
 
 async def read(tx: Transaction) -> str | None:
@@ -35,7 +35,8 @@ async def choose(tx: Transaction, version: str, now_s: float) -> None:
         raise ReleaseNotFound(f"no release {version!r} is recorded")
     if ReleaseState(release.state) is ReleaseState.INCOMPLETE:
         raise ReleaseUnusable(f"release {version!r} has lost an artifact; upload it again first")
-    if await read(tx) == version:
+    before = await read(tx)
+    if before == version:
         return
     ordinals = await tx.rows(select(target_releases.c.ordinal))
     await tx.write(delete(target_releases).where(target_releases.c.version == version))
@@ -46,3 +47,5 @@ async def choose(tx: Transaction, version: str, now_s: float) -> None:
             time_set=now_s,
         )
     )
+    data = {} if before is None else {"before": before}
+    await tx.tell(Told("fleet.target_set", release=version, data=data))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from coordinator.journal.notes import VerifierKey
 from coordinator.journal.proofs import verify_consistency, verify_inclusion
 from coordinator.journal.tree import leaf_hash
 from depot.errors import Refused
+from tests.coordinator.releases.builder import ReleaseBuilder, small_release, zip_bytes
 from tests.coordinator.running import client_of, coordinating
+from tests.unit.fake_node import FakeNode
 
 
 async def add_sleds(client: CoordinatorClient, *ids: str) -> None:
@@ -37,6 +41,46 @@ async def test_what_was_done_is_found_at_once(tmp_path: Path) -> None:
     assert of_s1 == ["fleet.sled_added", "fleet.sled_expunged"]
     assert fleet == [1, 2]
     assert json.loads(everything[3].content)["data"] == {"by_hand": True, "generation": 9}
+
+
+async def kinds_after(client: CoordinatorClient, change: Awaitable[object]) -> list[str]:
+    """What is told of a change, by the kinds of the entries."""
+    before = (await client.journal_shards())[-1]
+    await change
+    begin = before.first_index + before.size
+    return [entry.kind for entry in [entry async for entry in client.journal(begin)]]
+
+
+async def test_each_change_of_the_fleet_is_told_once(
+    client: CoordinatorClient, node: FakeNode
+) -> None:
+    root, raised = ReleaseBuilder().trusted, "fleet.generation_raised"
+    first, second = (zip_bytes(small_release(version).publish()) for version in ("1.0.0", "2.0.0"))
+    node.config = (17, [])
+    node.script["POST /artifacts-config/reset"] = [(204, {})]
+
+    async def told(change: Awaitable[object]) -> list[str]:
+        return await kinds_after(client, change)
+
+    assert await told(client.add_trust_root(root)) == ["fleet.trust_root_added"]
+    assert await told(client.add_trust_root(root)) == []
+    for content in (first, second):
+        uploading = client.upload_release(content, file_name="release.zip")
+        assert await told(uploading) == [raised, "fleet.release_uploaded"]
+    assert await told(client.set_target_release("2.0.0")) == ["fleet.target_set"]
+    assert await told(client.set_target_release("2.0.0")) == []
+    pruning = client.prune_releases(keep_newest=0, keep_previous_targets=0)
+    assert await told(pruning) == [raised, "fleet.release_pruned"]
+    assert await told(client.advance_generation(90)) == [raised]
+    assert await told(client.put_sled("s1", node.agent_url)) == ["fleet.sled_added"]
+    assert await told(client.put_sled("s1", node.agent_url)) == []
+    assert await told(client.reset_sled("s1")) == ["fleet.sled_reset"]
+    assert await told(client.set_sled_policy("s1", "expunged")) == ["fleet.sled_expunged"]
+    assert await told(client.remove_sled("s1")) == ["fleet.sled_removed"]
+    assert await told(client.rotate_journal()) == ["journal.shard_sealed"]
+    # The first entry of a shard says how the one before it ended.
+    opened_by = await told(client.remove_trust_root(hashlib.sha256(root).hexdigest()))
+    assert opened_by == ["journal.shard_opened", "fleet.trust_root_removed"]
 
 
 async def test_a_proof_is_verified_with_the_key_alone_and_holds_after_a_rotation(

@@ -40,7 +40,7 @@ async def lives(url: str, keys: Path) -> list[str]:
     return [name for first, *rest in lines if first == "told" for name in rest]
 
 
-@pytest.mark.timeout(600)  # each life begins with a database to open
+@pytest.mark.timeout(600 + 20 * KILLS)  # each life begins with a database to open
 async def test_what_was_acknowledged_before_a_kill_is_there_once_and_everything_verifies(
     database: Database, database_url: str, keys: Path
 ) -> None:
