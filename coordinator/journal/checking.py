@@ -2,6 +2,7 @@
 
 Rules kept here:
 - The first bad index is named: every entry is held against its hash, which is kept apart from it.
+- An entry that is not found by what it says is named too: it was hidden, though not changed.
 - Every checkpoint is held against the tree, those that others kept as well: what was signed once
   cannot be changed, dropped or added to in its middle.
 - A shard follows the one before it, by what both say of each other and have signed.
@@ -247,6 +248,9 @@ class Checker:
             self._found(index, "has no hash: it was inserted, or the hash was removed")
         elif kept != computed:
             self._found(index, "is not what its hash is of: it was changed")
+        if misfiled := told.get("misfiled"):
+            names = ", ".join(map(str, misfiled))
+            self._found(index, f"is not found by its {names}: the database lists it otherwise")
         shard.edge = shard.edge.appended([kept or computed])[0]
         self._remember(shard, position, content)
         self._compare(shard)

@@ -11,9 +11,10 @@ Rules kept here:
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Row, bindparam, delete, func, select
 
 from coordinator.database.journal_tables import (
     journal_artifacts,
@@ -24,7 +25,7 @@ from coordinator.database.journal_tables import (
 )
 from coordinator.database.transaction import Transaction
 from coordinator.errors import ShardInUse
-from coordinator.journal import checkpointing, shards
+from coordinator.journal import checkpointing, filing, shards
 from coordinator.journal.appending import append, told_now
 from coordinator.journal.values import SHARD_DROPPED, Shard, ShardState
 from coordinator.values import Told
@@ -32,6 +33,10 @@ from depot.errors import InvalidRequest
 
 DELETED_AT_ONCE: Final = 2000
 """Entries, with their hashes; others wait for so long."""
+_DELETE_ARTIFACT: Final = delete(journal_artifacts).where(
+    journal_artifacts.c.sha256 == bindparam("its_sha256"),
+    journal_artifacts.c.entry_id == bindparam("its_entry"),
+)
 
 
 async def drop(tx: Transaction, shard_id: str, size: int, root: bytes, now_s: float) -> Shard:
@@ -81,11 +86,21 @@ async def delete_some(tx: Transaction, limit: int = DELETED_AT_ONCE) -> bool:
         return False
     end = found.begin + limit
     some = (its.shard_id == found.id, its.position < end)
-    about = select(its.id).where(*some)
-    await tx.write(delete(journal_artifacts).where(journal_artifacts.c.entry_id.in_(about)))
+    await _delete_artifacts(tx, await tx.rows(select(its.id, its.content).where(*some)))
     await _delete_nodes(tx, found.id, end)
     await tx.write(delete(journal_entries).where(*some))
     return True
+
+
+async def _delete_artifacts(tx: Transaction, entries: Sequence[Row[Any]]) -> None:
+    # By the whole key: by the entry alone, the whole table would be gone through each time.
+    found = [
+        {"its_sha256": sha256, "its_entry": entry_id}
+        for row in entries
+        for sha256, entry_id in filing.pairs(row.id, filing.said_in(row.content))
+    ]
+    if found:
+        await tx.write(_DELETE_ARTIFACT, found)
 
 
 async def _delete_nodes(tx: Transaction, shard_id: str, end: int) -> None:

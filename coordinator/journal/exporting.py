@@ -6,14 +6,14 @@ nothing is missing behind it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
-from coordinator.journal import checkpointing, reading, shards
+from coordinator.journal import checkpointing, filing, reading, shards
 from coordinator.journal.checking import FORMAT
-from coordinator.journal.values import Shard, SignedCheckpoint
+from coordinator.journal.values import Entry, Shard, SignedCheckpoint
 
 PAGE: Final = 500
 
@@ -39,23 +39,35 @@ async def records(database: Database, shard_id: str | None = None) -> AsyncItera
 async def _entries(database: Database, shard: Shard) -> AsyncIterator[dict[str, Any]]:
     begin = 0
     while shard.dropped_s is None:
-        found = await database.run(reading.of_shard, shard, begin, PAGE)
+        found, misfiled = await database.run(_page, shard, begin)
         for entry in found:
             # It may have come since the shard was read. If not, nobody appended it.
             if entry.position >= shard.size:
                 now = await database.run(shards.get, shard.id)
                 if entry.position < now.size:
                     return
-            yield {
-                "entry": {
-                    "position": entry.position,
-                    "leaf": entry.leaf.hex(),
-                    "content": entry.content,
-                }
-            }
+            yield {"entry": _told(entry, misfiled.get(entry.position, ()))}
         if len(found) < PAGE:
             return
         begin = found[-1].position + 1
+
+
+async def _page(
+    tx: Transaction, shard: Shard, begin: int
+) -> tuple[list[Entry], Mapping[int, tuple[str, ...]]]:
+    found = await reading.of_shard(tx, shard, begin, PAGE)
+    if not found:
+        return [], {}
+    return found, await filing.misfiled(tx, shard.id, begin, found[-1].position + 1)
+
+
+def _told(entry: Entry, misfiled: Sequence[str]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "position": entry.position,
+        "leaf": entry.leaf.hex(),
+        "content": entry.content,
+    }
+    return {**told, "misfiled": list(misfiled)} if misfiled else told
 
 
 async def _ids(tx: Transaction, shard_id: str | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from coordinator.database import sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.journal import gathering
+from coordinator.journal.checking import Checker
 from coordinator.journal.gathering import Gatherer
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Wanted
@@ -195,3 +196,7 @@ async def test_what_a_sled_says_is_bounded_and_any_text(
     assert len(odd.kind) < 100
     assert json.loads(odd.content)["data"]["text"] == "a\0b"
     assert set(json.loads(much.content)["data"]) == {"omitted_characters"}
+    checker = Checker()
+    async for record in journal.export():
+        checker.feed(record)
+    assert checker.end().findings == []
