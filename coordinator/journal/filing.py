@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Row, Select, and_, bindparam, or_, select
 
 from coordinator.database.journal_tables import journal_artifacts, journal_entries
 from coordinator.database.transaction import Transaction
@@ -19,7 +20,7 @@ from depot.artifact import ArtifactHash
 from depot.errors import InvalidRequest
 
 ARTIFACTS: Final = "artifacts"
-_LOOKED_UP_AT_ONCE: Final = 400
+LOOKED_UP_AT_ONCE: Final = 100
 _COLUMNS: Final = (("time", "time"), ("kind", "kind"), ("sled", "sled_id"), ("release", "release"))
 """Each as the entry names it, and as the table does."""
 
@@ -69,10 +70,27 @@ def _wrong(row: Row[Any], said: Mapping[str, Any], kept: frozenset[Pair]) -> Ite
 
 
 async def _kept(tx: Transaction, wanted: Sequence[Pair]) -> frozenset[Pair]:
-    its = journal_artifacts.c
     found: set[Pair] = set()
-    for begin in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
-        some = wanted[begin : begin + _LOOKED_UP_AT_ONCE]
-        query = select(journal_artifacts).where(tuple_(its.sha256, its.entry_id).in_(some))
-        found.update((row.sha256, row.entry_id) for row in await tx.rows(query))
+    for begin in range(0, len(wanted), LOOKED_UP_AT_ONCE):
+        some = wanted[begin : begin + LOOKED_UP_AT_ONCE]
+        values: dict[str, object] = {}
+        for number, (sha256, entry_id) in enumerate(some):
+            values |= {f"sha256_{number}": sha256, f"entry_{number}": entry_id}
+        rows = await tx.rows(by_pair(len(some)), values)
+        found.update((row.sha256, row.entry_id) for row in rows)
     return frozenset(found)
+
+
+@cache
+def by_pair(count: int) -> Select[Any]:
+    """The query for so many pairs."""
+    its = journal_artifacts.c
+    # The whole key in each: of a list of pairs SQLite makes a search through the whole table.
+    each = (
+        and_(
+            its.sha256 == bindparam(f"sha256_{number}"),
+            its.entry_id == bindparam(f"entry_{number}"),
+        )
+        for number in range(count)
+    )
+    return select(journal_artifacts).where(or_(*each))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 
 import pytest
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
 
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_artifacts, journal_entries
@@ -98,10 +102,19 @@ async def test_an_entry_that_is_hidden_from_searches_is_named(
 async def test_a_long_list_of_artifacts_is_looked_up_some_at_a_time(
     told: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filing, "_LOOKED_UP_AT_ONCE", 4)
+    monkeypatch.setattr(filing, "LOOKED_UP_AT_ONCE", 4)
     assert (await checked(told)).findings == []
     await database.run(artifact)
     assert (await checked(told)).first_bad == HIDDEN
+
+
+def test_no_row_is_looked_for_by_going_through_all_of_them() -> None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(str(CreateTable(journal_artifacts)))
+        query = str(filing.by_pair(3).compile(dialect=sqlite.dialect()))
+        plan = database.execute(f"EXPLAIN QUERY PLAN {query}", ("x",) * 6).fetchall()
+    assert not [step for *_, step in plan if step.startswith("SCAN")]
+    assert plan
 
 
 async def test_what_a_dropped_shard_was_found_by_goes_with_it(
