@@ -440,20 +440,41 @@ def _matched(
         if file is None:
             book.changed.add(ArtifactHash(digest))
             continue
-        if file[1] != size_bytes or file[2] != identity or digest in unwritten:
+        copy = _known(file, size_bytes, identity, verified_at_s, bool(damaged), now_s)
+        if copy is None or digest in unwritten:
             continue
         artifact = file[0]
-        # A time to come was taken from a clock that was wrong: one that has such a copy
-        # verified would keep it from being read for years.
-        if verified_at_s is not None and verified_at_s > now_s:
-            verified_at_s = None
-        copies[artifact] = Copy(size_bytes, verified_at_s, bool(damaged))
-        if not damaged:
-            basis_s = min(seen_at_s, now_s) if verified_at_s is None else verified_at_s
-            book.ages[artifact] = basis_s
+        copies[artifact] = copy
+        if copy.damaged:
+            if not damaged:
+                book.changed.add(artifact)
+        else:
+            at_s = copy.verified_at_s
+            book.ages[artifact] = min(seen_at_s, now_s) if at_s is None else at_s
     for artifact, size_bytes in files.sizes() if len(copies) < len(files) else ():
         if artifact not in copies:
             copies[artifact] = Copy(size_bytes)
             book.changed.add(artifact)
             book.ages[artifact] = now_s
     return book, copies
+
+
+def _known(
+    file: tuple[ArtifactHash, int, str],
+    size_bytes: int,
+    identity: str,
+    verified_at_s: float | None,
+    damaged: bool,
+    now_s: float,
+) -> Copy | None:
+    """What is known of a file when this is remembered of its name; None: it is another file."""
+    if file[1] != size_bytes and verified_at_s is not None:
+        # So many bytes had this hash: no other number has.
+        return Copy(file[1], damaged=True)
+    if file[1:] != (size_bytes, identity):
+        return None
+    # A time to come was taken from a clock that was wrong: one that has such a copy
+    # verified would keep it from being read for years.
+    if verified_at_s is not None and verified_at_s > now_s:
+        verified_at_s = None
+    return Copy(size_bytes, verified_at_s, damaged)

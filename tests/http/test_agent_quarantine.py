@@ -56,7 +56,7 @@ async def counted(sled: Sled) -> Any:
     return (await sled.call("GET", "/artifacts")).body["list"]
 
 
-@pytest.mark.parametrize("size_bytes", [0])
+@pytest.mark.parametrize("size_bytes", [0, 1, len(CONTENT) - 1])
 async def test_b6_a_file_that_lost_its_bytes_is_not_counted_as_a_copy(
     tmp_path: Path, size_bytes: int
 ) -> None:
