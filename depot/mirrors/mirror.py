@@ -63,6 +63,8 @@ class Condition:
     Attributes:
         joining: it can be written again, but what it says was not read yet.
         full: the last write found no room.
+        over_quota: a write was refused by a quota, of which the filesystem's figures may know
+            nothing; until something was purged for its sake.
         last_error: for people; None when nothing is wrong.
         released: an operator had it let go of; it is left alone.
         doubtful: it failed in a way after which nothing on it is believed before it was verified.
@@ -72,6 +74,7 @@ class Condition:
     state: MirrorState = MirrorState.MISSING
     joining: bool = False
     full: bool = False
+    over_quota: bool = False
     last_error: str | None = None
     released: bool = False
     doubtful: bool = False
@@ -82,7 +85,9 @@ class Condition:
         if isinstance(error, FileNotFoundError):
             return self
         if full_disk(error) and not isinstance(error, SyncFailed):
-            return replace(self, full=True, last_error=describe_error(error))
+            over_quota = self.over_quota or error.errno == errno.EDQUOT
+            said = describe_error(error)
+            return replace(self, full=True, over_quota=over_quota, last_error=said)
         lost = self.state is MirrorState.HEALTHY
         return replace(
             self,
@@ -190,6 +195,15 @@ class Mirror:
     def full(self) -> bool:
         """The last write found no room."""
         return self.condition.full
+
+    @property
+    def over_quota(self) -> bool:
+        """A quota refused a write, and nothing was purged since."""
+        return self.condition.over_quota
+
+    def made_room(self) -> None:
+        """Something was purged, or could not be: the next refusal tells whether it was enough."""
+        self._become(replace(self.condition, over_quota=False))
 
     @property
     def last_error(self) -> str | None:

@@ -309,7 +309,7 @@ class QuarantineKeeper:
 
     def is_in_the_way(self, mirror: Mirror, size_bytes: int) -> bool:
         """Tell whether `make_room` would look for something to purge."""
-        lacks_room = mirror.full or not mirror.room_for(size_bytes)
+        lacks_room = mirror.full or mirror.over_quota or not mirror.room_for(size_bytes)
         return lacks_room and self.count(mirror) > 0
 
     async def make_room(self, mirror: Mirror, size_bytes: int) -> None:
@@ -319,6 +319,10 @@ class QuarantineKeeper:
         with suppress(OSError, DatasetUnusable):
             mirror.space = space = await mirror.call(Dataset.space)
             lacking_bytes = size_bytes - space.free_bytes
+            if mirror.over_quota:
+                # What the filesystem calls free may be refused all the same.
+                lacking_bytes = max(size_bytes, 1)
+                mirror.made_room()
             if lacking_bytes > 0 or space.free_inodes == 0:
                 await self._purge(mirror, max(lacking_bytes, 1), "space", self._all)
                 mirror.space = await mirror.call(Dataset.space)

@@ -21,10 +21,11 @@ OTHER = random.Random(32).randbytes(3 * MIB + 9)
 class SmallDisk(FaultyDisk):
     """A disk of so many bytes, the reserve left out: it says what is free, and refuses the rest."""
 
-    def __init__(self, path: Path, limit_bytes: int) -> None:
+    def __init__(self, path: Path, limit_bytes: int, refusal: int = errno.ENOSPC) -> None:
         super().__init__()
         self.path = path
         self.limit_bytes = limit_bytes
+        self.refusal = refusal
 
     def free_bytes(self) -> int:
         files = [file for file in self.path.rglob("*") if file.is_file()]
@@ -33,7 +34,7 @@ class SmallDisk(FaultyDisk):
 
     def write(self, fd: int, content: memoryview) -> int:
         if len(content) > self.free_bytes():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(self.refusal, os.strerror(self.refusal))
         return super().write(fd, content)
 
     def statvfs(self, fd: int) -> os.statvfs_result:
@@ -92,3 +93,32 @@ async def test_d1_a_heal_is_refused_for_space_rather_than_that_a_last_copy_goes(
             f"{hash_of(OTHER)} cannot be re-mirrored: dataset 1 is full" in said
             for said in store.status().warnings
         )
+
+
+class DiskWithQuota(SmallDisk):
+    """A disk that says it has room which a quota forbids."""
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        super().__init__(path, limit_bytes, errno.EDQUOT)
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        return FaultyDisk.statvfs(self, fd)
+
+
+async def test_b5_a_quota_that_the_filesystem_does_not_tell_of_has_the_quarantine_purged_too(
+    node: Node,
+) -> None:
+    node.disks[node.paths[A]] = DiskWithQuota(node.paths[A], 8 * MIB)
+    async with node.open() as store:
+        await store.put_config(config(1, LARGE))
+        await put(store, LARGE)
+        for _ in range(2):
+            await rot(node, store, A)
+            await store.remirror()
+        assert purged(node) == []
+        assert copies(store) == {hash_of(LARGE): 1}
+        await store.check_datasets()
+        assert await store.remirror() == 1, store.status().warnings
+        assert purged(node) == ["space"]
+        assert copies(store) == {hash_of(LARGE): 2}
+    assert await node.read(A, LARGE) == LARGE
