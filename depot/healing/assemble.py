@@ -49,8 +49,9 @@ async def find_digests(
 ) -> BlockDigests | None:
     """Block digests by which blocks of `remains` can be told from rot; None: there is no use."""
     for mirror in mirrors.readable():
-        if kept := await read_digests(mirror, artifact, None):
-            return kept
+        with suppress(TimeoutError):
+            if kept := await read_digests(mirror, artifact, None):
+                return kept
     # The name of an artifact of one block says its digest: some copy is whole, or none is of use.
     for each in remains:
         if each.size_bytes <= BLOCK_SIZE_BYTES:

@@ -254,12 +254,15 @@ class Reader:
     async def _find_digests(
         self, mirror: Mirror, artifact: ArtifactHash, size_bytes: int
     ) -> BlockDigests | None:
+        if kept := await read_digests(mirror, artifact, size_bytes):
+            return kept
         others = (other for other in self._mirrors.readable() if other is not mirror)
-        for holder in (mirror, *others):
-            if kept := await read_digests(holder, artifact, size_bytes):
-                if holder is not mirror and mirror.healthy:
-                    await keep_digests([mirror], kept)
-                return kept
+        for holder in others:
+            with suppress(TimeoutError):
+                if kept := await read_digests(holder, artifact, size_bytes):
+                    if mirror.healthy:
+                        await keep_digests([mirror], kept)
+                    return kept
         return None
 
     def _damaged(self, mirror: Mirror, artifact: ArtifactHash) -> None:
@@ -291,9 +294,14 @@ async def read_digests(
     """Read the block digests kept on a mirror; None when there are none to believe.
 
     Those of an artifact of any size will do when `size_bytes` is None.
+
+    Raises:
+        TimeoutError: the device does not answer, and would keep whoever asks on waiting.
     """
     try:
         content = await mirror.read(Dataset.read_block_digests, artifact)
         return None if content is None else decode_digests(content, artifact, size_bytes)
+    except TimeoutError:
+        raise
     except (OSError, DatasetUnusable, Unreadable):
         return None  # derived anew, like one that was never there

@@ -277,6 +277,30 @@ async def test_a_device_that_hangs_while_digests_are_derived_says_nothing_of_the
         hang.let_go()
 
 
+async def test_b4_a_device_that_hangs_over_block_digests_is_waited_for_once(node: Node) -> None:
+    async with node.open(verify_reads=VerifyReads.ALWAYS, device_timeout_s=HANG_S) as store:
+        await stock(store, LARGE)
+        hang = node.disk(A).hang("pread", name=f"blocks/{hash_of(LARGE)}")
+        with await store.open_artifact(hash_of(LARGE)) as opened:
+            assert opened.dataset == B  # and not A, with B's digests, until its blocks hang as well
+        await off_loop(hang.wait_begun)
+        assert states(store)[A] == "suspect"
+        assert copies(store) == {hash_of(LARGE): 2}
+        hang.let_go()
+    assert await keeps_right_ones(node, A, LARGE)
+
+
+async def test_b4_missing_block_digests_are_not_waited_for_on_the_other_device(node: Node) -> None:
+    async with node.open(verify_reads=VerifyReads.ALWAYS, device_timeout_s=HANG_S) as store:
+        await stock(store, LARGE)
+        await spoil(node, A, lambda _: None)
+        hang = node.disk(B).hang("pread", name=f"blocks/{hash_of(LARGE)}")
+        assert await read_checked(store, LARGE) == LARGE  # derived from the copy that answers
+        await off_loop(hang.wait_begun)
+        hang.let_go()
+    assert await keeps_right_ones(node, A, LARGE)
+
+
 # ---- when to check
 
 
