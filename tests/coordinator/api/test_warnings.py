@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from coordinator.api.fleet_view import MAX_NAMED, healing
+from coordinator.api.fleet_view import MAX_NAMED, healing, lost_snapshots
 from coordinator.replication.values import Inventory, Plan, SledInventory
+from coordinator.values import FleetSnapshot
 from depot.artifact import ArtifactHash, Generation
 
 X = ArtifactHash.of(b"x")
@@ -32,3 +33,16 @@ def test_of_many_sleds_that_heal_some_are_named() -> None:
     said = [*healing(Plan(generation=GENERATION, healing=short), inventory())]
     assert len(said) == MAX_NAMED + 1
     assert said[-1] == "so have 7 more sleds"
+
+
+def version(number: int) -> FleetSnapshot:
+    return FleetSnapshot("state", f"v{number}", ArtifactHash.of(b"%d" % number), 1, 0.0, {})
+
+
+def test_a_snapshot_that_is_nowhere_is_named_with_the_remedy() -> None:
+    plan = Plan(generation=GENERATION, lost=frozenset({version(1).sha256, X}))
+    (said,) = lost_snapshots(plan, [version(2), version(1)])
+    assert said.startswith("snapshot state, version v1, is nowhere: publish it again")
+    assert [*lost_snapshots(None, [version(1)])] == []
+    of_many = Plan(generation=GENERATION, lost=frozenset(version(n).sha256 for n in range(25)))
+    assert len([*lost_snapshots(of_many, map(version, range(25)))]) == MAX_NAMED + 1

@@ -104,6 +104,9 @@ async def test_a_checkpoint_that_is_refused_keeps_none_of_another_shard_away(
     witnesses = Witnesses(database, fleet)
     await witnesses.round()
     assert fleet["s1"].sizes == [99, then.size]
+    asked = fleet["s1"].asked
+    await witnesses.round()
+    assert fleet["s1"].asked == asked
 
 
 async def test_a_sled_that_was_told_something_else_refuses_and_keeps_that(
