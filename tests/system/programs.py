@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
 BIN: Final = Path(sys.executable).parent
-START_TIMEOUT_S: Final = 60.0
+# An upper bound only: beside other work, an interpreter alone has taken more than a minute.
+START_TIMEOUT_S: Final = 180.0
 STOP_TIMEOUT_S: Final = 60.0
 LOG_TAIL_LINES: Final = 40
 
