@@ -92,7 +92,8 @@ class FleetArchive:
         del said["version"]
         url = self._at(name, metadata.version).with_query(said)
         with _errors():
-            return _version(name, asyncio.run(self._send(url, _Sending(blocks))))
+            sending = _Sending(blocks, metadata.size_bytes or 0)
+            return _version(name, asyncio.run(self._send(url, sending)))
 
     def versions(self, name: str) -> Sequence[Listed]:
         """See Archive."""
@@ -238,13 +239,18 @@ class _Answer:
 class _Sending:
     """A body that is made of blocks from a thread.
 
+    Args:
+        blocks: what is sent.
+        size_bytes: of the snapshot itself, which the coordinator hashes once all is sent.
+
     Attributes:
         error: why there are no more blocks, if not because all were sent.
     """
 
-    def __init__(self, blocks: Iterable[bytes]) -> None:
+    def __init__(self, blocks: Iterable[bytes], size_bytes: int) -> None:
         self.error: Exception | None = None
         self._blocks = iter(blocks)
+        self._size_bytes = size_bytes
         self._patience: asyncio.Timeout | None = None
 
     def patience(self) -> asyncio.Timeout:
@@ -258,7 +264,9 @@ class _Sending:
         while block := await asyncio.to_thread(self._next):
             yield block
             sent_bytes += len(block)
-            self._moved(sent_bytes)
+            self._wait_for(ANSWER_TIMEOUT_S)
+        most_bytes = max(sent_bytes, self._size_bytes)
+        self._wait_for(ANSWER_TIMEOUT_S + most_bytes / SLOWEST_BYTES_PER_S)
 
     def _next(self) -> bytes:
         try:
@@ -268,10 +276,9 @@ class _Sending:
             self.error = error
             raise
 
-    def _moved(self, sent_bytes: int) -> None:
+    def _wait_for(self, seconds: float) -> None:
         if self._patience is not None and not self._patience.expired():
-            left_s = ANSWER_TIMEOUT_S + sent_bytes / SLOWEST_BYTES_PER_S
-            self._patience.reschedule(asyncio.get_running_loop().time() + left_s)
+            self._patience.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def _session(
