@@ -54,7 +54,9 @@ async def page(
 
 async def _found(tx: Transaction, start: int, limit: int, wanted: Wanted) -> tuple[Entry, ...]:
     order = (journal_shards.c.ordinal, journal_entries.c.position)
-    query = _entries().where(start <= _INDEX, *_conditions(wanted)).order_by(*order).limit(limit)
+    # Not by the index that is computed: a later page would go through all those before it.
+    begin = journal_entries.c.position >= start - journal_shards.c.first_index
+    query = _entries().where(begin, *_conditions(wanted)).order_by(*order).limit(limit)
     return tuple(map(_entry, await tx.rows(query)))
 
 

@@ -160,7 +160,11 @@ class RunningProgram:
         return "\n".join(self.log().splitlines()[-lines:])
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()  # nobody calls `__exit__` of what was not entered
+            raise
 
     def __exit__(
         self,
