@@ -4,14 +4,10 @@ Rules kept here:
 - A request is counted, and stands in the ring, when it is known how it ended: a copy when it has
   finished, not when it was accepted.
 - What the database could not be told yet is kept for the next try, up to the size of the ring.
-- A sled that answers as it did the last time, because nothing has changed, is a line in the log at
-  debug level: a thousand of them, asked twice a minute, would hide what did change. The ring and
-  the counts have every request.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +27,6 @@ RESET: Final = "reset"
 DEFERRED: Final = "deferred"
 STAGING: Final = "staging"
 """Source of what comes from the coordinator itself."""
-
-_ROUTINE: Final = (PUT_CONFIG, LIST)
-"""What every sled is asked with every pass."""
-MAX_REMEMBERED: Final = 40_000
-"""Answers by sled and operation: more than a fleet has; sleds that are gone make room."""
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +53,6 @@ class RequestLog:
         self._clock = clock
         self._records: deque[RequestRecord] = deque(maxlen=MAX_HISTORY)
         self._counts: Counter[str] = Counter()
-        self._answers: dict[tuple[str, str], tuple[Generation, str | None]] = {}
         self.run: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -94,8 +84,7 @@ class RequestLog:
         )
         name = f"{request.operation}_{'ok' if error is None else 'error'}"
         self._count(DEFERRED if put_off else name, 1)
-        _log.log(
-            logging.DEBUG if self._is_as_before(request, error) else logging.INFO,
+        _log.info(
             "asked a sled",
             sled=request.sled.id,
             operation=request.operation,
@@ -104,16 +93,6 @@ class RequestLog:
             source=request.source,
             error=error,
         )
-
-    def _is_as_before(self, request: Request, error: str | None) -> bool:
-        if request.operation not in _ROUTINE:
-            return False
-        key, answer = (request.sled.id, request.operation), (request.generation, error)
-        before = self._answers.pop(key, None)
-        self._answers[key] = answer
-        if len(self._answers) > MAX_REMEMBERED:
-            del self._answers[next(iter(self._answers))]  # who was not asked for the longest time
-        return before == answer
 
     def deferred(self, requests: int = 1) -> None:
         """Note requests that were put off."""

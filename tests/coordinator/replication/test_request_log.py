@@ -3,15 +3,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from coordinator.replication.request_log import (
-    COPY,
-    LIST,
-    PUT,
-    PUT_CONFIG,
-    STAGING,
-    Request,
-    RequestLog,
-)
+from coordinator.replication.request_log import COPY, PUT, STAGING, Request, RequestLog
 from coordinator.values import MAX_HISTORY, RequestRecord, Sled
 from depot.artifact import ArtifactHash, Generation
 
@@ -38,34 +30,6 @@ def test_each_request_is_counted_kept_and_logged(logged: list[MutableMapping[str
         ("info", "put", "no room"),
         ("info", "copy", "busy"),
     ]
-
-
-def asked(log: RequestLog, operation: str, generation: int, error: str | None = None) -> None:
-    log.ended(Request(SLED, operation, Generation(generation)), error)
-
-
-def test_a_sled_that_answers_as_before_does_not_drown_the_log(
-    logged: list[MutableMapping[str, Any]],
-) -> None:
-    log = RequestLog()
-    for generation, error in ((7, None), (7, None), (8, None), (8, "silent"), (8, "silent")):
-        asked(log, PUT_CONFIG, generation, error)
-        asked(log, LIST, generation, error)
-    asked(log, PUT_CONFIG, 8)
-    levels = [(entry["log_level"], entry["operation"]) for entry in logged]
-    expected = ["info", "debug", "info", "info", "debug"]
-    assert levels == [
-        *((level, operation) for level in expected for operation in (PUT_CONFIG, LIST)),
-        ("info", PUT_CONFIG),
-    ]
-    assert len(log.take()[0]) == 11, "the ring has every one of them"
-
-
-def test_what_brings_bytes_is_told_every_time(logged: list[MutableMapping[str, Any]]) -> None:
-    log = RequestLog()
-    for _ in range(2):
-        log.ended(REQUEST, "no room")
-    assert [entry["log_level"] for entry in logged] == ["info", "info"]
 
 
 def test_what_could_not_be_written_down_is_handed_over_again() -> None:
