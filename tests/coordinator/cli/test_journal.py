@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.journal.journal import Journal
 from coordinator.journal.notes import SignerKey
 from coordinator.settings import DATABASE_FILE
 from tests.coordinator.cli.conftest import Cli
+from tests.coordinator.database.making import opened
 
 
 @pytest.fixture
@@ -60,6 +63,19 @@ def change_entry(tmp_path: Path, position: int) -> None:
             (position,),
         )
         assert changed.rowcount == 1
+
+
+def put_back(directory: Path) -> str:
+    """What a restore of the database does to the journal; which shard it ends."""
+
+    async def work() -> str:
+        async with await opened(f"sqlite:///{directory / DATABASE_FILE}") as database:
+            journal = await Journal.open(database, directory / "journal-keys")
+            sealed = (await journal.note_restore({})).sealed
+            assert sealed is not None
+            return sealed.id
+
+    return asyncio.run(work())
 
 
 def test_what_happened_is_listed_searched_and_shown(told: Cli) -> None:
@@ -139,6 +155,17 @@ def test_a_shard_is_dropped_once_a_file_has_all_of_it(told: Cli, tmp_path: Path)
     assert "the export has entries 0 to 2" in told("journal", "show", "1").err
     found = told("journal", "search", "--sled", "s2")
     assert (found.out, "not looked at: entries 0 to 2" in found.err) == ("no entries\n", True)
+
+
+def test_a_shard_that_says_that_the_database_was_put_back_is_dropped_like_any_other(
+    cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    cli.fine("sled", "add", "s1", "127.0.0.1:1")
+    restored = put_back(tmp_path / "coordinator")
+    cli.fine("journal", "export", file)
+    assert "put back to a copy" in cli("journal", "verify", file).err
+    assert "is dropped" in cli.fine("journal", "drop", restored, "--export", file, "--yes")
 
 
 def test_a_dropped_entry_is_proved_with_the_export_alone(
