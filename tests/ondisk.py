@@ -41,9 +41,13 @@ def artifact_files(dataset: Path) -> dict[str, os.stat_result]:
 
 
 def wrong_bytes(dataset: Path) -> list[str]:
-    """Artifact files whose bytes do not hash to their name (B1)."""
-    names = sorted(artifact_files(dataset))
-    return [name for name in names if sha256((dataset / name).read_bytes()) != name]
+    """Artifact files whose bytes do not hash to their name (B1), but for those that go meanwhile."""
+    wrong = []
+    for name in sorted(artifact_files(dataset)):
+        with suppress(FileNotFoundError):  # set aside, by a store that is at work
+            if sha256((dataset / name).read_bytes()) != name:
+                wrong.append(name)
+    return wrong
 
 
 def staged_files(root: Path) -> list[Path]:

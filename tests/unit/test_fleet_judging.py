@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.ondisk import sha256
+from tests.ondisk import sha256, wrong_bytes
 from tests.system.judging import astray, damaged, names, nowhere
 
 CONTENTS: Final = (b"one", b"two", b"three")
@@ -84,3 +84,20 @@ def test_f2_a_file_that_goes_meanwhile_hides_no_other(
 def test_b1_a_flipped_bit_is_found(sled: Path) -> None:
     (sled / TWO).write_bytes(b"twp")
     assert damaged([sled]) == [f"{sled}/{TWO[:8]}"]
+
+
+def test_b1_a_file_that_goes_while_it_is_judged_hides_no_wrong_one(
+    sled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sled / ONE).write_bytes(b"onf")
+    (sled / TWO).write_bytes(b"twp")
+    first, second = sorted((ONE, TWO))
+    real_read = Path.read_bytes
+
+    def read_late(path: Path) -> bytes:
+        if path.name == first:
+            path.unlink()
+        return real_read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_late)
+    assert wrong_bytes(sled) == [second]
