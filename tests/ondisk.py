@@ -41,7 +41,7 @@ def artifact_files(dataset: Path) -> dict[str, os.stat_result]:
 
 
 def wrong_bytes(dataset: Path) -> list[str]:
-    """Artifact files whose bytes do not hash to their name (B1), but for those that go meanwhile."""
+    """Artifact files whose bytes do not hash to their name (B1), leaving out those that go."""
     wrong = []
     for name in sorted(artifact_files(dataset)):
         with suppress(FileNotFoundError):  # set aside, by a store that is at work
