@@ -7,7 +7,8 @@ Rules kept here:
   cannot be changed, dropped or added to in its middle.
 - A shard follows the one before it, by what both say of each other and have signed.
 - What contradicts it because the database was put back is told apart, where the journal says so.
-- The newest one that is dropped has an entry behind it that says so: what is only marked is hidden.
+- Each one that is dropped has an entry that says so, which the entries about later ones carry on:
+  what is only marked is hidden.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from coordinator.journal.checkpoints import Checkpoint, opened
 from coordinator.journal.notes import BadNote, VerifierKey
 from coordinator.journal.restores import Restore
 from coordinator.journal.tree import Edge, leaf_hash
-from coordinator.journal.values import KEY_LOST, SHARD_DROPPED
+from coordinator.journal.values import EARLIER, KEY_LOST, RESTORES, SHARD_DROPPED
 
 FORMAT: Final = "sled-depot-journal-1"
 _EXPORT: Final = "the export"
@@ -88,6 +89,7 @@ class _Shard:
     due: dict[int, list[tuple[Checkpoint, str]]] = field(default_factory=lambda: defaultdict(list))
     first: Mapping[str, Any] = field(default_factory=dict)
     last: Mapping[str, Any] = field(default_factory=dict)
+    # Of the checkpoints that the journal itself has; and what any checkpoint proved.
     largest: int = 0
     good: int = 0
 
@@ -113,10 +115,11 @@ class Checker:
         self._checked = Checked()
         self._shard: _Shard | None = None
         self._before: _Shard | None = None
-        # The newest that is dropped, until an entry says that it was.
-        self._hidden: _Shard | None = None
-        # By the index of the entry that says so.
-        self._restores: dict[int, Restore] = {}
+        self._shards: set[str] = set()
+        # Those that are dropped, until an entry says that they were.
+        self._hidden: dict[str, _Shard] = {}
+        # By shard, with the index of the entry that says so.
+        self._restores: dict[str, tuple[int, Restore]] = {}
         self._doubts: list[_Doubt] = []
         self._ended = False
 
@@ -147,8 +150,7 @@ class Checker:
         self._finish()
         if not self._ended:
             self._found(None, "the export breaks off")
-        if self._hidden and self._hidden is not self._before:
-            its = self._hidden
+        for its in self._hidden.values() if self._checked.shards > 1 else ():
             self._found(its.first_index, f"is hidden: no entry says that shard {its.id} is dropped")
         for shard_id, notes in self._witnessed.items():
             for source, note in notes:
@@ -162,17 +164,20 @@ class Checker:
         self._doubts.append(_Doubt(shard_id, size, finding))
 
     def _judge_doubts(self) -> None:
-        explained: Counter[int] = Counter()
+        explained: Counter[str] = Counter()
         for doubt in self._doubts:
-            for index, restore in self._restores.items():
-                if restore.explains(doubt.shard, doubt.size):
-                    explained[index] += 1
+            # A shard that is here was not lost: only its own end says something of it.
+            own = (doubt.shard,) if doubt.shard in self._shards else self._restores
+            for ended in own:
+                found = self._restores.get(ended)
+                if found is not None and found[1].explains(doubt.shard, doubt.size):
+                    explained[ended] += 1
                     break
             else:
                 self._checked.findings.append(doubt.finding)
         self._checked.restores = len(self._restores)
-        for index, restore in self._restores.items():
-            self._checked.remarks.append(Finding(index, _remark(restore, explained[index])))
+        for ended, (index, restore) in self._restores.items():
+            self._checked.remarks.append(Finding(index, _remark(restore, explained[ended])))
 
     def _begin(self, told: Mapping[str, Any]) -> None:
         self._finish()
@@ -192,6 +197,7 @@ class Checker:
                 shard.first_index, f"shard {its_id} has another key than the one known of it"
             )
         self._checked.shards += 1
+        self._shards.add(its_id)
         self._checked.dropped += shard.dropped
         self._check_follows(shard)
         for source, note in self._witnessed.pop(its_id, ()):
@@ -225,7 +231,8 @@ class Checker:
             self._found(shard.first_index, f"a checkpoint that {source} has: {error}")
             return
         shard.due[checkpoint.size].append((checkpoint, source))
-        shard.largest = max(shard.largest, checkpoint.size)
+        if source == _EXPORT:
+            shard.largest = max(shard.largest, checkpoint.size)
         if checkpoint.size == 0:
             self._compare(shard)
 
@@ -233,9 +240,6 @@ class Checker:
         self._checked.entries += 1
         position, content = int(told["position"]), str(told["content"])
         index = shard.first_index + position
-        self._note_drop(content)
-        if (restore := Restore.parse(content)) is not None:
-            self._restores[index] = restore
         if position != shard.edge.size:
             if position > shard.edge.size:
                 self._found(shard.first_index + shard.edge.size, "is missing")
@@ -251,17 +255,38 @@ class Checker:
         if misfiled := told.get("misfiled"):
             names = ", ".join(map(str, misfiled))
             self._found(index, f"is not found by its {names}: the database lists it otherwise")
+        self._note_drop(index, content)
+        self._note_restore(shard, position, content)
         shard.edge = shard.edge.appended([kept or computed])[0]
         self._remember(shard, position, content)
         self._compare(shard)
 
-    def _note_drop(self, content: str) -> None:
-        hidden = self._hidden
-        if hidden is None or SHARD_DROPPED not in content:
+    def _note_drop(self, index: int, content: str) -> None:
+        if SHARD_DROPPED not in content:
             return
-        said, data = _data(content)
-        if (said, data.get("shard")) == (SHARD_DROPPED, hidden.id):
-            self._hidden = None
+        kind, data = _data(content)
+        if kind != SHARD_DROPPED:
+            return
+        told = {
+            str(each): self._hidden.pop(str(each), None)
+            for each in (data.get("shard"), *_listed(data, EARLIER))
+        }
+        for each in _listed(data, RESTORES):
+            restore = Restore.of(each)
+            its = told.get(restore.shard) if restore else None
+            if restore and its and restore.is_at_its_place(its.id, its.size, its.size - 2):
+                self._restores[its.id] = (index, restore)
+
+    def _note_restore(self, shard: _Shard, position: int, content: str) -> None:
+        restore = Restore.parse(content)
+        if restore is None:
+            return
+        index = shard.first_index + position
+        if shard.sealed and restore.is_at_its_place(shard.id, shard.size, position):
+            self._restores[shard.id] = (index, restore)
+        else:
+            what = "says that the database was put back, but no shard ends there: it explains none"
+            self._checked.remarks.append(Finding(index, what))
 
     def _remember(self, shard: _Shard, position: int, content: str) -> None:
         # Only the ends say something about other shards.
@@ -290,6 +315,7 @@ class Checker:
         for checkpoint, source in shard.due.pop(shard.edge.size, ()):
             if checkpoint.root == shard.edge.root:
                 shard.good = shard.edge.size
+                shard.largest = max(shard.largest, shard.good)
             else:
                 what = (
                     f"or one up to {shard.first_index + shard.edge.size - 1} is not what was "
@@ -312,7 +338,7 @@ class Checker:
             return
         self._before = shard
         if shard.dropped:
-            self._hidden = shard
+            self._hidden[shard.id] = shard
             self._finish_dropped(shard)
             return
         end = shard.first_index + shard.edge.size
@@ -343,10 +369,16 @@ class Checker:
 
     def _finish_dropped(self, shard: _Shard) -> None:
         """Nothing is left of it but its end, which was signed."""
-        for checkpoint, source in shard.due.get(shard.size, ()):
-            if checkpoint.root.hex() != shard.root:
-                self._found(shard.first_index, f"shard {shard.id} did not end as {source} has it")
-        if shard.largest != shard.size:
+        signed = False
+        what = f"shard {shard.id} did not end as"
+        for size in (size for size in sorted(shard.due) if size >= shard.size):
+            for checkpoint, source in shard.due[size]:
+                if (size, checkpoint.root.hex()) == (shard.size, shard.root):
+                    signed = True
+                    continue
+                finding = Finding(shard.first_index, f"{what} {source} has it")
+                self._differs(shard, checkpoint, source, finding)
+        if not signed:
             self._found(shard.first_index, f"shard {shard.id} has no last checkpoint")
 
     def _found(self, index: int | None, what: str) -> None:
@@ -368,6 +400,11 @@ def _size_of(note: str) -> int:
         return Checkpoint.parse(note.partition("\n\n")[0] + "\n").size
     except BadNote:
         return 2**63
+
+
+def _listed(data: Mapping[str, Any], name: str) -> list[Any]:
+    found = data.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _data(content: str) -> tuple[object, Mapping[str, Any]]:

@@ -4,6 +4,8 @@ Rules kept here:
 - Nothing is deleted before the shard is marked as dropped, in a transaction of its own: from then
   on nobody reads its entries, and what is left of them is deleted some at a time.
 - The entry that says so is appended in that transaction, so that a mark without one is a lie.
+- That entry carries on what the shard's own entries say of shards that were dropped, or ended when
+  the database was put back: else nobody could tell them from hidden ones once it is gone.
 - A shard is dropped by how it ended: whoever says another size or root has an export of something
   else, or of a shard that was changed.
 - Its last checkpoint stays. Without one it is not dropped, as nothing would prove its end.
@@ -11,7 +13,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, delete, func, select
@@ -27,7 +29,8 @@ from coordinator.database.transaction import Transaction
 from coordinator.errors import ShardInUse
 from coordinator.journal import checkpointing, filing, shards
 from coordinator.journal.appending import append, told_now
-from coordinator.journal.values import SHARD_DROPPED, Shard, ShardState
+from coordinator.journal.restores import DATABASE_RESTORED, Restore
+from coordinator.journal.values import EARLIER, RESTORES, SHARD_DROPPED, Shard, ShardState
 from coordinator.values import Told
 from depot.errors import InvalidRequest
 
@@ -39,8 +42,50 @@ _DELETE_ARTIFACT: Final = delete(journal_artifacts).where(
 )
 
 
-async def drop(tx: Transaction, shard_id: str, size: int, root: bytes, now_s: float) -> Shard:
+async def said_in(tx: Transaction, shard_id: str) -> Mapping[str, Any]:
+    """What a sealed shard says of dropped shards and of restores, as `drop` is to carry it on.
+
+    Raises:
+        EntryNotFound: there is no such shard.
+    """
+    shard = await shards.get(tx, shard_id)
+    its = journal_entries.c
+    rows = await tx.rows(
+        select(its.position, its.content)
+        .where(its.shard_id == shard_id, its.kind.in_((SHARD_DROPPED, DATABASE_RESTORED)))
+        .order_by(its.position)
+    )
+    earlier: list[str] = []
+    restores: list[Mapping[str, Any]] = []
+    for row in rows:
+        restore = Restore.parse(row.content)
+        if restore is not None and restore.is_at_its_place(shard_id, shard.size, row.position):
+            restores.append(restore.data)
+        said = filing.said_in(row.content)
+        if said.get("kind") == SHARD_DROPPED:
+            data = said["data"]
+            earlier += [data["shard"], *data.get(EARLIER, ())]
+            restores += data.get(RESTORES, ())
+    return {EARLIER: earlier, RESTORES: restores}
+
+
+async def drop(
+    tx: Transaction,
+    shard_id: str,
+    size: int,
+    root: bytes,
+    said: Mapping[str, Any],
+    now_s: float,
+) -> Shard:
     """Mark a shard as dropped; one that is dropped already stays as it is.
+
+    Args:
+        tx: the transaction.
+        shard_id: which.
+        size: how many entries it ended with.
+        root: the hash of their tree.
+        said: what `said_in` says of it.
+        now_s: Unix seconds.
 
     Raises:
         EntryNotFound: there is no such shard.
@@ -66,6 +111,7 @@ async def drop(tx: Transaction, shard_id: str, size: int, root: bytes, now_s: fl
         delete(journal_checkpoints).where(journal_checkpoints.c.shard_id == shard_id, older)
     )
     data = {"shard": shard_id, "first_index": shard.first_index, "size": size, "root": root.hex()}
+    data |= said
     active = await shards.active(tx, for_update=True)
     await append(tx, active, [told_now(Told(SHARD_DROPPED, data=data), now_s)], now_s)
     return await shards.get(tx, shard_id)

@@ -129,6 +129,7 @@ class Journal:
         """
         active, _ = await self._database.run(_newest)
         restore = Restore(active.id, active.size, lost)
+        await self.number()  # what the copy has been told comes first: nothing is behind it
         told = Told(DATABASE_RESTORED, data=restore.data)
         await self._database.run(lambda tx: tx.tell(told))
         made = await self.rotate(active.id, lost_key=not await self._has_key(active.id))
@@ -164,7 +165,9 @@ class Journal:
             ShardInUse: it takes entries, or its end is not signed.
         """
         await self.number()  # what was told before comes first
-        dropped = await self._database.run(dropping.drop, shard_id, size, root, self._clock())
+        # It is sealed, so that nobody need wait while it is gone through.
+        said = await self._database.run(dropping.said_in, shard_id)
+        dropped = await self._database.run(dropping.drop, shard_id, size, root, said, self._clock())
         _log.info("shard dropped", shard=shard_id, entries=size)
         return dropped
 

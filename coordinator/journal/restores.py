@@ -4,7 +4,8 @@ Rules kept here:
 - The shard that was active in the copy is ended there and then: whatever it had beyond, and what
   shards came after it, is lost, and nothing else ever takes these places under the same key.
 - What others kept of the lost part contradicts the journal, and rightly so. It is no finding only
-  where the journal itself says that, and how much, was lost.
+  where the journal itself says that, and how much, was lost: of a shard at its own end, and of
+  shards that are nowhere else in the journal.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 DATABASE_RESTORED: Final = "fleet.database_restored"
 """The kind of the entry that says so."""
@@ -44,13 +45,28 @@ class Restore:
             return None
         try:
             said = json.loads(content)
-            data = said["data"]
-            if said["kind"] != DATABASE_RESTORED:
-                return None
+            return cls.of(said["data"]) if said["kind"] == DATABASE_RESTORED else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    @classmethod
+    def of(cls, data: Any) -> Self | None:
+        """Read what an entry has; None when it is nothing of the kind."""
+        try:
             lost = {str(shard): int(size) for shard, size in data["lost"].items()}
             return cls(str(data["shard"]), int(data["kept"]), lost)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
+
+    def is_at_its_place(self, shard: str, size: int, position: int) -> bool:
+        """Whether it is where such an entry is written: right before the shard's last one.
+
+        Args:
+            shard: the id of the shard that has it, and is sealed.
+            size: how many entries that has.
+            position: where it is among them.
+        """
+        return (self.shard, position) == (shard, size - 2) and 0 <= self.kept <= position
 
     def explains(self, shard: str, size: int) -> bool:
         """Whether a checkpoint of so many entries is of what was lost."""

@@ -15,6 +15,12 @@ KEY_LOST: Final = "key_lost"
 SHARD_DROPPED: Final = "journal.shard_dropped"
 """The kind of the entry that says which shard is in an export only."""
 
+EARLIER: Final = "earlier"
+"""In that entry: the shards that the dropped one said the same of, or carried on."""
+
+RESTORES: Final = "restores"
+"""In that entry: what the dropped one, and these, said of databases that were put back."""
+
 
 class ShardState(StrEnum):
     """Whether a shard takes entries."""
