@@ -168,4 +168,7 @@ def _time(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise Malformed(f"expected a time as in ISO 8601, found {text!r}") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:  # its offset leads out of the calendar
+        raise Malformed(f"expected a time of this era, found {text!r}") from None
