@@ -114,6 +114,10 @@ def publish(
                 line=lambda text: tell_line(output, text),
                 progress=progress_of(output, stack, "publishing"),
             )
+            if published.not_left is not None:
+                said = f"published as {published.head.version}, but older versions stay"
+                output.warning(said)
+                raise published.not_left
         left = plural(len(published.left), "older version")
         document = {
             "name": asked.name,

@@ -38,7 +38,7 @@ async def take(
         held = {"coordinator_id": coordinator_id, "until": now_s + HELD_S}
         await tx.write(insert(snapshot_turns).values(name=name, **held))
         return SnapshotTurn(taken=True)
-    taken = _is_due(row, now_s, interval_s) and not _is_held(row, now_s)
+    taken = _is_due(row, now_s, interval_s) and not _is_held(row, now_s, interval_s)
     if taken:
         await _hold(tx, name, coordinator_id, now_s + HELD_S)
     return SnapshotTurn(taken, row.published_at, row.version, row.error)
@@ -117,6 +117,7 @@ def _is_due(row: Row[Any], now_s: float, interval_s: float) -> bool:
     return row.published_at is None or abs(now_s - row.published_at) >= interval_s
 
 
-def _is_held(row: Row[Any], now_s: float) -> bool:
-    # As above: nobody holds a turn for longer than that.
-    return row.until is not None and now_s < row.until <= now_s + 2 * HELD_S
+def _is_held(row: Row[Any], now_s: float, interval_s: float) -> bool:
+    # As above: nobody holds a turn for longer than that, nor waits for longer after a failure.
+    longest_s = 2 * HELD_S if row.coordinator_id is not None else max(interval_s, 2 * HELD_S)
+    return row.until is not None and now_s < row.until <= now_s + longest_s

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.snapshots.archive import Archive
+from agent.snapshots.errors import SnapshotError
 from agent.snapshots.publish import OnProgress, publish
 from agent.snapshots.retention import keep_newest
 from agent.snapshots.values import Head, Version
@@ -17,10 +18,17 @@ from coordinator.snapshots.copying import Order, copied, workshop
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published, and which older versions left the archive for it."""
+    """What was published, and which older versions left the archive for it.
+
+    Attributes:
+        head: of the new version.
+        left: which left.
+        not_left: why others did not that should have; the new version is there all the same.
+    """
 
     head: Head
     left: tuple[Version, ...]
+    not_left: SnapshotError | OSError | None = None
 
 
 def order_of(settings: CoordinatorSettings, name: str | None = None) -> Order:
@@ -65,4 +73,7 @@ def publish_database(
         publication = copied(order, place, check)
         line(f"Copied: {publication.path.stat().st_size} bytes, whole by the database's own check")
         head = publish(archive, publication, line=line, progress=progress)
-    return Published(head, tuple(keep_newest(archive, order.name, keep)))
+    try:
+        return Published(head, tuple(keep_newest(archive, order.name, keep)))
+    except (SnapshotError, OSError) as error:
+        return Published(head, (), error)

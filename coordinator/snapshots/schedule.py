@@ -2,6 +2,8 @@
 
 Rules kept here:
 - What failed shows as a failing duty of every coordinator, until one of them succeeds.
+- A retention that fails is reported apart: a snapshot that was published is not made again for it.
+- After a failure it is tried again in a minute, and then later and later.
 - The turn is kept while it takes, however long that is; a coordinator that stops gives it back.
 """
 
@@ -80,6 +82,8 @@ class Schedule:
         self._clock = clock
         self._open_archive = open_archive
         self._threads = DaemonThreads("snapshot", 1)
+        self._not_left: str | None = None
+        self._pause_s = 0.0
 
     async def look(self) -> None:
         """Publish one if it is due.
@@ -101,6 +105,8 @@ class Schedule:
             await self._take_turn()
         elif turn.error is not None:
             raise SnapshotFailed(turn.error)
+        if self._not_left is not None:
+            raise SnapshotFailed(f"published, but older versions stay: {self._not_left}")
 
     async def _take_turn(self) -> None:
         try:
@@ -159,16 +165,19 @@ class Schedule:
         made = SnapshotMade(str(published.head.version), str(said.checksum), said.size_bytes or 0)
         _log.info("snapshot published", version=made.version, left=len(published.left))
         await self._database.run(snapshot_turns.published, self._every.order.name, made, now_s)
-        self.published_at_s = now_s
+        self.published_at_s, self._pause_s = now_s, 0.0
+        why = published.not_left
+        self._not_left = None if why is None else f"{type(why).__name__}: {why}"
 
     async def _failed(self, text: str) -> None:
+        self._pause_s = min(max(RETRY_S, 2 * self._pause_s), self._every.interval_s)
         await self._database.run(
             snapshot_turns.failed,
             self._every.order.name,
             self._id,
             text,
             self._clock(),
-            not_before_s=min(RETRY_S, self._every.interval_s),
+            not_before_s=self._pause_s,
         )
 
     async def _give_back(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from agent.snapshots.archive import Archive
-from agent.snapshots.errors import Unreachable
+from agent.snapshots.errors import Refused, Unreachable
 from agent.snapshots.files import FileArchive
 from agent.snapshots.values import Metadata, Version
 from coordinator.database import snapshot_turns
@@ -27,6 +27,7 @@ from tests.coordinator.running import client_of, coordinating
 from tests.store.arrivals import eventually
 
 INTERVAL_S = 600.0
+KEEP = 5
 
 
 class Faulty(FileArchive):
@@ -35,6 +36,7 @@ class Faulty(FileArchive):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.away = False
+        self.keeps_all = False
         self.begun = threading.Event()
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -45,6 +47,11 @@ class Faulty(FileArchive):
         if self.away:
             raise Unreachable("the archive is away")
         return super().put(name, blocks, metadata)
+
+    def delete(self, version: Version) -> None:
+        if self.keeps_all:
+            raise Refused("nothing leaves here")
+        super().delete(version)
 
 
 class Fleet:
@@ -63,7 +70,7 @@ class Fleet:
             archive="the one below",
             endpoint=None,
             directory=self._place / name,
-            keep=5,
+            keep=KEEP,
             interval_s=INTERVAL_S,
         )
         return Schedule(
@@ -125,12 +132,46 @@ async def test_a_failure_is_seen_by_all_until_one_succeeds_and_told_once(fleet: 
         fleet.now_s += 1
         with pytest.raises(SnapshotFailed, match="the archive is away"):
             await other.look()
-        fleet.now_s += 60
+        fleet.now_s += 120
     fleet.archive.away = False
     await other.look()
     await one.look()
     assert await fleet.versions() == 1
     assert await fleet.told() == ["fleet.snapshot_failed", "fleet.snapshot_published"]
+
+
+async def test_a_retention_that_fails_shows_and_has_nothing_published_again(fleet: Fleet) -> None:
+    one = fleet.coordinator("c1")
+    fleet.archive.keeps_all = True
+    for _ in range(KEEP):
+        await one.look()
+        fleet.now_s += INTERVAL_S
+    for _ in range(3):
+        with pytest.raises(SnapshotFailed, match="nothing leaves here"):
+            await one.look()
+        fleet.now_s += 60
+    assert await fleet.versions() == KEEP + 1
+    fleet.archive.keeps_all = False
+    fleet.now_s += INTERVAL_S
+    await one.look()
+    assert await fleet.versions() == KEEP
+    assert await fleet.told() == ["fleet.snapshot_published"] * (KEEP + 2)
+
+
+async def test_after_each_failure_it_waits_for_longer_until_one_succeeds(
+    fleet: Fleet, database: Database
+) -> None:
+    one = fleet.coordinator("c1")
+    fleet.archive.away = True
+    for pause_s in (60, 120, 240, 480):
+        with pytest.raises(SnapshotFailed):
+            await one.look()
+        fleet.archive.begun.clear()
+        fleet.now_s += pause_s - 1
+        with pytest.raises(SnapshotFailed):
+            await one.look()
+        assert not fleet.archive.begun.is_set(), f"before {pause_s} s"
+        fleet.now_s += 1
 
 
 async def test_a_coordinator_that_stops_in_the_middle_gives_its_turn_back(fleet: Fleet) -> None:
