@@ -35,7 +35,7 @@ from coordinator.values import Told
 from depot.errors import InvalidRequest
 
 DELETED_AT_ONCE: Final = 2000
-"""Entries, with their hashes; others wait for so long."""
+"""Entries, with their hashes, when they are short; others wait for so long."""
 _DELETE_ARTIFACT: Final = delete(journal_artifacts).where(
     journal_artifacts.c.sha256 == bindparam("its_sha256"),
     journal_artifacts.c.entry_id == bindparam("its_entry"),
@@ -130,7 +130,7 @@ async def delete_some(tx: Transaction, limit: int = DELETED_AT_ONCE) -> bool:
     )
     if found is None:
         return False
-    end = found.begin + limit
+    end = await filing.few(tx, found.id, found.begin, limit)
     some = (its.shard_id == found.id, its.position < end)
     await _delete_artifacts(tx, await tx.rows(select(its.id, its.content).where(*some)))
     await _delete_nodes(tx, found.id, end)

@@ -47,7 +47,7 @@ async def _entries(database: Database, shard: Shard) -> AsyncIterator[dict[str, 
                 if entry.position < now.size:
                     return
             yield {"entry": _told(entry, misfiled.get(entry.position, ()))}
-        if len(found) < PAGE:
+        if not found:
             return
         begin = found[-1].position + 1
 
@@ -55,10 +55,14 @@ async def _entries(database: Database, shard: Shard) -> AsyncIterator[dict[str, 
 async def _page(
     tx: Transaction, shard: Shard, begin: int
 ) -> tuple[list[Entry], Mapping[int, tuple[str, ...]]]:
-    found = await reading.of_shard(tx, shard, begin, PAGE)
-    if not found:
-        return [], {}
-    return found, await filing.misfiled(tx, shard.id, begin, found[-1].position + 1)
+    end = await filing.few(tx, shard.id, begin, PAGE)
+    # Of positions, not of entries: there are fewer where some are missing.
+    found = [
+        entry
+        for entry in await reading.of_shard(tx, shard, begin, min(PAGE, end - begin))
+        if entry.position < end
+    ]
+    return found, await filing.misfiled(tx, shard.id, begin, end)
 
 
 def _told(entry: Entry, misfiled: Sequence[str]) -> dict[str, Any]:

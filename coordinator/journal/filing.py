@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, and_, bindparam, or_, select
+from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
 
 from coordinator.database.journal_tables import journal_artifacts, journal_entries
 from coordinator.database.transaction import Transaction
@@ -21,11 +21,39 @@ from depot.errors import InvalidRequest
 
 ARTIFACTS: Final = "artifacts"
 LOOKED_UP_AT_ONCE: Final = 100
+CONTENT_AT_ONCE: Final = 512 * 1024
+"""Characters of entries in one transaction: an entry about a release names all its artifacts, and
+has a row for each 67 of them."""
 _COLUMNS: Final = (("time", "time"), ("kind", "kind"), ("sled", "sled_id"), ("release", "release"))
 """Each as the entry names it, and as the table does."""
 
 Pair = tuple[ArtifactHash, str]
 """An artifact, and the id of an entry about it."""
+
+
+async def few(tx: Transaction, shard_id: str, begin: int, limit: int) -> int:
+    """Up to which position entries are few enough for one transaction; one entry always is.
+
+    Args:
+        tx: the transaction.
+        shard_id: whose.
+        begin: the position to begin at.
+        limit: how many entries at most.
+    """
+    its = journal_entries.c
+    rows = await tx.rows(
+        select(its.position, func.length(its.content).label("length"))
+        .where(its.shard_id == shard_id, its.position >= begin)
+        .order_by(its.position)
+        .limit(limit)
+    )
+    end, length = begin, 0
+    for row in rows:
+        length += row.length
+        if end > begin and length > CONTENT_AT_ONCE:
+            break
+        end = row.position + 1
+    return end
 
 
 async def misfiled(

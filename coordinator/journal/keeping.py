@@ -40,14 +40,17 @@ class JournalKeeper:
         self._clock = clock
 
     async def look(self) -> None:
-        """Do what is due.
+        """Do what is due, and last what nobody waits for.
 
         Raises:
             DatabaseUnavailable.
             JournalKeyMissing: nobody has signed for long, and it cannot be done here.
         """
         await self._journal.number()
+        await self._sign_or_rotate()
         await self._journal.delete_dropped()
+
+    async def _sign_or_rotate(self) -> None:
         active, signed = await self._journal.standing()
         if not active.size:
             return

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateTable
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_artifacts, journal_entries
 from coordinator.database.transaction import Transaction
-from coordinator.journal import filing
+from coordinator.journal import exporting, filing
 from coordinator.journal.checking import Checked, Checker
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Wanted
@@ -106,6 +106,31 @@ async def test_a_long_list_of_artifacts_is_looked_up_some_at_a_time(
     assert (await checked(told)).findings == []
     await database.run(artifact)
     assert (await checked(told)).first_bad == HIDDEN
+
+
+async def test_entries_that_name_many_artifacts_are_gone_through_one_at_a_time(
+    told: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filing, "CONTENT_AT_ONCE", 1)
+    found = await checked(told)
+    assert (found.findings, found.entries) == ([], 3)
+    sealed = (await told.rotate()).sealed
+    assert sealed is not None
+    await told.drop(sealed.id, sealed.size, sealed.edge.root)
+    deleted = 0
+    while await told.delete_dropped():
+        deleted += 1
+    assert deleted == sealed.size
+
+
+async def test_an_export_goes_on_behind_entries_that_are_missing(
+    told: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "PAGE", 1)
+    at = journal_entries.c.position == HIDDEN
+    await database.run(lambda tx: tx.write(delete(journal_entries).where(at)))
+    found = await checked(told)
+    assert (found.first_bad, found.entries) == (HIDDEN, 2)
 
 
 def test_no_row_is_looked_for_by_going_through_all_of_them() -> None:

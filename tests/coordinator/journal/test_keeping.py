@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.database.database import Database
-from coordinator.errors import JournalKeyMissing
+from coordinator.errors import DatabaseUnavailable, JournalKeyMissing
 from coordinator.journal.journal import Journal
 from coordinator.journal.keeping import UNSIGNED_S, JournalKeeper, ShardLimits
 from tests.coordinator.journal.telling import tell
@@ -58,6 +58,21 @@ async def test_it_is_signed_again_after_a_while_when_there_is_more(
         assert signed is not None
         sizes.append((signed.size, signed.time_s))
     assert sizes == [(1, 1000.0), (1, 1000.0), (2, 1011.0), (2, 1011.0)]
+
+
+async def test_it_is_signed_although_what_was_dropped_cannot_be_deleted(
+    journal: Journal, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> bool:
+        raise DatabaseUnavailable("it takes too long")
+
+    monkeypatch.setattr(journal, "delete_dropped", fail)
+    await tell(database, "a")
+    with pytest.raises(DatabaseUnavailable):
+        await JournalKeeper(journal, LIMITS, clock=clock).look()
+    signed = (await journal.standing())[1]
+    assert signed is not None
+    assert signed.size == 1
 
 
 async def test_a_shard_that_is_full_is_sealed(
