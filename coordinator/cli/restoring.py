@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import click
 import structlog
+from sqlalchemy import URL
 
 from agent import logs
 from agent.cli.failures import naming
@@ -21,6 +22,7 @@ from agent.cli.verbs.snapshot import progress_of, tell_line
 from agent.copies.networks import AllowedNetworks
 from agent.snapshots.archive import Archive
 from agent.snapshots.download import Download, Telling
+from agent.snapshots.errors import SnapshotError
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
@@ -42,6 +44,7 @@ from depot.errors import DatasetBusy, DepotError
 ASK_TIMEOUT_S: Final = 10.0
 _MAX_ASKED: Final = 16
 _MAX_DIGITS: Final = 18
+_T = TypeVar("_T")
 
 
 @click.command("restore", short_help="Put a snapshot in the place of the database.")
@@ -122,12 +125,10 @@ async def _restore(
         if not yes:
             now_at = "cannot be read" if present is None else f"is at {present.generation}"
             confirm(f"Put generation {found.generation} in the place of {shown}, which {now_at}?")
-        keep_in = settings.staging.path.parent
-        kept = await asyncio.to_thread(
-            restoring.put_back, url, snapshot, work=work, keep_in=keep_in
-        )
         lost = lost_shards(found, present, [each.checkpoints for each in said.values()])
-        journal = await _go_on_with_journal(settings, lost)
+        # Somebody may have come while nobody answered.
+        await asyncio.to_thread(restoring.require_unused, url)
+        kept, journal = await to_its_end(_swapped(settings, snapshot, work, lost))
     lines = [f"Restored: {shown} is at generation {found.generation}"]
     if kept is not None:
         lines.append(f"What was there is in {kept}")
@@ -235,17 +236,58 @@ def lost_shards(
     }
 
 
-async def _go_on_with_journal(settings: CoordinatorSettings, lost: Mapping[str, int]) -> str:
-    """Have the journal say what is lost, and go on in a new shard; which."""
+async def to_its_end(work: Coroutine[object, object, _T]) -> _T:
+    """Wait for what is not to be left half done, also when it is to be stopped meanwhile."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        # Stopped is only who waits here: Ctrl-C comes too late by now.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    return task.result()
+
+
+async def _swapped(
+    settings: CoordinatorSettings, snapshot: Path, work: Path, lost: Mapping[str, int]
+) -> tuple[Path | None, str]:
+    """Swap it in, with a journal that says so; where what was is kept, and the new shard.
+
+    Of SQLite the copy says so before it is swapped in. Of PostgreSQL no coordinator takes the
+    database until it does.
+    """
+    url, keep_in = parse_url(settings.database_url), settings.staging.path.parent
+
+    async def put_back() -> Path | None:
+        return await asyncio.to_thread(
+            restoring.put_back, url, snapshot, work=work, keep_in=keep_in
+        )
+
+    if url.get_backend_name() == "sqlite":
+        try:
+            journal = await _go_on_with_journal(url.set(database=str(snapshot)), settings, lost)
+            await asyncio.to_thread(restoring.close_file, snapshot)
+        except (DepotError, OSError) as error:
+            raise SnapshotFailed(f"nothing was changed: {error}") from error
+        return await put_back(), journal
+    kept = await put_back()
     try:
-        async with await Database.open(settings.database_url) as database:
-            journal = await Journal.open(database, settings.journal_keys)
-            return (await journal.note_restore(lost)).active.id
-    except (DepotError, OSError) as error:
+        journal = await _go_on_with_journal(url, settings, lost)
+        await asyncio.to_thread(restoring.finish, url)
+    except (DepotError, OSError, SnapshotError) as error:
         raise SnapshotFailed(
-            "the database is restored, but its journal does not say so yet: restore it once more "
-            f"before a coordinator is started: {error}"
+            "the database is restored, but its journal does not say so yet: restore it once more; "
+            f"until then no coordinator takes it; what was there is in {kept}: {error}"
         ) from error
+    return kept, journal
+
+
+async def _go_on_with_journal(
+    url: URL, settings: CoordinatorSettings, lost: Mapping[str, int]
+) -> str:
+    """Have the journal say what is lost, and go on in a new shard; which."""
+    text = url.render_as_string(hide_password=False)
+    async with await Database.open(text, restoring=True) as database:
+        journal = await Journal.open(database, settings.journal_keys)
+        return (await journal.note_restore(lost)).active.id
 
 
 def _journal_line(found: Contents, lost: Mapping[str, int], shard: str) -> str:

@@ -33,7 +33,12 @@ class Database:
 
     @classmethod
     async def open(
-        cls, url: str, *, patience_s: float = PATIENCE_S, rng: random.Random | None = None
+        cls,
+        url: str,
+        *,
+        patience_s: float = PATIENCE_S,
+        rng: random.Random | None = None,
+        restoring: bool = False,
     ) -> Self:
         """Connect to a database, and bring its schema up to this program's.
 
@@ -41,12 +46,14 @@ class Database:
             url: as SQLAlchemy writes it, of SQLite (a file) or PostgreSQL.
             patience_s: how long a transaction is tried for, against others that are in its way.
             rng: for the back-off.
+            restoring: also when a restore of it was begun and not ended.
 
         Raises:
-            DatabaseUnavailable: it cannot be reached, or a newer program migrated it.
+            DatabaseUnavailable: it cannot be reached, a newer program migrated it, or a restore of
+                it was not ended.
         """
         parsed, rng = parse_url(url), rng or random.Random()
-        await migrate(parsed, patience_s=patience_s, rng=rng)
+        await migrate(parsed, patience_s=patience_s, rng=rng, restoring=restoring)
         # In a thread: it imports the driver, and looks where a relative path leads.
         engine = await asyncio.to_thread(make_engine, parsed, patience_s)
         return cls(engine, patience_s=patience_s, rng=rng)

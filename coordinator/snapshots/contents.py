@@ -19,7 +19,8 @@ from agent.snapshots.errors import Unfit
 from coordinator.snapshots import postgres
 from coordinator.values import SledPolicy
 
-_TABLES: Final = ("generation", "sleds", "journal_shards")
+_VERSIONS: Final = "alembic_version"
+_TABLES: Final = ("generation", "sleds", "journal_shards", _VERSIONS)
 Row = Mapping[str, str | None]
 
 
@@ -38,11 +39,13 @@ class Contents:
 
     Attributes:
         shards: how many entries each shard of the journal has, by its id.
+        schema: the revision of its tables; of a whole database there is one.
     """
 
     generation: int
     sleds: tuple[KnownSled, ...]
     shards: Mapping[str, int]
+    schema: tuple[str, ...]
 
 
 def of_file(path: Path, *, immutable: bool = True) -> Contents:
@@ -95,7 +98,9 @@ def _contents(place: object, rows: Callable[[str], Sequence[Row]]) -> Contents:
         raise Unfit(f"{place} is no database of a coordinator: it says no generation")
     sleds = [_sled(row) for row in rows("sleds") if row["policy"] == SledPolicy.IN_SERVICE.value]
     shards = {str(row["id"]): int(row["size"] or 0) for row in rows("journal_shards")}
-    return Contents(int(generations[0]), tuple(sorted(sleds, key=lambda sled: sled.id)), shards)
+    in_order = tuple(sorted(sleds, key=lambda sled: sled.id))
+    schema = tuple(str(row["version_num"]) for row in rows(_VERSIONS))
+    return Contents(int(generations[0]), in_order, shards, schema)
 
 
 def _sled(row: Row) -> KnownSled:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from agent.snapshots.durable import sync_directory
 from agent.snapshots.errors import Unfit
 from agent.snapshots.hashing import BLOCK_BYTES
 from agent.snapshots.landing import SQLITE_MAGIC, Landing
+from coordinator.database.migrating import UNFINISHED, known_revisions
 from coordinator.database.tables import metadata
 from coordinator.errors import DatabaseInUse, SnapshotBehind
 from coordinator.snapshots import contents, postgres
@@ -34,7 +36,13 @@ from coordinator.snapshots.copying import require_owner
 
 _LOGS: Final = ("-wal", "-journal")
 _MAX_NAMED: Final = 5
+# A session of one of the programs here ends a moment after the program.
+_LOOKS: Final = 10
+_LOOK_S: Final = 0.2
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_PRIMARY_CODE: Final = 0xFF
 _VERSIONS: Final = "alembic_version"
+_NEWER_SETTING: Final = b"SET transaction_timeout "  # since PostgreSQL 17
 _FUNCTION: Final = "journal_sealed"
 
 
@@ -51,9 +59,14 @@ def verified(url: URL, snapshot: Path) -> Contents:
             if file.read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
                 raise Unfit(f"{snapshot}: expected a SQLite database, as database.url names one")
         require_sound(snapshot)
-        return contents.of_file(snapshot)
-    postgres.require_whole(snapshot)
-    return contents.of_dump(snapshot)
+        found = contents.of_file(snapshot)
+    else:
+        postgres.require_whole(snapshot)
+        found = contents.of_dump(snapshot)
+    if len(found.schema) != 1 or not known_revisions().issuperset(found.schema):
+        named = ", ".join(found.schema) or "none"
+        raise Unfit(f"{snapshot}: its schema ({named}) is of a newer version than this program")
+    return found
 
 
 def present(url: URL) -> Contents | None:
@@ -101,9 +114,7 @@ def require_unused(url: URL) -> None:
         LibraryMissing: a program of PostgreSQL's is not installed.
     """
     if url.get_backend_name() != "sqlite":
-        others = postgres.output(["psql", "-XAtqc", _OTHERS, "--no-password"], url).strip()
-        if others != "0":
-            raise DatabaseInUse(f"{others} other sessions use database {url.database}")
+        _require_alone(url)
         return
     path = _file_of(url)
     if not path.exists():
@@ -112,20 +123,35 @@ def require_unused(url: URL) -> None:
         # Leaving the write-ahead log takes the file for oneself; it writes all that is in the log.
         with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-    except sqlite3.OperationalError as error:
-        raise DatabaseInUse(f"{path} is in use: {error}") from error
-    except sqlite3.DatabaseError:  # it is damaged: that is why another is put in its place
-        return
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _BUSY:
+            raise DatabaseInUse(f"{path} is in use: {error}") from error
+        # It is damaged: that is why another is put in its place.
 
 
+# The server's own workers are not in the way. Of others' sessions only a privileged user sees the
+# kind; workers that clean up are nobody's.
 _OTHERS: Final = (
     "SELECT count(*) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL "
+    "AND coalesce(backend_type, 'client backend') = 'client backend'"
 )
+
+
+def _require_alone(url: URL) -> None:
+    others = ""
+    for _ in range(_LOOKS):
+        others = postgres.output(["psql", "-XAtqc", _OTHERS, "--no-password"], url).strip()
+        if others == "0":
+            return
+        time.sleep(_LOOK_S)
+    raise DatabaseInUse(f"{others} other sessions use database {url.database}")
 
 
 def put_back(url: URL, snapshot: Path, *, work: Path, keep_in: Path) -> Path | None:
     """Swap a verified snapshot in; where what was there is kept.
+
+    One of PostgreSQL is not to be worked with before `finish`.
 
     Args:
         url: of the database.
@@ -173,22 +199,83 @@ def _keep(path: Path, suffix: str) -> Path | None:
 
 
 def _put_dump(url: URL, snapshot: Path, work: Path, kept: Path) -> None:
-    was, script, clearing = work / "was.dump", work / "restore.sql", work / "clear.sql"
+    was, script = work / "was.dump", work / "restore.sql"
+    clearing, marking = work / "clear.sql", work / "mark.sql"
     postgres.dump(url, was, compressed=True)
     postgres.output(["pg_restore", "--no-owner", f"--file={script}", str(snapshot)])
+    without_newer_settings(script)
     clearing.write_text(_clearing())
+    marking.write_text(f"RESET search_path;\nCREATE TABLE IF NOT EXISTS {UNFINISHED} ();\n")
+    keep_durably(was, kept)
+    together = [f"--file={each}" for each in (clearing, script, marking)]
+    _psql(url, "--single-transaction", *together)
+
+
+def close_file(path: Path) -> None:
+    """Have a SQLite file that was worked with be all there is of it.
+
+    Raises:
+        DatabaseInUse: somebody has it open.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        mode = connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    if mode != ("delete",):
+        raise DatabaseInUse(f"{path} is in use")
+
+
+def finish(url: URL) -> None:
+    """Have coordinators take what was put back.
+
+    Raises:
+        LibraryMissing, Unfit: of PostgreSQL's programs.
+    """
+    if url.get_backend_name() != "sqlite":
+        _psql(url, f"--command=DROP TABLE IF EXISTS {UNFINISHED}")
+
+
+def _psql(url: URL, *arguments: str) -> None:
+    postgres.output(["psql", "-Xq", "--set=ON_ERROR_STOP=1", "--no-password", *arguments], url)
+
+
+def keep_durably(was: Path, kept: Path) -> None:
+    """Have a dump outlast a power cut under its name, for nobody else to read."""
+    was.chmod(0o600)
+    with was.open("rb") as file:
+        os.fsync(file.fileno())
     was.replace(kept)
-    together = ["--single-transaction", f"--file={clearing}", f"--file={script}"]
-    postgres.output(["psql", "-Xq", "--set=ON_ERROR_STOP=1", "--no-password", *together], url)
+    sync_directory(kept.parent)
+
+
+def without_newer_settings(script: Path) -> None:
+    """Take a setting out of a script that servers older than the program do not know."""
+    whole = script.with_name(f"{script.name}.whole")
+    script.replace(whole)
+    with whole.open("rb") as lines, script.open("wb") as kept:
+        header = True
+        for line in lines:
+            # Before the first statement of another kind: a row may say the same.
+            header = header and line.startswith((b"SET ", b"--", b"\\", b"SELECT ", b"\n"))
+            if not (header and line.startswith(_NEWER_SETTING)):
+                kept.write(line)
+    whole.unlink()
 
 
 def _clearing() -> str:
     """Drop what is ours, of whichever version; nobody who waits for a table waits for ever."""
-    tables = ", ".join(sorted({*metadata.tables, _VERSIONS}))
+    tables = ", ".join(sorted({*metadata.tables, _VERSIONS, UNFINISHED}))
     return (
         "SET lock_timeout = '10s';\n"
         f"DROP TABLE IF EXISTS {tables} CASCADE;\n"
         f"DROP FUNCTION IF EXISTS {_FUNCTION} CASCADE;\n"
+        # Whoever came since the last look: what they wait for is dropped by now, and locked.
+        "DO $$ BEGIN\n"
+        f"FOR look IN 1..{_LOOKS} LOOP\n"
+        "  PERFORM pg_stat_clear_snapshot();\n"
+        f"  IF ({_OTHERS}) = 0 THEN RETURN; END IF;\n"
+        f"  PERFORM pg_sleep({_LOOK_S});\n"
+        "END LOOP;\n"
+        "RAISE EXCEPTION 'other sessions use this database';\n"
+        "END $$;\n"
     )
 
 

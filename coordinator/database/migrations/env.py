@@ -1,6 +1,6 @@
 """Run by Alembic: connects and migrates, in one transaction, so that half of it leaves nothing.
 
-What is given to it: `config.attributes["url"]` and `["patience_s"]`.
+What is given to it: `config.attributes["url"]`, `["patience_s"]`, and perhaps `["restoring"]`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.database.engine import make_engine
+from coordinator.database.migrating import UNFINISHED, RestoreUnfinished
 from coordinator.database.tables import metadata
 
 
@@ -19,6 +20,9 @@ def _migrate(connection: Connection) -> None:
     # SQLite's statements that change the schema are part of its transactions as well.
     context.configure(connection=connection, target_metadata=metadata, transactional_ddl=True)
     with context.begin_transaction():
+        restoring = context.config.attributes.get("restoring", False)
+        if not restoring and inspect(connection).has_table(UNFINISHED):
+            raise RestoreUnfinished
         context.run_migrations()
 
 

@@ -14,12 +14,13 @@ from sqlalchemy import update
 from agent.snapshots.errors import Unfit
 from agent.snapshots.files import FileArchive
 from coordinator.cli.depot_coordinator import run
+from coordinator.cli.restoring import to_its_end
 from coordinator.database import generation, sleds
 from coordinator.database.database import Database
 from coordinator.database.engine import parse_url
 from coordinator.database.tables import sleds as sleds_table
 from coordinator.database.transaction import Transaction
-from coordinator.errors import DatabaseInUse, ShardInUse
+from coordinator.errors import DatabaseInUse, DatabaseUnavailable, ShardInUse
 from coordinator.journal.checking import Checked, Checker
 from coordinator.journal.checkpoints import Checkpoint, signed
 from coordinator.journal.journal import Journal
@@ -221,6 +222,79 @@ async def test_a_restore_that_fails_half_way_leaves_the_database_as_it_was(
     assert await place.restored() == 1
     assert "already exists" in capsys.readouterr().err
     assert await place.generation() == 2
+
+
+async def test_a_snapshot_of_a_newer_schema_changes_nothing(
+    place: Place, server: PostgresServer | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await execute(place.url, "UPDATE alembic_version SET version_num = 'ffff'")
+    await place.published()
+    await execute(place.url, "UPDATE alembic_version SET version_num = '0004'")
+    await place.raised()
+    assert await place.restored() == 1
+    assert "newer version" in capsys.readouterr().err
+    assert await place.generation() == 2
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+async def test_a_journal_that_cannot_say_what_is_lost_leaves_the_database_as_it_was(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await place.published()
+    await place.raised()
+    await asyncio.to_thread((place.directory / "journal-keys").write_text, "no directory")
+    assert await place.restored() == 3
+    assert "nothing was changed" in capsys.readouterr().err
+    assert await place.generation() == 2
+
+
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)
+async def test_no_coordinator_takes_a_restore_that_was_not_ended_and_another_one_ends_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await place.published()
+    await place.raised()
+    in_the_way = place.directory / "journal-keys"
+    await asyncio.to_thread(in_the_way.write_text, "no directory")
+    assert await place.restored() == 3
+    assert "before-restore" in capsys.readouterr().err
+    with pytest.raises(DatabaseUnavailable, match="once more"):
+        await place.generation()
+    await asyncio.to_thread(in_the_way.unlink)
+    assert await place.restored() == 0
+    assert await place.generation() == 1
+
+
+async def test_what_is_not_to_be_left_half_done_is_waited_for_though_it_is_stopped() -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        begun.set()
+        await may_end.wait()
+        return "whole"
+
+    waiting = asyncio.create_task(to_its_end(work()))
+    await begun.wait()
+    waiting.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    assert await waiting == "whole"
+
+
+def test_a_script_is_without_what_older_servers_do_not_know(tmp_path: Path) -> None:
+    script = tmp_path / "restore.sql"
+    setting, row = "SET transaction_timeout = 0;\n", "COPY x (a) FROM stdin;\n"
+    script.write_text(f"--\n\nSET lock_timeout = 0;\n{setting}{row}{setting}\\.\n")
+    restoring.without_newer_settings(script)
+    assert script.read_text() == f"--\n\nSET lock_timeout = 0;\n{row}{setting}\\.\n"
+
+
+def test_what_is_kept_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    was, kept = tmp_path / "was.dump", tmp_path / "kept.dump"
+    was.write_text("all of it")
+    was.chmod(0o644)
+    restoring.keep_durably(was, kept)
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("all of it", 0o600)
 
 
 class Past:
