@@ -427,7 +427,8 @@ async def test_copies_of_different_sizes_are_for_the_plain_path_to_judge(node: N
         await store.put_config(config(1, SMALL))
         await put(store, SMALL)
     await hurt(node, B, SMALL, truncate(9))
-    await asyncio.to_thread((node.state_dir / "copies.sqlite3").unlink)  # or it is known which is it
+    # With what is remembered, a start knows which of them is short.
+    await asyncio.to_thread((node.state_dir / "copies.sqlite3").unlink)
     async with node.open() as store:
         holdings = store.holdings()
         assert holdings.size_of(hash_of(SMALL)) is None
