@@ -7,13 +7,15 @@ Rules kept here:
 - A version names its artifact, so it is never other bytes, whatever is published meanwhile.
 - What a sled cannot give, another one is asked for. Nothing that comes is believed: whoever
   downloads compares it with the checksum from the catalogue.
-- No redirects, no proxies, no content codings; silence is bounded in time.
+- No redirects, no proxies, no content codings; silence is bounded in time, and a sled that sends
+  too slowly is one that failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from http import HTTPStatus
@@ -32,11 +34,12 @@ from agent.snapshots.fleet_wire import SnapshotBody, SnapshotVersionBody
 from agent.snapshots.values import Head, Listed, Metadata, Version
 from depot import errors
 from depot.remote import raise_for_problem, reaching
+from depot.streams.sources import Pace, PaceMeter
 from depot.urls import base_url
 
 BLOCK_BYTES: Final = 1 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
-IDLE_TIMEOUT_S: Final = 30.0
+PACE: Final = Pace(idle_timeout_s=30.0, min_bytes_per_s=65_536.0)
 ANSWER_TIMEOUT_S: Final = 60.0
 # After the last byte was sent, what was sent is decompressed, hashed and staged.
 SLOWEST_BYTES_PER_S: Final = 5_000_000
@@ -52,12 +55,14 @@ class FleetArchive:
 
     Args:
         coordinator: the URL of its API.
+        pace: how slow a sled may be.
 
     Raises:
         InvalidRequest: it is none.
     """
 
-    def __init__(self, coordinator: str) -> None:
+    def __init__(self, coordinator: str, *, pace: Pace = PACE) -> None:
+        self._pace = pace
         self._coordinator = base_url(coordinator)
         self.url = f"fleet+{self._coordinator}".rstrip("/")
         self._depots = Depots()
@@ -74,7 +79,7 @@ class FleetArchive:
             return
         with ExitStack() as stack:
             runner = stack.enter_context(asyncio.Runner())
-            answer = stack.enter_context(_Answer(runner))
+            answer = stack.enter_context(_Answer(runner, self._pace))
             depot = self._ask_in_turn(answer, version, start, stop)
             while start < stop:
                 try:
@@ -184,11 +189,13 @@ class FleetArchive:
 class _Answer:
     """What a depot sends, read from a thread without an event loop."""
 
-    def __init__(self, runner: asyncio.Runner) -> None:
+    def __init__(self, runner: asyncio.Runner, pace: Pace) -> None:
         self._runner = runner
+        self._pace = pace
         self._stack = AsyncExitStack()
         self._response: aiohttp.ClientResponse | None = None
-        self._left_bytes = 0
+        self._meter = PaceMeter(pace, 0.0)
+        self._waited_s = 0.0
 
     def __enter__(self) -> _Answer:
         return self
@@ -205,10 +212,16 @@ class _Answer:
         """Wait for some bytes, at least one."""
         assert self._response is not None
         content = self._response.content
+        begin_s = time.monotonic()
         with _errors(), reaching(self._response.url):
             block: bytes = self._run(lambda: content.read(size_bytes))
+        self._waited_s += time.monotonic() - begin_s
         if not block:
             raise Unreachable(f"{self._response.url.origin()}: the answer ended early")
+        try:
+            self._meter.arrived(len(block), self._waited_s)
+        except errors.BodyTimeout as error:
+            raise Unreachable(f"{self._response.url.origin()}: {error}") from error
         return block
 
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -219,10 +232,13 @@ class _Answer:
 
     async def _begin(self, depot: URL, sha256: str, start: int, stop: int) -> None:
         await self._stack.aclose()
+        self._meter, self._waited_s = PaceMeter(self._pace, 0.0), 0.0
         url = depot / "artifact" / "sha256" / sha256
         headers = {hdrs.RANGE: f"bytes={start}-{stop - 1}", hdrs.ACCEPT_ENCODING: "identity"}
         with reaching(url):
-            session = await self._stack.enter_async_context(_session(silence_s=IDLE_TIMEOUT_S))
+            session = await self._stack.enter_async_context(
+                _session(silence_s=self._pace.idle_timeout_s)
+            )
             response = await self._stack.enter_async_context(
                 session.get(url, headers=headers, allow_redirects=False)
             )

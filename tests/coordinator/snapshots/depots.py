@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
+
+DRIP_S: Final = 0.01
 
 
 class Depot:
@@ -17,6 +19,7 @@ class Depot:
         held: artifacts, by their hash.
         body: what becomes of the bytes of an answer.
         cut_after: how many bytes of an answer are sent; None for all.
+        drips: it sends an answer byte by byte, and never gets to its end.
         asked: how often it was.
     """
 
@@ -24,6 +27,7 @@ class Depot:
         self.held: dict[str, bytes] = {}
         self.body: Callable[[bytes], bytes] = lambda body: body
         self.cut_after: int | None = None
+        self.drips = False
         self.asked = 0
         self.url = ""
 
@@ -31,7 +35,7 @@ class Depot:
 @contextmanager
 def serving_ranges() -> Iterator[Depot]:
     """Run a depot for the block."""
-    depot = Depot()
+    depot, closing = Depot(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -49,6 +53,8 @@ def serving_ranges() -> Iterator[Depot]:
             self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
             self.send_header("Content-Length", str(last + 1 - start))
             self.end_headers()
+            while depot.drips and not closing.wait(DRIP_S):
+                self.wfile.write(part[:1])
             self.wfile.write(part if depot.cut_after is None else part[: depot.cut_after])
 
         def log_message(self, *_: Any) -> None:
@@ -61,6 +67,7 @@ def serving_ranges() -> Iterator[Depot]:
     try:
         yield depot
     finally:
+        closing.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -25,6 +25,7 @@ from coordinator.assembly import Coordinator
 from coordinator.database import generation, sleds
 from coordinator.database.transaction import Transaction
 from depot.artifact import ArtifactHash
+from depot.streams.sources import Pace
 from tests.coordinator.running import coordinating
 from tests.coordinator.snapshots.depots import Depot, serving_ranges
 
@@ -93,6 +94,16 @@ async def fleet(tmp_path: Path, depots: list[Depot]) -> AsyncIterator[Fleet]:
     async with coordinating(tmp_path) as running:
         await running.database.run(add)
         yield Fleet(running, depots, tmp_path)
+
+
+async def test_s2_a_sled_that_drips_holds_nobody(fleet: Fleet, depots: list[Depot]) -> None:
+    await fleet.published(CONTENT)
+    pace = Pace(idle_timeout_s=60, min_bytes_per_s=2_000, window_s=0.5)
+    fleet.archive = FleetArchive(fleet.running.server.url, pace=pace)
+    for depot in depots[:2]:
+        depot.drips = True
+    assert (await fleet.downloaded()).result is Result.DOWNLOADED
+    assert await fleet.content() == CONTENT
 
 
 @pytest.mark.parametrize("compressed", [False, True])
