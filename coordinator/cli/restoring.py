@@ -128,7 +128,7 @@ async def _restore(
         lost = lost_shards(found, present, [each.checkpoints for each in said.values()])
         # Somebody may have come while nobody answered.
         await asyncio.to_thread(restoring.require_unused, url)
-        kept, journal = await to_its_end(_swapped(settings, snapshot, work, lost))
+        kept, journal = await past_interruptions(_swapped(settings, snapshot, work, lost))
     lines = [f"Restored: {shown} is at generation {found.generation}"]
     if kept is not None:
         lines.append(f"What was there is in {kept}")
@@ -236,7 +236,7 @@ def lost_shards(
     }
 
 
-async def to_its_end(work: Coroutine[object, object, _T]) -> _T:
+async def past_interruptions(work: Coroutine[object, object, _T]) -> _T:
     """Wait for what is not to be left half done, also when it is to be stopped meanwhile."""
     task = asyncio.create_task(work)
     while not task.done():

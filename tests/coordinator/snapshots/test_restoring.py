@@ -14,7 +14,7 @@ from sqlalchemy import update
 from agent.snapshots.errors import Unfit
 from agent.snapshots.files import FileArchive
 from coordinator.cli.depot_coordinator import run
-from coordinator.cli.restoring import to_its_end
+from coordinator.cli.restoring import past_interruptions
 from coordinator.database import generation, sleds
 from coordinator.database.database import Database
 from coordinator.database.engine import parse_url
@@ -273,7 +273,7 @@ async def test_what_is_not_to_be_left_half_done_is_waited_for_though_it_is_stopp
         await may_end.wait()
         return "whole"
 
-    waiting = asyncio.create_task(to_its_end(work()))
+    waiting = asyncio.create_task(past_interruptions(work()))
     await begun.wait()
     waiting.cancel()
     await asyncio.sleep(0)
