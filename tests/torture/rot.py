@@ -157,6 +157,7 @@ class _Life:
                 async with self._duties(store, Peer(store, has)):
                     harmed, counts = await harm()
                     await self._heals_what_was_met(store, harmed)
+                await store.reconcile()  # tells what the duties moved when they were cancelled
                 await store.scrub()
             else:
                 harmed, counts = done if done is not None else await harm()
