@@ -243,7 +243,8 @@ class _Life:
             await self.put(key)
         for dataset, path in zip(status.datasets, self.places.datasets, strict=True):
             on_disk = await asyncio.to_thread(ondisk.stored_bytes, path)
-            assert (dataset.used_bytes, dataset.reserved_bytes) == (on_disk, 0), f"Q1 {path}"
+            counted = (dataset.used_bytes, dataset.reserved_bytes)
+            assert counted == (on_disk, 0), f"Q1 {path}: {counted}, on disk {on_disk}"
 
     # ---- operations
 
