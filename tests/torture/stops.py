@@ -37,6 +37,8 @@ _NO_END: Final = 1_000_000
 _CALL_S: Final = 0.004
 _MOST_OPERATIONS: Final = 12
 _LONGEST_OPERATION_US: Final = 25_000
+_LISTENING: Final[Event] = {"what": "listening"}
+"""Told first: a process that was stopped earlier would not learn that it goes on."""
 
 
 class _Slow(CutPoint):
@@ -83,6 +85,7 @@ class _Stopped:
         assert status == 0, f"the process ended with {status}"
 
     def _await_moment(self, child: Child) -> None:
+        next(child.told(TIMEOUT_S))
         if self._after_operations:
             for event in child.told(TIMEOUT_S):
                 self._note(event)
@@ -101,6 +104,7 @@ def _live(places: Places, history: History, seed: str, tell: Tell) -> None:
     """In the child: go on until it was stopped, and then recover."""
     continued = threading.Event()
     signal.signal(signal.SIGCONT, lambda *_: continued.set())
+    tell(_LISTENING)
     script = Script(
         seed,
         _NO_END,

@@ -241,7 +241,8 @@ class _Life:
             self.history.rotten.keys() & self.history.wanted()
         ):  # what hurt it may have been lost in a cut
             await self.put(key)
-        for dataset, path in zip(status.datasets, self.places.datasets, strict=True):
+        datasets = self.store.status().datasets
+        for dataset, path in zip(datasets, self.places.datasets, strict=True):
             on_disk = await asyncio.to_thread(ondisk.stored_bytes, path)
             counted = (dataset.used_bytes, dataset.reserved_bytes)
             assert counted == (on_disk, 0), f"Q1 {path}: {counted}, on disk {on_disk}"
