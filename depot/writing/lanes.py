@@ -180,14 +180,40 @@ class Hasher:
             self._line.release()
 
 
-class LocalWriter:
-    """Writes in its own thread."""
+class _Ending:
+    """A writer's end: a whole file or a failure, whichever comes first; the other does nothing.
 
-    def __init__(self, target: Target, ring: Ring, on_written: Written, *, direct: bool) -> None:
+    Who gives a writer up is another thread than the one that ends it just then. Without this, the
+    file of a writer that is whole and failed would be nobody's (Q3).
+    """
+
+    def __init__(self) -> None:
         self.name = ""
         self.error: _Failure | None = None
         self.cancelled = False
         self.abandoned = False
+        self._ending = threading.Lock()
+
+    def fail(self, error: _Failure) -> None:
+        """Write no more, unless all is written."""
+        with self._ending:
+            if not self.name:
+                self.error = self.error or error
+
+    def _is_whole(self, name: str) -> bool:
+        """Take note of the synced file; False: it is not wanted any more."""
+        with self._ending:
+            if self.cancelled or self.error:
+                return False
+            self.name = name
+            return True
+
+
+class LocalWriter(_Ending):
+    """Writes in its own thread."""
+
+    def __init__(self, target: Target, ring: Ring, on_written: Written, *, direct: bool) -> None:
+        super().__init__()
         self._target = target
         self._direct = direct
         self._on_written = on_written
@@ -203,10 +229,6 @@ class LocalWriter:
     def end(self) -> None:
         """Say that no more blocks come."""
         self._line.put(None)
-
-    def fail(self, error: _Failure) -> None:
-        """Write no more."""
-        self.error = self.error or error
 
     def abandon(self) -> None:
         """Give up on a stuck thread."""
@@ -241,14 +263,12 @@ class LocalWriter:
             self.fail(error)
             name = ""
         self._line.drain()
-        if name and (self.cancelled or self.error):
+        if name and not self._is_whole(name):
             with suppress(OSError):
                 dataset.discard(name)
-        else:
-            self.name = name
 
 
-class RemoteWriter:
+class RemoteWriter(_Ending):
     """Has the worker process of a dataset write from the shared blocks."""
 
     def __init__(
@@ -260,10 +280,7 @@ class RemoteWriter:
         *,
         direct: bool,
     ) -> None:
-        self.name = ""
-        self.error: _Failure | None = None
-        self.cancelled = False
-        self.abandoned = False
+        super().__init__()
         self._target = target
         self._ring = ring
         self._on_written = on_written
@@ -305,10 +322,6 @@ class RemoteWriter:
             else:
                 staging.send_end(self._channel)
 
-    def fail(self, error: _Failure) -> None:
-        """Write no more."""
-        self.error = self.error or error
-
     def abandon(self) -> None:
         """Leave the worker to itself."""
         self.abandoned = True
@@ -341,10 +354,8 @@ class RemoteWriter:
             name = self._writing.result(0 if self.abandoned else self._stall_timeout_s)
         except (OSError, DatasetUnusable) as error:
             self.fail(error)
-        if self.cancelled or self.error:
+        if not self._is_whole(name):
             self._writing.add_done_callback(self._discard)
-        else:
-            self.name = name
 
     def _discard(self, writing: Future[str]) -> None:
         # It was whole before it heard that nobody wants it.
