@@ -199,6 +199,12 @@ class SnapshotFailed(DepotError):
     code = "SnapshotFailed"
 
 
+class RestoreFailed(DepotError):
+    """A snapshot was not put in the place of the database, or not to the end."""
+
+    code = "RestoreFailed"
+
+
 class DatabaseInUse(DepotError):
     """A coordinator, or another program, has the database open that is to be replaced."""
 

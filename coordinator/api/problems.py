@@ -39,6 +39,7 @@ PROBLEMS: Final[Problems] = MappingProxyType(
         errors.ShardDropped: Row(410, logging.INFO),
         errors.JournalKeyMissing: Row(503, logging.WARNING),
         errors.SnapshotRunning: Row(409, logging.INFO),
+        errors.RestoreFailed: Row(503, logging.WARNING),
         errors.DatabaseInUse: Row(409, logging.INFO),
         errors.SnapshotBehind: Row(409, logging.WARNING),
         errors.SnapshotNotFound: Row(404, logging.INFO),

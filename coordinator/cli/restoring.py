@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import URL
 
 from agent import logs
-from agent.cli.failures import naming
+from agent.cli.failures import naming, usage
 from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
 from agent.cli.verbs.snapshot import progress_of, tell_line
@@ -29,7 +29,7 @@ from coordinator.cli.options import Common
 from coordinator.cli.snapshots import Asked, asked_for, from_archive, open_asked, snapshot_failures
 from coordinator.database.database import Database
 from coordinator.database.engine import parse_url
-from coordinator.errors import DatabaseInUse, SnapshotBehind, SnapshotFailed
+from coordinator.errors import DatabaseInUse, RestoreFailed, SnapshotBehind
 from coordinator.journal.journal import Journal
 from coordinator.journal.shards import ORIGIN
 from coordinator.replication.agents import Agents
@@ -55,6 +55,11 @@ _T = TypeVar("_T")
     is_flag=True,
     help="Also behind a generation that a sled has accepted.",
 )
+@click.option(
+    "--without-copy",
+    is_flag=True,
+    help="Keep no copy of what is there: for a PostgreSQL database that cannot be dumped.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.shared
 def restore(
@@ -64,6 +69,7 @@ def restore(
     archive: str | None,
     name: str | None,
     behind: bool,
+    without_copy: bool,
     yes: bool,
 ) -> None:
     """Put a snapshot in the place of the database: FILE, or the newest one in the archive.
@@ -75,6 +81,9 @@ def restore(
     A snapshot of a lower generation than a sled has accepted is refused: all sleds are asked. With
     --behind it is taken; start a coordinator then, and advance the generation as it says.
 
+    A PostgreSQL database is dumped first. One that is too damaged for that is left alone, unless
+    --without-copy says that what is in it may be lost for good.
+
     The journal goes back as well, says how much of it is lost, and goes on in a new shard.
     """
     if not structlog.is_configured():
@@ -82,10 +91,13 @@ def restore(
         logs.configure(level="warning", form="console")
     asked = asked_for(config, archive, name, needed=file is None)
     with reporting(common) as output, ExitStack() as stack, snapshot_failures():
+        if without_copy and parse_url(asked.settings.database_url).get_backend_name() == "sqlite":
+            raise usage("--without-copy is for PostgreSQL: a SQLite file is kept, damaged or not")
         work = stack.enter_context(workshop(asked.settings.snapshot_work))
         with naming(file) if file is not None else nullcontext():
             snapshot = _fetched(asked, file, work, output, stack)
-        asyncio.run(_restore(asked, snapshot, work, output, behind=behind, yes=yes))
+        told = _Told(behind=behind, copy=not without_copy, yes=yes)
+        asyncio.run(_restore(asked, snapshot, work, output, told))
 
 
 def _fetched(asked: Asked, file: Path | None, work: Path, output: Output, stack: ExitStack) -> Path:
@@ -108,9 +120,16 @@ def _fetched(asked: Asked, file: Path | None, work: Path, output: Output, stack:
     return target
 
 
-async def _restore(
-    asked: Asked, snapshot: Path, work: Path, output: Output, *, behind: bool, yes: bool
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What somebody takes upon himself: as the options say."""
+
+    behind: bool
+    copy: bool
+    yes: bool
+
+
+async def _restore(asked: Asked, snapshot: Path, work: Path, output: Output, told: _Told) -> None:
     settings = asked.settings
     url = parse_url(settings.database_url)
     found = await asyncio.to_thread(restoring.verified, url, snapshot)
@@ -120,18 +139,25 @@ async def _restore(
         present = await asyncio.to_thread(restoring.present, url)
         said = await _asked(asked, _sleds(found, present), output)
         accepted = {sled_id: each.generation for sled_id, each in said.items()}
-        advance_to = _advance_to(found, accepted, behind=behind)
+        advance_to = _advance_to(found, accepted, behind=told.behind)
         shown = without_secrets(settings.database_url)
-        if not yes:
+        if not told.yes:
             now_at = "cannot be read" if present is None else f"is at {present.generation}"
-            confirm(f"Put generation {found.generation} in the place of {shown}, which {now_at}?")
+            lost_for_good = "" if told.copy else ", and lose what is there for good"
+            confirm(
+                f"Put generation {found.generation} in the place of {shown}, which {now_at}"
+                f"{lost_for_good}?"
+            )
         lost = lost_shards(found, present, [each.checkpoints for each in said.values()])
         # Somebody may have come while nobody answered.
         await asyncio.to_thread(restoring.require_unused, url)
-        kept, journal = await past_interruptions(_swapped(settings, snapshot, work, lost))
+        swapped = _swapped(settings, snapshot, work, lost, copy=told.copy)
+        kept, journal = await past_interruptions(swapped)
     lines = [f"Restored: {shown} is at generation {found.generation}"]
     if kept is not None:
         lines.append(f"What was there is in {kept}")
+    elif not told.copy:
+        lines.append("What was there was not kept")
     lines.append(_journal_line(found, lost, journal))
     if advance_to is not None:
         lines.append(
@@ -247,7 +273,12 @@ async def past_interruptions(work: Coroutine[object, object, _T]) -> _T:
 
 
 async def _swapped(
-    settings: CoordinatorSettings, snapshot: Path, work: Path, lost: Mapping[str, int]
+    settings: CoordinatorSettings,
+    snapshot: Path,
+    work: Path,
+    lost: Mapping[str, int],
+    *,
+    copy: bool,
 ) -> tuple[Path | None, str]:
     """Swap it in, with a journal that says so; where what was is kept, and the new shard.
 
@@ -258,7 +289,7 @@ async def _swapped(
 
     async def put_back() -> Path | None:
         return await asyncio.to_thread(
-            restoring.put_back, url, snapshot, work=work, keep_in=keep_in
+            restoring.put_back, url, snapshot, work=work, keep_in=keep_in, copy=copy
         )
 
     if url.get_backend_name() == "sqlite":
@@ -266,16 +297,17 @@ async def _swapped(
             journal = await _go_on_with_journal(url.set(database=str(snapshot)), settings, lost)
             await asyncio.to_thread(restoring.close_file, snapshot)
         except (DepotError, OSError) as error:
-            raise SnapshotFailed(f"nothing was changed: {error}") from error
+            raise RestoreFailed(f"nothing was changed: {error}") from error
         return await put_back(), journal
     kept = await put_back()
     try:
         journal = await _go_on_with_journal(url, settings, lost)
         await asyncio.to_thread(restoring.finish, url)
     except (DepotError, OSError, SnapshotError) as error:
-        raise SnapshotFailed(
+        raise RestoreFailed(
             "the database is restored, but its journal does not say so yet: restore it once more; "
-            f"until then no coordinator takes it; what was there is in {kept}: {error}"
+            "until then no coordinator takes it; what was there is in "
+            f"{kept or 'no file'}: {error}"
         ) from error
     return kept, journal
 

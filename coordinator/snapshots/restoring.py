@@ -4,7 +4,7 @@ Rules kept here:
 - Nothing is touched before the snapshot was verified: its checksum by who fetched it, the database
   itself here.
 - The swap is one step: a rename, or a transaction. Until it, and whatever fails, the database is
-  what it was. What it was is kept beside it.
+  what it was. What it was is kept beside it, unless told otherwise of what cannot be copied.
 - It does not go back behind a generation that a sled has accepted, unless told so: such a sled
   refuses every config from then on, until the generation is advanced.
 """
@@ -29,7 +29,7 @@ from agent.snapshots.hashing import BLOCK_BYTES
 from agent.snapshots.landing import SQLITE_MAGIC, Landing
 from coordinator.database.migrating import UNFINISHED, known_revisions
 from coordinator.database.tables import metadata
-from coordinator.errors import DatabaseInUse, SnapshotBehind
+from coordinator.errors import DatabaseInUse, RestoreFailed, SnapshotBehind
 from coordinator.snapshots import contents, postgres
 from coordinator.snapshots.contents import Contents
 from coordinator.snapshots.copying import require_owner
@@ -148,7 +148,9 @@ def _require_alone(url: URL) -> None:
     raise DatabaseInUse(f"{others} other sessions use database {url.database}")
 
 
-def put_back(url: URL, snapshot: Path, *, work: Path, keep_in: Path) -> Path | None:
+def put_back(
+    url: URL, snapshot: Path, *, work: Path, keep_in: Path, copy: bool = True
+) -> Path | None:
     """Swap a verified snapshot in; where what was there is kept.
 
     One of PostgreSQL is not to be worked with before `finish`.
@@ -158,15 +160,17 @@ def put_back(url: URL, snapshot: Path, *, work: Path, keep_in: Path) -> Path | N
         snapshot: a verified file.
         work: a directory that nobody else may read, for what is made on the way.
         keep_in: a directory for what was there, of PostgreSQL; a file stays where it was.
+        copy: whether what is there is kept, of PostgreSQL; a file always is.
 
     Raises:
+        RestoreFailed: what is there cannot be copied, and is to be kept; nothing was changed.
         LibraryMissing, Unfit: of PostgreSQL's programs; nothing was changed.
         OSError: nothing was changed.
     """
     suffix = f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if url.get_backend_name() == "sqlite":
         return _put_file(_file_of(url), snapshot, suffix)
-    kept = keep_in / f"{url.database}.{suffix}.dump"
+    kept = keep_in / f"{url.database}.{suffix}.dump" if copy else None
     _put_dump(url, snapshot, work, kept)
     return kept
 
@@ -198,17 +202,30 @@ def _keep(path: Path, suffix: str) -> Path | None:
     return kept
 
 
-def _put_dump(url: URL, snapshot: Path, work: Path, kept: Path) -> None:
+def _put_dump(url: URL, snapshot: Path, work: Path, kept: Path | None) -> None:
     was, script = work / "was.dump", work / "restore.sql"
     clearing, marking = work / "clear.sql", work / "mark.sql"
-    postgres.dump(url, was, compressed=True)
+    if kept is not None:
+        _copy_first(url, was)
     postgres.output(["pg_restore", "--no-owner", f"--file={script}", str(snapshot)])
     without_newer_settings(script)
     clearing.write_text(_clearing())
     marking.write_text(f"RESET search_path;\nCREATE TABLE IF NOT EXISTS {UNFINISHED} ();\n")
-    keep_durably(was, kept)
+    if kept is not None:
+        keep_durably(was, kept)
     together = [f"--file={each}" for each in (clearing, script, marking)]
     _psql(url, "--single-transaction", *together)
+
+
+def _copy_first(url: URL, was: Path) -> None:
+    try:
+        postgres.dump(url, was, compressed=True)
+    except Unfit as error:
+        raise RestoreFailed(
+            f"nothing was changed, because what is there cannot be copied first: {error}; have "
+            "database.url name another, empty database and restore into that, or give "
+            "--without-copy: what is there is lost then"
+        ) from error
 
 
 def close_file(path: Path) -> None:

@@ -6,6 +6,7 @@ of PostgreSQL is not what is tested here.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -71,10 +72,22 @@ class PostgresServer:
 
     async def administer(self, statement: str) -> None:
         """Execute one statement outside any transaction."""
-        engine = create_async_engine(self.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        await self._ask("postgres", statement)
+
+    async def lose_table(self, name: str, table: str) -> None:
+        """Have the file of a table be gone, as a filesystem that was repaired may have it."""
+        path = await self._ask(name, f"SELECT pg_relation_filepath('{table}')")
+        await self._ask(name, "CHECKPOINT")
+        await asyncio.to_thread((self.directory / "data" / path).unlink)
+
+    async def _ask(self, name: str, statement: str) -> str:
+        """The first value of the answer, where there is one."""
+        url = self.url(name)
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         try:
             async with engine.connect() as connection:
-                await connection.execute(text(statement))
+                result = await connection.execute(text(statement))
+                return str(result.scalar()) if result.returns_rows else ""
         finally:
             await engine.dispose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +223,37 @@ async def test_a_restore_that_fails_half_way_leaves_the_database_as_it_was(
     assert await place.restored() == 1
     assert "already exists" in capsys.readouterr().err
     assert await place.generation() == 2
+
+
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)
+async def test_what_cannot_be_copied_is_replaced_only_by_who_says_that_it_may_be_lost(
+    place: Place, server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await place.published()
+    await place.raised()
+    await server.lose_table(parse_url(place.url).database or "", "journal_nodes")
+
+    assert await place.restored() == 3
+    said = capsys.readouterr().err
+    assert "nothing was changed" in said
+    assert "journal_nodes" in said
+    assert "--without-copy: what is there is lost then" in said
+    assert await place.generation() == 2
+
+    assert await place.restored("--without-copy", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept"] is None
+    assert await place.generation() == 1
+    names = await asyncio.to_thread(os.listdir, place.directory)
+    assert [name for name in names if "before-restore" in name] == []
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+async def test_a_file_is_kept_whoever_says_what(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await place.published()
+    assert await place.restored("--without-copy") == 2
+    assert "a SQLite file is kept" in capsys.readouterr().err
 
 
 async def test_a_snapshot_of_a_newer_schema_changes_nothing(
