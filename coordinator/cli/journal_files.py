@@ -18,7 +18,8 @@ from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.witnesses import Asked, Notes, kept_by_sleds
-from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checking import Checker
+from coordinator.journal.findings import Checked
 from coordinator.journal.notes import BadNote, VerifierKey
 from coordinator.journal.proving import Prover
 

@@ -6,73 +6,28 @@ Rules kept here:
 - Every checkpoint is held against the tree, those that others kept as well: what was signed once
   cannot be changed, dropped or added to in its middle.
 - A shard follows the one before it, by what both say of each other and have signed.
-- What contradicts it because the database was put back is told apart, where the journal says so.
-- Each one that is dropped has an entry that says so, which the entries about later ones carry on:
-  what is only marked is hidden.
+- What entries say of what is missing is for `explaining`, which events they tell of for
+  `sled_numbers`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from coordinator.journal.checkpoints import Checkpoint, opened
+from coordinator.journal.explaining import Explanations, said_in
+from coordinator.journal.findings import Checked, Finding
 from coordinator.journal.notes import BadNote, VerifierKey
-from coordinator.journal.restores import Restore
+from coordinator.journal.sled_numbers import SledNumbers
 from coordinator.journal.tree import Edge, leaf_hash
-from coordinator.journal.values import EARLIER, KEY_LOST, RESTORES, SHARD_DROPPED
+from coordinator.journal.values import KEY_LOST, LogEnd
 
 FORMAT: Final = "sled-depot-journal-1"
 _EXPORT: Final = "the export"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it has to be.
-
-    Attributes:
-        index: the first one of the journal that it is about; None: of no entry.
-    """
-
-    index: int | None
-    what: str
-
-    @property
-    def line(self) -> str:
-        """All of it, for people."""
-        return self.what if self.index is None else f"entry {self.index} {self.what}"
-
-
-@dataclass(slots=True)
-class Checked:
-    """What was looked at, and what was found."""
-
-    shards: int = 0
-    dropped: int = 0
-    entries: int = 0
-    checkpoints: int = 0
-    witnessed: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    # What weakens a proof, and was said by who had to.
-    remarks: list[Finding] = field(default_factory=list)
-    restores: int = 0
-
-    @property
-    def first_bad(self) -> int | None:
-        """The first index that something was found about."""
-        return min((each.index for each in self.findings if each.index is not None), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """What somebody else has of a shard, of so many entries, and is not in the journal."""
-
-    shard: str
-    size: int
-    finding: Finding
 
 
 @dataclass(slots=True)
@@ -115,12 +70,9 @@ class Checker:
         self._checked = Checked()
         self._shard: _Shard | None = None
         self._before: _Shard | None = None
-        self._shards: set[str] = set()
-        # Those that are dropped, until an entry says that they were.
-        self._hidden: dict[str, _Shard] = {}
-        # By shard, with the index of the entry that says so.
-        self._restores: dict[str, tuple[int, Restore]] = {}
-        self._doubts: list[_Doubt] = []
+        self._explanations = Explanations()
+        self._numbers = SledNumbers()
+        self._log_ends: list[LogEnd] = []
         self._ended = False
 
     def feed(self, record: Mapping[str, Any]) -> None:
@@ -140,7 +92,8 @@ class Checker:
                 self._checked.checkpoints += 1
             case {"entry": dict(entry)} if self._shard:
                 self._entry(self._shard, entry)
-            case {"end": _}:
+            case {"end": dict(end)}:
+                self._log_ends = [LogEnd.of(each) for each in end.get("told", ())]
                 self._ended = True
             case _:
                 raise ValueError(f"unexpected record {json.dumps(record)[:80]}")
@@ -150,34 +103,13 @@ class Checker:
         self._finish()
         if not self._ended:
             self._found(None, "the export breaks off")
-        for its in self._hidden.values() if self._checked.shards > 1 else ():
-            self._found(its.first_index, f"is hidden: no entry says that shard {its.id} is dropped")
         for shard_id, notes in self._witnessed.items():
             for source, note in notes:
                 what = f"{source} has a checkpoint of shard {shard_id}, which is not here"
-                self._doubt(shard_id, _size_of(note), Finding(None, what))
-        self._judge_doubts()
+                self._explanations.doubt(shard_id, _size_of(note), Finding(None, what))
+        self._checked.findings += self._numbers.end(self._log_ends)
+        self._explanations.end(self._checked)
         return self._checked
-
-    def _doubt(self, shard_id: str, size: int, finding: Finding) -> None:
-        """Remember something that is wrong unless an entry, which may come later, explains it."""
-        self._doubts.append(_Doubt(shard_id, size, finding))
-
-    def _judge_doubts(self) -> None:
-        explained: Counter[str] = Counter()
-        for doubt in self._doubts:
-            # A shard that is here was not lost: only its own end says something of it.
-            own = (doubt.shard,) if doubt.shard in self._shards else self._restores
-            for ended in own:
-                found = self._restores.get(ended)
-                if found is not None and found[1].explains(doubt.shard, doubt.size):
-                    explained[ended] += 1
-                    break
-            else:
-                self._checked.findings.append(doubt.finding)
-        self._checked.restores = len(self._restores)
-        for ended, (index, restore) in self._restores.items():
-            self._checked.remarks.append(Finding(index, _remark(restore, explained[ended])))
 
     def _begin(self, told: Mapping[str, Any]) -> None:
         self._finish()
@@ -197,8 +129,10 @@ class Checker:
                 shard.first_index, f"shard {its_id} has another key than the one known of it"
             )
         self._checked.shards += 1
-        self._shards.add(its_id)
         self._checked.dropped += shard.dropped
+        self._explanations.begin(shard)
+        if shard.dropped or (self._before is None and shard.first_index):
+            self._numbers.pass_over()
         self._check_follows(shard)
         for source, note in self._witnessed.pop(its_id, ()):
             self._due(shard, note, source)
@@ -255,44 +189,17 @@ class Checker:
         if misfiled := told.get("misfiled"):
             names = ", ".join(map(str, misfiled))
             self._found(index, f"is not found by its {names}: the database lists it otherwise")
-        self._note_drop(index, content)
-        self._note_restore(shard, position, content)
+        self._explanations.take(shard, position, content)
+        self._numbers.take(index, content)
         shard.edge = shard.edge.appended([kept or computed])[0]
         self._remember(shard, position, content)
         self._compare(shard)
-
-    def _note_drop(self, index: int, content: str) -> None:
-        if SHARD_DROPPED not in content:
-            return
-        kind, data = _data(content)
-        if kind != SHARD_DROPPED:
-            return
-        told = {
-            str(each): self._hidden.pop(str(each), None)
-            for each in (data.get("shard"), *_listed(data, EARLIER))
-        }
-        for each in _listed(data, RESTORES):
-            restore = Restore.of(each)
-            its = told.get(restore.shard) if restore else None
-            if restore and its and restore.is_at_its_place(its.id, its.size, its.size - 2):
-                self._restores[its.id] = (index, restore)
-
-    def _note_restore(self, shard: _Shard, position: int, content: str) -> None:
-        restore = Restore.parse(content)
-        if restore is None:
-            return
-        index = shard.first_index + position
-        if shard.sealed and restore.is_at_its_place(shard.id, shard.size, position):
-            self._restores[shard.id] = (index, restore)
-        else:
-            what = "says that the database was put back, but no shard ends there: it explains none"
-            self._checked.remarks.append(Finding(index, what))
 
     def _remember(self, shard: _Shard, position: int, content: str) -> None:
         # Only the ends say something about other shards.
         if position and not (shard.sealed and position == shard.size - 1):
             return
-        _, data = _data(content)
+        _, data = said_in(content)
         if position == 0:
             shard.first = data
             self._check_opened(shard)
@@ -330,7 +237,7 @@ class Checker:
         if source == _EXPORT:
             self._checked.findings.append(finding)
         else:
-            self._doubt(shard.id, checkpoint.size, finding)
+            self._explanations.doubt(shard.id, checkpoint.size, finding)
 
     def _finish(self) -> None:
         shard, self._shard = self._shard, None
@@ -338,7 +245,7 @@ class Checker:
             return
         self._before = shard
         if shard.dropped:
-            self._hidden[shard.id] = shard
+            self._explanations.miss(shard)
             self._finish_dropped(shard)
             return
         end = shard.first_index + shard.edge.size
@@ -385,32 +292,9 @@ class Checker:
         self._checked.findings.append(Finding(index, what))
 
 
-def _remark(restore: Restore, explained: int) -> str:
-    known = restore.lost_entries
-    more = f"; {explained} checkpoints kept elsewhere are of these" if explained else ""
-    return (
-        f"says that the database was put back to a copy with {restore.kept} entries of shard "
-        f"{restore.shard}: what came after that is lost, {known} entries as far as was known{more}"
-    )
-
-
 def _size_of(note: str) -> int:
     """How many entries a checkpoint that cannot be verified is of; more than any, when unknown."""
     try:
         return Checkpoint.parse(note.partition("\n\n")[0] + "\n").size
     except BadNote:
         return 2**63
-
-
-def _listed(data: Mapping[str, Any], name: str) -> list[Any]:
-    found = data.get(name)
-    return found if isinstance(found, list) else []
-
-
-def _data(content: str) -> tuple[object, Mapping[str, Any]]:
-    """The kind of an entry, and its data; nothing, when somebody has changed it."""
-    try:
-        said = json.loads(content)
-        return said.get("kind"), dict(said.get("data", {}))
-    except (ValueError, TypeError, AttributeError):
-        return None, {}

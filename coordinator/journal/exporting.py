@@ -1,25 +1,33 @@
 """A journal as a file: records that `checking` takes, each a line of JSON.
 
 Shards, oldest first: each with its checkpoints and then its entries, and a record that says that
-nothing is missing behind it.
+nothing is missing behind it, and, of a whole journal, up to where the sleds' events count as told.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
 from coordinator.journal import checkpointing, filing, reading, shards
 from coordinator.journal.checking import FORMAT
-from coordinator.journal.values import Entry, Shard, SignedCheckpoint
+from coordinator.journal.values import Entry, LogEnd, Shard, SignedCheckpoint
 
 PAGE: Final = 500
 
 
-async def records(database: Database, shard_id: str | None = None) -> AsyncIterator[dict[str, Any]]:
+async def records(
+    database: Database, shard_id: str | None = None, told: Sequence[LogEnd] = ()
+) -> AsyncIterator[dict[str, Any]]:
     """Everything, or one shard, as it was when its turn came.
+
+    Args:
+        database: where it is.
+        shard_id: only this one.
+        told: up to where events were told before the journal was asked for.
 
     Raises:
         EntryNotFound: there is no such shard.
@@ -33,7 +41,8 @@ async def records(database: Database, shard_id: str | None = None) -> AsyncItera
             yield {"checkpoint": {"size": checkpoint.size, "note": checkpoint.note}}
         async for entry in _entries(database, shard):
             yield entry
-    yield {"end": {"shards": len(wanted)}}
+    end: dict[str, Any] = {"shards": len(wanted)}
+    yield {"end": end if shard_id else {**end, "told": list(map(asdict, told))}}
 
 
 async def _entries(database: Database, shard: Shard) -> AsyncIterator[dict[str, Any]]:

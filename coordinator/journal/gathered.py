@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.wire import EventBody, EventsBody
+from coordinator.journal.values import GAP
 from coordinator.values import Told
 from depot.artifact import ArtifactHash
 from depot.errors import InvalidRequest
 
-GAP: Final = "journal.gap"
 NEW_LOG: Final = "journal.new_event_log"
 MAX_DATA_CHARACTERS: Final = 64 * 1024
 MAX_KIND_CHARACTERS: Final = 64

@@ -25,6 +25,7 @@ from coordinator.database.journal_tables import journal_cursors
 from coordinator.database.transaction import Transaction
 from coordinator.errors import DatabaseUnavailable
 from coordinator.journal.gathered import Cursor, Gathered, gathered
+from coordinator.journal.values import LogEnd
 from coordinator.values import Sled, SledPolicy
 from depot.errors import DepotError
 
@@ -107,6 +108,13 @@ class Gatherer:
             if len(page.events) < PAGE:
                 return
             after = new.sequence
+
+
+async def log_ends(tx: Transaction) -> tuple[LogEnd, ...]:
+    """Up to where the database says that the sleds' logs are told."""
+    its = journal_cursors.c
+    rows = await tx.rows(select(journal_cursors).order_by(its.sled_id, its.epoch))
+    return tuple(LogEnd(row.sled_id, row.epoch, row.sequence) for row in rows)
 
 
 async def _last_told(tx: Transaction, sled_id: str) -> int:

@@ -21,6 +21,7 @@ from coordinator.database.transaction import Transaction
 from coordinator.errors import EntryNotFound, JournalKeyMissing, NoShard
 from coordinator.journal import checkpointing, dropping, exporting, reading, rotating, shards
 from coordinator.journal.appending import NUMBERED_AT_ONCE, append, number
+from coordinator.journal.gathering import log_ends
 from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.notes import SignerKey
 from coordinator.journal.restores import DATABASE_RESTORED, Restore
@@ -279,8 +280,10 @@ class Journal:
         Raises:
             EntryNotFound: there is no such shard.
         """
+        # First: all that counts as told by now is numbered below, and so among the entries.
+        told = await self._database.run(log_ends)
         await self.number()
-        async for record in exporting.records(self._database, shard_id):
+        async for record in exporting.records(self._database, shard_id, told):
             yield record
 
     # ----

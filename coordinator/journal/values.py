@@ -1,10 +1,10 @@
-"""What the journal gives out: frozen values, without behaviour. Times are Unix seconds."""
+"""What the journal gives out: frozen values. Times are Unix seconds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Self
 
 from coordinator.journal.notes import VerifierKey
 from coordinator.journal.tree import Edge
@@ -20,6 +20,10 @@ EARLIER: Final = "earlier"
 
 RESTORES: Final = "restores"
 """In that entry: what the dropped one, and these, said of databases that were put back."""
+
+
+GAP: Final = "journal.gap"
+"""The kind of the entry that says which numbers of a sled's events are missing."""
 
 
 class ShardState(StrEnum):
@@ -80,6 +84,20 @@ class Entry:
     kind: str
     content: str
     leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """Up to which number the events of a sled are told, in the log of this name."""
+
+    sled: str
+    epoch: str
+    sequence: int
+
+    @classmethod
+    def of(cls, data: Any) -> Self:
+        """Read what an export has; raises TypeError, KeyError or ValueError when it is none."""
+        return cls(str(data["sled"]), str(data["epoch"]), int(data["sequence"]))
 
 
 @dataclass(frozen=True, slots=True)

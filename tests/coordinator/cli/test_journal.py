@@ -120,6 +120,13 @@ def test_an_entry_that_was_changed_in_the_database_is_named(told: Cli, tmp_path:
     assert "entry 1 is not what its hash is of: it was changed" in refused.err
 
 
+def test_events_that_somebody_has_left_out_are_named(told: Cli, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "coordinator" / DATABASE_FILE)) as database, database:
+        database.execute("INSERT INTO journal_cursors VALUES ('s2', 'epoch', 7, 0)")
+    refused = told("journal", "verify")
+    assert (refused.code, "events 1 to 7 of sled s2 count as told" in refused.err) == (1, True)
+
+
 def test_a_file_that_was_changed_or_cut_off_does_not_verify(told: Cli, tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     told.fine("journal", "export", file)

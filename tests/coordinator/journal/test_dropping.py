@@ -12,7 +12,8 @@ from coordinator.database.journal_tables import journal_entries, journal_nodes
 from coordinator.database.transaction import Transaction
 from coordinator.errors import ShardDropped, ShardInUse
 from coordinator.journal import dropping
-from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checking import Checker
+from coordinator.journal.findings import Checked
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Shard, Wanted
 from depot.errors import InvalidRequest

@@ -16,7 +16,8 @@ from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_artifacts, journal_entries
 from coordinator.database.transaction import Transaction
 from coordinator.journal import exporting, filing
-from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checking import Checker
+from coordinator.journal.findings import Checked
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Wanted
 from coordinator.values import Told

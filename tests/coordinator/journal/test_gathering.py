@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from agent.wire import EventBody, EventsBody
 from coordinator.database import sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction
@@ -19,42 +16,10 @@ from coordinator.journal.checking import Checker
 from coordinator.journal.gathering import Gatherer
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Wanted
-from coordinator.values import Sled, SledPolicy
+from coordinator.values import SledPolicy
 from depot.errors import Io
 from tests.coordinator.database.making import add_sled, sha
-
-AT = datetime(2026, 11, 22, 6, 0, 0, tzinfo=UTC)
-
-
-class Log:
-    """A sled's log of events."""
-
-    def __init__(self, epoch: str, numbers: Iterable[int] = ()) -> None:
-        self.epoch = epoch
-        self.fails: Exception | None = None
-        self.bodies: list[EventBody] = []
-        self.add(*numbers)
-
-    def add(self, *numbers: int, kind: str = "put", **fields: object) -> None:
-        more = {"sha256": str(sha("a")), "size_bytes": 7, **fields}
-        self.bodies += [
-            EventBody.model_validate({"sequence": number, "time": AT, "kind": kind, **more})
-            for number in numbers
-        ]
-
-    async def events(
-        self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
-    ) -> EventsBody:
-        if self.fails is not None:
-            raise self.fails
-        found = tuple(body for body in self.bodies if body.sequence > after)[:limit]
-        kept = [body.sequence for body in self.bodies] or [0]
-        return EventsBody(epoch=self.epoch, oldest=kept[0], latest=kept[-1], events=found)
-
-
-class Fleet(dict[str, Log]):
-    def __call__(self, sled: Sled) -> Log:
-        return self[sled.id]
+from tests.coordinator.journal.event_logs import AT, Fleet, Log
 
 
 @pytest.fixture

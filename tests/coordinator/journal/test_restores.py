@@ -11,8 +11,9 @@ from sqlalchemy import delete, update
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_checkpoints, journal_shards
 from coordinator.database.transaction import Transaction
-from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checking import Checker
 from coordinator.journal.checkpoints import Checkpoint, signed
+from coordinator.journal.findings import Checked
 from coordinator.journal.journal import Journal
 from coordinator.journal.keys import KeyDirectory
 from coordinator.journal.restores import DATABASE_RESTORED

@@ -18,8 +18,9 @@ from coordinator.database.journal_tables import (
 )
 from coordinator.database.transaction import Transaction
 from coordinator.journal.appending import append, told_now
-from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checking import Checker
 from coordinator.journal.checkpoints import Checkpoint, signed
+from coordinator.journal.findings import Checked
 from coordinator.journal.journal import Journal
 from coordinator.journal.notes import SignerKey
 from coordinator.journal.tree import Edge, leaf_hash

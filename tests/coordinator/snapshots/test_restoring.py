@@ -22,8 +22,9 @@ from coordinator.database.engine import parse_url
 from coordinator.database.tables import sleds as sleds_table
 from coordinator.database.transaction import Transaction
 from coordinator.errors import DatabaseInUse, DatabaseUnavailable, ShardInUse
-from coordinator.journal.checking import Checked, Checker
+from coordinator.journal.checking import Checker
 from coordinator.journal.checkpoints import Checkpoint, signed
+from coordinator.journal.findings import Checked
 from coordinator.journal.journal import Journal
 from coordinator.journal.keys import KeyDirectory
 from coordinator.snapshots import contents, restoring

@@ -1,0 +1,44 @@
+"""Sleds that say what happened there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.wire import EventBody, EventsBody
+from coordinator.values import Sled
+from tests.coordinator.database.making import sha
+
+AT: Final = datetime(2026, 11, 22, 6, 0, 0, tzinfo=UTC)
+
+
+class Log:
+    """A sled's log of events."""
+
+    def __init__(self, epoch: str, numbers: Iterable[int] = ()) -> None:
+        self.epoch = epoch
+        self.fails: Exception | None = None
+        self.bodies: list[EventBody] = []
+        self.add(*numbers)
+
+    def add(self, *numbers: int, kind: str = "put", **fields: object) -> None:
+        more = {"sha256": str(sha("a")), "size_bytes": 7, **fields}
+        self.bodies += [
+            EventBody.model_validate({"sequence": number, "time": AT, "kind": kind, **more})
+            for number in numbers
+        ]
+
+    async def events(
+        self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
+    ) -> EventsBody:
+        if self.fails is not None:
+            raise self.fails
+        found = tuple(body for body in self.bodies if body.sequence > after)[:limit]
+        kept = [body.sequence for body in self.bodies] or [0]
+        return EventsBody(epoch=self.epoch, oldest=kept[0], latest=kept[-1], events=found)
+
+
+class Fleet(dict[str, Log]):
+    def __call__(self, sled: Sled) -> Log:
+        return self[sled.id]
