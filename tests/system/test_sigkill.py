@@ -167,7 +167,7 @@ class Campaign:
             lambda status: is_settled(self.victim, status, wanted),
             within_s=SETTLED_WITHIN_S,
         )
-        judge_settled(self.victim, self.promise, status)
+        judge_settled(self.victim, self.promise)
         assert self.events.reused == []
         assert len(self.events.epochs) == 1, "the numbers of events were not kept"
         assert status["events"]["persistent"]
