@@ -95,8 +95,9 @@ def publish(
     """Copy the database as it is at one moment, check the copy, and publish it.
 
     Coordinators may be at work meanwhile. Of PostgreSQL it is a dump in the custom format, for
-    which `pg_dump` and `pg_restore` have to be installed here. The copy is hashed when it is whole,
-    and again while it is sent; its checksum is stored with it.
+    which `pg_dump`, `pg_restore` and `psql` have to be installed here; what others have in that
+    database is not in it. The copy is hashed when it is whole, and again while it is sent; its
+    checksum is stored with it.
     """
     # They import the drivers of databases, which no other verb needs.
     from coordinator.snapshots.publishing import order_of, publish_database

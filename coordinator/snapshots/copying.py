@@ -25,7 +25,7 @@ from agent.snapshots.databases import copy_in_use, require_sound
 from agent.snapshots.errors import Unfit
 from agent.snapshots.publish import Publication
 from coordinator.errors import SnapshotRunning
-from coordinator.snapshots import postgres
+from coordinator.snapshots import ours
 
 _LOCK: Final = "lock"
 
@@ -124,7 +124,7 @@ def copied(order: Order, directory: Path, check: Callable[[], None] = lambda: No
             require_sound(copy)
         case "postgresql":
             copy = directory / "copy.dump"
-            postgres.dump(order.url, copy, compressed=not order.compressed, check=check)
+            ours.dump(order.url, copy, compressed=not order.compressed, check=check)
         case other:
             raise Unfit(f"no snapshots are made of {other}: use what it has for backups itself")
     # Judged above: of a dump there is nothing to judge for who publishes it.

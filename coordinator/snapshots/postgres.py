@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -38,21 +38,28 @@ def dump(
     *,
     compressed: bool,
     check: Callable[[], None] = lambda: None,
+    without: Iterable[str] = (),
 ) -> None:
     """Dump a database, as it is at one moment, in the custom format; the file is not synced.
+
+    There are no large objects in it.
 
     Args:
         url: of the database.
         target: where there is no file yet.
         compressed: whether `pg_dump` is to compress it.
         check: called now and then; what it raises ends it.
+        without: patterns of tables, and what is like tables, that are left out.
 
     Raises:
         LibraryMissing: the programs are not installed.
         Unfit: it could not be dumped, or the dump is not whole.
     """
-    level = [] if compressed else ["--compress=0"]
-    _run(["pg_dump", "--format=custom", "--no-password", *level, f"--file={target}"], url, check)
+    left_out = [f"--exclude-table={each}" for each in without]
+    options = ["--format=custom", "--no-password", "--no-blobs", *left_out]
+    if not compressed:
+        options.append("--compress=0")
+    _run(["pg_dump", *options, f"--file={target}"], url, check)
     require_whole(target, check)
 
 

@@ -5,6 +5,7 @@ Rules kept here:
   itself here.
 - The swap is one step: a rename, or a transaction. Until it, and whatever fails, the database is
   what it was. What it was is kept beside it, unless told otherwise of what cannot be copied.
+- What others have in a database of PostgreSQL is not touched (`ours`).
 - It does not go back behind a generation that a sled has accepted, unless told so: such a sled
   refuses every config from then on, until the generation is advanced.
 """
@@ -28,9 +29,8 @@ from agent.snapshots.errors import Unfit
 from agent.snapshots.hashing import BLOCK_BYTES
 from agent.snapshots.landing import SQLITE_MAGIC, Landing
 from coordinator.database.migrating import UNFINISHED, known_revisions
-from coordinator.database.tables import metadata
 from coordinator.errors import DatabaseInUse, RestoreFailed, SnapshotBehind
-from coordinator.snapshots import contents, postgres
+from coordinator.snapshots import contents, ours, postgres
 from coordinator.snapshots.contents import Contents
 from coordinator.snapshots.copying import require_owner
 
@@ -41,9 +41,7 @@ _LOOKS: Final = 10
 _LOOK_S: Final = 0.2
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRIMARY_CODE: Final = 0xFF
-_VERSIONS: Final = "alembic_version"
 _NEWER_SETTING: Final = b"SET transaction_timeout "  # since PostgreSQL 17
-_FUNCTION: Final = "journal_sealed"
 
 
 def verified(url: URL, snapshot: Path) -> Contents:
@@ -163,7 +161,8 @@ def put_back(
         copy: whether what is there is kept, of PostgreSQL; a file always is.
 
     Raises:
-        RestoreFailed: what is there cannot be copied, and is to be kept; nothing was changed.
+        RestoreFailed: what is there cannot be copied, and is to be kept; or it is somebody else's,
+            or depends on what is to be replaced. Nothing was changed.
         LibraryMissing, Unfit: of PostgreSQL's programs; nothing was changed.
         OSError: nothing was changed.
     """
@@ -205,21 +204,25 @@ def _keep(path: Path, suffix: str) -> Path | None:
 def _put_dump(url: URL, snapshot: Path, work: Path, kept: Path | None) -> None:
     was, script = work / "was.dump", work / "restore.sql"
     clearing, marking = work / "clear.sql", work / "mark.sql"
+    ours.require_ours(url)
     if kept is not None:
         _copy_first(url, was)
-    postgres.output(["pg_restore", "--no-owner", f"--file={script}", str(snapshot)])
+    ours.script(snapshot, script)
     without_newer_settings(script)
     clearing.write_text(_clearing())
     marking.write_text(f"RESET search_path;\nCREATE TABLE IF NOT EXISTS {UNFINISHED} ();\n")
     if kept is not None:
         keep_durably(was, kept)
     together = [f"--file={each}" for each in (clearing, script, marking)]
-    _psql(url, "--single-transaction", *together)
+    try:
+        _psql(url, "--single-transaction", *together)
+    except Unfit as error:
+        raise RestoreFailed(f"the transaction that puts it back failed: {error}") from error
 
 
 def _copy_first(url: URL, was: Path) -> None:
     try:
-        postgres.dump(url, was, compressed=True)
+        ours.dump(url, was, compressed=True)
     except Unfit as error:
         raise RestoreFailed(
             f"nothing was changed, because what is there cannot be copied first: {error}; have "
@@ -278,12 +281,10 @@ def without_newer_settings(script: Path) -> None:
 
 
 def _clearing() -> str:
-    """Drop what is ours, of whichever version; nobody who waits for a table waits for ever."""
-    tables = ", ".join(sorted({*metadata.tables, _VERSIONS, UNFINISHED}))
+    """Drop what is ours; nobody who waits for a table waits for ever."""
     return (
-        "SET lock_timeout = '10s';\n"
-        f"DROP TABLE IF EXISTS {tables} CASCADE;\n"
-        f"DROP FUNCTION IF EXISTS {_FUNCTION} CASCADE;\n"
+        "SET client_min_messages = warning;\nSET lock_timeout = '10s';\n"
+        f"{ours.clearing()}"
         # Whoever came since the last look: what they wait for is dropped by now, and locked.
         "DO $$ BEGIN\n"
         f"FOR look IN 1..{_LOOKS} LOOP\n"

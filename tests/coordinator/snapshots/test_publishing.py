@@ -154,7 +154,7 @@ def test_a_missing_program_is_named(
     url: str, archive: FileArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LibraryMissing, match=r"pg_dump is not installed here.*postgresql-client"):
+    with pytest.raises(LibraryMissing, match=r"psql is not installed here.*postgresql-client"):
         publish(archive, url, tmp_path)
 
 
