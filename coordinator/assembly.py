@@ -115,6 +115,8 @@ class Coordinator:
         if self.snapshots is not None:
             publish = self.duties.every(SNAPSHOT_S, "snapshot", self.snapshots.look)
             tasks.append(group.create_task(publish, name="snapshot"))
+            watch = self.duties.every(SNAPSHOT_S, "snapshot progress", self.snapshots.watch)
+            tasks.append(group.create_task(watch, name="snapshot progress"))
         witness = self.duties.every(WITNESS_S, "checkpoints", self.witnesses.round)
         tasks.append(group.create_task(witness, name="checkpoints"))
         if self.settings.prune.enabled:

@@ -83,7 +83,8 @@ def of_server(url: URL) -> Contents:
         Unfit: it cannot be read, or is not of a coordinator.
     """
     tables = [f"--table={table}" for table in _TABLES]
-    text = postgres.output(["pg_dump", "--data-only", "--no-password", *tables], url)
+    command = ["pg_dump", "--data-only", "--no-password", postgres.lock_wait(), *tables]
+    text = postgres.output(command, url, limit_s=postgres.ANSWER_S)
     return _of_text(url.database, text)
 
 

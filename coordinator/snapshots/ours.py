@@ -53,7 +53,7 @@ def dump(
         LibraryMissing: the programs are not installed.
         Unfit: it could not be dumped, or the dump is not whole.
     """
-    without = _asked(url, _OTHERS)
+    without = postgres.answer(url, _OTHERS)
     postgres.dump(url, target, compressed=compressed, check=check, without=without)
 
 
@@ -103,15 +103,10 @@ def require_ours(url: URL) -> None:
         LibraryMissing: the program is not installed.
         Unfit: the database cannot be reached.
     """
-    present = set(_asked(url, _PRESENT))
+    present = set(postgres.answer(url, _PRESENT))
     if present and not present >= _ALWAYS:
         raise RestoreFailed(
             f"nothing was changed: database {url.database} is none of a coordinator, and has "
             f"tables that would be replaced ({', '.join(sorted(present))}); have database.url "
             "name another database"
         )
-
-
-def _asked(url: URL, query: str) -> list[str]:
-    said = postgres.output(["psql", "-XAtq0", "--no-password", f"--command={query}"], url)
-    return [each for each in said.split("\0") if each]

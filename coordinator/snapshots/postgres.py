@@ -4,12 +4,16 @@ Rules kept here:
 - A password is in the environment of the program, never among its arguments, which everybody on
   the machine can read.
 - An exit status of 0 is not believed: a dump is read to its end before it counts.
+- Nothing waits for ever: neither for a server that does not answer, nor for a lock that somebody
+  keeps, nor for a dump that does not grow.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -19,6 +23,11 @@ from sqlalchemy import URL
 from agent.snapshots.errors import LibraryMissing, Unfit
 
 DUMP_MAGIC: Final = b"PGDMP"
+CONNECT_S: Final = 10
+LOCK_WAIT_S: Final = 30.0
+SILENT_S: Final = 600.0
+"""How long a dump may not grow: a table with nothing but deleted rows is long to read."""
+ANSWER_S: Final = 120.0
 _MAX_TOLD: Final = 500
 _LOOK_S: Final = 0.5
 _VARIABLES: Final = {
@@ -39,6 +48,8 @@ def dump(
     compressed: bool,
     check: Callable[[], None] = lambda: None,
     without: Iterable[str] = (),
+    lock_wait_s: float = LOCK_WAIT_S,
+    silent_s: float = SILENT_S,
 ) -> None:
     """Dump a database, as it is at one moment, in the custom format; the file is not synced.
 
@@ -50,16 +61,24 @@ def dump(
         compressed: whether `pg_dump` is to compress it.
         check: called now and then; what it raises ends it.
         without: patterns of tables, and what is like tables, that are left out.
+        lock_wait_s: how long somebody else may keep a table locked, when it begins.
+        silent_s: how long it may not grow.
 
     Raises:
         LibraryMissing: the programs are not installed.
         Unfit: it could not be dumped, or the dump is not whole.
     """
     left_out = [f"--exclude-table={each}" for each in without]
-    options = ["--format=custom", "--no-password", "--no-blobs", *left_out]
+    options = ["--format=custom", "--no-password", "--no-blobs", lock_wait(lock_wait_s), *left_out]
     if not compressed:
         options.append("--compress=0")
-    _run(["pg_dump", *options, f"--file={target}"], url, check)
+    growth = _Growth(target, silent_s)
+
+    def look() -> None:
+        check()
+        growth.check()
+
+    _run(["pg_dump", *options, f"--file={target}"], url, look)
     require_whole(target, check)
 
 
@@ -87,7 +106,7 @@ def is_dump(path: Path) -> bool:
 
 def environment_of(url: URL) -> Mapping[str, str]:
     """What tells PostgreSQL's programs where a database is."""
-    return {**os.environ, **dict(_told(url))}
+    return {"PGCONNECT_TIMEOUT": str(CONNECT_S), **os.environ, **dict(_told(url))}
 
 
 def _told(url: URL) -> Iterator[tuple[str, str]]:
@@ -110,14 +129,59 @@ def _told(url: URL) -> Iterator[tuple[str, str]]:
             yield variable, ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def output(command: list[str], url: URL | None = None) -> str:
+def lock_wait(wait_s: float = LOCK_WAIT_S) -> str:
+    """Have `pg_dump` give up when somebody keeps a table locked for longer."""
+    return f"--lock-wait-timeout={round(1000 * wait_s)}"
+
+
+def answer(url: URL, query: str) -> list[str]:
+    """Ask a database for one column of a few rows.
+
+    Raises:
+        LibraryMissing: the program is not installed.
+        Unfit: there is no answer.
+    """
+    command = ["psql", "-XAtq0", "--no-password", f"--command={query}"]
+    said = output(command, url, limit_s=ANSWER_S)
+    return [each for each in said.split("\0") if each]
+
+
+def output(command: list[str], url: URL | None = None, *, limit_s: float = math.inf) -> str:
     """Run a program that has little to say, and return what it said.
 
     Raises:
         LibraryMissing: it is not installed.
-        Unfit: it ended badly.
+        Unfit: it ended badly, or not in time.
     """
-    return _run(command, url, lambda: None, subprocess.PIPE).decode(errors="replace")
+    end_s = time.monotonic() + limit_s
+
+    def check() -> None:
+        if time.monotonic() > end_s:
+            raise Unfit(f"{command[0]} did not end within {limit_s:.0f} s")
+
+    return _run(command, url, check, subprocess.PIPE).decode(errors="replace")
+
+
+class _Growth:
+    """Watches a file that is being written."""
+
+    def __init__(self, path: Path, silent_s: float) -> None:
+        self._path = path
+        self._silent_s = silent_s
+        self._size_bytes = 0
+        self._grown_s = time.monotonic()
+
+    def check(self) -> None:
+        """Raise Unfit when it has not grown for too long."""
+        size_bytes = self._path.stat().st_size if self._path.exists() else 0
+        now_s = time.monotonic()
+        if size_bytes != self._size_bytes:
+            self._size_bytes, self._grown_s = size_bytes, now_s
+        elif now_s - self._grown_s > self._silent_s:
+            raise Unfit(
+                f"pg_dump was given up: after {size_bytes} bytes nothing came for "
+                f"{self._silent_s:.0f} s"
+            )
 
 
 def _run(

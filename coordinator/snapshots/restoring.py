@@ -39,6 +39,7 @@ _MAX_NAMED: Final = 5
 # A session of one of the programs here ends a moment after the program.
 _LOOKS: Final = 10
 _LOOK_S: Final = 0.2
+_LOCK_WAIT: Final = "10s"
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRIMARY_CODE: Final = 0xFF
 _NEWER_SETTING: Final = b"SET transaction_timeout "  # since PostgreSQL 17
@@ -139,7 +140,7 @@ _OTHERS: Final = (
 def _require_alone(url: URL) -> None:
     others = ""
     for _ in range(_LOOKS):
-        others = postgres.output(["psql", "-XAtqc", _OTHERS, "--no-password"], url).strip()
+        others = "".join(postgres.answer(url, _OTHERS))
         if others == "0":
             return
         time.sleep(_LOOK_S)
@@ -250,7 +251,8 @@ def finish(url: URL) -> None:
         LibraryMissing, Unfit: of PostgreSQL's programs.
     """
     if url.get_backend_name() != "sqlite":
-        _psql(url, f"--command=DROP TABLE IF EXISTS {UNFINISHED}")
+        drop = f"DROP TABLE IF EXISTS {UNFINISHED}"
+        _psql(url, f"--command=SET lock_timeout = '{_LOCK_WAIT}'", f"--command={drop}")
 
 
 def _psql(url: URL, *arguments: str) -> None:
@@ -283,7 +285,7 @@ def without_newer_settings(script: Path) -> None:
 def _clearing() -> str:
     """Drop what is ours; nobody who waits for a table waits for ever."""
     return (
-        "SET client_min_messages = warning;\nSET lock_timeout = '10s';\n"
+        f"SET client_min_messages = warning;\nSET lock_timeout = '{_LOCK_WAIT}';\n"
         f"{ours.clearing()}"
         # Whoever came since the last look: what they wait for is dropped by now, and locked.
         "DO $$ BEGIN\n"

@@ -5,6 +5,7 @@ Rules kept here:
 - A retention that fails is reported apart: a snapshot that was published is not made again for it.
 - After a failure it is tried again in a minute, and then later and later.
 - The turn is kept while it takes, however long that is; a coordinator that stops gives it back.
+- One that comes no further is told of meanwhile: an archive that hangs is silent.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from depot.errors import DepotError
 LOOK_S: Final = 15.0
 RETRY_S: Final = 60.0
 PROLONG_S: Final = snapshot_turns.HELD_S / 4
+STILL_S: Final = 3600.0
+"""A copy is one step, however large."""
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +87,8 @@ class Schedule:
         self._threads = DaemonThreads("snapshot", 1)
         self._not_left: str | None = None
         self._pause_s = 0.0
+        self._step: tuple[str, float] | None = None
+        """The last of the one that is being made here, and when that was."""
 
     async def look(self) -> None:
         """Publish one if it is due.
@@ -108,6 +113,22 @@ class Schedule:
         if self._not_left is not None:
             raise SnapshotFailed(f"published, but older versions stay: {self._not_left}")
 
+    async def watch(self) -> None:
+        """Look whether the one that is being made here, if there is one, gets on.
+
+        Raises:
+            SnapshotFailed: it does not.
+        """
+        if self._step is None:
+            return
+        what, since_s = self._step
+        still_s = self._clock() - since_s
+        if still_s >= STILL_S:
+            raise SnapshotFailed(
+                f"the one that is being made has come no further for {still_s / 60:.0f} min; "
+                f"the last step was: {what}"
+            )
+
     async def _take_turn(self) -> None:
         try:
             published = await self._kept(self._publish)
@@ -127,6 +148,7 @@ class Schedule:
         try:
             return await run_until_over(self._threads, lambda: work(stopped), stopped.set)
         finally:
+            self._step = None
             prolonging.cancel()
             await asyncio.gather(prolonging, return_exceptions=True)
 
@@ -145,7 +167,12 @@ class Schedule:
             if stopped.is_set():
                 raise SnapshotFailed("the coordinator stops")
 
+        def progress(sent_bytes: int) -> None:
+            check()
+            self._step = f"sent {sent_bytes} bytes of the copy", self._clock()
+
         every = self._every
+        self._go_on("begun")
         archive = self._open_archive(every.archive, every.endpoint)
         try:
             return publish_database(
@@ -153,12 +180,16 @@ class Schedule:
                 every.order,
                 directory=every.directory,
                 keep=every.keep,
-                line=lambda text: _log.debug("snapshot", step=text),
-                progress=lambda _: check(),
+                line=self._go_on,
+                progress=progress,
                 check=check,
             )
         finally:
             archive.close()
+
+    def _go_on(self, step: str) -> None:
+        _log.debug("snapshot", step=step)
+        self._step = step, self._clock()
 
     async def _published(self, published: Published) -> None:
         now_s, said = self._clock(), published.head.metadata

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from sqlalchemy import text
 
 from agent.snapshots.databases import require_sound
 from agent.snapshots.errors import LibraryMissing, Unfit
@@ -21,6 +22,7 @@ from coordinator.errors import SnapshotRunning
 from coordinator.snapshots import postgres
 from coordinator.snapshots.copying import workshop
 from tests.coordinator.database.making import opened
+from tests.coordinator.database.test_migrations import engine_for
 from tests.coordinator.postgres import PostgresServer
 from tests.coordinator.snapshots.making import (
     downloaded,
@@ -179,12 +181,49 @@ def test_a_dump_that_ends_half_way_with_status_0_is_not_published(
     assert archive.versions("fleet") == []
 
 
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)
+async def test_a_table_that_somebody_keeps_locked_is_not_waited_for_for_ever(
+    url: str, tmp_path: Path
+) -> None:
+    engine = await engine_for(url)
+    async with engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE sleds IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(Unfit, match=r"LOCK TABLE public\.sleds"):
+            await asyncio.to_thread(
+                postgres.dump, parse_url(url), tmp_path / "dump", compressed=True, lock_wait_s=0.1
+            )
+    await engine.dispose()
+
+
+def test_a_dump_that_does_not_grow_any_more_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = parse_url("postgresql+asyncpg://fleet@/fleet")
+    program = tmp_path / "bin/pg_dump"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\nfor each; do case $each in\n"
+        '--file=*) echo some > "${each#--file=}"\n;; esac; done\n'
+        "exec sleep 1000\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    with pytest.raises(Unfit, match="after 5 bytes nothing came for 1 s"):
+        postgres.dump(url, tmp_path / "dump", compressed=True, silent_s=1.0)
+
+
+def test_a_program_that_does_not_answer_is_given_up() -> None:
+    with pytest.raises(Unfit, match="sleep did not end within 0 s"):
+        postgres.output(["sleep", "1000"], limit_s=0.0)
+
+
 def test_a_password_is_told_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if each.startswith("PG")]:
         monkeypatch.delenv(name)
     url = parse_url("postgresql+asyncpg://fleet:se%40cret@db.example:5433/fleet?ssl=require")
     told = postgres.environment_of(url)
     assert {name: told[name] for name in told if name.startswith("PG")} == {
+        "PGCONNECT_TIMEOUT": "10",
         "PGHOST": "db.example",
         "PGPORT": "5433",
         "PGUSER": "fleet",
@@ -192,3 +231,5 @@ def test_a_password_is_told_in_the_environment(monkeypatch: pytest.MonkeyPatch) 
         "PGDATABASE": "fleet",
         "PGSSLMODE": "require",
     }
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "3")
+    assert postgres.environment_of(url)["PGCONNECT_TIMEOUT"] == "3"

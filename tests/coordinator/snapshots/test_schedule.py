@@ -22,7 +22,7 @@ from coordinator.database.journal_tables import journal_told
 from coordinator.database.transaction import Transaction
 from coordinator.errors import SnapshotFailed
 from coordinator.snapshots.copying import Order
-from coordinator.snapshots.schedule import Every, Schedule
+from coordinator.snapshots.schedule import STILL_S, Every, Schedule
 from tests.coordinator.running import client_of, coordinating
 from tests.store.arrivals import eventually
 
@@ -120,6 +120,22 @@ async def test_one_coordinator_at_a_time_is_at_it(fleet: Fleet) -> None:
         await other.look()
         assert not looking.done()
         fleet.archive.may_go_on.set()
+    assert await fleet.versions() == 1
+
+
+async def test_s5_one_that_comes_no_further_is_told_of_until_it_does(fleet: Fleet) -> None:
+    one = fleet.coordinator("c1")
+    fleet.archive.may_go_on.clear()
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(one.look())
+        await asyncio.to_thread(fleet.archive.begun.wait, 60)
+        await one.watch()
+        fleet.now_s += STILL_S
+        with pytest.raises(SnapshotFailed, match="no further for 60 min; the last step was: Local"):
+            await one.watch()
+        assert not looking.done()
+        fleet.archive.may_go_on.set()
+    await one.watch()
     assert await fleet.versions() == 1
 
 
