@@ -197,15 +197,26 @@ class QuarantineKeeper:
             before = table.revision
             found = await mirror.call(quarantine_files.scan)
             rows, shelf, untold = await asyncio.to_thread(_shelved, found, table.rows)
+            untold = untold if self._scanned.get(mirror.index) is dataset else []
+            for file in untold:
+                await self._note_moved(mirror, file.artifact)
             if table.revision == before:  # or what the scan saw is older than what is known
                 break
         self._shelves[mirror.index] = shelf
         with self._store.transaction() as change:
             change.replace(table, rows)
-        for file in untold if self._scanned.get(mirror.index) is dataset else ():
+        for file in untold:
             self._on_set_aside()
             self.tell("quarantined", mirror, file, {})
         self._scanned[mirror.index] = dataset
+
+    async def _note_moved(self, mirror: Mirror, artifact: ArtifactHash) -> None:
+        """Have nobody take a copy for one that somebody has removed."""
+        async with self._commits.hold(artifact):
+            if artifact not in mirror.artifacts:
+                return
+            if await mirror.call(Dataset.artifact_size, artifact) is None:
+                mirror.record(artifact, None)
 
     async def refresh_all(self) -> None:
         """Look at every dataset that can be read."""

@@ -260,6 +260,7 @@ async def test_b6_an_event_is_recorded_also_when_whoever_set_it_aside_was_cancel
         await off_loop(hang.wait_ended)
         await store.reconcile()
         assert node.kinds().count("quarantined") == 1
+        assert "copy_gone" not in node.kinds(), "it is told as if somebody had removed it"
         assert len(store.quarantined()) == 1
         assert await store.remirror() == 1
     async with node.open() as store:
