@@ -37,6 +37,7 @@ from coordinator.api.sled_desk import SledDesk
 from coordinator.api.watching import LOOK_S, FleetWatch
 from coordinator.database import generation
 from coordinator.database.database import Database
+from coordinator.database.known_releases import KnownReleases
 from coordinator.errors import UploadRunning
 from coordinator.journal.gathering import Gatherer
 from coordinator.journal.journal import Journal
@@ -162,16 +163,26 @@ async def assembled(
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
         lag = _measured_lag(stack)
+        known = KnownReleases()
         agents = await stack.enter_async_context(Agents(sled_networks(settings)))
         cycle = await stack.enter_async_context(
-            _replication(settings, database, staging, agents, clock)
+            _replication(settings, database, staging, agents, known, clock)
         )
         desk = UploadDesk(database, staging, upload_limits(settings), cycle.wake, clock=clock)
         stack.callback(desk.close)
         presence = Presence(database, staging, socket.gethostname(), clock=clock)
         await presence.tell()
         activation = settings.replication.activation
-        view = FleetView(database, staging, desk, cycle, duties, activation=activation, clock=clock)
+        view = FleetView(
+            database,
+            staging,
+            desk,
+            cycle,
+            duties,
+            known=known,
+            activation=activation,
+            clock=clock,
+        )
         quiesce = Quiesce(desk, cycle, view)
         pruning = PruneDesk(database, desk, cycle, agents)
         health = Health(partial(database.run, generation.read), staging)
@@ -250,10 +261,11 @@ def _replication(
     database: Database,
     staging: StagingDepot,
     agents: Agents,
+    known: KnownReleases,
     clock: Callable[[], float],
 ) -> AbstractAsyncContextManager[Cycle]:
     return replication(
-        records=DatabaseRecords(database, staging.id),
+        records=DatabaseRecords(database, staging.id, known),
         staging=staging,
         agent_of=agents,
         planner=plan,

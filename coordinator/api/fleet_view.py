@@ -15,6 +15,7 @@ from coordinator.api.staged_view import not_on_sleds, render
 from coordinator.api.standing import Known, Standing, stand
 from coordinator.database import coordinators, counters, sleds, snapshot
 from coordinator.database.database import Database
+from coordinator.database.known_releases import KnownReleases
 from coordinator.database.snapshot import DatabaseSnapshot
 from coordinator.database.transaction import Transaction
 from coordinator.replication.cycle import Cycle
@@ -59,6 +60,7 @@ class FleetView:
         cycle: Cycle,
         duties: Duties,
         *,
+        known: KnownReleases,
         activation: Literal["periodic", "manual"],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,6 +69,7 @@ class FleetView:
         self._desk = desk
         self._cycle = cycle
         self._duties = duties
+        self._releases = known
         self._activation = activation
         self._clock = clock
 
@@ -76,7 +79,7 @@ class FleetView:
         Raises:
             DatabaseUnavailable.
         """
-        found = await self._database.run(_read)
+        found = await self._database.run(_read, self._releases)
         report = self._cycle.reporting.current()
         known = self._known(found, report)
         staged = self._staged(found)
@@ -115,7 +118,7 @@ class FleetView:
         Raises:
             DatabaseUnavailable.
         """
-        found = await self._database.run(_read)
+        found = await self._database.run(_read, self._releases)
         known = self._known(found, self._cycle.reporting.current())
         return CoordinatorsBody(
             coordinator_id=self._staging.id,
@@ -133,7 +136,7 @@ class FleetView:
         """
         if self._held() == frozenset():
             return []
-        found = await self._database.run(_read)
+        found = await self._database.run(_read, self._releases)
         report = self._cycle.reporting.current()
         known = self._known(found, report)
         if report.planned <= after_pass:
@@ -233,9 +236,9 @@ def one_depot(sleds: Iterable[Sled]) -> Iterator[str]:
         )
 
 
-async def _read(tx: Transaction) -> _Read:
+async def _read(tx: Transaction, known: KnownReleases) -> _Read:
     return _Read(
-        fleet=await snapshot.read(tx),
+        fleet=await snapshot.read(tx, known.every),
         sleds=await sleds.every(tx),
         coordinators=await coordinators.every(tx),
         lifetime=await counters.read(tx),

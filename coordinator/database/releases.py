@@ -35,6 +35,7 @@ from depot.artifact import ArtifactHash, Generation
 
 PAGE_ARTIFACTS: Final = 20_000
 """What a page has, unless one release alone has more: some 10 MiB of JSON, which a client takes."""
+_EVERY: Final = true()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,34 @@ async def get(tx: Transaction, version: str) -> Release:
 
 async def every(tx: Transaction) -> tuple[Release, ...]:
     """All releases, by their versions."""
-    return await _read(tx, true())
+    return await _read(tx, _EVERY)
+
+
+async def without_artifacts(
+    tx: Transaction, which: ColumnElement[bool] = _EVERY
+) -> tuple[Release, ...]:
+    """Releases by their versions, as if they had no artifacts: those take longest to read."""
+    found = map(_release, await tx.rows(select(releases).where(which)))
+    return tuple(sorted(found, key=lambda release: release.version))
+
+
+async def artifacts_of(
+    tx: Transaction, which: ColumnElement[bool]
+) -> Mapping[str, tuple[ReleaseArtifact, ...]]:
+    """The artifacts of releases, by version; a release without any is left out."""
+    names = (
+        select(release_artifacts, artifacts.c.size_bytes)
+        .join(artifacts)
+        .join(releases)
+        .where(which)
+        .order_by(release_artifacts.c.position)
+    )
+    found: dict[str, list[ReleaseArtifact]] = defaultdict(list)
+    async for some in tx.batches(names):
+        for row in some:
+            name = Name(row.name, row.version, row.qualifier)
+            found[row.release_version].append(artifact_of(name, row.sha256, row.size_bytes))
+    return {version: tuple(its) for version, its in found.items()}
 
 
 async def page(
@@ -231,28 +259,14 @@ async def _find(tx: Transaction, version: str) -> Release | None:
 
 
 async def _read(tx: Transaction, which: ColumnElement[bool]) -> tuple[Release, ...]:
-    names = (
-        select(release_artifacts, artifacts.c.size_bytes)
-        .join(artifacts)
-        .join(releases)
-        .where(which)
-        .order_by(release_artifacts.c.position)
-    )
-    by_version: dict[str, list[ReleaseArtifact]] = defaultdict(list)
-    async for some in tx.batches(names):
-        for row in some:
-            name = Name(row.name, row.version, row.qualifier)
-            by_version[row.release_version].append(artifact_of(name, row.sha256, row.size_bytes))
-    found = await tx.rows(select(releases).where(which))
+    names = await artifacts_of(tx, which)
     return tuple(
-        sorted(
-            (_release(row, by_version[row.version]) for row in found),
-            key=lambda release: release.version,
-        )
+        replace(release, artifacts=names.get(release.version, ()))
+        for release in await without_artifacts(tx, which)
     )
 
 
-def _release(row: Row[Any], its_artifacts: Sequence[ReleaseArtifact]) -> Release:
+def _release(row: Row[Any]) -> Release:
     return Release(
         version=row.version,
         sha256=row.sha256,
@@ -260,7 +274,7 @@ def _release(row: Row[Any], its_artifacts: Sequence[ReleaseArtifact]) -> Release
         time_created_s=row.time_created,
         allowed_expired=row.allowed_expired,
         state=ReleaseState(row.state),
-        artifacts=tuple(its_artifacts),
+        artifacts=(),
         generation=Generation(row.generation),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from coordinator.database import generation, pins, releases, sleds, snapshots, staged, target
@@ -36,9 +36,11 @@ class DatabaseSnapshot:
     snapshots: tuple[FleetSnapshot, ...]
 
 
-async def read(tx: Transaction) -> DatabaseSnapshot:
-    """Read all of it."""
-    recorded, held = await releases.every(tx), await snapshots.every(tx)
+async def read(
+    tx: Transaction, every: Callable[[Transaction], Awaitable[tuple[Release, ...]]] = releases.every
+) -> DatabaseSnapshot:
+    """Read all of it; `every` reads the releases."""
+    recorded, held = await every(tx), await snapshots.every(tx)
     wanted = {
         artifact.sha256: artifact.size_bytes
         for release in recorded

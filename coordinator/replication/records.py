@@ -16,6 +16,7 @@ from coordinator.database import (
     staged,
 )
 from coordinator.database.database import Database
+from coordinator.database.known_releases import KnownReleases
 from coordinator.database.transaction import Transaction
 from coordinator.errors import SledNotFound
 from coordinator.replication.ports import FleetSnapshot
@@ -27,16 +28,19 @@ class DatabaseRecords:
     """`Records` for one coordinator.
 
     Args:
+        database: the fleet's.
         coordinator_id: the id of its staging depot.
+        known: the releases that were read before.
     """
 
-    def __init__(self, database: Database, coordinator_id: str) -> None:
+    def __init__(self, database: Database, coordinator_id: str, known: KnownReleases) -> None:
         self._database = database
         self._id = coordinator_id
+        self._known = known
 
     async def snapshot(self) -> FleetSnapshot:
         """Read everything that a pass is about, in one transaction."""
-        found = await self._database.run(snapshot.read)
+        found = await self._database.run(snapshot.read, self._known.every)
         return await asyncio.to_thread(_seen_by, self._id, found)
 
     async def generation(self) -> Generation:

@@ -21,6 +21,7 @@ import structlog
 from agent.wire import ArtifactConfigBody, ArtifactListBody
 from coordinator.database import counters, generation, releases, sleds
 from coordinator.database.database import Database
+from coordinator.database.known_releases import KnownReleases
 from coordinator.database.transaction import Transaction
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.plan import plan
@@ -68,7 +69,7 @@ async def passes(database: Database, sleds: int, artifacts: int, rounds: int) ->
 
     times_s = []
     async with replication(
-        records=DatabaseRecords(database, "here"),
+        records=DatabaseRecords(database, "here", KnownReleases()),
         staging=SimStaging("here", network),
         agent_of=agent_of,
         planner=plan,

@@ -23,6 +23,7 @@ from coordinator.database import (
     target,
 )
 from coordinator.database.database import Database
+from coordinator.database.known_releases import KnownReleases
 from coordinator.database.transaction import Transaction
 from coordinator.values import RequestRecord, SledPolicy, SledSighting, SledState
 from depot.artifact import ArtifactHash, Generation
@@ -96,18 +97,21 @@ async def change(tx: Transaction, changes: list[Change], abort: bool) -> None:
 Configs = dict[str, frozenset[ArtifactHash]]
 
 
-async def configs(database: Database) -> tuple[Generation, Configs]:
+async def configs(database: Database, known: KnownReleases) -> tuple[Generation, Configs]:
     found = await database.run(snapshot.read)
+    # Whoever remembers what releases name reads the same.
+    assert await database.run(snapshot.read, known.every) == found
     return found.generation, {sled_id: config_of(found, sled_id).artifacts for sled_id in SLEDS}
 
 
 async def run(path: Path, transactions: list[tuple[list[Change], bool]]) -> None:
     async with await opened(f"sqlite:///{path}") as database:
-        last, last_configs = await configs(database)
+        known = KnownReleases()
+        last, last_configs = await configs(database, known)
         for changes, abort in transactions:
             with suppress(DepotError, Aborted):
                 await database.run(change, changes, abort)
-            now, now_configs = await configs(database)
+            now, now_configs = await configs(database, known)
             assert now >= last
             assert now > last or now_configs == last_configs
             last, last_configs = now, now_configs

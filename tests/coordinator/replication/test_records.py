@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from coordinator.database import counters, history, pins, releases, sleds, snapshot
 from coordinator.database.database import Database
+from coordinator.database.known_releases import KnownReleases
 from coordinator.database.tables import staged_artifacts
 from coordinator.database.transaction import ROWS_AT_ONCE, Transaction
 from coordinator.replication.ports import Records
@@ -36,8 +37,8 @@ async def fill(tx: Transaction) -> None:
 
 
 async def test_a_pass_reads_one_instant(database: Database) -> None:
-    here: Records = DatabaseRecords(database, "here")
-    there = DatabaseRecords(database, "there")
+    here: Records = DatabaseRecords(database, "here", KnownReleases())
+    there = DatabaseRecords(database, "there", KnownReleases())
     await database.run(fill)
     await here.write_staged(lambda: frozenset([NEW.sha256]))
     await there.write_staged(lambda: frozenset([OLD.sha256]))
@@ -54,7 +55,7 @@ async def test_a_pass_reads_one_instant(database: Database) -> None:
 
 
 async def test_f3_a_sled_is_told_what_the_database_alone_says(database: Database) -> None:
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     await database.run(fill)
     before = await records.generation()
     pinned = frozenset([OLD.sha256, sha("pinned")])
@@ -72,7 +73,7 @@ async def test_f3_a_sled_is_told_what_the_database_alone_says(database: Database
 
 
 async def test_the_pins_of_a_sled_that_is_gone_meanwhile_are_nobodys(database: Database) -> None:
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     before = await records.generation()
     await records.keep_pins("nobody", frozenset([OLD.sha256]))
     assert await records.generation() == before
@@ -82,7 +83,7 @@ async def test_the_pins_of_a_sled_that_is_gone_meanwhile_are_nobodys(database: D
 async def test_f2_what_is_staged_is_struck_at_the_generation_of_the_lists_alone(
     database: Database,
 ) -> None:
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     await database.run(fill)
     await records.write_staged(lambda: frozenset([OLD.sha256, NEW.sha256]))
     now = await records.generation()
@@ -95,7 +96,7 @@ async def test_f2_what_is_staged_is_struck_at_the_generation_of_the_lists_alone(
 
 
 async def test_what_was_asked_and_how_sleds_fared_is_written_down(database: Database) -> None:
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     await database.run(fill)
     record = RequestRecord(5.0, "sled-a", "put", Generation(3), OLD.sha256, "staging", "no room")
     await records.write_requests([record], {"put_error": 1})
@@ -110,7 +111,7 @@ async def test_what_was_asked_and_how_sleds_fared_is_written_down(database: Data
 
 
 async def test_a_release_is_marked_and_unmarked(database: Database) -> None:
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     await database.run(fill)
     await records.write_states(incomplete={"1": [], "gone": []}, complete=["2"])
     assert (await database.run(releases.get, "1")).state is ReleaseState.INCOMPLETE
@@ -120,7 +121,7 @@ async def test_a_release_is_marked_and_unmarked(database: Database) -> None:
 
 async def test_many_rows_are_read_some_at_a_time(database: Database) -> None:
     many = frozenset(sha(str(number)) for number in range(3 * ROWS_AT_ONCE + 1))
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     await records.write_staged(lambda: many)
     sizes: list[int] = []
 
@@ -135,7 +136,7 @@ async def test_many_rows_are_read_some_at_a_time(database: Database) -> None:
 async def test_what_is_said_of_a_sled_and_a_release_that_are_gone_costs_nothing_of_the_rest(
     database: Database,
 ) -> None:
-    records = DatabaseRecords(database, "here")
+    records = DatabaseRecords(database, "here", KnownReleases())
     await database.run(fill)
     await database.run(sleds.remove, "sled-c")
     await database.run(releases.remove, "2")
@@ -162,7 +163,8 @@ async def test_what_is_said_of_a_sled_and_a_release_that_are_gone_costs_nothing_
 async def test_a_release_that_was_supplied_again_meanwhile_is_not_marked(
     database: Database,
 ) -> None:
-    here, there = DatabaseRecords(database, "here"), DatabaseRecords(database, "there")
+    here = DatabaseRecords(database, "here", KnownReleases())
+    there = DatabaseRecords(database, "there", KnownReleases())
     await database.run(fill)
     await there.write_staged(lambda: frozenset([OLD.sha256]))
     await here.write_states(incomplete={"1": [OLD.sha256], "2": [NEW.sha256]}, complete=[])
