@@ -29,11 +29,12 @@ def node() -> Iterator[FakeNode]:
         yield node
 
 
-def slow_to_answer() -> web.Application:
+def slow_to_answer(asked: asyncio.Event, durable: asyncio.Event) -> web.Application:
     """A reset sends nothing before every dataset has it; nor does a large config."""
 
     async def config(_: web.Request) -> web.Response:
-        await asyncio.sleep(3 * HASTE_S)
+        asked.set()
+        await durable.wait()
         return web.json_response({"generation": 7, "artifacts": []})
 
     app = web.Application()
@@ -73,14 +74,19 @@ def test_no_answer_is_cut_before_whoever_waits_for_it_gives_it_up() -> None:
 
 
 async def test_a_client_waits_as_long_as_it_was_told_also_in_silence() -> None:
+    asked, durable = asyncio.Event(), asyncio.Event()
     async with (
-        TestServer(slow_to_answer()) as server,
+        TestServer(slow_to_answer(asked, durable)) as server,
         Agents(LOOPBACK, longest_s=HASTE_S) as agents,
     ):
         at = sled(str(server.make_url("")))
+        patient = asyncio.ensure_future(agents.within(at, 60.0).config())
+        await asked.wait()
+        # Whoever asks later gives up earlier: nothing has come for as long as that takes.
         with pytest.raises(Unreachable, match="no answer in time"):
             await agents(at).config()
-        assert (await agents.within(at, 60.0).config()).generation == 7
+        durable.set()
+        assert (await patient).generation == 7
 
 
 async def test_s1_a_sled_that_is_somewhere_else_every_time_has_one_client() -> None:
