@@ -46,6 +46,8 @@ EAGER = WideningPolicy(
 SEVERAL = CopyOptions(widening=EAGER, part_bytes=64 << 10, hedge_after_s=60)
 PACED = replace(SEVERAL, max_bytes_per_s=2 << 20)
 """Slow enough, a second in all, for every source to be found before the copy is over."""
+DROP_BYTES = 64
+"""With pauses of a hundredth of a second, minutes for all of it."""
 STUCK_S = 20
 """Less than the patience for a peer: what takes longer has waited for a silent one."""
 ONE = CopyOptions(widening=EAGER, part_bytes=64 << 10, max_sources=1)
@@ -94,6 +96,21 @@ def stalling_in_parts(content: bytes, after: int) -> Answer:
         part = request.part(content)
         await connection.send(part if request.end is None else part[:after])
         await connection.until_hung_up()
+
+    return answer
+
+
+def withheld_in_parts(content: bytes, asked: asyncio.Event) -> Answer:
+    """Of a part, nothing, which `asked` tells; of the rest, drops: so it never comes to its end."""
+
+    async def answer(request: Request, connection: Connection) -> None:
+        await part_head(request, connection, len(content))
+        if request.end is not None:
+            asked.set()
+            await connection.until_hung_up()
+        for begin in range(request.offset, len(content), DROP_BYTES):
+            await connection.send(content[begin : begin + DROP_BYTES])
+            await asyncio.sleep(0.01)
 
     return answer
 
@@ -350,10 +367,14 @@ async def test_when_all_sources_die_the_copy_fails_and_leaves_nothing(tmp_path: 
 
 
 async def test_a_copy_can_be_given_up_while_several_give_it(tmp_path: Path) -> None:
-    stalling = stalling_in_parts(CONTENT, 1000)
-    async with machines(stalling, stalling) as peers, sled_at(tmp_path, bounds=SEVERAL) as sled:
+    asked = [asyncio.Event(), asyncio.Event()]
+    scripts = [withheld_in_parts(CONTENT, each) for each in asked]
+    # A machine that has no time for any of this is not to take a source for a silent one.
+    bounds = replace(SEVERAL, widening=replace(EAGER, silence_s=60))
+    async with machines(*scripts) as peers, sled_at(tmp_path, bounds=bounds) as sled:
         copy_id = await sled.start(*(peer.url for peer in peers))
-        await peers[1].asked.wait()
+        for each in asked:
+            await each.wait()
         await sled.copies.stop(0)
         assert sled.copies.get(copy_id).state == "failed"
         await sled.assert_nothing_is_left()
