@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from coordinator.database.database import Database
-from coordinator.errors import DatabaseUnavailable, JournalKeyMissing
+from coordinator.errors import JournalKeyMissing
 from coordinator.journal.journal import Journal
 from coordinator.journal.keeping import UNSIGNED_S, JournalKeeper, ShardLimits
 from tests.coordinator.journal.telling import tell
@@ -60,19 +63,29 @@ async def test_it_is_signed_again_after_a_while_when_there_is_more(
     assert sizes == [(1, 1000.0), (1, 1000.0), (2, 1011.0), (2, 1011.0)]
 
 
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 async def test_it_is_signed_although_what_was_dropped_cannot_be_deleted(
-    journal: Journal, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, database: Database, sqlite_file: Path, clock: Clock
 ) -> None:
-    async def fail() -> bool:
-        raise DatabaseUnavailable("it takes too long")
-
-    monkeypatch.setattr(journal, "delete_dropped", fail)
-    await tell(database, "a")
-    with pytest.raises(DatabaseUnavailable):
+    await tell(database, "dropped")
+    sealed = (await journal.rotate()).sealed
+    assert sealed is not None
+    await journal.drop(sealed.id, sealed.size, sealed.edge.root)
+    await asyncio.to_thread(keep_nodes, sqlite_file)
+    with pytest.raises(IntegrityError, match="nothing leaves here"):
         await JournalKeeper(journal, LIMITS, clock=clock).look()
     signed = (await journal.standing())[1]
     assert signed is not None
-    assert signed.size == 1
+    assert signed.size == 2
+
+
+def keep_nodes(database: Path) -> None:
+    """Have a database refuse to delete any hash."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "CREATE TRIGGER kept BEFORE DELETE ON journal_nodes "
+            "BEGIN SELECT RAISE(ABORT, 'nothing leaves here'); END"
+        )
 
 
 async def test_a_shard_that_is_full_is_sealed(
