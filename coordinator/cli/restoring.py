@@ -20,7 +20,6 @@ from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
 from agent.cli.verbs.snapshot import progress_of, tell_line
 from agent.copies.networks import AllowedNetworks
-from agent.snapshots.archive import Archive
 from agent.snapshots.download import Download, Telling
 from agent.snapshots.errors import SnapshotError
 from coordinator.cli import options
@@ -95,26 +94,27 @@ def restore(
             raise usage("--without-copy is for PostgreSQL: a SQLite file is kept, damaged or not")
         work = stack.enter_context(workshop(asked.settings.snapshot_work))
         with naming(file) if file is not None else nullcontext():
-            snapshot = _fetched(asked, file, work, output, stack)
+            snapshot = _fetched(asked, file, work, output)
         told = _Told(behind=behind, copy=not without_copy, yes=yes)
         asyncio.run(_restore(asked, snapshot, work, output, told))
 
 
-def _fetched(asked: Asked, file: Path | None, work: Path, output: Output, stack: ExitStack) -> Path:
+def _fetched(asked: Asked, file: Path | None, work: Path, output: Output) -> Path:
     """The snapshot as a file of our own, which nobody changes under us."""
     target = work / "snapshot"
     if file is not None:
         shutil.copyfile(file, target)
         return target
-    store: Archive = stack.enter_context(open_asked(asked))
-    tell_line(output, f"Downloading {asked.name} from {store.url}")
-    telling = Telling(
-        line=lambda text: tell_line(output, text),
-        warning=output.warning,
-        failure=lambda error, pause_s: output.note(f"{error}; trying again in {pause_s:.1f} s"),
-        progress=progress_of(output, stack, "downloading"),
-    )
-    end = Download(store, asked.name, target, telling, require_checksum=True).run()
+    # What is told of the download ends with it: a question may come next.
+    with open_asked(asked) as store, ExitStack() as stack:
+        tell_line(output, f"Downloading {asked.name} from {store.url}")
+        telling = Telling(
+            line=lambda text: tell_line(output, text),
+            warning=output.warning,
+            failure=lambda error, pause_s: output.note(f"{error}; trying again in {pause_s:.1f} s"),
+            progress=progress_of(output, stack, "downloading"),
+        )
+        end = Download(store, asked.name, target, telling, require_checksum=True).run()
     if end.why is not None:
         raise end.why
     return target

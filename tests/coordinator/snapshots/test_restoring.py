@@ -162,6 +162,18 @@ async def test_a_database_that_is_in_use_is_not_replaced(place: Place, url: str)
 
 
 @pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+async def test_a_download_is_over_before_anything_is_asked(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await place.published()
+    arguments = ["snapshot", "restore", "--config", str(place.config)]
+    assert await asyncio.to_thread(run, arguments) == 2
+    told = capsys.readouterr().err
+    assert "stopped" not in told
+    assert told.index("downloading: ") < told.index("has to be confirmed")
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 def test_a_coordinator_that_runs_keeps_its_database(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
