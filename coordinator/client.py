@@ -13,37 +13,28 @@ from yarl import URL
 from agent.calls import Calls, read_answer
 from agent.snapshots.fleet_wire import SnapshotBody, SnapshotNameBody, SnapshotsBody
 from agent.upload import OnSent, open_upload
-from coordinator.journal_wire import (
-    CheckpointBody,
-    DropBody,
-    EntriesBody,
-    EntryBody,
-    GrowthBody,
-    ProofBody,
-    RotateBody,
-    RotationBody,
-    ShardBody,
-    ShardsBody,
+from coordinator.journal_client import JournalClient
+from coordinator.replication_wire import (
+    ActivatedBody,
+    CoordinatorsBody,
+    HistoryBody,
+    QuiesceBody,
+    ReplicationBody,
+    RequestBody,
 )
 from coordinator.watching import DEFAULT_WATCH, Watch, while_it_moves
 from coordinator.wire import (
-    ActivatedBody,
-    CoordinatorsBody,
     ExpungedBody,
     GenerationAdvanceBody,
     GenerationBody,
     HealthBody,
-    HistoryBody,
     Policy,
     PruneBody,
     PrunedBody,
-    QuiesceBody,
     ReleaseBody,
     ReleaseImportBody,
     ReleasesBody,
     ReleaseUploadedBody,
-    ReplicationBody,
-    RequestBody,
     SledBody,
     SledPolicyBody,
     SledPutBody,
@@ -66,8 +57,6 @@ ANSWER_TIMEOUT_S: Final = 60.0
 RESET_TIMEOUT_S: Final = 120.0
 # Every sled may be asked for its pins.
 PRUNE_TIMEOUT_S: Final = 600.0
-# A million entries.
-EXPORT_TIMEOUT_S: Final = 3600.0
 ZIP_TYPE: Final = "application/zip"
 JSON_TYPE: Final = "application/json"
 
@@ -83,6 +72,9 @@ class CoordinatorClient:
         answer_timeout_s: with an answer as a whole.
         watch: with an upload or an import, which takes as long as it takes.
         session: used instead of an own one, and not closed.
+
+    Attributes:
+        journal: what its endpoints of the journal are asked with.
 
     Raises:
         InvalidRequest: `url` is none.
@@ -105,6 +97,7 @@ class CoordinatorClient:
             answer_timeout_s=answer_timeout_s,
             session=session,
         )
+        self.journal: Final = JournalClient(self._calls)
 
     async def __aenter__(self) -> Self:
         """Open a session unless one was given."""
@@ -352,71 +345,6 @@ class CoordinatorClient:
         """Forget one with all its versions."""
         async with self._calls.exchange("DELETE", self._calls.at("v1", "snapshots", name)):
             return
-
-    # ---- journal
-
-    async def journal(self, start: int = 0, **query: str | int) -> AsyncIterator[EntryBody]:
-        """What happened, from an index on; asked for a page at a time.
-
-        Args:
-            start: the first index.
-            query: `artifact`, `sled`, `release`, `kind`, `since`, `limit` (of a page).
-        """
-        following: int | None = start
-        while following is not None:
-            url = self._calls.at("v1", "journal", start=following, **query)
-            page = await self._calls.ask(EntriesBody, "GET", url)
-            for entry in page.items:
-                yield entry
-            following = page.next_start
-
-    async def journal_entry(self, index: int) -> EntryBody:
-        """One entry of the journal."""
-        return await self._calls.get(EntryBody, "v1", "journal", str(index))
-
-    async def journal_proof(self, index: int) -> ProofBody:
-        """One entry, and the proof that it is in the tree of a checkpoint."""
-        return await self._calls.get(ProofBody, "v1", "journal", str(index), "proof")
-
-    async def journal_growth(self, shard: str, first: int, second: int) -> GrowthBody:
-        """The proof that a shard was only appended to."""
-        at = self._calls.at("v1", "journal", "shards", shard, "growth", first=first, second=second)
-        return await self._calls.ask(GrowthBody, "GET", at)
-
-    async def journal_checkpoint(self) -> CheckpointBody:
-        """The active shard as it is now, signed."""
-        return await self._calls.get(CheckpointBody, "v1", "journal", "checkpoint")
-
-    async def journal_shards(self) -> tuple[ShardBody, ...]:
-        """Every shard, the oldest first."""
-        return (await self._calls.get(ShardsBody, "v1", "journal", "shards")).items
-
-    async def journal_export(self, shard: str | None = None) -> AsyncIterator[list[bytes]]:
-        """All of the journal, or one shard: some lines at a time, each a record for a `Checker`."""
-        query = {} if shard is None else {"shard": shard}
-        url = self._calls.at("v1", "journal", "export", **query)
-        async with self._calls.exchange("GET", url, wait_s=EXPORT_TIMEOUT_S) as response:
-            rest = b""
-            async for block in response.content.iter_any():
-                *lines, rest = (rest + block).split(b"\n")
-                yield [line + b"\n" for line in lines]
-            if rest:
-                raise Unreachable(f"{response.url} breaks off in the middle of a line")
-
-    async def rotate_journal(
-        self, ending: str | None = None, *, undo: bool = False, lost_key: bool = False
-    ) -> RotationBody:
-        """Seal the active shard and go on with a new one, or undo that."""
-        url = self._calls.at("v1", "journal", "rotate")
-        body = RotateBody(ending=ending, undo=undo, lost_key=lost_key)
-        return await self._calls.ask(RotationBody, "POST", url, body)
-
-    async def drop_shard(self, shard: str, size: int, root_hash: str) -> ShardBody:
-        """Drop the entries of a sealed shard, of which there is a verified export."""
-        url = self._calls.at("v1", "journal", "shards", shard, "drop")
-        return await self._calls.ask(
-            ShardBody, "POST", url, DropBody(size=size, root_hash=root_hash)
-        )
 
     # ---- how it is
 

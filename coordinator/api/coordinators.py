@@ -15,7 +15,7 @@ from coordinator.api.presence import GONE_AFTER_S
 from coordinator.database import coordinators
 from coordinator.database.database import Database
 from coordinator.errors import CoordinatorActive
-from coordinator.wire import CoordinatorsBody
+from coordinator.replication_wire import CoordinatorsBody
 from depot.http.openapi import Endpoint, Parameter
 from depot.http.replies import json_reply, no_content
 

@@ -21,10 +21,7 @@ from coordinator.database.transaction import Transaction
 from coordinator.replication.cycle import Cycle
 from coordinator.replication.reporting import PassReport
 from coordinator.replication.values import Inventory, Plan
-from coordinator.staging.depot import StagingDepot
-from coordinator.uploads.desk import UploadDesk
-from coordinator.values import FleetSnapshot, KnownCoordinator, Sled, SledPolicy
-from coordinator.wire import (
+from coordinator.replication_wire import (
     CoordinatorBody,
     CoordinatorsBody,
     PassBody,
@@ -32,6 +29,9 @@ from coordinator.wire import (
     RequestCountsBody,
     StagingBody,
 )
+from coordinator.staging.depot import StagingDepot
+from coordinator.uploads.desk import UploadDesk
+from coordinator.values import FleetSnapshot, KnownCoordinator, Sled, SledPolicy
 from depot.artifact import ArtifactHash
 from depot.errors import DepotError
 

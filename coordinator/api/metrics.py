@@ -18,10 +18,11 @@ from agent.duties import Duties
 from agent.loop_lag import Lags
 from agent.metrics import PREFIX, Metrics, Values, counter, duty_figures, gauge, loop_lag_figures
 from coordinator.errors import DatabaseUnavailable
+from coordinator.replication_wire import PassBody, ReplicationBody, StagingBody
 from coordinator.snapshots.schedule import Schedule
 from coordinator.uploads.desk import UploadDesk
 from coordinator.values import ReleaseState, SledState
-from coordinator.wire import PassBody, ReplicationBody, SledBody, StagingBody
+from coordinator.wire import SledBody
 from depot.http.openapi import Endpoint
 
 # Looked up where it may take its time.

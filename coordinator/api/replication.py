@@ -13,8 +13,14 @@ from coordinator.api.sleds import SLED_ID
 from coordinator.database import history
 from coordinator.database.database import Database
 from coordinator.replication.cycle import Cycle
+from coordinator.replication_wire import (
+    ActivatedBody,
+    HistoryBody,
+    QuiesceBody,
+    ReplicationBody,
+    RequestBody,
+)
 from coordinator.values import MAX_HISTORY
-from coordinator.wire import ActivatedBody, HistoryBody, QuiesceBody, ReplicationBody, RequestBody
 from depot.artifact import ArtifactHash
 from depot.http.openapi import SHA256_SCHEMA, Endpoint, Parameter
 from depot.http.replies import json_reply

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Set
 
 from agent.wire import timestamp
 from coordinator.api.standing import Known
+from coordinator.replication_wire import CoordinatorBody
 from coordinator.values import KnownCoordinator, SledPolicy
-from coordinator.wire import CoordinatorBody
 from depot.artifact import ArtifactHash
 
 Staged = Mapping[str, frozenset[ArtifactHash]]

@@ -9,15 +9,15 @@ from itertools import chain
 from typing import Final
 
 from coordinator.replication.values import Inventory, SledInventory
-from coordinator.values import Release, Sled, SledPolicy
-from coordinator.wire import (
+from coordinator.replication_wire import (
     ArtifactCountsBody,
     LostArtifactBody,
     NoRoomBody,
     ReleaseStandingBody,
-    SledBody,
     SledStandingBody,
 )
+from coordinator.values import Release, Sled, SledPolicy
+from coordinator.wire import SledBody
 from depot.artifact import ArtifactHash
 
 MAX_NAMED: Final = 20

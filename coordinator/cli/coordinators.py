@@ -17,7 +17,7 @@ from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.wire import CoordinatorBody
+from coordinator.replication_wire import CoordinatorBody
 
 _COLUMNS: Final = (
     Column("COORDINATOR"),

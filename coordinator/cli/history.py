@@ -16,8 +16,8 @@ from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.client import CoordinatorClient
+from coordinator.replication_wire import RequestBody
 from coordinator.values import MAX_HISTORY
-from coordinator.wire import RequestBody
 from depot.artifact import ArtifactHash
 
 _COLUMNS: Final = (

@@ -150,15 +150,15 @@ def rotate(common: Common, ending: str | None, undo: bool, lost_key: bool) -> No
 
 async def _tail(common: Common, output: Output, lines: int, *, long: bool) -> None:
     async with coordinator(common) as client:
-        last = (await client.journal_shards())[-1]
+        last = (await client.journal.shards())[-1]
         start = max(0, last.first_index + last.size - lines)
-        found = [entry async for entry in client.journal(start)]
+        found = [entry async for entry in client.journal.entries(start)]
     _list(output, found[-lines:], long=long)
 
 
 async def _show(common: Common, output: Output, index: int) -> None:
     async with coordinator(common) as client:
-        entry = await client.journal_entry(index)
+        entry = await client.journal.entry(index)
     content = content_of(entry)
     lines = [
         f"{entry.index}  {moment(entry.time)}  {printable(entry.kind)}",
@@ -179,10 +179,10 @@ async def _search(
     long: bool,
 ) -> None:
     async with coordinator(common) as client:
-        found = [entry async for entry in client.journal(0, **query)]
+        found = [entry async for entry in client.journal.entries(0, **query)]
         kept_no_more = [
             f"{each.first_index} to {each.first_index + each.size - 1}"
-            for each in await client.journal_shards()
+            for each in await client.journal.shards()
             if each.dropped_at
         ]
     # What sleds did is numbered when they were asked: a timeline is by when it happened.
@@ -194,20 +194,20 @@ async def _search(
 
 async def _checkpoint(common: Common, output: Output) -> None:
     async with coordinator(common) as client:
-        found = await client.journal_checkpoint()
+        found = await client.journal.checkpoint()
     output.document(found.model_dump(mode="json"), found.note.splitlines())
 
 
 async def _shards(common: Common, output: Output) -> None:
     async with coordinator(common) as client:
-        found = await client.journal_shards()
+        found = await client.journal.shards()
     document = {"items": [each.model_dump(mode="json") for each in found]}
     output.document(document, table(_SHARDS, [_row(each) for each in found], width=output.width))
 
 
 async def _keys(common: Common, output: Output) -> None:
     async with coordinator(common) as client:
-        found = await client.journal_shards()
+        found = await client.journal.shards()
     document = {"items": [{"shard": each.id, "key": each.verifier_key} for each in found]}
     output.document(document, [each.verifier_key for each in found])
 
@@ -222,7 +222,7 @@ async def _rotate(
     common: Common, output: Output, ending: str | None, *, undo: bool, lost_key: bool
 ) -> None:
     async with coordinator(common) as client:
-        made = await client.rotate_journal(ending, undo=undo, lost_key=lost_key)
+        made = await client.journal.rotate(ending, undo=undo, lost_key=lost_key)
     if not made.done:
         since = moment(made.active.created_at)
         line = f"nothing to do: shard {made.active.id} is active since {since}"

@@ -66,7 +66,7 @@ async def _verified(shard: str, file: Path, keys: Path | None) -> tuple[int, str
 
 async def _drop(common: Common, output: Output, shard: str, size: int, root: str) -> None:
     async with coordinator(common) as client:
-        dropped = await client.drop_shard(shard, size, root)
+        dropped = await client.journal.drop(shard, size, root)
     last = dropped.first_index + size - 1
     line = f"shard {shard} is dropped, entries {dropped.first_index} to {last} with it"
     output.document(dropped.model_dump(mode="json"), [line])

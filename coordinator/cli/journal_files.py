@@ -112,7 +112,7 @@ async def _export(common: Common, output: Output, file: Path, shard: str | None)
         writer = await asyncio.to_thread(part.open, "wb")
         try:
             async with coordinator(common) as client:
-                async for lines in client.journal_export(shard):
+                async for lines in client.journal.export(shard):
                     count += len(lines)
                     await asyncio.to_thread(writer.write, b"".join(lines))
             await asyncio.to_thread(_finish, writer.fileno(), writer.flush)
@@ -146,7 +146,7 @@ async def _verify(
     if file is None:
         checker = Checker(known, [*notes, *of_sleds])
         async with coordinator(common) as client:
-            await feed(checker, client.journal_export(None), "the coordinator's answer")
+            await feed(checker, client.journal.export(None), "the coordinator's answer")
     else:
         of_file = await _of_file(output, file, of_sleds)
         checker = Checker(known, [*notes, *of_file])

@@ -72,7 +72,7 @@ async def _proof(
 ) -> ProofBody:
     if file is None:
         async with coordinator(common) as client:
-            return await client.journal_proof(index)
+            return await client.journal.proof(index)
     prover = Prover(index, known)
     await feed(prover, lines_of(file), str(file))
     return _told(prover.end())

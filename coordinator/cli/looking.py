@@ -14,7 +14,7 @@ from typing import Final
 from agent.cli.failures import ExitCode, Failure
 from agent.cli.output import Output
 from coordinator.client import CoordinatorClient
-from coordinator.wire import ReplicationBody
+from coordinator.replication_wire import ReplicationBody
 from depot.errors import Refused, Unreachable
 
 LOOK_AGAIN_S: Final = 0.5

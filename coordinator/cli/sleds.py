@@ -19,7 +19,8 @@ from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.client import CoordinatorClient
-from coordinator.wire import NoRoomBody, Policy, SledBody, SledStandingBody
+from coordinator.replication_wire import NoRoomBody, SledStandingBody
+from coordinator.wire import Policy, SledBody
 from depot.artifact import MAX_GENERATION
 
 STYLES: Final = {

@@ -15,7 +15,7 @@ from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.sleds import lacks_room, state_of
-from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
+from coordinator.replication_wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 
 SHOWN: Final = 3
 _SLEDS: Final = (

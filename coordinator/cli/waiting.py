@@ -24,7 +24,7 @@ from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.sleds import lacks_room
 from coordinator.cli.status import in_service
-from coordinator.wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
+from coordinator.replication_wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 from depot.artifact import Generation
 
 SHOWN: Final = 3

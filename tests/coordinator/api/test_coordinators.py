@@ -11,8 +11,8 @@ from coordinator.api.presence import GONE_AFTER_S, Presence
 from coordinator.assembly import Coordinator
 from coordinator.client import CoordinatorClient
 from coordinator.database import coordinators, releases, staged
+from coordinator.replication_wire import ReplicationBody
 from coordinator.values import Release, ReleaseArtifact, ReleaseState
-from coordinator.wire import ReplicationBody
 from depot.artifact import ArtifactHash
 from depot.errors import Refused
 from tests.coordinator.releases.builder import NOW_S

@@ -30,9 +30,9 @@ async def test_what_was_done_is_found_at_once(tmp_path: Path) -> None:
         await add_sleds(client, "s1", "s2")
         await client.set_sled_policy("s1", "expunged")
         await client.advance_generation(9)
-        everything = [entry async for entry in client.journal(limit=2)]
-        of_s1 = [entry.kind async for entry in client.journal(sled="s1")]
-        fleet = [entry.index async for entry in client.journal(1, kind="fleet.sled")]
+        everything = [entry async for entry in client.journal.entries(limit=2)]
+        of_s1 = [entry.kind async for entry in client.journal.entries(sled="s1")]
+        fleet = [entry.index async for entry in client.journal.entries(1, kind="fleet.sled")]
     assert [entry.index for entry in everything] == [0, 1, 2, 3]
     assert [entry.kind for entry in everything][2:] == [
         "fleet.sled_expunged",
@@ -45,10 +45,10 @@ async def test_what_was_done_is_found_at_once(tmp_path: Path) -> None:
 
 async def kinds_after(client: CoordinatorClient, change: Awaitable[object]) -> list[str]:
     """What is told of a change, by the kinds of the entries."""
-    before = (await client.journal_shards())[-1]
+    before = (await client.journal.shards())[-1]
     await change
     begin = before.first_index + before.size
-    return [entry.kind for entry in [entry async for entry in client.journal(begin)]]
+    return [entry.kind for entry in [entry async for entry in client.journal.entries(begin)]]
 
 
 async def test_each_change_of_the_fleet_is_told_once(
@@ -77,7 +77,7 @@ async def test_each_change_of_the_fleet_is_told_once(
     assert await told(client.reset_sled("s1")) == ["fleet.sled_reset"]
     assert await told(client.set_sled_policy("s1", "expunged")) == ["fleet.sled_expunged"]
     assert await told(client.remove_sled("s1")) == ["fleet.sled_removed"]
-    assert await told(client.rotate_journal()) == ["journal.shard_sealed"]
+    assert await told(client.journal.rotate()) == ["journal.shard_sealed"]
     # The first entry of a shard says how the one before it ended.
     opened_by = await told(client.remove_trust_root(hashlib.sha256(root).hexdigest()))
     assert opened_by == ["journal.shard_opened", "fleet.trust_root_removed"]
@@ -88,13 +88,13 @@ async def test_a_proof_is_verified_with_the_key_alone_and_holds_after_a_rotation
 ) -> None:
     async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
         await add_sleds(client, "s1", "s2", "s3")
-        before = await client.journal_checkpoint()
-        made = await client.rotate_journal(before.shard)
-        again = await client.rotate_journal(before.shard)
+        before = await client.journal.checkpoint()
+        made = await client.journal.rotate(before.shard)
+        again = await client.journal.rotate(before.shard)
         await add_sleds(client, "s4")
-        growth = await client.journal_growth(before.shard, before.size, before.size + 1)
-        proof = await client.journal_proof(1)
-        shards = await client.journal_shards()
+        growth = await client.journal.growth(before.shard, before.size, before.size + 1)
+        proof = await client.journal.proof(1)
+        shards = await client.journal.shards()
     assert (made.done, again.done, again.active.id) == (True, False, made.active.id)
     assert [shard.state for shard in shards] == ["sealed", "active"]
     key = VerifierKey.parse(before.verifier_key)
@@ -109,13 +109,13 @@ async def test_a_proof_is_verified_with_the_key_alone_and_holds_after_a_rotation
 async def test_a_rotation_is_undone_until_something_happened(tmp_path: Path) -> None:
     async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
         await add_sleds(client, "s1")
-        first = (await client.rotate_journal()).sealed
-        undone = await client.rotate_journal(undo=True)
-        await client.rotate_journal()
+        first = (await client.journal.rotate()).sealed
+        undone = await client.journal.rotate(undo=True)
+        await client.journal.rotate()
         await add_sleds(client, "s2")
-        await client.journal_checkpoint()
+        await client.journal.checkpoint()
         with pytest.raises(Refused) as caught:
-            await client.rotate_journal(undo=True)
+            await client.journal.rotate(undo=True)
     assert first is not None
     assert undone.active.id == first.id
     assert (caught.value.status, caught.value.remote_code) == (409, "ShardInUse")
@@ -124,8 +124,8 @@ async def test_a_rotation_is_undone_until_something_happened(tmp_path: Path) -> 
 async def test_what_is_not_there_is_said_so(tmp_path: Path) -> None:
     async with coordinating(tmp_path) as coordinator, client_of(coordinator) as client:
         with pytest.raises(Refused) as caught:
-            await client.journal_entry(0)
+            await client.journal.entry(0)
         assert (caught.value.status, caught.value.remote_code) == (404, "NotFound")
         with pytest.raises(Refused) as caught:
-            await client.journal_growth("0" * 16, 0, 1)
+            await client.journal.growth("0" * 16, 0, 1)
         assert caught.value.status == 404

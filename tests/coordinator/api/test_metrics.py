@@ -11,8 +11,8 @@ from coordinator.api.standing import Known, stand
 from coordinator.assembly import Coordinator
 from coordinator.client import CoordinatorClient
 from coordinator.errors import DatabaseUnavailable
+from coordinator.replication_wire import ReplicationBody
 from coordinator.values import Sled
-from coordinator.wire import ReplicationBody
 from depot.artifact import ArtifactHash
 from tests.coordinator.releases.builder import small_release, zip_bytes
 

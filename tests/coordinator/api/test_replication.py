@@ -10,7 +10,7 @@ import pytest
 from coordinator.assembly import Coordinator
 from coordinator.cli.waiting import Goal, what_is_left
 from coordinator.client import CoordinatorClient
-from coordinator.wire import ReplicationBody
+from coordinator.replication_wire import ReplicationBody
 from depot.artifact import ArtifactHash
 from depot.errors import Refused
 from tests.coordinator.releases.builder import ReleaseBuilder, small_release, zip_bytes

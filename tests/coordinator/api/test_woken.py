@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.client import CoordinatorClient
-from coordinator.wire import ReplicationBody
+from coordinator.replication_wire import ReplicationBody
 from tests.coordinator.api.test_replication import GIVE_UP_S, is_filled, upload
 from tests.coordinator.releases.builder import small_release
 from tests.coordinator.running import client_of, coordinating

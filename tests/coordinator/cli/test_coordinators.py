@@ -4,7 +4,7 @@ import pytest
 
 from agent.cli.failures import Failure
 from coordinator.cli.coordinators import chosen
-from coordinator.wire import CoordinatorBody
+from coordinator.replication_wire import CoordinatorBody
 from tests.coordinator.cli.conftest import Cli
 
 

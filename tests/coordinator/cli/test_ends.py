@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.wire import ReplicationBody
+from coordinator.replication_wire import ReplicationBody
 from tests.coordinator.cli.conftest import Cli
 from tests.coordinator.cli.test_waiting import fleet
 from tests.coordinator.releases.file_server import FileServer, breaking_off, serving

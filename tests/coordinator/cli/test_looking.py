@@ -14,7 +14,7 @@ from coordinator.cli.looking import Looks
 from coordinator.cli.options import Common
 from coordinator.cli.waiting import Goal, follow
 from coordinator.client import CoordinatorClient
-from coordinator.wire import ReplicationBody
+from coordinator.replication_wire import ReplicationBody
 from depot.errors import Unreachable
 from tests.coordinator.cli.test_waiting import fleet
 from tests.coordinator.replication.virtual import run

@@ -12,7 +12,7 @@ from coordinator.cli.options import Common
 from coordinator.cli.sleds import state_of
 from coordinator.cli.status import lines, problems
 from coordinator.cli.waiting import Goal, Progress, tell_warnings, what_is_left
-from coordinator.wire import ReplicationBody
+from coordinator.replication_wire import ReplicationBody
 
 SLED: dict[str, Any] = {
     "id": "s1",
