@@ -32,7 +32,7 @@ from agent.copies.peer_book import HealingPeers, PeerBook
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.duties import Duties, unattended_work
 from agent.events import EventLog
-from agent.loop_lag import LoopLag
+from agent.loop_lag import LoopLag, measured_lag
 from agent.metrics import Metrics, agent_figures
 from agent.node import INTERVAL_S, NodeSampler
 from agent.process import CannotStart
@@ -165,9 +165,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
     """
     relay = EventRelay()
     async with AsyncExitStack() as stack:
-        lag = LoopLag()
-        lag.start()
-        stack.callback(lag.stop)
+        lag = stack.enter_context(measured_lag())
         store = await stack.enter_async_context(
             await ArtifactStore.open(
                 settings.dataset_paths,

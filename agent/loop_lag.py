@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 INTERVAL_S: Final = 0.05
@@ -70,3 +71,14 @@ class LoopLag:
         self._sum_s += lag_s
         self._longest_s = max(self._longest_s, lag_s)
         self.start()
+
+
+@contextmanager
+def measured_lag() -> Iterator[LoopLag]:
+    """Measure the running loop for the block."""
+    lag = LoopLag()
+    lag.start()
+    try:
+        yield lag
+    finally:
+        lag.stop()

@@ -24,7 +24,7 @@ import structlog
 from agent.assembly import check_can_listen, http_limits, listen_at
 from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
-from agent.loop_lag import LoopLag
+from agent.loop_lag import measured_lag
 from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.api.fleet_view import FleetView
 from coordinator.api.health import Health
@@ -162,7 +162,7 @@ async def assembled(
         journal = await Journal.open(database, settings.journal_keys, clock=clock)
         duties = Duties(_log_event)
         stack.enter_context(unattended_work(duties))
-        lag = _measured_lag(stack)
+        lag = stack.enter_context(measured_lag())
         known = KnownReleases()
         agents = await stack.enter_async_context(Agents(sled_networks(settings)))
         cycle = await stack.enter_async_context(
@@ -174,14 +174,7 @@ async def assembled(
         await presence.tell()
         activation = settings.replication.activation
         view = FleetView(
-            database,
-            staging,
-            desk,
-            cycle,
-            duties,
-            known=known,
-            activation=activation,
-            clock=clock,
+            database, staging, desk, cycle, duties, known=known, activation=activation, clock=clock
         )
         quiesce = Quiesce(desk, cycle, view)
         pruning = PruneDesk(database, desk, cycle, agents)
@@ -246,14 +239,6 @@ async def _opened(
     await check_can_listen(settings.listen, "listen")
     url = await asyncio.to_thread(_prepared, settings)
     return staging, await stack.enter_async_context(await Database.open(url))
-
-
-def _measured_lag(stack: AsyncExitStack) -> LoopLag:
-    """What measures how late the event loop is, for as long as `stack` is open."""
-    lag = LoopLag()
-    lag.start()
-    stack.callback(lag.stop)
-    return lag
 
 
 def _replication(
