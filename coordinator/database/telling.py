@@ -16,7 +16,8 @@ from coordinator.values import Told
 from depot.artifact import ArtifactHash
 
 _numbers: Final = itertools.count()
-_NUMBERS: Final = 0x10000
+# Begins anew so rarely that it does so in the middle of no transaction, which has one time.
+_NUMBERS: Final = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def entry_row(entry_id: str, told: Told, now_s: float) -> dict[str, Any]:
 
 def new_id(now_s: float) -> str:
     """An id that no other entry has, in whichever process; later ones are greater."""
-    return f"{round(now_s * 1e6):016x}{next(_numbers) % _NUMBERS:04x}{secrets.token_hex(6)}"
+    return f"{round(now_s * 1e6):016x}{next(_numbers) % _NUMBERS:08x}{secrets.token_hex(6)}"
 
 
 def _content(entry_id: str, told: Told, time_s: float) -> str:
