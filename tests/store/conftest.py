@@ -33,7 +33,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what must hold both ways both ways."""
     module = metafunc.module.__name__.rpartition(".")[2]
     if "node" in metafunc.fixturenames:
-        workers = list(DeviceWorkers) if module in BOTH_WAYS else [DeviceWorkers.THREAD]
+        # Those would begin with two processes, and end where the first fault is to be planted.
+        in_threads = metafunc.definition.get_closest_marker("in_threads") is not None
+        both = module in BOTH_WAYS and not in_threads
+        workers = list(DeviceWorkers) if both else [DeviceWorkers.THREAD]
         ways = {str(worker): (worker, True) for worker in workers}
         if module in ALSO_ALONE:
             ways["alone"] = (DeviceWorkers.THREAD, False)

@@ -158,6 +158,7 @@ async def test_a_config_after_the_first_needs_only_one_dataset(node: Node) -> No
     assert await node.generation(B) == 2
 
 
+@pytest.mark.in_threads
 async def test_no_config_is_accepted_by_datasets_that_can_only_be_read(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))

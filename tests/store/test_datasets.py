@@ -175,6 +175,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("content", [ONE, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 async def test_a_dataset_that_fails_in_a_put_costs_one_copy(
@@ -201,6 +202,7 @@ async def test_a_dataset_that_fails_in_a_put_costs_one_copy(
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 async def test_a_failed_fsync_is_never_tried_again(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
@@ -211,6 +213,7 @@ async def test_a_failed_fsync_is_never_tried_again(node: Node) -> None:
         assert await node.names(B) == set()
 
 
+@pytest.mark.in_threads
 async def test_a_dataset_that_turned_read_only_is_still_read(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE, TWO))
@@ -229,6 +232,7 @@ async def test_a_dataset_that_turned_read_only_is_still_read(node: Node) -> None
             await put(store, TWO)
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("how", ["read-only", "EIO"])
 async def test_a_dataset_that_cannot_be_written_at_the_start_is_read(node: Node, how: str) -> None:
     async with node.open() as store:
@@ -248,6 +252,7 @@ async def test_a_dataset_that_cannot_be_written_at_the_start_is_read(node: Node,
         await check_joins_again(node, store, ONE, TWO)
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("content", [ONE, LARGE], ids=["small", "large"])
 async def test_a_full_dataset_costs_one_copy_and_is_not_missing(
@@ -266,6 +271,7 @@ async def test_a_full_dataset_costs_one_copy_and_is_not_missing(
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 async def test_both_datasets_full_is_a_quota_matter(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
@@ -276,6 +282,7 @@ async def test_both_datasets_full_is_a_quota_matter(node: Node) -> None:
         assert copies(store) == {}
 
 
+@pytest.mark.in_threads
 async def test_a_full_dataset_at_the_start_is_full_and_not_missing(node: Node) -> None:
     # No inode left: not even an empty file can be made.
     async with node.open() as store:
@@ -293,6 +300,7 @@ async def test_a_full_dataset_at_the_start_is_full_and_not_missing(node: Node) -
 # Hanging
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("content", [b"tiny", ONE, LARGE], ids=["tiny", "small", "large"])
 @pytest.mark.parametrize("call", ["create", "write", "fsync", "rename"])
 async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
@@ -313,6 +321,7 @@ async def test_a_dataset_that_hangs_in_a_put_costs_one_copy(
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("calls", [("write",), ("rename", "unlink")])
 async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(
     node: Node, calls: tuple[str, ...]
@@ -326,6 +335,7 @@ async def test_a_dataset_that_hangs_delays_a_put_by_one_timeout_only(
             hang.let_go()
 
 
+@pytest.mark.in_threads
 async def test_an_open_that_hangs_gives_its_descriptor_back_when_it_ends(node: Node) -> None:
     async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE))
@@ -339,6 +349,7 @@ async def test_an_open_that_hangs_gives_its_descriptor_back_when_it_ends(node: N
     assert await open_descriptors() == descriptors - 8  # the database has three
 
 
+@pytest.mark.in_threads
 async def test_a_cancelled_open_gives_its_descriptor_back(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
@@ -355,6 +366,7 @@ async def test_a_cancelled_open_gives_its_descriptor_back(node: Node) -> None:
     assert await open_descriptors() == descriptors - 8  # the database has three
 
 
+@pytest.mark.in_threads
 async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
     async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE))
@@ -363,6 +375,7 @@ async def test_a_hung_dataset_does_not_delay_close_for_ever(node: Node) -> None:
     hang.let_go()
 
 
+@pytest.mark.in_threads
 async def test_a_crowd_of_verifications_leaves_threads_for_everything_else(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE, TWO))
@@ -556,6 +569,7 @@ async def test_with_one_dataset_locked_the_other_starts(node: Node, tmp_path: Pa
         assert states(store) == ["healthy", "healthy"]
 
 
+@pytest.mark.in_threads
 async def test_a_start_that_failed_half_way_holds_no_lock(node: Node) -> None:
     # Clearing the staging directory fails once: the next look at the dataset attaches it.
     await off_loop((node.paths[B] / ".sled-depot/staging/dead").write_bytes, b"half")
@@ -588,6 +602,7 @@ async def test_a_ledger_that_cannot_be_written_keeps_its_dataset_out_quietly(nod
     assert "dataset_lost" not in node.kinds()
 
 
+@pytest.mark.in_threads
 async def test_an_attach_that_hangs_is_waited_for_with_one_future(node: Node) -> None:
     async with node.open(device_timeout_s=0.05) as store:
         await node.take_away(B)
@@ -607,6 +622,7 @@ async def test_an_attach_that_hangs_is_waited_for_with_one_future(node: Node) ->
         await off_loop(hang.wait_ended)
 
 
+@pytest.mark.in_threads
 async def test_b4_a_suspect_dataset_that_hangs_delays_no_return_of_the_other(node: Node) -> None:
     async with node.open(device_timeout_s=HANG_S) as store:
         await store.put_config(config(1, ONE))
@@ -623,6 +639,7 @@ async def test_b4_a_suspect_dataset_that_hangs_delays_no_return_of_the_other(nod
         hang.let_go()
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("error", [errno.EIO, errno.EUCLEAN])
 async def test_b4_one_file_that_cannot_be_looked_at_costs_one_copy_and_is_replaced(
     node: Node, error: int
@@ -641,6 +658,7 @@ async def test_b4_one_file_that_cannot_be_looked_at_costs_one_copy_and_is_replac
         assert await read_back(store, ONE) == ONE
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("call", ["listdir", "stat", "mkdir"])
 async def test_b4_looking_and_making_directories_can_fail_like_anything_else(
     node: Node, call: str
@@ -659,6 +677,7 @@ async def test_b4_looking_and_making_directories_can_fail_like_anything_else(
         assert copies(store) == {hash_of(ONE): 2}
 
 
+@pytest.mark.in_threads
 async def test_b4_a_dataset_whose_attach_failed_halfway_is_not_taken_for_another_process_s(
     node: Node,
 ) -> None:

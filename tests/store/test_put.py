@@ -297,6 +297,7 @@ async def test_a_bad_copy_is_not_held(node: Node, how: str) -> None:
         assert copies(store) == {hash_of(ONE): 1}
 
 
+@pytest.mark.in_threads
 async def test_a_copy_that_cannot_be_read_is_not_held_and_is_replaced(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
@@ -308,6 +309,7 @@ async def test_a_copy_that_cannot_be_read_is_not_held_and_is_replaced(node: Node
     assert await node.inode(B, ONE) != before
 
 
+@pytest.mark.in_threads
 async def test_a_want_of_the_process_is_not_held_against_the_dataset(node: Node) -> None:
     long = bytes(WHOLE_BYTES + 1)
     async with node.open() as store:
@@ -319,6 +321,7 @@ async def test_a_want_of_the_process_is_not_held_against_the_dataset(node: Node)
         assert copies(store) == {hash_of(long): 2}
 
 
+@pytest.mark.in_threads
 async def test_what_cannot_be_verified_is_not_held(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
@@ -330,6 +333,7 @@ async def test_what_cannot_be_verified_is_not_held(node: Node) -> None:
         assert copies(store) == {hash_of(ONE): 2}
 
 
+@pytest.mark.in_threads
 async def test_b5_a_copy_that_cannot_be_read_is_found_out_also_where_no_file_can_be_made(
     node: Node,
 ) -> None:
@@ -343,6 +347,7 @@ async def test_b5_a_copy_that_cannot_be_read_is_found_out_also_where_no_file_can
         assert states(store) == ["healthy", "healthy"]
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("why", ["no room", "staged file lost", "quarantine not synced"])
 async def test_b6_what_was_set_aside_for_a_file_that_got_no_name_has_its_name_again(
     node: Node, why: str
@@ -424,6 +429,7 @@ async def test_a_directory_under_an_artifacts_name_is_left_alone_and_costs_one_c
     assert await off_loop(node.file(A, ONE).is_dir)
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("what", ["symlink", "directory", "fifo"])
 async def test_what_replaced_an_artifact_behind_our_back_is_not_read(
     node: Node, tmp_path: Path, what: str
@@ -472,6 +478,7 @@ async def test_a_put_whose_artifact_left_the_config_leaves_nothing(node: Node) -
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("change", ["config", "reset"])
 async def test_a_file_that_was_named_while_the_config_moved_on_is_taken_back(
     node: Node, change: str
@@ -494,6 +501,7 @@ async def test_a_file_that_was_named_while_the_config_moved_on_is_taken_back(
         assert await node.names(A) == await node.names(B) == set()
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("how", ["fails", "cancelled"])
 async def test_q1_a_file_that_could_not_be_taken_back_is_counted_until_it_is_gone(
     node: Node, how: str
@@ -529,6 +537,7 @@ async def test_q1_a_file_that_could_not_be_taken_back_is_counted_until_it_is_gon
         assert await node.names(A) == await node.names(B) == set()
 
 
+@pytest.mark.in_threads
 async def test_b3_no_put_is_answered_for_a_file_that_is_being_taken_back(node: Node) -> None:
     async with node.open(delete_grace_s=0.0) as store:
         await store.put_config(config(1, ONE))
@@ -553,6 +562,7 @@ async def test_b3_no_put_is_answered_for_a_file_that_is_being_taken_back(node: N
         assert reserved_bytes(store) == [0, 0]
 
 
+@pytest.mark.in_threads
 async def test_taking_back_spares_the_copy_of_a_writer_that_was_faster(node: Node) -> None:
     # D4: what was acknowledged before a mass drop stays for the grace period.
     async with node.open() as store:
@@ -596,6 +606,7 @@ async def test_nothing_lands_while_two_datasets_contradict_each_other(node: Node
 # Ends of all kinds
 
 
+@pytest.mark.in_threads
 async def test_a_cancelled_put_keeps_its_reservation_until_its_bytes_are_gone(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, LARGE))
@@ -617,6 +628,7 @@ async def test_a_cancelled_put_keeps_its_reservation_until_its_bytes_are_gone(no
     assert reserved_bytes(store) == [0, 0]
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("how", ["cancelled", "too slow"])
 async def test_q1_what_is_refused_stays_reserved_until_its_bytes_are_gone(
     node: Node, how: str
@@ -640,6 +652,7 @@ async def test_q1_what_is_refused_stays_reserved_until_its_bytes_are_gone(
         assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 async def test_q1_what_was_written_whole_for_a_put_that_is_cancelled_is_discarded_first(
     node: Node,
 ) -> None:
@@ -699,6 +712,7 @@ async def test_memory_does_not_grow_with_the_artifact(node: Node) -> None:
     assert grown_kib < 16 << 10
 
 
+@pytest.mark.in_threads
 async def test_every_copy_failing_is_an_io_error_that_names_no_path(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE))
@@ -719,6 +733,7 @@ async def test_an_artifact_nobody_put_is_not_listed(node: Node) -> None:
         assert isinstance(next(iter(copies(store))), ArtifactHash)
 
 
+@pytest.mark.in_threads
 async def test_b4_no_answer_waits_for_digests_that_a_dataset_hangs_with(node: Node) -> None:
     async with node.open(mirror_lag_s=0.1, device_timeout_s=60.0) as store:
         await store.put_config(config(1, LARGE))
@@ -734,6 +749,7 @@ async def test_b4_no_answer_waits_for_digests_that_a_dataset_hangs_with(node: No
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("lands", [True, False], ids=["lands", "fails"])
 async def test_b3_a_copy_that_left_while_the_body_came_is_not_counted(
     node: Node, lands: bool

@@ -198,6 +198,7 @@ def hashes(count: int) -> list[ArtifactHash]:
     return [ArtifactHash(number.to_bytes(32)) for number in range(count)]
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 async def test_the_reserve_is_refilled_after_it_was_used(node: Node, error: int) -> None:
     async with node.open() as store:

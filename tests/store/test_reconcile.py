@@ -149,6 +149,7 @@ async def test_d1_an_artifact_with_a_writer_is_never_deleted(node: Node) -> None
         assert await store.reconcile() == 0
 
 
+@pytest.mark.in_threads
 @pytest.mark.parametrize("call", ["rename", "unlink"])
 async def test_d1_a_file_that_comes_back_into_the_config_before_its_unlink_stays(
     node: Node, call: str
@@ -187,6 +188,7 @@ async def test_d3_what_was_set_aside_by_a_process_that_died_is_there_again(node:
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 async def test_a_rename_that_hung_and_ended_late_loses_nothing(node: Node) -> None:
     async with node.open(device_timeout_s=HANG_S) as store:
         await put_all(store, 1, ONE, TWO, THREE)
@@ -204,6 +206,7 @@ async def test_a_rename_that_hung_and_ended_late_loses_nothing(node: Node) -> No
     assert await node.leftovers() == []
 
 
+@pytest.mark.in_threads
 async def test_an_artifact_deleted_on_one_dataset_has_its_event_though_the_next_fails(
     node: Node,
 ) -> None:
@@ -217,6 +220,7 @@ async def test_an_artifact_deleted_on_one_dataset_has_its_event_though_the_next_
     assert node.kinds().count("deleted") == 1
 
 
+@pytest.mark.in_threads
 async def test_a_failing_dataset_does_not_keep_the_other_from_deleting(node: Node) -> None:
     async with node.open(delete_grace_s=0.0) as store:
         await put_all(store, 1, ONE, TWO)

@@ -75,6 +75,7 @@ async def test_the_good_copy_heals_the_rotten_one_whichever_dataset_it_is_on(nod
         assert copies(store) == BOTH
 
 
+@pytest.mark.in_threads
 async def test_the_good_dataset_going_away_in_the_middle_ends_nothing_else(node: Node) -> None:
     async with node.open() as store:
         await put_both(store)
@@ -94,6 +95,7 @@ async def test_the_good_dataset_going_away_in_the_middle_ends_nothing_else(node:
         assert copies(store) == BOTH
 
 
+@pytest.mark.in_threads
 async def test_a_dataset_that_cannot_be_written_shows_as_the_reason(node: Node) -> None:
     async with node.open() as store:
         await put_both(store)
