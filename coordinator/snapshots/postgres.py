@@ -211,9 +211,15 @@ def _run(
             running.kill()
             raise
     if running.returncode != 0:
-        told = complained.decode(errors="replace").strip()[:_MAX_TOLD]
+        told = _complaint(complained.decode(errors="replace"))
         raise Unfit(f"{program} ended with status {running.returncode}: {told}")
     return said or b""
+
+
+def _complaint(text: str) -> str:
+    """In one line; a server's hints are for who types SQL: drop it all, with what depends on it."""
+    lines = [line.strip() for line in text.splitlines()]
+    return "; ".join(each for each in lines if each and not each.startswith("HINT:"))[:_MAX_TOLD]
 
 
 def _said(running: subprocess.Popen[bytes], check: Callable[[], None]) -> tuple[bytes, bytes]:
