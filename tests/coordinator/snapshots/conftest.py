@@ -9,6 +9,7 @@ import pytest
 
 from agent.snapshots.files import FileArchive
 from coordinator.database.database import Database
+from coordinator.database.engine import parse_url
 from tests.coordinator.database.making import opened
 from tests.coordinator.postgres import PostgresServer
 from tests.coordinator.running import migrated
@@ -45,14 +46,24 @@ def sqlite_file(sqlite_template: bytes, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def templates() -> dict[PostgresServer, str]:
+    """The name of a migrated database on a server: a copy of it takes a moment."""
+    return {}
+
+
 @pytest.fixture
-async def url(server: PostgresServer | None, sqlite_file: Path) -> str:
+async def url(
+    server: PostgresServer | None, templates: dict[PostgresServer, str], sqlite_file: Path
+) -> str:
     """Of a migrated database."""
     if server is None:
         return f"sqlite+aiosqlite:///{sqlite_file}"
-    url = await server.create()
-    await (await Database.open(url)).close()
-    return url
+    if server not in templates:
+        url = await server.create()
+        await (await Database.open(url)).close()
+        templates[server] = str(parse_url(url).database)
+    return await server.create(templates[server])
 
 
 @pytest.fixture
