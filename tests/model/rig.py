@@ -224,6 +224,7 @@ class Rig:
     def begin_put(
         self, name: str, generation: int, length_bytes: int | None, *, counted: bool
     ) -> LivePut | None:
+        self.observe()  # of a step that puts twice, the first may have touched what is gone
         expected = self.sled.admit(name, generation, length_bytes, counted=counted)
         context = self.store.begin_put(
             ArtifactHash.parse(name), Generation(generation), length_bytes, counted=counted
@@ -418,10 +419,14 @@ class Rig:
             self.sled.standing = self.store.status().ledger
 
     def _take_the_marks_that_were_kept(self) -> None:
-        """What was said to be damaged may be said so again, or have to be found out again."""
+        """What was said to be damaged may be said so again, or have to be found out again.
+
+        So may what has not as many bytes as were verified: that is known if it was written down.
+        """
         for slot in self.sled.attached:
             assert slot.attached is not None
             marked, slot.attached.marked = slot.attached.marked, set()
+            marked |= {n for n, copy in slot.copies.items() if copy.size_bytes != len(POOL[n])}
             for name in marked & slot.copies.keys():
                 detail = self.runner.run(self.store.describe(ArtifactHash.parse(name)))
                 slot.copies[name].damaged = not detail.copies[slot.index].present
