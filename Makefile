@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test only-tests torture fuzz lint format bench demo lock clean
+.PHONY: help setup run test torture fuzz lint format bench demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,9 +67,6 @@ lint: $(STAMP) ## style, types and the direction of imports
 
 # pytest comes last: its closing line is the end of the output.
 test: lint ## lint, then every test; PYTEST_ARGS="-x tests/unit" narrows it
-
-# `only-tests` is for who lints at the same time.
-test only-tests: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # As root on Linux. TORTURE_ARGS=--write-docs puts the results into docs/reliability.md.
