@@ -202,13 +202,17 @@ def _typed(*command: str) -> None:
 
 def _output(*command: str) -> str:
     program, *arguments = command
-    done = subprocess.run(
-        [Path(sys.executable).parent / program, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=TIMEOUT_S,
-    )
+    try:
+        done = subprocess.run(
+            [Path(sys.executable).parent / program, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        line = shlex.join(command)
+        raise DemoFailed(f"`{line}` has not ended after {TIMEOUT_S} s: is it busy here?") from error
     return done.stdout
 
 

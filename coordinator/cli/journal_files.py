@@ -19,6 +19,7 @@ from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
 from coordinator.cli.witnesses import Asked, Notes, kept_by_sleds
 from coordinator.journal.checking import Checker
+from coordinator.journal.checkpoints import require_checkpoint
 from coordinator.journal.findings import Checked
 from coordinator.journal.notes import BadNote, VerifierKey
 from coordinator.journal.proving import Prover
@@ -140,7 +141,7 @@ async def _verify(
     asked: Asked,
 ) -> None:
     known = await asyncio.to_thread(known_keys, keys)
-    notes = [(str(path), await _text(path)) for path in kept]
+    notes = [(str(path), await _checkpoint(path)) for path in kept]
     # Before the journal is read: what they are sent meanwhile is of a longer one.
     of_sleds = await kept_by_sleds(common, output, asked)
     if file is None:
@@ -207,7 +208,11 @@ async def feed(checker: Checker | Prover, parts: AsyncIterator[list[bytes]], sou
 
 def _feed_lines(checker: Checker | Prover, lines: list[bytes]) -> None:
     for line in lines:
-        checker.feed(json.loads(line))
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"expected a record in JSON, found {line[:40]!r}") from error
+        checker.feed(record)
 
 
 async def lines_of(file: Path) -> AsyncIterator[list[bytes]]:
@@ -221,15 +226,21 @@ async def lines_of(file: Path) -> AsyncIterator[list[bytes]]:
             await asyncio.to_thread(reader.close)
 
 
-async def _text(file: Path) -> str:
-    with local_errors():
-        return await asyncio.to_thread(file.read_text, encoding="utf-8")
+async def _checkpoint(file: Path) -> str:
+    """A checkpoint that was kept in a file; raises Failure when it has something else."""
+    try:
+        with local_errors():
+            note = await asyncio.to_thread(file.read_text, encoding="utf-8")
+        require_checkpoint(note)
+    except (BadNote, UnicodeDecodeError) as error:
+        raise usage(f"{file} is no signed checkpoint: {error}") from error
+    return note
 
 
 def _tell(output: Output, checked: Checked) -> None:
     summary = (
         f"{plural(checked.shards, 'shard')}, {plural(checked.entries, 'entry')}, "
-        f"{plural(checked.checkpoints, 'checkpoint')}, {checked.witnessed} of them kept elsewhere"
+        f"{plural(checked.checkpoints, 'checkpoint')} and {checked.witnessed} kept elsewhere"
     )
     document = {
         "shards": checked.shards,

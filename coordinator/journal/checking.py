@@ -47,6 +47,8 @@ class _Shard:
     # Of the checkpoints that the journal itself has; and what any checkpoint proved.
     largest: int = 0
     good: int = 0
+    # The index of the first entry that is not here, in the order in which they come.
+    missing: int | None = None
 
 
 class Checker:
@@ -176,7 +178,7 @@ class Checker:
         index = shard.first_index + position
         if position != shard.edge.size:
             if position > shard.edge.size:
-                self._found(shard.first_index + shard.edge.size, "is missing")
+                self._missing(shard)
             else:
                 self._found(index, "is there twice")
             return
@@ -194,6 +196,12 @@ class Checker:
         shard.edge = shard.edge.appended([kept or computed])[0]
         self._remember(shard, position, content)
         self._compare(shard)
+
+    def _missing(self, shard: _Shard) -> None:
+        # Said once: all that follows it is out of its place.
+        if shard.missing is None:
+            shard.missing = shard.first_index + shard.edge.size
+            self._found(shard.missing, "is missing")
 
     def _remember(self, shard: _Shard, position: int, content: str) -> None:
         # Only the ends say something about other shards.

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.journal.notes import BadNote, SignerKey, VerifierKey, decoded, verify
+from coordinator.journal.notes import BadNote, SignerKey, VerifierKey, decoded, parted, verify
 from coordinator.journal.tree import HASH_BYTES
 
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -47,6 +47,12 @@ class Checkpoint:
 def signed(checkpoint: Checkpoint, key: SignerKey) -> str:
     """The note that says so."""
     return key.sign(checkpoint.text)
+
+
+def require_checkpoint(note: str) -> None:
+    """Raise BadNote unless it looks like a signed checkpoint, of whatever tree, by whomever."""
+    text, _ = parted(note)
+    Checkpoint.parse(text)
 
 
 def opened(note: str, key: VerifierKey) -> Checkpoint:

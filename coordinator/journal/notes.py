@@ -109,7 +109,7 @@ def verify(note: str, key: VerifierKey) -> str:
     Raises:
         BadNote: it is no note, or the key did not sign it.
     """
-    text, lines = _parted(note)
+    text, lines = parted(note)
     signed = [line for line in lines if line[:2] == (key.name, key.id)]
     if not signed:
         raise BadNote(f"the note is not signed by {key.name!r} with the key {key.id.hex()}")
@@ -122,13 +122,18 @@ def verify(note: str, key: VerifierKey) -> str:
     return text
 
 
-def _parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+def parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """The text of a note, and each signature of it: name, key id and what follows; unverified.
+
+    Raises:
+        BadNote: it is no note.
+    """
     if len(note) > MAX_NOTE_BYTES:
         raise BadNote("the note is too long")
-    text, parted, signatures = note.rpartition("\n\n")
+    text, blank, signatures = note.rpartition("\n\n")
     text += "\n"
     _require_text(text)
-    if not parted or not signatures.endswith("\n"):
+    if not blank or not signatures.endswith("\n"):
         raise BadNote("the note has no signatures")
     lines = signatures[:-1].split("\n")
     if len(lines) > MAX_SIGNATURES:
@@ -137,8 +142,8 @@ def _parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
 
 
 def _signature(line: str) -> tuple[str, bytes, bytes]:
-    name, parted, told = line.removeprefix(_DASH).partition(" ")
-    if not line.startswith(_DASH) or not parted or not _NAME.fullmatch(name):
+    name, blank, told = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not blank or not _NAME.fullmatch(name):
         raise BadNote(f"expected a signature, found {line[:100]!r}")
     content = decoded(told)
     if len(content) <= _KEY_ID_BYTES:

@@ -109,7 +109,26 @@ def test_an_export_verifies_with_nothing_but_the_keys(
     told.fine("journal", "export", file)
     monkeypatch.setenv("DEPOT_COORDINATOR_URL", "http://127.0.0.1:1")
     said = told.fine("journal", "verify", file, "--keys", keys, "--checkpoint", kept)
-    assert "2 shards, 5 entries, 2 checkpoints, 1 of them kept elsewhere: all of it" in said
+    assert "2 shards, 5 entries, 2 checkpoints and 1 kept elsewhere: all of it" in said
+
+
+def test_a_file_that_is_no_checkpoint_accuses_nobody(told: Cli, tmp_path: Path) -> None:
+    keys, empty = tmp_path / "keys.txt", tmp_path / "empty"
+    keys.write_text(told.fine("journal", "keys"))
+    empty.touch()
+    for mistaken in (keys, empty):
+        refused = told("journal", "verify", "--checkpoint", mistaken)
+        assert (refused.code, f"{mistaken} is no signed checkpoint" in refused.err) == (2, True)
+
+
+def test_a_line_that_was_taken_out_of_an_export_is_told_of_once(told: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    told.fine("journal", "export", file)
+    lines = file.read_text().splitlines(keepends=True)
+    taken = [i for i, line in enumerate(lines) if "entry" in json.loads(line)][1]
+    file.write_text("".join([*lines[:taken], *lines[taken + 1 :]]))
+    refused = told("journal", "verify", file)
+    assert (refused.code, refused.out.count("is missing\n")) == (1, 1)
 
 
 def test_an_entry_that_was_changed_in_the_database_is_named(told: Cli, tmp_path: Path) -> None:
@@ -202,7 +221,7 @@ def test_the_journal_is_compared_with_what_sleds_were_told(told: Cli) -> None:
     with sled_that_keeps(kept) as agent:
         told.fine("sled", "add", "s3", agent)
         done = told("journal", "verify")
-        assert (done.code, "1 of them kept elsewhere: all of it" in done.out) == (0, True)
+        assert (done.code, "and 1 kept elsewhere: all of it" in done.out) == (0, True)
         assert "sled s2 did not say which checkpoints it keeps" in done.err
     (size,) = [line for line in kept.splitlines() if line.isdigit()]
     with sled_that_keeps(kept.replace(f"\n{size}\n", "\n1\n")) as agent:
@@ -223,9 +242,9 @@ def test_a_file_is_compared_with_what_sleds_were_told(
     with sled_that_keeps(then, later) as agent:
         told.fine("sled", "add", "s3", agent)
         done = told("journal", "verify", file, "--sleds")
-        assert (done.code, "1 of them kept elsewhere: all of it" in done.out) == (0, True)
+        assert (done.code, "and 1 kept elsewhere: all of it" in done.out) == (0, True)
         assert "1 checkpoint of sleds are of what is not in" in done.err
-        assert "0 of them kept elsewhere" in told.fine("journal", "verify", file)
+        assert "and 0 kept elsewhere" in told.fine("journal", "verify", file)
     size = next(line for line in then.splitlines() if line.isdigit())
     monkeypatch.setenv("DEPOT_COORDINATOR_URL", "http://127.0.0.1:1")
     with sled_that_keeps(then.replace(f"\n{size}\n", "\n1\n")) as agent:
