@@ -32,8 +32,8 @@ HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "JournalKeyMissing": "ask the coordinator that has the shard's key, or copy its file to"
         " where journal.keys points; if it is gone for good, `journal rotate --lost-key`",
         "NoShard": "look at the coordinator's log: it begins the journal when it starts",
-        "NotFound": "`depot-coordinator release ls`, `sled ls`, `trust ls`, `coordinator ls` and"
-        " `snapshot held` show what is there",
+        "NotFound": "`depot-coordinator release ls`, `sled ls`, `trust ls`, `coordinator ls`,"
+        " `journal tail` and `snapshot held` show what is there",
         "NotReady": "`depot-coordinator status` and the coordinator's log say more",
         "QuotaExceeded": "wait until the sleds have what is staged (`depot-coordinator status`);"
         " what is larger than staging.quota needs a larger one",

@@ -176,6 +176,7 @@ async def _add(
             f"its depot is taken to be at {found.depot_url}; if it is elsewhere, say so with "
             "--depot-url or --repo-depot-port"
         )
+    output.note("nobody was asked there yet: `depot-coordinator sled ls` says soon how it fares")
     said = f"{found.id}: agent {found.agent_url}, depot {found.depot_url}"
     output.document(found.model_dump(mode="json"), [said])
 
