@@ -10,15 +10,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 from aiohttp import web_app
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from structlog.testing import capture_logs
 
 from depot.state.checked import VARIABLE
@@ -61,22 +59,6 @@ settings.load_profile("untimed")
 def blocking_calls_fail() -> Iterator[BlockBuster]:
     with blockbuster_ctx() as blockbuster:
         yield blockbuster
-
-
-@pytest.fixture(autouse=True, scope="session")
-def schemas_are_worked_out_once() -> Iterator[None]:
-    """Every server describes itself, in the same words: most of what the start of one takes."""
-    known: dict[object, object] = {}
-
-    def once(models: Sequence[tuple[type[BaseModel], JsonSchemaMode]], **kwargs: Any) -> object:
-        key = (*models, *kwargs.items())
-        if key not in known:
-            known[key] = models_json_schema(models, **kwargs)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("depot.http.openapi.models_json_schema", once)
-        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -100,7 +101,7 @@ class Endpoint:
 
 def openapi_document(endpoints: Sequence[Endpoint], api: ApiInfo) -> dict[str, Any]:
     """Build the OpenAPI 3.1 document of a table."""
-    references, schemas = _schemas(endpoints)
+    references, schemas = _schemas(_models(endpoints))
     paths: dict[str, dict[str, object]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(
@@ -117,18 +118,25 @@ def openapi_document(endpoints: Sequence[Endpoint], api: ApiInfo) -> dict[str, A
     }
 
 
+_Model = tuple[type[BaseModel], JsonSchemaMode]
 _References = Mapping[tuple[Any, JsonSchemaMode], Mapping[str, Any]]
 
 
-def _schemas(endpoints: Sequence[Endpoint]) -> tuple[_References, dict[str, Any]]:
-    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
+def _models(endpoints: Sequence[Endpoint]) -> tuple[_Model, ...]:
+    wanted: dict[_Model, None] = {}
     for endpoint in endpoints:
         if isinstance(endpoint.request, type):
             wanted[endpoint.request, "validation"] = None
         if isinstance(endpoint.response, type):
             wanted[endpoint.response, "serialization"] = None
+    return tuple(wanted)
+
+
+# Most of what it takes to make a server, and the same for each of a process.
+@cache
+def _schemas(models: tuple[_Model, ...]) -> tuple[_References, Mapping[str, Any]]:
     references, definitions = models_json_schema(
-        list(wanted), ref_template="#/components/schemas/{model}"
+        models, ref_template="#/components/schemas/{model}"
     )
     return references, definitions.get("$defs", {})
 
