@@ -425,9 +425,8 @@ class Rig:
         """
         for slot in self.sled.attached:
             assert slot.attached is not None
-            marked, slot.attached.marked = slot.attached.marked, set()
-            marked |= {n for n, copy in slot.copies.items() if copy.size_bytes != len(POOL[n])}
-            for name in marked & slot.copies.keys():
+            short = {n for n, copy in slot.copies.items() if copy.size_bytes != len(POOL[n])}
+            for name in (slot.attached.marked | short) & slot.copies.keys():
                 detail = self.runner.run(self.store.describe(ArtifactHash.parse(name)))
                 slot.copies[name].damaged = not detail.copies[slot.index].present
 

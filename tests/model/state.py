@@ -49,7 +49,7 @@ class Disk:
         ledger: the intact one on it; None when there is none or it was torn.
         tampered: files the test itself damaged, with their inode then.
         set_aside: what the last step was to move to the quarantine.
-        marked: files that were said to be damaged when the disk was last let go of.
+        marked: files that were said to be damaged at some time when the disk was let go of.
     """
 
     path: Path
@@ -132,7 +132,7 @@ class Slot:
 
     def detach(self) -> None:
         if self.attached is not None:
-            self.attached.marked = {name for name, copy in self.copies.items() if copy.damaged}
+            self.attached.marked |= {name for name, copy in self.copies.items() if copy.damaged}
         self.attached, self.copies = None, {}
 
     def look_again(self) -> None:
