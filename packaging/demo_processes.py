@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 BIN: Final = Path(sys.executable).parent
-TIMEOUT_S: Final = 150
+TIMEOUT_S: Final = 60
 # A process that lives gets ready even on a machine that is busy with other things.
 START_TIMEOUT_S: Final = 300
 TELL_EVERY_S: Final = 30
