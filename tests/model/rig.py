@@ -426,7 +426,9 @@ class Rig:
         for slot in self.sled.attached:
             assert slot.attached is not None
             short = {n for n, copy in slot.copies.items() if copy.size_bytes != len(POOL[n])}
-            for name in (slot.attached.marked | short) & slot.copies.keys():
+            asked = (slot.attached.marked | short) & slot.copies.keys()
+            slot.attached.marked -= asked
+            for name in asked:
                 detail = self.runner.run(self.store.describe(ArtifactHash.parse(name)))
                 slot.copies[name].damaged = not detail.copies[slot.index].present
 

@@ -49,7 +49,7 @@ class Disk:
         ledger: the intact one on it; None when there is none or it was torn.
         tampered: files the test itself damaged, with their inode then.
         set_aside: what the last step was to move to the quarantine.
-        marked: files that were said to be damaged at some time when the disk was let go of.
+        marked: files said to be damaged when the disk was let go of, and not asked about since.
     """
 
     path: Path
