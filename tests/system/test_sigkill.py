@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -161,16 +161,20 @@ class Campaign:
         self.promise.attempted = None
 
     def _settle(self) -> None:
+        self._await_settled()
+        judge_settled(self.victim, self.promise)
+        status = self._await_settled()  # also after what it went on with meanwhile (Q1)
+        assert self.events.reused == []
+        assert len(self.events.epochs) == 1, "the numbers of events were not kept"
+        assert status["events"]["persistent"]
+
+    def _await_settled(self) -> dict[str, Any]:
         wanted = self.promise.artifacts
-        status = await_status(
+        return await_status(
             self.victim,
             lambda status: is_settled(self.victim, status, wanted),
             within_s=SETTLED_WITHIN_S,
         )
-        judge_settled(self.victim, self.promise)
-        assert self.events.reused == []
-        assert len(self.events.epochs) == 1, "the numbers of events were not kept"
-        assert status["events"]["persistent"]
 
     # ---- operations
 
