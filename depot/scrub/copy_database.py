@@ -60,6 +60,9 @@ _ROWS: Final = """
     SELECT sha256, size_bytes, identity, seen_at, verified_at, damaged FROM copy
     WHERE dataset_id = ?
 """
+_SAY_BAD: Final = """
+    UPDATE copy SET damaged = 1, verified_at = NULL WHERE dataset_id = ? AND sha256 = ?
+"""
 # The disk or somebody else's lock: nothing is wrong with the contents, and it may pass.
 _PASSING: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
@@ -101,11 +104,16 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be written about one dataset; `None` removes."""
+    """What is to be written about one dataset; `None` removes.
+
+    Attributes:
+        bad: said to be damaged while nobody can look at the file: where it has a row, that says so.
+    """
 
     dataset_id: str
     rows: Mapping[ArtifactHash, Row | None]
     findings: Mapping[ArtifactHash, float | None]
+    bad: Collection[ArtifactHash] = ()
 
 
 class CopyDatabase:
@@ -161,6 +169,7 @@ class CopyDatabase:
         for each in changes:
             self._write_rows(each.dataset_id, each.rows)
             self._write_findings(each.dataset_id, each.findings)
+            self._db.executemany(_SAY_BAD, [(each.dataset_id, a.digest) for a in each.bad])
         self._db.execute("COMMIT")
 
     def compare_had(self, seen: Set[ArtifactHash]) -> tuple[list[ArtifactHash], Set[ArtifactHash]]:

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,6 +25,7 @@ from depot.dataset.found_files import FoundFile, FoundFiles
 from depot.errors import DatasetUnusable, FormatTooNew, InvalidRequest
 from depot.mirrors.mirror import Copy, Mirror
 from depot.os_errors import describe_error
+from depot.scrub.copy_book import Book, match
 from depot.scrub.copy_database import (
     FILE_NAME,
     Changes,
@@ -58,24 +59,6 @@ class Tally:
     last_heal_s: float | None = None
 
 
-@dataclass(slots=True)
-class _Book:
-    """What is known of one attached dataset beyond its copies.
-
-    Attributes:
-        ages: when each copy that is not damaged was last verified or, if never, first seen.
-        findings: when each bad copy was found that has not been made good since.
-        changed: artifacts whose row is to be written.
-        settled: artifacts whose finding is to be written.
-    """
-
-    dataset_id: str
-    ages: dict[ArtifactHash, float] = field(default_factory=dict)
-    findings: dict[ArtifactHash, float] = field(default_factory=dict)
-    changed: set[ArtifactHash] = field(default_factory=set)
-    settled: set[ArtifactHash] = field(default_factory=set)
-
-
 class CopyRecords:
     """The records of every dataset of a store.
 
@@ -95,7 +78,7 @@ class CopyRecords:
         self.begun_anew = 0
         self._begun_anew: str | None = None
         self._out_of_use: str | None = None
-        self._books: dict[int, _Book] = {}
+        self._books: dict[int, Book] = {}
         self._tallies: dict[int, Tally] = {}
         self._notes: dict[str, str] = {}
         self._all_lost = False
@@ -118,6 +101,8 @@ class CopyRecords:
     async def close(self, mirrors: Iterable[Mirror]) -> None:
         """Write what is not written yet, and close the database."""
         await self.flush(mirrors)
+        # What is left is of datasets that are away. Their rows must not outlive what overtook them.
+        await self._write([book.take_leave() for book in self._books.values() if book.changed])
         with suppress(OSError):
             await self._threads.call(_CALL_TIMEOUT_S, self._close_now)
         self._threads.close()
@@ -166,11 +151,13 @@ class CopyRecords:
             before = self._before(index, dataset_id)
             # The rows are compared with the files now.
             same = [book for book in before if book.dataset_id == dataset_id]
-            await self._write([_settled(book) for book in same])
-            # Those of one that left for another cannot be: what overtook them is not known.
+            await self._write([book.settle() for book in same])
+            # Those of one that left for another cannot be: their files are not there.
             gone = [book for book in before if book.dataset_id != dataset_id]
-            await self._write([_forgotten(book) for book in gone])
-            unwritten = frozenset().union(*(book.changed for book in same))
+            await self._write([book.take_leave() for book in gone])
+            unwritten = {
+                artifact: artifact in book.bad for book in same for artifact in book.changed
+            }
             self._books[index], copies = await self._matched(dataset_id, files, unwritten)
         return copies
 
@@ -178,13 +165,13 @@ class CopyRecords:
         self,
         dataset_id: str,
         files: FoundFiles,
-        unwritten: Collection[ArtifactHash],
-    ) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+        unwritten: Mapping[ArtifactHash, bool],
+    ) -> tuple[Book, dict[ArtifactHash, Copy]]:
         now_s = self._clock()
 
-        def matched(db: CopyDatabase | None) -> tuple[_Book, dict[ArtifactHash, Copy]]:
+        def matched(db: CopyDatabase | None) -> tuple[Book, dict[ArtifactHash, Copy]]:
             remembered = db.recall(dataset_id, now_s) if db else Remembered()
-            return _matched(dataset_id, remembered, files, unwritten, now_s)
+            return match(dataset_id, remembered, files, unwritten, now_s)
 
         found = await self._use(matched, _CALL_TIMEOUT_S + len(files) * _PER_FILE_S)
         if found is not None:
@@ -195,7 +182,7 @@ class CopyRecords:
         book.changed = set(unwritten)
         return book, copies
 
-    def _before(self, index: int, dataset_id: str) -> list[_Book]:
+    def _before(self, index: int, dataset_id: str) -> list[Book]:
         """Take the records that end: of what was in this slot, and of this dataset in another."""
         ending = [
             i for i, book in self._books.items() if i == index or book.dataset_id == dataset_id
@@ -209,13 +196,7 @@ class CopyRecords:
         book = self._books.get(mirror.index)
         if book is None:
             return
-        book.changed.add(artifact)
-        if after is None or after.damaged:
-            book.ages.pop(artifact, None)
-        elif after.verified_at_s is not None:
-            book.ages[artifact] = after.verified_at_s
-        elif before is None or before.damaged or before.verified_at_s is not None:
-            book.ages[artifact] = self._clock()
+        book.note(artifact, before, after, self._clock())
         if after is None:
             return  # it may have been quarantined: what was found there is still to be healed
         if not after.damaged:
@@ -229,13 +210,13 @@ class CopyRecords:
         if book is not None and artifact not in book.findings:
             self._found(mirror, book, artifact)
 
-    def _found(self, mirror: Mirror, book: _Book, artifact: ArtifactHash) -> None:
+    def _found(self, mirror: Mirror, book: Book, artifact: ArtifactHash) -> None:
         self.tally(mirror).found += 1
         if len(book.findings) < MAX_FINDINGS:
             book.findings[artifact] = self._clock()
             book.settled.add(artifact)
 
-    def _healed(self, mirror: Mirror, book: _Book, artifact: ArtifactHash, copy: Copy) -> None:
+    def _healed(self, mirror: Mirror, book: Book, artifact: ArtifactHash, copy: Copy) -> None:
         if copy.verified_at_s is None or artifact not in book.findings:
             return
         tally = self.tally(mirror)
@@ -288,10 +269,12 @@ class CopyRecords:
             while await self._flush_some(known):
                 pass  # what many copies are rows of is never in memory at once
 
-    async def _flush_some(self, known: Collection[tuple[Mirror, _Book]]) -> bool:
+    async def _flush_some(self, known: Collection[tuple[Mirror, Book]]) -> bool:
         """Write part of what changed; whether there is more that can be written."""
         before = sum(len(book.changed) for _, book in known)
-        taken = [(b.dataset_id, _some(b.changed), set(b.settled)) for _, b in known]
+        taken = [
+            (b.dataset_id, set(islice(b.changed, _MOST_ROWS)), set(b.settled)) for _, b in known
+        ]
         written = False
         try:
             changes = [
@@ -316,7 +299,7 @@ class CopyRecords:
     async def _write(self, changes: Collection[Changes]) -> bool:
         return not changes or await self._use(lambda db: _written(db, changes)) is not None
 
-    async def _write_all_again(self, known: Collection[tuple[Mirror, _Book]]) -> None:
+    async def _write_all_again(self, known: Collection[tuple[Mirror, Book]]) -> None:
         self._all_lost = False
         notes = dict(self._notes)
         await self._use(lambda db: db.write_notes(notes))
@@ -324,9 +307,9 @@ class CopyRecords:
             book.changed.update(mirror.artifacts)
             book.settled.update(book.findings)
 
-    async def _changes(self, mirror: Mirror, book: _Book, changed: set[ArtifactHash]) -> Changes:
+    async def _changes(self, mirror: Mirror, book: Book, changed: set[ArtifactHash]) -> Changes:
         book.changed -= changed
-        settled = _settled(book)
+        settled = book.settle()
         rows: dict[ArtifactHash, Row | None] = {}
         left = iter(sorted(changed))
         while batch := tuple(islice(left, _BATCH)):
@@ -338,7 +321,7 @@ class CopyRecords:
         return Changes(book.dataset_id, rows, settled.findings)
 
     async def _rows(
-        self, mirror: Mirror, book: _Book, batch: tuple[ArtifactHash, ...]
+        self, mirror: Mirror, book: Book, batch: tuple[ArtifactHash, ...]
     ) -> dict[ArtifactHash, Row | None] | None:
         """What is to be written of some copies; None when they cannot be looked at now."""
         try:
@@ -350,7 +333,7 @@ class CopyRecords:
         return {a: self._row(mirror, book, a, files.find(a)) for a in batch}
 
     def _row(
-        self, mirror: Mirror, book: _Book, artifact: ArtifactHash, file: FoundFile | None
+        self, mirror: Mirror, book: Book, artifact: ArtifactHash, file: FoundFile | None
     ) -> Row | None:
         copy = mirror.artifacts.get(artifact)
         if copy is None or file is None or copy.size_bytes != file.size_bytes:
@@ -407,74 +390,3 @@ class CopyRecords:
 def _written(database: CopyDatabase, changes: Collection[Changes]) -> bool:
     database.write(changes)
     return True
-
-
-def _settled(book: _Book) -> Changes:
-    settled, book.settled = book.settled, set()
-    return Changes(book.dataset_id, {}, {a: book.findings.get(a) for a in settled})
-
-
-def _forgotten(book: _Book) -> Changes:
-    return replace(_settled(book), rows=dict.fromkeys(book.changed))
-
-
-def _some(changed: set[ArtifactHash]) -> set[ArtifactHash]:
-    return set(islice(changed, _MOST_ROWS))
-
-
-def _matched(
-    dataset_id: str,
-    remembered: Remembered,
-    files: FoundFiles,
-    unwritten: Collection[ArtifactHash],
-    now_s: float,
-) -> tuple[_Book, dict[ArtifactHash, Copy]]:
-    """Compare what is remembered with the files that are there."""
-    book = _Book(dataset_id, findings=dict(remembered.findings))
-    copies: dict[ArtifactHash, Copy] = {}
-    # Each with its artifact: one object for that, wherever it is kept from now on.
-    found: dict[bytes, tuple[ArtifactHash, int, str]]
-    found = {file[0]: file for file in files.identities()}
-    for digest, size_bytes, identity, seen_at_s, verified_at_s, damaged in remembered.rows:
-        file = found.get(digest)
-        if file is None:
-            book.changed.add(ArtifactHash(digest))
-            continue
-        copy = _known(file, size_bytes, identity, verified_at_s, bool(damaged), now_s)
-        if copy is None or digest in unwritten:
-            continue
-        artifact = file[0]
-        copies[artifact] = copy
-        if copy.damaged:
-            if not damaged:
-                book.changed.add(artifact)
-        else:
-            at_s = copy.verified_at_s
-            book.ages[artifact] = min(seen_at_s, now_s) if at_s is None else at_s
-    for artifact, size_bytes in files.sizes() if len(copies) < len(files) else ():
-        if artifact not in copies:
-            copies[artifact] = Copy(size_bytes)
-            book.changed.add(artifact)
-            book.ages[artifact] = now_s
-    return book, copies
-
-
-def _known(
-    file: tuple[ArtifactHash, int, str],
-    size_bytes: int,
-    identity: str,
-    verified_at_s: float | None,
-    damaged: bool,
-    now_s: float,
-) -> Copy | None:
-    """What is known of a file when this is remembered of its name; None: it is another file."""
-    if file[1] != size_bytes and verified_at_s is not None:
-        # So many bytes had this hash: no other number has.
-        return Copy(file[1], damaged=True)
-    if file[1:] != (size_bytes, identity):
-        return None
-    # A time to come was taken from a clock that was wrong: one that has such a copy
-    # verified would keep it from being read for years.
-    if verified_at_s is not None and verified_at_s > now_s:
-        verified_at_s = None
-    return Copy(size_bytes, verified_at_s, damaged)

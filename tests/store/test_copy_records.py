@@ -14,6 +14,7 @@ import pytest
 
 from depot.artifact import ArtifactHash
 from depot.errors import FormatTooNew
+from depot.mirrors.open_artifact import OpenArtifact
 from depot.scrub.copy_database import FILE_NAME, MAX_DATASETS, Changes, CopyDatabase, Row
 from depot.store import ArtifactStore
 from tests.store.builders import ONE, TWO, A, B, Node, config, copies, hash_of, off_loop, put
@@ -320,3 +321,51 @@ async def test_what_was_overtaken_before_a_dataset_left_for_another_is_not_belie
         assert (await put(store, ONE)).copies == 2  # it is read again, and was right all the time
         await node.swap(store)
         assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+
+
+def say_bad(store: ArtifactStore, opened: OpenArtifact) -> None:
+    with opened:
+        store.read_failed(opened, OSError(errno.EIO, "a bad moment"))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_b6_what_was_said_to_be_bad_before_a_dataset_went_is_not_called_good_when_it_returns(
+    node: Node, restarted: bool
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await store._parts.records.flush(store._parts.mirrors.all)
+        say_bad(store, await store.open_artifact(hash_of(ONE), exclude=[A]))
+        await node.take_away(B)
+        await store.check_datasets()
+        if not restarted:
+            await node.bring_back(B)
+            await store.check_datasets()
+            assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+    if restarted:
+        async with node.open() as store:
+            await node.bring_back(B)
+            await store.check_datasets()
+            assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_was_found_to_be_right_before_a_dataset_went_is_not_called_bad_when_it_returns(
+    node: Node, restarted: bool
+) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        say_bad(store, await store.open_artifact(hash_of(ONE), exclude=[A]))
+        await store._parts.records.flush(store._parts.mirrors.all)
+        assert (await put(store, ONE)).copies == 2  # it is read again, and was right all the time
+        await node.take_away(B)
+        await store.check_datasets()
+        if not restarted:
+            await node.bring_back(B)
+            await store.check_datasets()
+            assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+    if restarted:
+        async with node.open() as store:
+            await node.bring_back(B)
+            await store.check_datasets()
+            assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
