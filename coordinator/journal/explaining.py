@@ -3,6 +3,7 @@
 Rules kept here:
 - Each shard that is dropped has an entry that says so, which the entries about later ones carry
   on: what is only marked is hidden.
+- That a sled lost its last events, or that somebody wanted some told again, is a remark.
 - What others kept, and contradicts the journal, is a finding, unless the journal says where that it
   was put back to an older copy: then it is of what was lost.
 """
@@ -13,11 +14,24 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from coordinator.journal.findings import Checked, Finding
 from coordinator.journal.restores import Restore
-from coordinator.journal.values import EARLIER, RESTORES, SHARD_DROPPED
+from coordinator.journal.values import (
+    CURSOR_MOVED_BACK,
+    EARLIER,
+    LOG_WENT_BACK,
+    RESTORES,
+    SHARD_DROPPED,
+)
+
+_REMARKABLE: Final = {
+    LOG_WENT_BACK: "says that sled {} has lost events that it had told, as a backup does that is "
+    "put back",
+    CURSOR_MOVED_BACK: "says that events of sled {} counted as untold that were told: somebody has "
+    "changed the database",
+}
 
 
 class ToldShard(Protocol):
@@ -48,7 +62,7 @@ class Explanations:
         # By shard, with the index of the entry that says so.
         self._restores: dict[str, tuple[int, Restore]] = {}
         self._doubts: list[_Doubt] = []
-        self._astray: list[Finding] = []
+        self._told: list[Finding] = []
 
     def begin(self, shard: ToldShard) -> None:
         """A shard is here, or its end is."""
@@ -67,6 +81,7 @@ class Explanations:
         index = shard.first_index + position
         if SHARD_DROPPED in content:
             self._take_drop(index, content)
+        self._told += _remarks_in(index, content)
         restore = Restore.parse(content)
         if restore is None:
             return
@@ -74,7 +89,7 @@ class Explanations:
             self._restores[shard.id] = (index, restore)
         else:
             what = "says that the database was put back, but no shard ends there: it explains none"
-            self._astray.append(Finding(index, what))
+            self._told.append(Finding(index, what))
 
     def _take_drop(self, index: int, content: str) -> None:
         kind, data = said_in(content)
@@ -105,7 +120,7 @@ class Explanations:
             else:
                 explained[ended] += 1
         checked.restores = len(self._restores)
-        checked.remarks += self._astray
+        checked.remarks += self._told
         checked.remarks += self._remarks(explained)
 
     def _explained_by(self, doubt: _Doubt) -> str | None:
@@ -137,6 +152,18 @@ def said_in(content: str) -> tuple[object, Mapping[str, Any]]:
         return said.get("kind"), dict(said.get("data", {}))
     except (ValueError, TypeError, AttributeError):
         return None, {}
+
+
+def _remarks_in(index: int, content: str) -> Iterator[Finding]:
+    if not any(kind in content for kind in _REMARKABLE):
+        return
+    try:
+        said = json.loads(content)
+        what = _REMARKABLE.get(said["kind"])
+    except (ValueError, TypeError, KeyError):
+        return
+    if what is not None:
+        yield Finding(index, what.format(said.get("sled")))
 
 
 def _listed(data: Mapping[str, Any], name: str) -> list[Any]:

@@ -3,6 +3,8 @@
 Rules kept here:
 - What is told and up to where that comes are written in one transaction, and only if nobody else
   has come further meanwhile: several coordinators may ask the same sled.
+- Up to where that comes is not signed. Whoever moves it back has an entry made of that, and
+  nothing told twice: the entries themselves say what was told.
 - A log is one sled's. Where it was told of under another sled that is in service, the machine at
   this address is that one: nothing it says is told as if this one had said it.
 - A sled that does not answer keeps nobody else waiting, and is asked again after a while.
@@ -16,15 +18,15 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from agent.wire import EventsBody
 from coordinator.database import sleds
 from coordinator.database.database import Database
-from coordinator.database.journal_tables import journal_cursors
+from coordinator.database.journal_tables import journal_cursors, journal_entries, journal_told
 from coordinator.database.transaction import Transaction
 from coordinator.errors import DatabaseUnavailable
-from coordinator.journal.gathered import Cursor, Gathered, gathered
+from coordinator.journal.gathered import Cursor, Gathered, gathered, gone_back, returns_of
 from coordinator.journal.values import LogEnd
 from coordinator.values import Sled, SledPolicy
 from depot.errors import DepotError
@@ -98,16 +100,32 @@ class Gatherer:
             if cursor is None:
                 _log.warning("another sled answers at its address", sled=sled.id)
                 return
-            if cursor.sequence < after:  # another log than was thought, or one that began anew
+            # Another log than was thought, or one that began anew; or others were told more of it
+            # since it answered, which it has if it is asked again.
+            if cursor.sequence < after or page.latest < cursor.sequence:
                 page = await source.events(cursor.sequence, limit=PAGE)
             if page.epoch != cursor.epoch:
                 return
+            if page.latest < cursor.sequence:
+                _log.warning("a sled lost events that were told", sled=sled.id, log=cursor.log)
+                await self._database.run(_tell, cursor, gone_back(cursor, page))
+                return
             new = await asyncio.to_thread(gathered, cursor, page)
             if new.told:
-                await self._database.run(_tell, cursor, new)
+                new = await self._told(cursor, page, new)
             if len(page.events) < PAGE:
                 return
             after = new.sequence
+
+    async def _told(self, cursor: Cursor, page: EventsBody, new: Gathered) -> Gathered:
+        """Tell what is new, but for what the journal has; what was."""
+        # In a transaction that writes nothing, so that it is in the way of none that numbers.
+        told_to = await self._database.run(_told_to, cursor)
+        if told_to > cursor.sequence:
+            new = await asyncio.to_thread(gathered, cursor, page, told_to)
+        if await self._database.run(_tell, cursor, new) and told_to > cursor.sequence:
+            _log.warning("events counted as untold that were told", sled=cursor.sled_id)
+        return new
 
 
 async def log_ends(tx: Transaction) -> tuple[LogEnd, ...]:
@@ -130,32 +148,42 @@ async def _cursor(tx: Transaction, sled_id: str, epoch: str) -> Cursor | None:
     found = Cursor(sled_id, epoch)
     for row in await tx.rows(
         select(journal_cursors).where(
-            (journal_cursors.c.epoch == epoch) | (journal_cursors.c.sled_id == sled_id)
+            journal_cursors.c.epoch.startswith(epoch, autoescape=True)
+            | (journal_cursors.c.sled_id == sled_id)
         )
     ):
-        if row.epoch != epoch:
-            other_log = True
+        returns = returns_of(row.epoch, epoch)
+        if returns is None:
+            other_log = other_log or row.sled_id == sled_id
         elif row.sled_id == sled_id or not await _in_service(tx, row.sled_id):
             # It may be a sled that has another id now: what was told under the old one was told.
-            found = replace(found, sequence=max(found.sequence, row.sequence))
+            last = max((found.returns, found.sequence), (returns, row.sequence))
+            found = replace(found, returns=last[0], sequence=last[1])
         else:
             return None
     return replace(found, other_log=other_log)
 
 
+async def _told_to(tx: Transaction, cursor: Cursor) -> int:
+    """The highest number in a log that the journal has, or is about to have."""
+    highest = 0
+    for its in (journal_told.c, journal_entries.c):
+        query = select(func.max(its.sequence).label("highest"))
+        row = await tx.first(query.where(its.sled_id == cursor.sled_id, its.epoch == cursor.log))
+        highest = max(highest, (row and row.highest) or 0)
+    return highest
+
+
 async def _tell(tx: Transaction, cursor: Cursor, new: Gathered) -> bool:
     """Tell it, unless somebody else has; whether it was told."""
     now = await _cursor(tx, cursor.sled_id, cursor.epoch)
-    if now is None or now.sequence != cursor.sequence:
+    if now is None or (now.log, now.sequence) != (cursor.log, cursor.sequence):
         return False
     await tx.tell(*new.told)
-    its = (
-        journal_cursors.c.sled_id == cursor.sled_id,
-        journal_cursors.c.epoch == cursor.epoch,
-    )
+    its = (journal_cursors.c.sled_id == cursor.sled_id, journal_cursors.c.epoch == new.log)
     values = {"sequence": new.sequence, "time": tx.now_s}
     if not await tx.write(update(journal_cursors).where(*its).values(**values)):
-        key = {"sled_id": cursor.sled_id, "epoch": cursor.epoch}
+        key = {"sled_id": cursor.sled_id, "epoch": new.log}
         await tx.write(insert(journal_cursors).values(**key, **values))
     return True
 

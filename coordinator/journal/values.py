@@ -25,6 +25,12 @@ RESTORES: Final = "restores"
 GAP: Final = "journal.gap"
 """The kind of the entry that says which numbers of a sled's events are missing."""
 
+LOG_WENT_BACK: Final = "journal.event_log_went_back"
+"""The kind of the entry that says that a sled's log has lost events that were told."""
+
+CURSOR_MOVED_BACK: Final = "journal.cursor_moved_back"
+"""The kind of the entry that says that the database counted events as untold that were told."""
+
 
 class ShardState(StrEnum):
     """Whether a shard takes entries."""

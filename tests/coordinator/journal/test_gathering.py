@@ -7,9 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from agent.wire import EventsBody
 from coordinator.database import sleds
 from coordinator.database.database import Database
+from coordinator.database.journal_tables import journal_cursors
 from coordinator.database.transaction import Transaction
 from coordinator.journal import gathering
 from coordinator.journal.checking import Checker
@@ -48,6 +51,16 @@ async def said(journal: Journal, sled_id: str = "s1") -> list[str]:
             case kind:
                 found.append(kind)
     return found
+
+
+async def remarks(journal: Journal) -> list[str]:
+    """What a check of the journal says beside that all of it verifies."""
+    checker = Checker()
+    async for record in journal.export():
+        checker.feed(json.loads(json.dumps(record)))
+    checked = checker.end()
+    assert checked.findings == []
+    return [remark.what for remark in checked.remarks]
 
 
 async def test_each_event_is_told_once_however_often_it_is_asked_for(
@@ -165,3 +178,94 @@ async def test_what_a_sled_says_is_bounded_and_any_text(
     async for record in journal.export():
         checker.feed(record)
     assert checker.end().findings == []
+
+
+async def move_cursor(database: Database, sled_id: str, to: int) -> None:
+    """What somebody does who can write to the database."""
+    its = update(journal_cursors).where(journal_cursors.c.sled_id == sled_id)
+    await database.run(lambda tx: tx.write(its.values(sequence=to)))
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+async def test_a_cursor_that_was_moved_back_has_nothing_told_twice_and_stops_nobody(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer, numbered: bool
+) -> None:
+    await database.run(add_sled, "s2")
+    fleet["s2"] = Log("e2", [1])
+    await gatherer.round()
+    if numbered:
+        await journal.number()
+    await move_cursor(database, "s1", 1)
+    for log in fleet.values():
+        log.add(log.bodies[-1].sequence + 1)
+    await gatherer.round()
+    await gatherer.round()
+    moved = "journal.cursor_moved_back"
+    assert await said(journal) == ["e1 1", "e1 2", "e1 3", moved, "e1 4"]
+    assert await said(journal, "s2") == ["e2 1", "e2 2"]
+    assert await remarks(journal) == [
+        "says that events of sled s1 counted as untold that were told: somebody has changed the "
+        "database"
+    ]
+
+
+async def test_a_log_that_went_back_is_told_of_once_and_gone_on_with(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    fleet["s1"].add(4, 5)
+    await gatherer.round()
+    fleet["s1"] = Log("e1", [1, 2])
+    both = [gatherer, Gatherer(database, fleet)]
+    for each in both:
+        await each.round()
+    fleet["s1"].add(3, 4, 5, 6)
+    for each in both:
+        await each.round()
+    told = ["journal.event_log_went_back", "gap 1-2", *(f"e1+1 {n}" for n in (3, 4, 5, 6))]
+    assert await said(journal) == [*(f"e1 {n}" for n in (1, 2, 3, 4, 5)), *told]
+    assert await remarks(journal) == [
+        "says that sled s1 has lost events that it had told, as a backup does that is put back"
+    ]
+
+
+async def test_a_log_that_goes_back_again_and_is_another_sleds_then_goes_on(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    for _ in range(2):
+        fleet["s1"] = Log("e1")
+        await gatherer.round()
+        fleet["s1"].add(1, 2)
+        await gatherer.round()
+
+    async def rename(tx: Transaction) -> None:
+        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
+        await add_sled(tx, "renamed")
+
+    await database.run(rename)
+    fleet["renamed"] = fleet["s1"]
+    fleet["s1"].add(3)
+    await gatherer.round()
+    back = "journal.event_log_went_back"
+    again = [back, "e1+1 1", "e1+1 2", back, "e1+2 1", "e1+2 2"]
+    assert await said(journal) == ["e1 1", "e1 2", "e1 3", *again, "fleet.sled_expunged"]
+    assert await said(journal, "renamed") == ["e1+2 3"]
+    assert len(await remarks(journal)) == 2
+
+
+async def test_an_answer_that_others_were_faster_than_is_none_of_a_log_that_went_back(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    class Slow(Log):
+        async def events(
+            self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
+        ) -> EventsBody:
+            page = await super().events(after, limit=limit)
+            if self.bodies[-1].sequence == 3:
+                self.add(4)
+                await Gatherer(database, fleet).round()
+            return page
+
+    fleet["s1"] = Slow("e1", [1, 2, 3])
+    await gatherer.round()
+    assert await said(journal) == ["e1 1", "e1 2", "e1 3", "e1 4"]
