@@ -16,36 +16,24 @@ import aiohttp
 
 from agent.calls import Calls, read_answer
 from agent.upload import OnSent, open_upload
-from agent.wire import (
-    ArtifactConfigBody,
-    ArtifactDetailBody,
-    ArtifactListBody,
-    ArtifactPutBody,
-    CheckpointNoteBody,
-    CheckpointNotesBody,
-    ConfigResetBody,
-    CopiesBody,
-    CopyBody,
-    CopyFromDepotBody,
-    CopyStartedBody,
+from agent.wire.artifacts import ArtifactDetailBody, ArtifactListBody, ArtifactPutBody
+from agent.wire.checkpoints import CheckpointNoteBody, CheckpointNotesBody
+from agent.wire.config import ArtifactConfigBody, ConfigResetBody
+from agent.wire.copies import CopiesBody, CopyBody, CopyFromDepotBody, CopyStartedBody
+from agent.wire.datasets import (
     DatasetBody,
     DatasetPathBody,
     DatasetReleaseBody,
     DatasetReplaceBody,
     DatasetsBody,
-    EventsBody,
-    HealthBody,
-    IdentityBody,
-    PinBody,
-    PinsBody,
-    QuarantineBody,
-    QuarantinedBody,
-    ScrubBody,
-    ScrubPauseBody,
-    StatusBody,
-    hashes,
-    texts,
 )
+from agent.wire.events import EventsBody
+from agent.wire.fields import hashes, texts
+from agent.wire.identity import IdentityBody
+from agent.wire.pins import PinBody, PinsBody
+from agent.wire.quarantine import QuarantineBody, QuarantinedBody
+from agent.wire.scrub import ScrubBody, ScrubPauseBody
+from agent.wire.status import HealthBody, StatusBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.client import ClientTimeouts
 from depot.errors import InvalidRequest, Unreachable

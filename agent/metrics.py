@@ -27,16 +27,11 @@ from prometheus_client.registry import Collector
 
 from agent.duties import DutyState
 from agent.loop_lag import BOUNDS_S, Lags
-from agent.wire import (
-    DatasetBody,
-    DatasetScrubBody,
-    DutyBody,
-    HealingBody,
-    NodeBody,
-    RelayBody,
-    ScrubBody,
-    StatusBody,
-)
+from agent.wire.datasets import DatasetBody
+from agent.wire.healing import HealingBody
+from agent.wire.node import NodeBody
+from agent.wire.scrub import DatasetScrubBody, ScrubBody
+from agent.wire.status import DutyBody, RelayBody, StatusBody
 from depot.http.fast_path import FAST_PATH, PATH, FastPath
 from depot.http.fast_puts import FAST_PUTS, FastPuts
 from depot.http.fast_puts import PATH as PUT_PATH

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.wire import DatasetScrubBody, ScrubBody, ScrubPassBody, timestamp
+from agent.wire.fields import timestamp
+from agent.wire.scrub import DatasetScrubBody, ScrubBody, ScrubPassBody
 from depot.scrub.report import DatasetScrub, ScrubPass, ScrubStatus
 
 

@@ -18,20 +18,12 @@ from agent.events import EventLog, EventLogHealth
 from agent.node import NodeSample, NodeSampler
 from agent.scrubbing import scrub_body
 from agent.sizes import size
-from agent.wire import (
-    ArtifactsBody,
-    CopyCountsBody,
-    DatasetBody,
-    DiskBody,
-    DutyBody,
-    EventLogBody,
-    HealingBody,
-    NodeBody,
-    ProcessBody,
-    RelayBody,
-    StatusBody,
-    timestamp,
-)
+from agent.wire.artifacts import ArtifactsBody
+from agent.wire.datasets import DatasetBody
+from agent.wire.fields import timestamp
+from agent.wire.healing import HealingBody
+from agent.wire.node import DiskBody, NodeBody, ProcessBody
+from agent.wire.status import CopyCountsBody, DutyBody, EventLogBody, RelayBody, StatusBody
 from depot.artifact import ArtifactHash
 from depot.healing.healer import HealingStatus
 from depot.store_status import DatasetStatus, StoreStatus

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from agent.wire import Answer, Count, Request, Sha256
+from agent.wire.fields import Answer, Count, Request, Sha256
 
 ShardId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field
 
-from agent.wire import Answer, Count, GenerationNumber, Sha256, timestamp
+from agent.wire.fields import Answer, Count, GenerationNumber, Sha256, timestamp
 from coordinator.values import RequestRecord
 from coordinator.wire import SledBody
 

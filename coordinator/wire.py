@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from agent.wire import Answer, Count, GenerationNumber, Request, Sha256, timestamp
+from agent.wire.fields import Answer, Count, GenerationNumber, Request, Sha256, timestamp
 from coordinator.values import Release, ReleaseArtifact, Sled, TrustRoot
 
 MAX_URL_LENGTH = 2048

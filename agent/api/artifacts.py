@@ -9,13 +9,13 @@ from aiohttp import web
 
 from agent.api.long_bodies import render_listing
 from agent.api.verbs import RunningPut, Store
-from agent.wire import (
+from agent.wire.artifacts import (
     ArtifactCopyDetail,
     ArtifactDetailBody,
     ArtifactListBody,
     ArtifactPutBody,
-    timestamp,
 )
+from agent.wire.fields import timestamp
 from depot.errors import InvalidRequest, LengthMismatch
 from depot.http.body import decoded_length, request_body
 from depot.http.openapi import GENERATION_IN_QUERY, OCTETS, SHA256_IN_PATH, Endpoint

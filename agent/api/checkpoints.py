@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.checkpoints import CheckpointBook
-from agent.wire import CheckpointNoteBody, CheckpointNotesBody
+from agent.wire.checkpoints import CheckpointNoteBody, CheckpointNotesBody
 from depot.errors import Io
 from depot.http.openapi import Endpoint
 from depot.http.replies import json_reply, no_content

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from agent.api.long_bodies import parse_config, render_config
 from agent.api.verbs import Store
-from agent.wire import ArtifactConfigBody, ConfigResetBody
+from agent.wire.config import ArtifactConfigBody, ConfigResetBody
 from depot.artifact import Generation
 from depot.http.openapi import Endpoint
 from depot.http.problems import JSON_TYPE

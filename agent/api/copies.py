@@ -6,7 +6,8 @@ from aiohttp import web
 
 from agent.api.verbs import Copies, Store
 from agent.copies.record import CopyRecord
-from agent.wire import CopiesBody, CopyBody, CopyFromDepotBody, CopyStartedBody, timestamp
+from agent.wire.copies import CopiesBody, CopyBody, CopyFromDepotBody, CopyStartedBody
+from agent.wire.fields import timestamp
 from depot.http.openapi import GENERATION_IN_QUERY, SHA256_IN_PATH, Endpoint, Parameter
 from depot.http.replies import json_reply
 from depot.http.requests import artifact_hash, query_generation, read_json

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from agent.api.verbs import Store
 from agent.status import dataset_body
-from agent.wire import (
+from agent.wire.datasets import (
     DatasetBody,
     DatasetPathBody,
     DatasetReleaseBody,

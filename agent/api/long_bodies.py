@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from agent.wire import ArtifactConfigBody
+from agent.wire.config import ArtifactConfigBody
 from depot import hash_lists
 from depot.artifact import ArtifactConfig, ArtifactHash, in_order
 from depot.errors import InvalidRequest

@@ -11,7 +11,9 @@ from agent.event_journal import Event
 from agent.events import EventLog, EventPage
 from agent.metrics import CONTENT_TYPE, Metrics
 from agent.status import StatusSource
-from agent.wire import EventBody, EventsBody, HealthBody, StatusBody, timestamp
+from agent.wire.events import EventBody, EventsBody
+from agent.wire.fields import timestamp
+from agent.wire.status import HealthBody, StatusBody
 from depot.artifact import MAX_GENERATION
 from depot.errors import NotReady
 from depot.http.openapi import Endpoint, Parameter

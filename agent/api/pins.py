@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from aiohttp import web
 
 from agent.api.verbs import Store
-from agent.wire import PinBody, PinsBody, hashes, texts
+from agent.wire.fields import hashes, texts
+from agent.wire.pins import PinBody, PinsBody
 from depot.artifact import ArtifactHash
 from depot.errors import NotFound
 from depot.http.openapi import Endpoint, Parameter

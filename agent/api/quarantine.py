@@ -10,7 +10,8 @@ from aiohttp import web
 
 from agent.api.queries import switch
 from agent.api.verbs import Store
-from agent.wire import QuarantineBody, QuarantinedBody, timestamp
+from agent.wire.fields import timestamp
+from agent.wire.quarantine import QuarantineBody, QuarantinedBody
 from depot.http.openapi import Endpoint, Parameter
 from depot.http.replies import json_reply, no_content
 from depot.quarantine.keeper import Quarantined

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from agent.api.verbs import Store
 from agent.scrubbing import scrub_body
-from agent.wire import ScrubBody, ScrubPauseBody
+from agent.wire.scrub import ScrubBody, ScrubPauseBody
 from depot.http.openapi import Endpoint
 from depot.http.replies import json_reply
 from depot.http.requests import read_json

@@ -17,7 +17,7 @@ from agent.cli.formats import Column, moment, plural, short, size, table
 from agent.cli.options import Common
 from agent.cli.output import Output
 from agent.client import AgentClient
-from agent.wire import QuarantinedBody
+from agent.wire.quarantine import QuarantinedBody
 from depot.dataset.quarantine_names import QUARANTINE
 from depot.errors import KeptInQuarantine, Refused
 

@@ -20,7 +20,7 @@ from agent.cli.output import Output
 from agent.cli.progress import Meter, display
 from agent.client import AgentClient
 from agent.config.units import parse_duration
-from agent.wire import DatasetScrubBody, ScrubBody, ScrubPassBody
+from agent.wire.scrub import DatasetScrubBody, ScrubBody, ScrubPassBody
 from depot.scrub.report import DEFAULT_PAUSE_S, MAX_PAUSE_S
 
 POLL_S: Final = 0.5

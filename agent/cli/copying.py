@@ -16,7 +16,7 @@ from typing import Final
 from agent.cli.failures import ExitCode, Failure
 from agent.cli.progress import Meter
 from agent.client import AgentClient
-from agent.wire import CopyBody
+from agent.wire.copies import CopyBody
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotError, Refused, TooManyCopies, Unreachable
 

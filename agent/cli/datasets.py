@@ -18,7 +18,7 @@ from agent.cli.options import Common
 from agent.cli.output import Output
 from agent.cli.verbs.status import dataset_table
 from agent.client import AgentClient
-from agent.wire import DatasetBody
+from agent.wire.datasets import DatasetBody
 from depot.errors import NotFound, Refused
 
 

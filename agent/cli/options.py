@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from agent.config.units import parse_size
-from agent.wire import MAX_URL_LENGTH
+from agent.wire.fields import MAX_URL_LENGTH
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import InvalidRequest
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from agent.cli.formats import plural, size
 from agent.cli.verbs.status import dataset_problems
 from agent.client import AgentClient
-from agent.wire import DatasetBody
+from agent.wire.datasets import DatasetBody
 from depot.errors import DepotError
 
 

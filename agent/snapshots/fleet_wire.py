@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, Field
 
-from agent.wire import Answer, Count, Sha256
+from agent.wire.fields import Answer, Count, Sha256
 
 
 class SnapshotVersionBody(Answer):

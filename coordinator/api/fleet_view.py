@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from agent.duties import Duties
-from agent.wire import timestamp
+from agent.wire.fields import timestamp
 from coordinator.api.presence import GONE_AFTER_S
 from coordinator.api.staged_view import not_on_sleds, render
 from coordinator.api.standing import Known, Standing, stand

@@ -11,7 +11,7 @@ from aiohttp import web
 from multidict import MultiDict
 
 from agent.api.queries import number
-from agent.wire import timestamp
+from agent.wire.fields import timestamp
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Entry, Rotation, Shard, SignedCheckpoint, Wanted
 from coordinator.journal_wire import (

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from agent.copies.source_url import SourceUrl
-from agent.wire import IdentityBody
+from agent.wire.identity import IdentityBody
 from coordinator.database import history, sleds
 from coordinator.database.database import Database
 from coordinator.database.transaction import Transaction

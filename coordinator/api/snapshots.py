@@ -17,7 +17,7 @@ from agent.snapshots.fleet_wire import (
     SnapshotVersionBody,
 )
 from agent.snapshots.values import Metadata, snapshot_name
-from agent.wire import timestamp
+from agent.wire.fields import timestamp
 from coordinator.api.ids import IdInPath
 from coordinator.database import sleds, snapshots
 from coordinator.database.database import Database

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
 
-from agent.wire import timestamp
+from agent.wire.fields import timestamp
 from coordinator.api.standing import Known
 from coordinator.replication_wire import CoordinatorBody
 from coordinator.values import KnownCoordinator, SledPolicy

@@ -12,7 +12,7 @@ import click
 from agent.cli.failures import ExitCode, Failure
 from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
-from agent.wire import timestamp
+from agent.wire.fields import timestamp
 from coordinator.cli import options
 from coordinator.cli.journal_files import feed, known_keys, lines_of
 from coordinator.cli.options import Common

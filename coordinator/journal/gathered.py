@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from agent.wire import EventBody, EventsBody
+from agent.wire.events import EventBody, EventsBody
 from coordinator.journal.values import CURSOR_MOVED_BACK, GAP, LOG_WENT_BACK
 from coordinator.values import Told
 from depot.artifact import ArtifactHash

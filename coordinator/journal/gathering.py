@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import structlog
 from sqlalchemy import func, insert, select, update
 
-from agent.wire import EventsBody
+from agent.wire.events import EventsBody
 from coordinator.database import sleds
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_cursors, journal_entries, journal_told

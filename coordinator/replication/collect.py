@@ -24,7 +24,9 @@ from typing import Final
 
 import structlog
 
-from agent.wire import ArtifactListBody, CopyBody, IdentityBody
+from agent.wire.artifacts import ArtifactListBody
+from agent.wire.copies import CopyBody
+from agent.wire.identity import IdentityBody
 from coordinator.errors import DatabaseUnavailable
 from coordinator.replication.identity import (
     SAYS_NOTHING,

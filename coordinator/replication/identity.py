@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final
 from uuid import UUID
 
-from agent.wire import DatasetStateBody, IdentityBody
+from agent.wire.identity import DatasetStateBody, IdentityBody
 from coordinator.replication.report import SledReport
 from coordinator.replication.verdict import Kind, Verdict, legible
 from coordinator.values import Sled

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from agent.client import PutAnswer
-from agent.wire import ArtifactListBody, CopyBody, IdentityBody
+from agent.wire.artifacts import ArtifactListBody
+from agent.wire.copies import CopyBody
+from agent.wire.identity import IdentityBody
 from coordinator.values import RequestRecord, Sled, SledSighting
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.client import PutAnswer
-from agent.wire import CopyBody
+from agent.wire.copies import CopyBody
 from coordinator.replication.ports import Agent, Staged, Staging
 from coordinator.replication.request_log import COPY, PUT, STAGING, Request
 from coordinator.replication.requests import Requests

@@ -18,7 +18,8 @@ import time
 
 import structlog
 
-from agent.wire import ArtifactConfigBody, ArtifactListBody
+from agent.wire.artifacts import ArtifactListBody
+from agent.wire.config import ArtifactConfigBody
 from coordinator.database import counters, generation, releases, sleds
 from coordinator.database.database import Database
 from coordinator.database.known_releases import KnownReleases

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from agent.cli.agent_quarantine import lines, short_id
 from agent.cli.sled_agent import sled_agent
-from agent.wire import QuarantinedBody
+from agent.wire.quarantine import QuarantinedBody
 
 NAME = "ab" * 32
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from agent.api.long_bodies import parse_config, render_config, render_listing
-from agent.wire import ArtifactConfigBody, ArtifactListBody
+from agent.wire.artifacts import ArtifactListBody
+from agent.wire.config import ArtifactConfigBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import InvalidRequest
 from depot.http.requests import parse_json

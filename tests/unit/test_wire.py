@@ -8,16 +8,13 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from agent import wire
-from agent.wire import (
-    ArtifactConfigBody,
-    ArtifactListBody,
-    ConfigResetBody,
-    CopyFromDepotBody,
-    EventsBody,
-    PinBody,
-    timestamp,
-)
+from agent.wire import fields
+from agent.wire.artifacts import ArtifactListBody
+from agent.wire.config import ArtifactConfigBody, ConfigResetBody
+from agent.wire.copies import CopyFromDepotBody
+from agent.wire.events import EventsBody
+from agent.wire.fields import timestamp
+from agent.wire.pins import PinBody
 from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash
 
 A, B = "ab" * 32, "0c" * 32
@@ -145,8 +142,8 @@ def test_sources_are_tried_once_each_in_the_order_given() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        {"depot_base_url": "http://a/" + "a" * wire.MAX_URL_LENGTH},
-        {"depot_base_url": "http://a", "depot_base_urls": ["http://b"] * (wire.MAX_SOURCES + 1)},
+        {"depot_base_url": "http://a/" + "a" * fields.MAX_URL_LENGTH},
+        {"depot_base_url": "http://a", "depot_base_urls": ["http://b"] * (fields.MAX_SOURCES + 1)},
     ],
 )
 def test_sources_are_bounded_in_length_and_number(content: dict[str, object]) -> None:

@@ -15,7 +15,8 @@ from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent, current_config
 from agent.client import AgentClient
-from agent.wire import ArtifactConfigBody, StatusBody
+from agent.wire.config import ArtifactConfigBody
+from agent.wire.status import StatusBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import ArtifactInUse, ConfigGeneration, LedgerUnknown, Refused
 

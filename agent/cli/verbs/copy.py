@@ -21,7 +21,8 @@ from agent.cli.output import Output, reporting
 from agent.cli.progress import Meter, display
 from agent.cli.resolving import hash_or_prefix, resolve
 from agent.cli.servers import agent, failure_of
-from agent.wire import MAX_SOURCES, CopyBody
+from agent.wire.copies import CopyBody
+from agent.wire.fields import MAX_SOURCES
 
 WATCH_S: Final = 0.5
 _HELD: Final = "- (held already, nothing fetched)"

@@ -16,7 +16,7 @@ from agent.cli.output import Output, reporting
 from agent.cli.resolving import WHOLE
 from agent.cli.servers import agent
 from agent.client import AgentClient
-from agent.wire import EventBody, EventsBody
+from agent.wire.events import EventBody, EventsBody
 
 WAIT_S: Final = 20
 PAUSE_S: Final = 0.5

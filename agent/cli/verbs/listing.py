@@ -16,7 +16,8 @@ from agent.cli.output import Output, reporting
 from agent.cli.resolving import hash_or_prefix
 from agent.cli.servers import agent, whole_hashes
 from agent.client import AgentClient
-from agent.wire import ArtifactConfigBody, ArtifactCopyDetail, ArtifactDetailBody
+from agent.wire.artifacts import ArtifactCopyDetail, ArtifactDetailBody
+from agent.wire.config import ArtifactConfigBody
 from depot.artifact import ArtifactHash
 from depot.errors import DepotError, NotFound, Refused
 

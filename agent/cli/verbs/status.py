@@ -24,7 +24,9 @@ from agent.cli.formats import (
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
 from agent.cli.servers import agent
-from agent.wire import ArtifactsBody, DatasetBody, StatusBody
+from agent.wire.artifacts import ArtifactsBody
+from agent.wire.datasets import DatasetBody
+from agent.wire.status import StatusBody
 
 SHOWN: Final = 5
 # Standings of the ledger under which nothing is written; the sled's warnings say more.

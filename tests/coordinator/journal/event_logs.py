@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from agent.wire import EventBody, EventsBody
+from agent.wire.events import EventBody, EventsBody
 from coordinator.values import Sled
 from tests.coordinator.database.making import sha
 

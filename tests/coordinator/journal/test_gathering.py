@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from agent.wire import EventsBody
+from agent.wire.events import EventsBody
 from coordinator.database import sleds
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_cursors

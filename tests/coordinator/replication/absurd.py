@@ -11,16 +11,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agent.client import PutAnswer
-from agent.wire import (
-    ArtifactListBody,
-    ArtifactPutBody,
-    CopiesBody,
-    CopyBody,
-    CopyStartedBody,
-    IdentityBody,
-    PinsBody,
-    hashes,
-)
+from agent.wire.artifacts import ArtifactListBody, ArtifactPutBody
+from agent.wire.copies import CopiesBody, CopyBody, CopyStartedBody
+from agent.wire.fields import hashes
+from agent.wire.identity import IdentityBody
+from agent.wire.pins import PinsBody
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import Refused, Unreachable
 from tests.coordinator.replication.sim_sleds import Network, SimSled

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from agent.client import PutAnswer
-from agent.wire import ArtifactListBody, CopyBody, DatasetStateBody, IdentityBody, OfferBody
+from agent.wire.artifacts import ArtifactListBody
+from agent.wire.copies import CopyBody
+from agent.wire.identity import DatasetStateBody, IdentityBody, OfferBody
 from coordinator.values import Sled
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import Refused, Unreachable

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from agent.wire import DatasetStateBody
+from agent.wire.identity import DatasetStateBody
 from coordinator.errors import DatabaseUnavailable
 from coordinator.replication.collect import TIMEOUT_S, Collector, Patience
 from coordinator.replication.ports import AsOf, FleetSnapshot

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from uuid import uuid4
 
-from agent.wire import IdentityBody
+from agent.wire.identity import IdentityBody
 from coordinator.replication.identity import BELIEVED_S, Identities, each_machine_once, other_sled
 from coordinator.replication.ports import AsOf
 from coordinator.replication.report import SledReport

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent.wire import CopyBody
+from agent.wire.copies import CopyBody
 from coordinator.replication.request_log import RequestLog
 from coordinator.replication.requests import Requests
 from coordinator.replication.transfers import Pace, Transfers
