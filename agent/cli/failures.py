@@ -180,14 +180,21 @@ def local(error: OSError) -> Failure:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file in an error of a read or a write, which the kernel reports without it."""
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Name the file in an error of a read or a write, which the kernel reports without it.
+
+    Args:
+        path: the file that somebody asked for.
+        instead_of: one that is written in its place, and that nobody knows.
+    """
     try:
         yield
     except OSError as error:
         # One without a number says all in words already.
         if error.filename is None and error.errno is not None:
             error.filename = str(path)
+        elif instead_of is not None and str(error.filename) == str(instead_of):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -38,7 +38,7 @@ class Landing:
         """
         self._target = _replaceable(target)
         self._path = self._target.with_name(f".{self._target.name}.snapshot")
-        self._fd = _open_locked(self._path)
+        self._fd = _open_locked(self._path, target)
         self._placed = False
 
     def restart(self) -> None:
@@ -101,7 +101,15 @@ def _replaceable(target: Path) -> Path:
     return target
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, target: Path) -> int:
+    try:
+        return _locked(path)
+    except OSError as error:
+        error.filename = str(target)  # nobody asked for the one beside it
+        raise
+
+
+def _locked(path: Path) -> int:
     while True:
         fd = os.open(path, _FLAGS, 0o666)
         try:

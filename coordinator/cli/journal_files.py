@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from agent.cli.failures import ExitCode, Failure, local_errors, usage
+from agent.cli.failures import ExitCode, Failure, local_errors, naming, usage
 from agent.cli.formats import plural
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
@@ -109,7 +109,7 @@ def known_keys(file: Path | None) -> Mapping[str, VerifierKey]:
 async def _export(common: Common, output: Output, file: Path, shard: str | None) -> None:
     part = file.with_name(f".{file.name}.part")
     count = 0
-    with local_errors():
+    with local_errors(), naming(file, instead_of=part):
         writer = await asyncio.to_thread(part.open, "wb")
         try:
             async with coordinator(common) as client:
@@ -118,7 +118,7 @@ async def _export(common: Common, output: Output, file: Path, shard: str | None)
                     await asyncio.to_thread(writer.write, b"".join(lines))
             await asyncio.to_thread(_finish, writer.fileno(), writer.flush)
         except BaseException:
-            await asyncio.to_thread(part.unlink)
+            await asyncio.to_thread(part.unlink, missing_ok=True)
             raise
         finally:
             await asyncio.to_thread(writer.close)

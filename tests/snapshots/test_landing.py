@@ -58,6 +58,13 @@ def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere/file").read_bytes() == b"bytes"
 
 
+def test_what_goes_wrong_beside_the_target_is_told_of_the_target(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 255)
+    with pytest.raises(OSError, match="File name too long") as error:
+        Landing(target)
+    assert error.value.filename == str(target)
+
+
 @pytest.mark.parametrize("what", ["directory", "missing/file"])
 def test_what_cannot_be_a_file_is_refused(tmp_path: Path, what: str) -> None:
     (tmp_path / "directory").mkdir()

@@ -112,6 +112,15 @@ def test_an_export_verifies_with_nothing_but_the_keys(
     assert "2 shards, 5 entries, 2 checkpoints and 1 kept elsewhere: all of it" in said
 
 
+@pytest.mark.parametrize("place", ["nowhere/journal.jsonl", "n" * 255])
+def test_an_export_that_cannot_be_written_names_the_file_that_was_asked_for(
+    told: Cli, tmp_path: Path, place: str
+) -> None:
+    refused = told("journal", "export", tmp_path / place)
+    assert (refused.code, f"{tmp_path / place}: " in refused.err) == (2, True)
+    assert ".part" not in refused.err
+
+
 def test_a_file_that_is_no_checkpoint_accuses_nobody(told: Cli, tmp_path: Path) -> None:
     keys, empty = tmp_path / "keys.txt", tmp_path / "empty"
     keys.write_text(told.fine("journal", "keys"))
