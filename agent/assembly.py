@@ -8,34 +8,28 @@ the task group of whoever runs the agent.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
-
-import structlog
 
 from agent import registration
 from agent.api import agent_app
 from agent.checkpoints import CheckpointBook
 from agent.config.settings import HttpTable, Settings
-from agent.config.units import Address
 from agent.copies.manager import CopyManager, CopyOptions
 from agent.copies.networks import AllowedNetworks
 from agent.copies.peer_book import HealingPeers, PeerBook
 from agent.copies.peers import PeerFetcher, PeerLimits
 from agent.duties import Duties, unattended_work
+from agent.event_relay import EventRelay, log_event
 from agent.events import EventLog
+from agent.listening import listen_at
 from agent.loop_lag import LoopLag, measured_lag
 from agent.metrics import Metrics, agent_figures
 from agent.node import INTERVAL_S, NodeSampler
-from agent.process import CannotStart
 from agent.status import StatusSource
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
@@ -53,41 +47,6 @@ from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from depot.streams.budget import Budget
 from depot.urls import base_url
-
-_WORRYING: Final = frozenset(
-    {"config_refused", "copy_gone", "dataset_lost", "duty_failed", "lost", "quarantined"}
-)
-# So many that each line would cost more than what it tells; the event log has them.
-_ROUTINE: Final = frozenset({"put"})
-# Copies write their own log lines, with more in them than their events have.
-_LOGGED_ELSEWHERE: Final = frozenset({"copied", "copy_failed", "duty_failed"})
-_log = structlog.get_logger("agent")
-_stdlib_log = logging.getLogger("agent")
-
-
-class EventRelay:
-    """Passes events on; keeps those that come before there is anyone to pass them to.
-
-    The store is open before the event log is, and has things to tell by then.
-    """
-
-    def __init__(self) -> None:
-        self._early: list[tuple[str, Mapping[str, object]]] = []
-        self._sinks: tuple[Callable[[str, Mapping[str, object]], None], ...] = ()
-
-    def __call__(self, kind: str, fields: Mapping[str, object]) -> None:
-        """Pass one event on; on the event loop."""
-        if not self._sinks:
-            self._early.append((kind, fields))
-        for sink in self._sinks:
-            sink(kind, fields)
-
-    def connect(self, *sinks: Callable[[str, Mapping[str, object]], None]) -> None:
-        """Pass on what has come, and from now on everything at once."""
-        self._sinks = sinks
-        early, self._early = self._early, []
-        for kind, fields in early:
-            self(kind, fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +147,7 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
         stack.enter_context(unattended_work(duties))
         node = NodeSampler(settings.dataset_paths)
         stack.callback(node.close)
-        relay.connect(events.emit, _log_event, _config_watcher(store, copies), peers.learn)
+        relay.connect(events.emit, log_event, _config_watcher(store, copies), peers.learn)
         status = StatusSource(
             version=version("sled-depot"),
             store=store,
@@ -353,51 +312,6 @@ def _servers(
         HttpService(agent_api, limits=limits, name="agent"),
         HttpService(depot_api, limits=limits, name="depot"),
     )
-
-
-async def listen_at(server: HttpService, address: Address, key: str) -> None:
-    """Have `server` listen.
-
-    Raises:
-        CannotStart: it may not, or another one does; with the configuration's `key`.
-    """
-    with _listening(address, key):
-        await server.start(address.host, address.port)
-
-
-async def check_can_listen(address: Address, key: str) -> None:
-    """Take an address and let go of it, before anything is done that others see.
-
-    Raises:
-        CannotStart: as `listen_at`.
-    """
-    with _listening(address, key):
-        taken = await asyncio.get_running_loop().create_server(
-            asyncio.Protocol, address.host.strip("[]"), address.port, start_serving=False
-        )
-    taken.close()
-
-
-@contextmanager
-def _listening(address: Address, key: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # asyncio repeats the address in its message; a failed look-up's number is not errno's.
-        by_number = error.errno is not None and not isinstance(error, socket.gaierror)
-        reason = os.strerror(error.errno or 0) if by_number else error.strerror or str(error)
-        raise CannotStart(f"cannot listen on {address} ({key}): {reason}") from error
-
-
-def _log_event(kind: str, fields: Mapping[str, object]) -> None:
-    if kind not in _LOGGED_ELSEWHERE:
-        if kind in _WORRYING:
-            _log.warning("event", kind=kind, **fields)
-        elif kind in _ROUTINE:
-            if _stdlib_log.isEnabledFor(logging.DEBUG):  # asked first: that takes a tenth of it
-                _log.debug("event", kind=kind, **fields)
-        else:
-            _log.info("event", kind=kind, **fields)
 
 
 def _config_watcher(

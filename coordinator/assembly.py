@@ -17,13 +17,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import structlog
 
-from agent.assembly import check_can_listen, http_limits, listen_at
+from agent.assembly import http_limits
 from agent.copies.networks import AllowedNetworks
 from agent.duties import Duties, unattended_work
+from agent.event_relay import WORRYING
+from agent.listening import check_can_listen, listen_at
 from agent.loop_lag import measured_lag
 from coordinator.api import coordinator_app, coordinator_endpoints
 from coordinator.api.fleet_view import FleetView
@@ -62,10 +63,6 @@ from depot.http.browsers import OwnNames
 from depot.http.openapi import Endpoint
 from depot.http.service import HttpService
 
-# Of the staging depot: its disk, or bytes on it.
-_WORRYING: Final = frozenset(
-    {"config_refused", "copy_gone", "dataset_lost", "duty_failed", "lost", "quarantined"}
-)
 _log = structlog.get_logger("coordinator")
 
 
@@ -342,5 +339,5 @@ def _log_event(kind: str, fields: Mapping[str, object]) -> None:
 
 def _log_staging(kind: str, fields: Mapping[str, object]) -> None:
     """What the staging depot tells; who puts and drops artifacts there says so already."""
-    level = logging.WARNING if kind in _WORRYING else logging.DEBUG
+    level = logging.WARNING if kind in WORRYING else logging.DEBUG
     _log.log(level, "staging depot", kind=kind, **fields)

@@ -13,7 +13,6 @@ import pytest
 from blockbuster import BlockBuster
 
 from agent.assembly import (
-    EventRelay,
     assembled,
     body_pump,
     compressor,
@@ -30,6 +29,7 @@ from agent.copies.manager import CopyOptions
 from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
 from agent.duties import UNATTENDED
+from agent.event_relay import EventRelay
 from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import DatasetBusy, FormatTooNew
