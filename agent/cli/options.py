@@ -106,8 +106,11 @@ def base_url(text: str) -> str:
     """
     if len(text) > MAX_URL_LENGTH:
         raise ValueError(f"expected a URL of at most {MAX_URL_LENGTH} characters")
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    wrong = _fault(parts)
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        wrong = _fault(parts)
+    except ValueError as error:
+        raise ValueError(f"expected http://host:port, found {text!r}: {error}") from None
     if wrong:
         raise ValueError(f"expected http://host:port, found {text!r}: {wrong}")
     return parts._replace(path=parts.path.rstrip("/")).geturl()
@@ -122,6 +125,8 @@ def _fault(parts: SplitResult) -> str | None:
         return "it has credentials"
     if parts.query or parts.fragment:
         return "it has a query or a fragment"
+    if parts.netloc.endswith(":"):
+        return "there is no port after the colon"  # `http:/host`, read as a host called http
     # Reading the port is what checks it: urlsplit raises ValueError by itself.
     return "the port is 0" if parts.port == 0 else None
 

@@ -118,11 +118,15 @@ def test_a_base_url_is_normalised(typed: str, url: str) -> None:
         "http://host:65536",
         "http://host:port",
         "http://[::1",
+        "http://host:",
+        "htp:/host",
+        "http:/127.0.0.1:12345",
     ],
 )
-def test_what_is_not_a_base_url_is_a_usage_error(typed: str) -> None:
+def test_what_is_not_a_base_url_is_a_usage_error_that_names_it(typed: str) -> None:
     result = CliRunner().invoke(tool, ["--agent", typed, "show"])
     assert result.exit_code == 2
+    assert f"expected http://host:port, found {typed!r}" in result.output
 
 
 def commands(command: click.Command) -> Iterator[click.Command]:
