@@ -33,6 +33,8 @@ _END_64: Final = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _EXTRA: Final = struct.Struct("<2H")
+_BEGINS: Final = (b"PK\3\4", b"PK\5\6")
+"""Of a zip; the second one of a zip without members."""
 _NO_COUNT: Final = 0xFFFF
 _NO_SIZE: Final = 0xFFFF_FFFF
 _ZIP64_EXTRA: Final = 1
@@ -131,9 +133,11 @@ def read_layout(read_at: ReadAt, size_bytes: int, limits: ZipLimits) -> tuple[Me
 def _find_directory(read_at: ReadAt, size_bytes: int, limits: ZipLimits) -> _Directory:
     end = size_bytes - _END.size
     if end < 0:
-        raise _bad(f"it has {size_bytes} bytes, expected at least {_END.size}")
+        raise _bad(f"it is not a zip file: found {size_bytes} bytes, expected at least {_END.size}")
     fields = _END.unpack(read_at(end, _END.size))
     if fields[0] != b"PK\5\6" or fields[7] != 0:
+        if read_at(0, 4) not in _BEGINS:
+            raise _bad("it is not a zip file: it neither begins nor ends like one")
         raise _bad(
             "expected its end record in the last 22 bytes; it was cut short, or something "
             "(a comment, too) follows it"

@@ -117,7 +117,7 @@ def test_sizes_may_be_in_zip64_fields() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"x" * 21, b"x" * 22, b"{}" * 1000])
 def test_what_is_no_zip_is_said_to_be_none(content: bytes) -> None:
-    refused(content, "(at least 22|its end record in the last 22 bytes)")
+    refused(content, "it is not a zip file")
 
 
 @pytest.mark.parametrize("cut", [1, 21, 22, 40])
