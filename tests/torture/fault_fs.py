@@ -36,6 +36,7 @@ from tests.torture.lost_syncs import LostSyncs
 TOTAL_BYTES: Final = 64 << 20
 _UNIT_BYTES: Final = 4096
 _LOOK_S: Final = 1.0
+_MOST_BYTES: Final = 1 << 20
 _CHANGES: Final = frozenset(
     {"create", "write", "rename", "unlink", "mkdir", "fallocate", "truncate", "chmod"}
 )
@@ -353,6 +354,9 @@ def main(backing: Path, mount_point: Path) -> None:
     filesystem = FaultFs(backing)
     for watch in (_obey, _outlive_nobody):
         threading.Thread(target=watch, args=(filesystem, mount_point), daemon=True).start()
+    options: dict[str, int] = {}
+    if mfusepy.fuse_version_major == 2:  # libfuse 3 has them anyway, and refuses to be asked
+        options |= {"max_write": _MOST_BYTES, "max_read": _MOST_BYTES}
     mfusepy.FUSE(
         filesystem,
         str(mount_point),
@@ -362,9 +366,8 @@ def main(backing: Path, mount_point: Path) -> None:
         entry_timeout=3600,
         negative_timeout=0,
         attr_timeout=0,
-        max_write=1 << 20,
-        max_read=1 << 20,
         fsname="sled-depot-faults",
+        **options,
     )
 
 
