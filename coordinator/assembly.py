@@ -12,7 +12,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +60,6 @@ from coordinator.staging.depot import StagingDepot
 from coordinator.uploads.desk import UploadDesk, UploadLimits
 from coordinator.uploads.snapshots import SnapshotDesk
 from depot.http.browsers import OwnNames
-from depot.http.openapi import Endpoint
 from depot.http.service import HttpService
 
 _log = structlog.get_logger("coordinator")
@@ -169,43 +168,23 @@ async def assembled(
         stack.callback(desk.close)
         presence = Presence(database, staging, socket.gethostname(), clock=clock)
         await presence.tell()
+        snapshots = _schedule(settings, database, staging.id, clock)
         activation = settings.replication.activation
         view = FleetView(
             database, staging, desk, cycle, duties, known=known, activation=activation, clock=clock
         )
-        quiesce = Quiesce(desk, cycle, view)
-        pruning = PruneDesk(database, desk, cycle, agents)
-        health = Health(partial(database.run, generation.read), staging)
-        snapshots = _schedule(settings, database, staging.id, clock)
         metrics = FleetMetrics(view.read, desk, duties, lag.read, snapshots)
-        table = coordinator_endpoints(
-            database=database,
-            desk=desk,
-            snapshot_desk=SnapshotDesk(database, staging, desk, cycle.wake, clock=clock),
-            sled_desk=SledDesk(database, agents),
-            cycle=cycle,
-            view=view,
-            quiesce=quiesce,
-            pruning=pruning,
-            retention=retention(settings),
-            coordinator_id=staging.id,
-            clock=clock,
-            wake=cycle.wake,
-            reasons_not_ready=health.reasons_not_ready,
-            metrics=metrics,
-            journal=journal,
-        )
-        server = _server(settings, table, metrics)
+        api = _api(settings, database, staging, agents, journal, desk, cycle, view, metrics, clock)
         # With no time to drain: that was done, or the end is not an orderly one.
-        stack.push_async_callback(server.stop, 0.0)
+        stack.push_async_callback(api.server.stop, 0.0)
         yield Coordinator(
             settings=settings,
             database=database,
             staging=staging,
             desk=desk,
             cycle=cycle,
-            quiesce=quiesce,
-            pruning=pruning,
+            quiesce=api.quiesce,
+            pruning=api.pruning,
             presence=presence,
             watch=FleetWatch(database, cycle.wake),
             gatherer=Gatherer(database, agents),
@@ -213,7 +192,7 @@ async def assembled(
             journal=JournalKeeper(journal, shard_limits(settings), clock=clock),
             snapshots=snapshots,
             duties=duties,
-            server=server,
+            server=api.server,
         )
 
 
@@ -280,14 +259,52 @@ def _schedule(
     return Schedule(database, coordinator_id, every, clock=clock)
 
 
-def _server(
-    settings: CoordinatorSettings, table: Sequence[Endpoint], metrics: FleetMetrics
-) -> HttpService:
-    """What serves the API; it does not listen yet."""
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """The API, and what works for it and for itself."""
+
+    server: HttpService
+    quiesce: Quiesce
+    pruning: PruneDesk
+
+
+def _api(
+    settings: CoordinatorSettings,
+    database: Database,
+    staging: StagingDepot,
+    agents: Agents,
+    journal: Journal,
+    desk: UploadDesk,
+    cycle: Cycle,
+    view: FleetView,
+    metrics: FleetMetrics,
+    clock: Callable[[], float],
+) -> _Api:
+    """Make the API, of which nothing listens yet."""
+    quiesce = Quiesce(desk, cycle, view)
+    pruning = PruneDesk(database, desk, cycle, agents)
+    health = Health(partial(database.run, generation.read), staging)
+    table = coordinator_endpoints(
+        database=database,
+        desk=desk,
+        snapshot_desk=SnapshotDesk(database, staging, desk, cycle.wake, clock=clock),
+        sled_desk=SledDesk(database, agents),
+        cycle=cycle,
+        view=view,
+        quiesce=quiesce,
+        pruning=pruning,
+        retention=retention(settings),
+        coordinator_id=staging.id,
+        clock=clock,
+        wake=cycle.wake,
+        reasons_not_ready=health.reasons_not_ready,
+        metrics=metrics,
+        journal=journal,
+    )
     limits = http_limits(settings.http)
     app = coordinator_app(table, OwnNames.of(settings.allowed_hosts, settings.listen.host), limits)
     metrics.watch(app, table)
-    return HttpService(app, limits=limits, name="coordinator")
+    return _Api(HttpService(app, limits=limits, name="coordinator"), quiesce, pruning)
 
 
 def replication_options(settings: CoordinatorSettings) -> ReplicationOptions:
