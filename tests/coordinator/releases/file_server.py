@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ class FileServer:
     """What answers a path in another way than with its file."""
     asked: list[str] = field(default_factory=list)
     port: int = 0
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.prefix}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{self.prefix}"
 
 
 def status(number: int, **headers: str) -> Answer:
@@ -67,9 +69,11 @@ def falling_silent(until: threading.Event) -> Answer:
 
 
 @contextmanager
-def serving(files: Mapping[str, bytes], prefix: str = "/") -> Iterator[FileServer]:
-    """Serve files below a prefix until the block ends."""
-    served = FileServer(files, prefix)
+def serving(
+    files: Mapping[str, bytes], prefix: str = "/", tls: ssl.SSLContext | None = None
+) -> Iterator[FileServer]:
+    """Serve files below a prefix until the block ends; over TLS where that is given."""
+    served = FileServer(files, prefix, scheme="https" if tls else "http")
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -92,6 +96,11 @@ def serving(files: Mapping[str, bytes], prefix: str = "/") -> Iterator[FileServe
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     served.port = server.server_address[1]
+    if tls is not None:
+        # The handshake is left to the thread of each connection.
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
