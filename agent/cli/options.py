@@ -83,6 +83,18 @@ def size(text: str) -> int:
         raise click.BadParameter(str(error)) from None
 
 
+class Number(click.IntRange):
+    """Click type: a whole number; what is none is told by words that people use."""
+
+    name = "whole number"
+
+
+class Seconds(click.FloatRange):
+    """Click type: seconds, and parts of them."""
+
+    name = "number"
+
+
 def rate(text: str) -> int:
     """Click type: bytes in a second, of which fewer than MIN_RATE_BYTES_PER_S are a slip.
 

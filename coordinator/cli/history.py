@@ -10,6 +10,7 @@ import click
 from rich.text import Text
 
 from agent.cli.formats import Column, moment, short, table
+from agent.cli.options import Number
 from agent.cli.output import Output, reporting
 from agent.cli.resolving import all_whole, hash_or_prefix, resolve
 from coordinator.cli import options
@@ -42,7 +43,7 @@ _COLUMNS: Final = (
 @click.option(
     "--limit",
     "-n",
-    type=click.IntRange(1, MAX_HISTORY),
+    type=Number(1, MAX_HISTORY),
     default=50,
     show_default=True,
     metavar="N",

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from agent.cli.failures import usage
 from agent.cli.formats import Column, moment, printable, table
+from agent.cli.options import Number
 from agent.cli.output import Output, reporting
 from agent.cli.resolving import hash_or_prefix
 from coordinator.cli import options
@@ -34,7 +35,7 @@ _SHARDS: Final = (
 )
 _DATES: Final = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
 
-_index = click.argument("index", metavar="INDEX", type=click.IntRange(min=0))
+_index = click.argument("index", metavar="INDEX", type=Number(min=0))
 _long = click.option("--long", is_flag=True, help="Show whole hashes.")
 
 
@@ -51,7 +52,15 @@ journal.add_command(verify)
 
 
 @journal.command("tail")
-@click.option("--lines", "-n", type=click.IntRange(1, MAX_LISTED), default=20, show_default=True)
+@click.option(
+    "--lines",
+    "-n",
+    type=Number(1, MAX_LISTED),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="At most so many.",
+)
 @_long
 @options.shared
 def tail(common: Common, lines: int, long: bool) -> None:

@@ -11,6 +11,7 @@ import click
 
 from agent.cli.failures import ExitCode, Failure
 from agent.cli.formats import plural
+from agent.cli.options import Number
 from agent.cli.output import Output, reporting
 from agent.wire.fields import timestamp
 from coordinator.cli import options
@@ -28,7 +29,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command("prove", short_help="Prove that an entry is in the journal.")
-@click.argument("index", metavar="INDEX", type=click.IntRange(min=0))
+@click.argument("index", metavar="INDEX", type=Number(min=0))
 @click.option("--keys", type=_FILE, help="Believe only the keys in this file.")
 @click.option(
     "--export", "file", type=_FILE, help="Prove it with this export; no coordinator is asked."

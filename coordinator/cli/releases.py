@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 from agent.cli.formats import Column, moment, plural, printable, short, size, table
+from agent.cli.options import Number
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
@@ -105,10 +106,8 @@ def rm(common: Common, version: str, yes: bool) -> None:
 
 
 @release.command("prune")
-@click.option("--keep-newest", type=click.IntRange(0, 1000), metavar="N", help="Newest uploads.")
-@click.option(
-    "--keep-previous-targets", type=click.IntRange(0, 1000), metavar="N", help="Earlier targets."
-)
+@click.option("--keep-newest", type=Number(0, 1000), metavar="N", help="Newest uploads.")
+@click.option("--keep-previous-targets", type=Number(0, 1000), metavar="N", help="Earlier targets.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.shared

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, age, moment, plural, printable, size, table
-from agent.cli.options import url
+from agent.cli.options import Number, url
 from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
@@ -52,7 +52,7 @@ def sled() -> None:
 @click.option("--depot-url", type=url, metavar="URL", help="Where its peers fetch from it.")
 @click.option(
     "--repo-depot-port",
-    type=click.IntRange(1, 65535),
+    type=Number(1, 65535),
     metavar="PORT",
     help="The same, when only the port differs. [default: 12348 on the agent's host]",
 )
@@ -136,7 +136,7 @@ def rm(common: Common, sled_id: str, yes: bool) -> None:
 @click.option(
     "--generation",
     metavar="N",
-    type=click.IntRange(0, MAX_GENERATION),
+    type=Number(0, MAX_GENERATION),
     help="Only while the sled is at this one. Without --yes: the one that is asked about.",
 )
 @click.option("--force", is_flag=True, help="Also one that is well.")

@@ -18,7 +18,7 @@ from agent.cli.configured import config_option
 from agent.cli.failures import ExitCode, Failure
 from agent.cli.formats import Column, moment, plural, size, table
 from agent.cli.lazy import LazyGroup
-from agent.cli.options import Decorated
+from agent.cli.options import Decorated, Number
 from agent.cli.output import Output, reporting
 from agent.cli.verbs.snapshot import failure_of, opened, progress_of, said_of, tell_line
 from agent.snapshots.archive import Archive
@@ -84,7 +84,7 @@ def snapshot() -> None:
 @from_archive
 @click.option(
     "--keep",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     metavar="N",
     help="Delete all versions but the newest N. [default: snapshot.keep]",
 )

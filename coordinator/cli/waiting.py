@@ -52,7 +52,7 @@ class Goal:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=types.Seconds(min=0),
     metavar="SECONDS",
     help="Give up after so long, with exit status 5. [default: never]",
 )

@@ -9,7 +9,16 @@ from click.testing import CliRunner
 from agent.cli import options
 from agent.cli.depot import depot
 from agent.cli.lazy import LazyGroup
-from agent.cli.options import DEFAULT_AGENT_URL, DEFAULT_DEPOT_URL, Common, base_url, common
+from agent.cli.options import (
+    DEFAULT_AGENT_URL,
+    DEFAULT_DEPOT_URL,
+    Common,
+    Number,
+    Seconds,
+    base_url,
+    common,
+)
+from coordinator.cli.depot_coordinator import depot_coordinator
 
 
 @click.group()
@@ -129,6 +138,24 @@ def test_what_is_not_a_base_url_is_a_usage_error_that_names_it(typed: str) -> No
     assert f"expected http://host:port, found {typed!r}" in result.output
 
 
+@pytest.mark.parametrize(
+    ("kind", "typed", "said"),
+    [
+        (Number(1, 9), "ten", "'ten' is not a valid whole number"),
+        (Number(1, 9), "1.5", "'1.5' is not a valid whole number"),
+        (Number(1, 9), "10", "10 is not in the range 1<=x<=9"),
+        (Seconds(min=0), "1s", "'1s' is not a valid number"),
+        (Seconds(min=0), "-1", "-1.0 is not in the range x>=0"),
+    ],
+)
+def test_what_is_no_number_is_told_in_words_that_people_use(
+    kind: click.ParamType, typed: str, said: str
+) -> None:
+    with pytest.raises(click.BadParameter) as caught:
+        kind.convert(typed, None, None)
+    assert said in caught.value.message
+
+
 def commands(command: click.Command) -> Iterator[click.Command]:
     yield command
     if isinstance(command, LazyGroup):
@@ -136,6 +163,16 @@ def commands(command: click.Command) -> Iterator[click.Command]:
     if isinstance(command, click.Group):
         for child in command.commands.values():
             yield from commands(child)
+
+
+def test_no_verb_has_numbers_of_clicks_own() -> None:
+    own = [
+        (command.name, param.name)
+        for command in [*commands(depot), *commands(depot_coordinator)]
+        for param in command.params
+        if type(param.type) in (click.IntRange, click.FloatRange)
+    ]
+    assert not own
 
 
 def test_every_verb_takes_every_shared_option() -> None:

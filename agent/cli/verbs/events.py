@@ -27,7 +27,7 @@ _BAD: Final = frozenset(
 
 @click.command()
 @click.option(
-    "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only later ones."
+    "--after", type=options.Number(min=0), default=0, metavar="N", help="Only later ones."
 )
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until Ctrl-C.")
 @click.option("--long", is_flag=True, help="Show whole hashes.")

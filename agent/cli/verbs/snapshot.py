@@ -93,7 +93,8 @@ def snapshot() -> None:
 )
 @click.option(
     "--attempts",
-    type=click.IntRange(1, 100),
+    type=options.Number(1, 100),
+    metavar="N",
     default=Patience().attempts,
     show_default=True,
     help="How often in a row the archive may fail to answer before it is given up.",
@@ -152,7 +153,7 @@ def download(
 @click.option("--zstd", "compressed", is_flag=True, help="Store it compressed.")
 @click.option(
     "--keep",
-    type=click.IntRange(min=1),
+    type=options.Number(min=1),
     metavar="N",
     help="Then delete all versions but the newest N. [default: delete none]",
 )
