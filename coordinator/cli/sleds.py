@@ -247,7 +247,7 @@ def listing(sleds: Sequence[SledBody], width: int | None) -> list[Text]:
 
 def _row(found: SledBody) -> tuple[str | Text, ...]:
     generation = "-" if found.generation is None else str(found.generation)
-    seen = "never" if found.last_seen is None else age(_passed_s(found.last_seen))
+    seen = "never" if found.last_seen is None else age_of(found.last_seen)
     return (found.id, state_of(found), generation, seen, found.agent_url, found.last_error or "")
 
 
@@ -260,8 +260,9 @@ def state_of(found: SledBody) -> Text:
     return Text(found.state or "not asked", style=STYLES.get(found.state or "", ""))
 
 
-def _passed_s(time: datetime) -> float:
-    return (datetime.now(UTC) - time).total_seconds()
+def age_of(time: datetime) -> str:
+    """How long ago it was."""
+    return age((datetime.now(UTC) - time).total_seconds())
 
 
 def _facts(found: SledBody) -> Iterator[Text]:

@@ -14,7 +14,7 @@ from agent.cli.output import Output, reporting
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator
-from coordinator.cli.sleds import lacks_room, state_of
+from coordinator.cli.sleds import age_of, lacks_room, state_of
 from coordinator.replication_wire import ReleaseStandingBody, ReplicationBody, SledStandingBody
 
 SHOWN: Final = 3
@@ -136,7 +136,8 @@ def _passes(found: ReplicationBody) -> str:
     if last.began is None:
         return f"none yet{manual}"
     when = "one is running" if last.running else "none is running"
-    return f"{last.passes}, the last began {moment(last.began)}, {when}{manual}"
+    began = f"{moment(last.began)} ({age_of(last.began)})"
+    return f"{last.passes}, the last began {began}, {when}{manual}"
 
 
 def _only_here(found: ReplicationBody) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -146,6 +147,16 @@ def test_a_release_that_a_sled_lacks_is_not_called_complete(
     output = Output(Common())
     (row,) = (line for line in lines(found, output) if str(line).endswith("1.0"))
     assert str(row).startswith(f"{said}  ")
+
+
+def test_the_status_tells_how_old_it_is() -> None:
+    found = fleet()
+    began = datetime.now(UTC) - timedelta(seconds=125)
+    last = found.last_pass.model_copy(update={"began": began})
+    output = Output(Common())
+    told = map(str, lines(found.model_copy(update={"last_pass": last}), output))
+    (passes,) = (line for line in told if line.startswith("passes"))
+    assert "2 minutes ago" in passes
 
 
 FULL = {
