@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import pytest
@@ -149,7 +150,7 @@ def test_what_is_not_a_base_url_is_a_usage_error_that_names_it(typed: str) -> No
     ],
 )
 def test_what_is_no_number_is_told_in_words_that_people_use(
-    kind: Number | Seconds, typed: str, said: str
+    kind: click.ParamType[Any], typed: str, said: str
 ) -> None:
     with pytest.raises(click.BadParameter) as caught:
         kind.convert(typed, None, None)
