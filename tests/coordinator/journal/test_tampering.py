@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import ColumnElement, delete, select, update
@@ -234,3 +239,71 @@ async def test_an_export_that_breaks_off_is_not_taken_for_a_whole_one(
 def test_what_is_no_export_is_refused(record: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"expected|unexpected"):
         Checker().feed(record)
+
+
+# ---- and whichever entry it is
+
+Rows = list[tuple[Any, ...]]
+"""Those of one shard's entries, in order; the second column is the position."""
+Damage = Callable[[Rows, int], Rows]
+
+
+def renumbered(rows: Iterable[tuple[Any, ...]]) -> Rows:
+    return [(row[0], position, *row[2:]) for position, row in enumerate(rows)]
+
+
+def changed(rows: Rows, at: int) -> Rows:
+    return [*rows[:at], (*rows[at][:-1], f"{rows[at][-1]} "), *rows[at + 1 :]]
+
+
+def dropped(rows: Rows, at: int) -> Rows:
+    return rows[:at] + rows[at + 1 :]
+
+
+def dropped_and_closed_up(rows: Rows, at: int) -> Rows:
+    return renumbered(dropped(rows, at))
+
+
+def swapped(rows: Rows, at: int) -> Rows:
+    """With the one before it."""
+    first = max(at - 1, 0)
+    return renumbered([*rows[:first], rows[first + 1], rows[first], *rows[first + 2 :]])
+
+
+def inserted(rows: Rows, at: int) -> Rows:
+    forged = (*rows[at][:2], "forged", *rows[at][3:-1], "{}")
+    return renumbered([*rows[:at], forged, *rows[at:]])
+
+
+def replace_entries(file: Path, rows: Rows) -> None:
+    """Who can write to the database can also drop the triggers that keep sealed shards."""
+    with closing(sqlite3.connect(file)) as database, database:
+        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in found.fetchall():
+            database.execute(f"DROP TRIGGER {name}")
+        database.execute("DELETE FROM journal_entries")
+        marks = ", ".join("?" * len(rows[0]))
+        database.executemany(f"INSERT INTO journal_entries VALUES ({marks})", rows)
+
+
+def entries_of(file: Path, shard_id: str) -> Rows:
+    with closing(sqlite3.connect(file)) as database:
+        its = "SELECT * FROM journal_entries WHERE shard_id = ? ORDER BY position"
+        return database.execute(its, (shard_id,)).fetchall()
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("damage", [changed, dropped, dropped_and_closed_up, swapped, inserted])
+async def test_whichever_entry_it_is_the_first_bad_index_is_named(
+    sqlite_file: Path, journal: Journal, shard: Shard, damage: Damage
+) -> None:
+    shards = await journal.shards()
+    whole = [await asyncio.to_thread(entries_of, sqlite_file, each.id) for each in shards]
+    for number, (its, rows) in enumerate(zip(shards, whole, strict=True)):
+        for at in range(its.size):
+            bad = [*whole[:number], damage(rows, at), *whole[number + 1 :]]
+            await asyncio.to_thread(replace_entries, sqlite_file, list(chain(*bad)))
+            first_bad = its.first_index + (max(at - 1, 0) if damage is swapped else at)
+            assert (await check(journal)).first_bad == first_bad
+    await asyncio.to_thread(replace_entries, sqlite_file, list(chain(*whole)))
+    assert (await check(journal)).findings == []
