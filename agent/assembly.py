@@ -31,6 +31,7 @@ from agent.loop_lag import LoopLag, measured_lag
 from agent.metrics import Metrics, agent_figures
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
+from agent.wire.status import REGISTRATION_DUTY
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
 from depot.http.browsers import OwnNames
@@ -85,7 +86,7 @@ class Agent:
         if coordinators := self.settings.coordinator.urls:
             register = duties.every(
                 registration.INTERVAL_S,
-                "registration",
+                REGISTRATION_DUTY,
                 registration.Registration(coordinators, self.address).tell,
                 first_retry_s=registration.FIRST_RETRY_S,
             )

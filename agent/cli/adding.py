@@ -7,6 +7,7 @@ Rules kept here:
 - What the command added and no dataset has a copy of when it ends is taken out by the next
   generation. Only what this command added, and only while nobody else changed the config: a config
   of the same or of a higher generation than ours is never replaced, because the sled refuses that.
+- A sled that registers with a coordinator may be ahead of its fleet by this, which is told.
 - What cannot be taken out is told, with the way to do it. After Ctrl-C nothing is taken out, so
   that the same command goes on where it was; what stays is told.
 """
@@ -26,10 +27,16 @@ from agent.cli.hashing import LocalFile
 from agent.cli.output import Output
 from agent.cli.servers import current_config
 from agent.client import AgentClient
+from agent.wire.status import REGISTRATION_DUTY
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import ConfigGeneration, DepotError, LedgerUnknown, Refused
 
 _SHOWN: Final = 3
+_AHEAD: Final = (
+    "this sled registers with a coordinator, which says what it is to hold: by what --add changed "
+    "it may be ahead of the fleet now, and is set aside then, until `depot-coordinator sled reset` "
+    "has it forget that, or the fleet's generation rises above it"
+)
 _SEND_WHOLE: Final = (
     "where `depot status` says that the ledger is behind or conflicted, `depot config set "
     "--generation N SHA256...` with a higher generation names all that the sled is to hold; then "
@@ -90,6 +97,20 @@ async def add_to_config(client: AgentClient, output: Output, files: Sequence[Loc
     if not change.nothing:
         output.note(_added(change))
     return change
+
+
+async def ahead_of_its_fleet(client: AgentClient, change: Change) -> list[str]:
+    """A sentence on the coordinator of a sled whose config was changed; none where there is none.
+
+    A sled that does not say is taken for one without.
+    """
+    if change.nothing:
+        return []
+    try:
+        duties = (await client.status()).duties
+    except DepotError:
+        return []
+    return [_AHEAD] if any(duty.name == REGISTRATION_DUTY for duty in duties) else []
 
 
 @contextmanager

@@ -55,6 +55,10 @@ class EventLogBody(Answer):
     last_error: str | None
 
 
+REGISTRATION_DUTY: Final = "registration"
+"""Of a sled that tells a coordinator where it is; others have no such duty."""
+
+
 class DutyBody(Answer):
     """A background duty: whether its last run failed, and how often one has."""
 

@@ -323,6 +323,36 @@ def dataset_document(path: str, **changed: object) -> dict[str, Any]:
     return {**whole, **changed}
 
 
+def status_document(*datasets: dict[str, Any], **changed: object) -> dict[str, Any]:
+    """GET /status of a sled that is well, unless it is `changed`."""
+    whole: dict[str, Any] = {
+        "sled_id": "sled-1",
+        "version": "0.1.0",
+        "uptime_s": 7300.0,
+        "ledger": "clear",
+        "ledger_epoch": 1,
+        "generation": 5,
+        "generation_certain": True,
+        "config_digest": "1" * 64,
+        "datasets": list(datasets),
+        "under_replicated": {"count": 0, "artifacts": []},
+        "puts_running": 0,
+        "copies": {"running": 0, "succeeded": 0, "failed": 0, "superseded": 0},
+        "events": {
+            "epoch": "e",
+            "oldest": 1,
+            "latest": 1,
+            "persistent": True,
+            "dropped": 0,
+            "last_error": None,
+        },
+        "duties": [],
+        "node": None,
+        "warnings": [],
+    }
+    return {**whole, **changed}
+
+
 def _refusal(status: int, error: DepotError) -> web.Response:
     document = {"request_id": "r-1", "error_code": error.code, "message": str(error)}
     return web.Response(status=status, text=json.dumps(document), content_type="application/json")

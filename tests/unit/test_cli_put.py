@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import Cli
-from tests.unit.fake_node import FakeNode, dataset_document
+from tests.unit.fake_node import FakeNode, dataset_document, status_document
 
 
 @pytest.fixture
@@ -63,6 +63,36 @@ def test_put_add_of_what_is_in_the_config_changes_nothing(
     assert cli("put", "--add", *files).status == 0
     assert node.config[0] == 4
     assert node.requests["PUT /artifacts-config"] == 0
+
+
+REGISTRATION = {
+    "name": "registration",
+    "failing": False,
+    "failures": 0,
+    "last_error": None,
+    "last_failed_at": None,
+}
+
+
+def test_put_add_on_a_sled_that_a_coordinator_leads_warns_that_it_is_ahead_now(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    node.status = status_document(duties=[REGISTRATION])
+    node.config = (4, [])
+    ended = cli("--json", "put", "--add", *files)
+    assert ended.status == 0
+    (warning,) = ended.json["warnings"]
+    assert "depot-coordinator sled reset" in warning
+    assert "registers with a coordinator" in ended.err
+
+
+def test_put_add_that_changes_nothing_or_on_a_sled_of_its_own_warns_of_nothing(
+    cli: Cli, node: FakeNode, files: list[Path]
+) -> None:
+    node.status = status_document()
+    assert cli("--json", "put", "--add", *files).json["warnings"] == []
+    node.status = status_document(duties=[REGISTRATION])
+    assert cli("--json", "put", "--add", *files).json["warnings"] == []
 
 
 def test_put_add_tries_once_more_when_somebody_moved_the_generation(

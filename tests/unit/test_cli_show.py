@@ -12,6 +12,7 @@ import pytest
 from tests.unit.conftest import Cli
 from tests.unit.fake_node import TIME, FakeNode
 from tests.unit.fake_node import dataset_document as dataset
+from tests.unit.fake_node import status_document as status
 
 ONE, TWO, THREE = (f"{digit}" * 64 for digit in "123")
 
@@ -348,35 +349,6 @@ def healing(*lost: str) -> dict[str, Any]:
         "current": None,
         "lost": {"count": len(lost), "artifacts": list(lost)},
     }
-
-
-def status(*datasets: dict[str, Any], **changed: object) -> dict[str, Any]:
-    whole: dict[str, Any] = {
-        "sled_id": "sled-1",
-        "version": "0.1.0",
-        "uptime_s": 7300.0,
-        "ledger": "clear",
-        "ledger_epoch": 1,
-        "generation": 5,
-        "generation_certain": True,
-        "config_digest": ONE,
-        "datasets": list(datasets),
-        "under_replicated": {"count": 0, "artifacts": []},
-        "puts_running": 0,
-        "copies": {"running": 0, "succeeded": 0, "failed": 0, "superseded": 0},
-        "events": {
-            "epoch": "e",
-            "oldest": 1,
-            "latest": 1,
-            "persistent": True,
-            "dropped": 0,
-            "last_error": None,
-        },
-        "duties": [],
-        "node": None,
-        "warnings": [],
-    }
-    return {**whole, **changed}
 
 
 def test_a_sled_that_is_well_is_ok_in_its_first_line(cli: Cli, node: FakeNode) -> None:

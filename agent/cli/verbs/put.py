@@ -15,7 +15,13 @@ import click
 from rich.text import Text
 
 from agent.cli import options
-from agent.cli.adding import Undone, add_to_config, take_back, told_of_what_stays
+from agent.cli.adding import (
+    Undone,
+    add_to_config,
+    ahead_of_its_fleet,
+    take_back,
+    told_of_what_stays,
+)
 from agent.cli.changes import Change
 from agent.cli.failures import ExitCode, Failure, usage
 from agent.cli.formats import Column, plural, printable, table
@@ -92,6 +98,7 @@ async def _put(
 ) -> None:
     async with agent(common) as client:
         change = await add_to_config(client, output, files) if add else None
+        ahead = await ahead_of_its_fleet(client, change) if change else []
         current = change.after.generation if change else generation
         if current is None:
             current = (await client.config()).generation
@@ -102,7 +109,7 @@ async def _put(
         datasets = () if _lost(outcomes) else await datasets_now(client)
     outcomes = [outcome.explained(room(datasets)) for outcome in outcomes]
     some = any(not outcome.failure for outcome in outcomes)
-    warnings = [*(shortfall(datasets) if some else ()), *undone.warnings()]
+    warnings = [*(shortfall(datasets) if some else ()), *undone.warnings(), *ahead]
     document = {
         "generation": int(undone.generation or sender.generation),
         "configured_datasets": len(datasets) or None,
