@@ -8,152 +8,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
-from coordinator.errors import DatabaseUnavailable
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.cycle import Cycle
 from coordinator.replication.plan import plan
-from coordinator.replication.ports import Agent, FleetSnapshot
-from coordinator.values import RequestRecord, Sled, SledSighting, SledState
-from depot.artifact import ArtifactHash, Generation
+from coordinator.replication.ports import Agent
+from coordinator.values import Sled, SledState
+from depot.artifact import ArtifactHash
 from depot.errors import NotFound
+from tests.coordinator.replication.sim_database import QUERY_S, SimDatabase, SimRecords
 from tests.coordinator.replication.sim_sleds import Network, SimSled
-
-T = TypeVar("T")
-QUERY_S = 0.001
+from tests.coordinator.replication.stalling import Stalling
 
 
 def artifact(number: int) -> ArtifactHash:
     return ArtifactHash.of(str(number).encode())
-
-
-@dataclass
-class SimDatabase:
-    """Rows, changed by one coordinator at a time.
-
-    Attributes:
-        down: every transaction fails.
-    """
-
-    network: Network
-    generation: int = 1
-    releases: dict[str, frozenset[ArtifactHash]] = field(default_factory=dict)
-    incomplete: set[str] = field(default_factory=set)
-    kept: dict[str, frozenset[ArtifactHash]] = field(default_factory=dict)
-    staged: dict[str, frozenset[ArtifactHash]] = field(default_factory=dict)
-    expunged: set[str] = field(default_factory=set)
-    sightings: dict[str, SledSighting] = field(default_factory=dict)
-    requests: list[RequestRecord] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    down: bool = False
-
-    @property
-    def wanted(self) -> frozenset[ArtifactHash]:
-        return frozenset().union(*self.releases.values())
-
-    def add_release(self, version: str, artifacts: Iterable[ArtifactHash]) -> None:
-        before = self.wanted
-        self.releases[version] = frozenset(artifacts)
-        self._raise(before)
-
-    def remove_release(self, version: str) -> None:
-        before = self.wanted
-        del self.releases[version]
-        self.incomplete.discard(version)
-        self._raise(before)
-
-    def keep_pins(self, sled_id: str, pinned: frozenset[ArtifactHash]) -> None:
-        outside = pinned & self.kept.get(sled_id, frozenset()) | pinned - self.wanted
-        if outside != self.kept.get(sled_id, frozenset()):
-            self.kept[sled_id] = outside
-            self.generation += 1
-
-    def _raise(self, before: frozenset[ArtifactHash]) -> None:
-        if self.wanted != before:
-            self.generation += 1
-
-
-class SimRecords:
-    """The database as one coordinator sees it: `Records`."""
-
-    def __init__(self, database: SimDatabase, coordinator_id: str) -> None:
-        self.database = database
-        self._id = coordinator_id
-
-    async def run(self, work: Callable[[SimDatabase], T]) -> T:
-        await asyncio.sleep(QUERY_S)
-        if self.database.down:
-            raise DatabaseUnavailable("the database cannot be reached")
-        result = work(self.database)
-        await asyncio.sleep(QUERY_S)
-        return result
-
-    async def snapshot(self) -> FleetSnapshot:
-        return await self.run(self._snapshot)
-
-    def _snapshot(self, database: SimDatabase) -> FleetSnapshot:
-        rows = [database.network.sleds[id_].row() for id_ in sorted(database.network.sleds)]
-        elsewhere = [held for id_, held in database.staged.items() if id_ != self._id]
-        return FleetSnapshot(
-            generation=Generation(database.generation),
-            sizes={each: database.network.sizes[each] for each in database.wanted},
-            sleds=tuple(row for row in rows if row.id not in database.expunged),
-            kept=dict(database.kept),
-            staged_here=database.staged.get(self._id, frozenset()),
-            staged_elsewhere=frozenset().union(*elsewhere),
-            releases=dict(database.releases),
-            incomplete=frozenset(database.incomplete),
-        )
-
-    async def generation(self) -> Generation:
-        return await self.run(lambda database: Generation(database.generation))
-
-    async def keep_pins(self, sled_id: str, pinned: frozenset[ArtifactHash]) -> None:
-        await self.run(lambda database: database.keep_pins(sled_id, pinned))
-
-    async def write_staged(self, held: Callable[[], frozenset[ArtifactHash]]) -> None:
-        await self.run(lambda database: database.staged.update({self._id: held()}))
-
-    async def strike_staged(
-        self, artifacts: Collection[ArtifactHash], at_generation: Generation
-    ) -> bool:
-        def strike(database: SimDatabase) -> bool:
-            if database.generation != at_generation:
-                return False
-            left = database.staged.get(self._id, frozenset()).difference(artifacts)
-            database.staged[self._id] = left
-            return True
-
-        return await self.run(strike)
-
-    async def write_sightings(self, sightings: Sequence[SledSighting]) -> None:
-        seen = {sighting.sled_id: sighting for sighting in sightings}
-        await self.run(lambda database: database.sightings.update(seen))
-
-    async def write_requests(
-        self, requests: Sequence[RequestRecord], counts: Mapping[str, int]
-    ) -> None:
-        def write(database: SimDatabase) -> None:
-            database.requests += requests
-            database.counts.update(counts)
-
-        await self.run(write)
-
-    async def write_states(
-        self, incomplete: Mapping[str, Collection[ArtifactHash]], complete: Collection[str]
-    ) -> None:
-        def write(database: SimDatabase) -> None:
-            supplied = frozenset[ArtifactHash]().union(*database.staged.values())
-            lost = {version for version, its in incomplete.items() if supplied.isdisjoint(its)}
-            database.incomplete |= lost & database.releases.keys()
-            database.incomplete -= set(complete)
-
-        await self.run(write)
 
 
 @dataclass(frozen=True)
@@ -210,65 +84,6 @@ class SimStaging:
             self._moment += 1
             self._claimed.subtract(artifacts)
             self._let_go.update(dict.fromkeys(artifacts, self._moment))
-
-
-class Stalling:
-    """Lets a coordinator stand still: no request leaves it, and no answer is seen.
-
-    Attributes:
-        stop_before: a call by which it stops, before anything of it is sent.
-        stop_after: a call by which it stops, before anything is made of its answer.
-    """
-
-    def __init__(self) -> None:
-        self._runs = asyncio.Event()
-        self._runs.set()
-        self.stop_before: str | None = None
-        self.stop_after: str | None = None
-
-    def stop(self) -> None:
-        self._runs.clear()
-
-    def go_on(self) -> None:
-        self.stop_before = self.stop_after = None
-        self._runs.set()
-
-    @property
-    def stands_still(self) -> bool:
-        return not self._runs.is_set()
-
-    async def runs(self, call: str | None = None) -> None:
-        if call is not None and call == self.stop_before:
-            self.stop()
-        await self._runs.wait()
-
-    async def has_run(self, call: str) -> None:
-        if call == self.stop_after:
-            self.stop()
-        await self._runs.wait()
-
-    def around(self, target: object) -> Any:
-        return _Stalled(target, self)
-
-
-class _Stalled:
-    def __init__(self, target: object, stalling: Stalling) -> None:
-        self._target = target
-        self._stalling = stalling
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._target, name)
-        if not asyncio.iscoroutinefunction(method):
-            return method
-
-        async def call(*args: Any, **named: Any) -> Any:
-            await self._stalling.runs(name)
-            try:
-                return await method(*args, **named)
-            finally:
-                await self._stalling.has_run(name)
-
-        return call
 
 
 @dataclass
@@ -353,7 +168,6 @@ class SimFleet:
         self.database = SimDatabase(self.network)
         self.coordinators: list[SimCoordinator] = []
         self.broken: list[str] = []
-        self._stack = AsyncExitStack()
         self.sleds: list[SimSled] = self.network.add(*(f"sled-{n}" for n in range(sleds)))
 
     async def __aenter__(self) -> Self:

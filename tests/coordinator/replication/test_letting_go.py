@@ -10,7 +10,8 @@ from coordinator.replication.letting_go import FRESH_S, UNWANTED_S, LettingGo
 from coordinator.replication.ports import AsOf
 from coordinator.replication.values import Plan
 from depot.artifact import ArtifactHash, Generation
-from tests.coordinator.replication.sim_fleet import SimDatabase, SimRecords, SimStaging, artifact
+from tests.coordinator.replication.sim_database import SimDatabase, SimRecords
+from tests.coordinator.replication.sim_fleet import SimStaging, artifact
 from tests.coordinator.replication.sim_sleds import Network
 from tests.coordinator.replication.virtual import run
 

@@ -8,7 +8,7 @@ from coordinator.replication.reporting import FLUSH_S, Reporting
 from coordinator.replication.request_log import LIST, Request, RequestLog
 from coordinator.values import Sled
 from depot.artifact import Generation
-from tests.coordinator.replication.sim_fleet import QUERY_S, SimDatabase, SimRecords
+from tests.coordinator.replication.sim_database import QUERY_S, SimDatabase, SimRecords
 from tests.coordinator.replication.sim_sleds import Network
 from tests.coordinator.replication.virtual import run
 

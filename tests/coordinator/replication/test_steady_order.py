@@ -8,7 +8,8 @@ from random import Random
 from coordinator.replication.compose import ReplicationOptions, replication
 from coordinator.replication.plan import plan
 from coordinator.replication.values import Inventory, Plan, Policy
-from tests.coordinator.replication.sim_fleet import SimFleet, SimRecords, SimStaging
+from tests.coordinator.replication.sim_database import SimRecords
+from tests.coordinator.replication.sim_fleet import SimFleet, SimStaging
 from tests.coordinator.replication.virtual import run
 
 

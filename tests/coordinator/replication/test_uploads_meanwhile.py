@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.coordinator.replication.sim_fleet import QUERY_S, SimFleet
+from tests.coordinator.replication.sim_database import QUERY_S
+from tests.coordinator.replication.sim_fleet import SimFleet
 from tests.coordinator.replication.virtual import run
 
 
