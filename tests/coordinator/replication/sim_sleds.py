@@ -18,6 +18,7 @@ from agent.client import PutAnswer
 from agent.wire.artifacts import ArtifactListBody
 from agent.wire.copies import CopyBody
 from agent.wire.identity import DatasetStateBody, IdentityBody, OfferBody
+from coordinator.replication.ports import Agent
 from coordinator.values import Sled
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import Refused, Unreachable
@@ -103,6 +104,8 @@ class Network:
     sizes: dict[ArtifactHash, int] = field(default_factory=dict)
     sleds: dict[str, SimSled] = field(default_factory=dict)
     on_lost: Callable[[str, ArtifactHash], None] = lambda _where, _artifact: None
+    around: Callable[[SimSled], Agent] = lambda sled: sled
+    """What coordinators reach a sled through."""
 
     def add(self, *ids: str) -> list[SimSled]:
         for id_ in ids:
@@ -112,8 +115,8 @@ class Network:
     def at_depot(self, url: str) -> SimSled:
         return self.sleds[url.removeprefix("http://depot-")]
 
-    def agent_of(self, sled: Sled) -> SimSled:
-        return self.sleds[sled.agent_url.removeprefix("http://agent-")]
+    def agent_of(self, sled: Sled) -> Agent:
+        return self.around(self.sleds[sled.agent_url.removeprefix("http://agent-")])
 
     def holders(self, artifact: ArtifactHash) -> list[str]:
         return [id_ for id_, sled in self.sleds.items() if artifact in sled.held]
