@@ -91,12 +91,23 @@ def gathered(cursor: Cursor, page: EventsBody, told_to: int = 0) -> Gathered:
     return Gathered(tuple(told), cursor.log, last)
 
 
-def gone_back(cursor: Cursor, page: EventsBody) -> Gathered:
-    """Tell that the sled's log ends before `cursor`, although that was told; and go on there.
+def gone_back(cursor: Cursor, page: EventsBody, told_to_s: float | None) -> Gathered:
+    """Tell that the sled's log ends before `cursor`, although that was told; and go on from there.
 
-    What it has now was told, or happened since it went back: nobody can say which.
+    What it has now was told, but for what is later than all that was, by the sled's own clock.
+
+    Args:
+        cursor: up to where its log was told.
+        page: the last that its log has.
+        told_to_s: when that happened which was told last; None: nobody knows.
     """
-    again = replace(cursor, sequence=page.latest, returns=cursor.returns + 1)
+    later = [
+        event.sequence
+        for event in page.events
+        if told_to_s is not None and event.time.timestamp() > told_to_s
+    ]
+    again = replace(cursor, sequence=min(later, default=page.latest + 1) - 1)
+    again = replace(again, returns=cursor.returns + 1)
     data = {
         "epoch": cursor.log,
         "told": cursor.sequence,
@@ -104,9 +115,10 @@ def gone_back(cursor: Cursor, page: EventsBody) -> Gathered:
         "goes_on_as": again.log,
     }
     told = [Told(LOG_WENT_BACK, sled_id=cursor.sled_id, data=data)]
-    if page.latest:
-        told.append(_gap(again, 1, page.latest))
-    return Gathered(tuple(told), again.log, page.latest)
+    if again.sequence:
+        told.append(_gap(again, 1, again.sequence))
+    new = gathered(again, page)
+    return Gathered((*told, *new.told), again.log, new.sequence)
 
 
 def _begun(cursor: Cursor, page: EventsBody) -> Iterator[Told]:

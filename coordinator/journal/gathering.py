@@ -107,8 +107,7 @@ class Gatherer:
             if page.epoch != cursor.epoch:
                 return
             if page.latest < cursor.sequence:
-                _log.warning("a sled lost events that were told", sled=sled.id, log=cursor.log)
-                await self._database.run(_tell, cursor, gone_back(cursor, page))
+                await self._go_back(source, cursor, page)
                 return
             new = await asyncio.to_thread(gathered, cursor, page)
             if new.told:
@@ -116,6 +115,14 @@ class Gatherer:
             if len(page.events) < PAGE:
                 return
             after = new.sequence
+
+    async def _go_back(self, source: EventSource, cursor: Cursor, page: EventsBody) -> None:
+        _log.warning("a sled lost events that were told", sled=cursor.sled_id, log=cursor.log)
+        told_to_s = await self._database.run(_told_to_s, cursor)
+        last = await source.events(max(0, page.latest - PAGE), limit=PAGE)
+        if (last.epoch, last.latest < cursor.sequence) == (cursor.epoch, True):
+            new = await asyncio.to_thread(gone_back, cursor, last, told_to_s)
+            await self._database.run(_tell, cursor, new)
 
     async def _told(self, cursor: Cursor, page: EventsBody, new: Gathered) -> Gathered:
         """Tell what is new, but for what the journal has; what was."""
@@ -172,6 +179,16 @@ async def _told_to(tx: Transaction, cursor: Cursor) -> int:
         row = await tx.first(query.where(its.sled_id == cursor.sled_id, its.epoch == cursor.log))
         highest = max(highest, (row and row.highest) or 0)
     return highest
+
+
+async def _told_to_s(tx: Transaction, cursor: Cursor) -> float | None:
+    """When that happened which was told last of a log."""
+    for its in (journal_told.c, journal_entries.c):
+        of_it = (its.sled_id == cursor.sled_id, its.epoch == cursor.log)
+        row = await tx.first(select(its.time).where(*of_it, its.sequence == cursor.sequence))
+        if row is not None:
+            return float(row.time)
+    return None
 
 
 async def _tell(tx: Transaction, cursor: Cursor, new: Gathered) -> bool:

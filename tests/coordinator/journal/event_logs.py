@@ -22,10 +22,10 @@ class Log:
         self.bodies: list[EventBody] = []
         self.add(*numbers)
 
-    def add(self, *numbers: int, kind: str = "put", **fields: object) -> None:
+    def add(self, *numbers: int, kind: str = "put", time: datetime = AT, **fields: object) -> None:
         more = {"sha256": str(sha("a")), "size_bytes": 7, **fields}
         self.bodies += [
-            EventBody.model_validate({"sequence": number, "time": AT, "kind": kind, **more})
+            EventBody.model_validate({"sequence": number, "time": time, "kind": kind, **more})
             for number in numbers
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -226,6 +227,26 @@ async def test_a_log_that_went_back_is_told_of_once_and_gone_on_with(
     assert await remarks(journal) == [
         "says that sled s1 has lost events that it had told, as a backup does that is put back"
     ]
+
+
+@pytest.mark.parametrize(("page", "gap"), [(500, "gap 1-2"), (1, "gap 1-3")])
+async def test_what_happened_on_a_sled_before_it_is_known_that_its_log_went_back_is_told(
+    journal: Journal,
+    fleet: Fleet,
+    gatherer: Gatherer,
+    monkeypatch: pytest.MonkeyPatch,
+    page: int,
+    gap: str,
+) -> None:
+    fleet["s1"].add(4, 5)
+    await gatherer.round()
+    fleet["s1"] = Log("e1", [1, 2])
+    fleet["s1"].add(3, 4, time=AT + timedelta(seconds=1))
+    monkeypatch.setattr(gathering, "PAGE", page)
+    await gatherer.round()
+    told = ["journal.event_log_went_back", gap, *(f"e1+1 {n}" for n in range(int(gap[-1]) + 1, 5))]
+    assert (await said(journal))[5:] == told
+    await remarks(journal)
 
 
 async def test_a_log_that_goes_back_again_and_is_another_sleds_then_goes_on(
