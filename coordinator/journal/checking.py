@@ -107,8 +107,10 @@ class Checker:
             self._found(None, "the export breaks off")
         for shard_id, notes in self._witnessed.items():
             for source, note in notes:
+                if not (size := _size_of(note)):
+                    continue  # it was empty: its rotation may have been undone, and nothing is lost
                 what = f"{source} has a checkpoint of shard {shard_id}, which is not here"
-                self._explanations.doubt(shard_id, _size_of(note), Finding(None, what))
+                self._explanations.doubt(shard_id, size, Finding(None, what))
         self._checked.findings += self._numbers.end(self._log_ends)
         self._explanations.end(self._checked)
         return self._checked

@@ -136,7 +136,10 @@ class Explanations:
     def _remarks(self, explained: Mapping[str, int]) -> Iterator[Finding]:
         for ended, (index, restore) in self._restores.items():
             known, those = restore.lost_entries, explained.get(ended, 0)
-            more = f"; {those} checkpoints kept elsewhere are of these" if those else ""
+            kept = (
+                "checkpoint kept elsewhere is" if those == 1 else "checkpoints kept elsewhere are"
+            )
+            more = f"; {those} {kept} of these" if those else ""
             yield Finding(
                 index,
                 f"says that the database was put back to a copy with {restore.kept} entries of "

@@ -124,6 +124,19 @@ async def test_a_rotation_can_be_undone_while_the_new_shard_is_empty(
     verify_consistency(old.size, now.size, grown.hashes, old.root, now.root)
 
 
+async def test_a_checkpoint_of_an_empty_shard_whose_rotation_was_undone_accuses_nobody(
+    journal: Journal, database: Database
+) -> None:
+    await tell(database, "a")
+    await journal.rotate()
+    _, kept = await journal.checkpoint()
+    await journal.undo_rotation()
+    checker = Checker(witnessed=[("the file", kept.note)])
+    async for record in journal.export():
+        checker.feed(record)
+    assert (kept.size, checker.end().findings) == (0, [])
+
+
 async def test_a_rotation_is_not_undone_when_something_happened_since(
     journal: Journal, database: Database
 ) -> None:
