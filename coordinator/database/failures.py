@@ -15,13 +15,14 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-FAILURES: Final = (SQLAlchemyError, OSError, UnicodeEncodeError)
+FAILURES: Final = (SQLAlchemyError, OSError, UnicodeEncodeError, OverflowError)
 """What may come out of the database: drivers let the network's own errors through."""
 
 _SERIALIZATION_FAILURE: Final = "40001"
 _DEADLOCK: Final = "40P01"
 _DUPLICATE_TABLE: Final = "42P07"
 _DATA_EXCEPTIONS: Final = "22"
+_TOO_LONG: Final = "54000"  # for an index
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRIMARY_CODE: Final = 0xFF
 
@@ -34,14 +35,15 @@ class Failure(Enum):
     VIOLATION = auto()
     """A constraint was violated: by what another transaction did meanwhile, or by a defect."""
     BAD_VALUE = auto()
-    """The database cannot hold a value that somebody sent: a text with a NUL, say."""
+    """The database cannot hold a value that somebody sent: a text with a NUL, or 2**63, say."""
     UNAVAILABLE = auto()
     """The database cannot be used now. Whether a commit was done may be unknown."""
 
 
 def judge(error: Exception) -> Failure:
     """Tell what an error of the database is."""
-    if isinstance(error, UnicodeEncodeError):
+    # What SQLite's driver refuses to send; SQLAlchemy lets both through as they are.
+    if isinstance(error, UnicodeEncodeError | OverflowError):
         return Failure.BAD_VALUE
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return Failure.UNAVAILABLE
@@ -58,7 +60,8 @@ def judge(error: Exception) -> Failure:
 
 def _is_bad_value(error: DBAPIError) -> bool:
     # What asyncpg refuses to send is a ValueError; what PostgreSQL refuses is in its class 22.
-    refused = (getattr(error.orig, "sqlstate", None) or "").startswith(_DATA_EXCEPTIONS)
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    refused = sqlstate.startswith(_DATA_EXCEPTIONS) or sqlstate == _TOO_LONG
     not_sent = isinstance(getattr(error.orig, "__cause__", None), ValueError)
     return isinstance(error, DataError) or refused or not_sent
 

@@ -45,7 +45,9 @@ async def until_done(
             failure = judge(error)
             violations += failure is Failure.VIOLATION
             if failure is Failure.BAD_VALUE:
-                raise InvalidRequest("the database cannot hold a value, a NUL perhaps") from error
+                raise InvalidRequest(
+                    "the database cannot hold a value: a NUL perhaps, or too large a number"
+                ) from error
             if isinstance(error, IntegrityError) and violations >= _MAX_VIOLATIONS:
                 raise
             too_late = violations >= _MAX_VIOLATIONS or loop.time() >= give_up_at

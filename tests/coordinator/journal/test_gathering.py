@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from datetime import timedelta
 from typing import Any
 
@@ -134,6 +135,20 @@ async def test_a_sled_that_does_not_answer_keeps_no_other_one_waiting(
     fleet["s1"].fails = Io("it is away")
     await gatherer.round()
     assert (await said(journal), await said(journal, "s2")) == ([], ["e2 1"])
+
+
+@pytest.mark.parametrize(
+    "log",
+    [Log("e\0", [1]), Log(secrets.token_hex(8192), [1]), Log("e1", [1 << 63])],
+    ids=["epoch-nul", "epoch-long", "number"],
+)
+async def test_a_sled_that_says_what_no_database_can_hold_keeps_no_other_one_waiting(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer, log: Log
+) -> None:
+    await database.run(add_sled, "s2")
+    fleet["s1"], fleet["s2"] = log, Log("e2", [1])
+    await gatherer.round()
+    assert await said(journal, "s2") == ["e2 1"]
 
 
 async def test_what_another_sled_of_the_fleet_says_is_not_told_of_this_one(
