@@ -11,6 +11,7 @@ Rules kept here:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -25,6 +26,8 @@ NEW_LOG: Final = "journal.new_event_log"
 MAX_DATA_CHARACTERS: Final = 64 * 1024
 MAX_KIND_CHARACTERS: Final = 64
 _AGAIN: Final = "+"
+# A sled names its log as it likes.
+_RETURNS: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _OWN: Final = frozenset({"sequence", "time", "kind"})
 
 
@@ -65,7 +68,7 @@ def returns_of(log: str, epoch: str) -> int | None:
     if log == epoch:
         return 0
     begin, _, returns = log.rpartition(_AGAIN)
-    return int(returns) if begin == epoch and returns.isdecimal() else None
+    return int(returns) if begin == epoch and _RETURNS.fullmatch(returns) else None
 
 
 def gathered(cursor: Cursor, page: EventsBody, told_to: int = 0) -> Gathered:

@@ -151,6 +151,17 @@ async def test_a_sled_that_says_what_no_database_can_hold_keeps_no_other_one_wai
     assert await said(journal, "s2") == ["e2 1"]
 
 
+async def test_a_log_that_has_the_name_of_anothers_return_keeps_no_sled_from_being_told_of(
+    journal: Journal, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    await gatherer.round()
+    fleet["s1"] = Log(f"e1+{'9' * 5000}", [1])
+    await gatherer.round()
+    fleet["s1"] = Log("e1", [1, 2, 3, 4])
+    await gatherer.round()
+    assert (await said(journal))[-1] == "e1 4"
+
+
 async def test_what_another_sled_of_the_fleet_says_is_not_told_of_this_one(
     journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
 ) -> None:
