@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import URL
 
 from agent.snapshots.errors import Unfit
-from coordinator.snapshots import postgres
+from coordinator.snapshots import ours, postgres
 from coordinator.values import SledPolicy
 
 _VERSIONS: Final = "alembic_version"
@@ -71,7 +71,8 @@ def of_dump(path: Path) -> Contents:
         Unfit: it is not of a coordinator.
     """
     tables = [f"--table={table}" for table in _TABLES]
-    text = postgres.output(["pg_restore", "--data-only", *tables, "--file=-", str(path)])
+    where = [f"--schema={schema}" for schema in sorted(ours.schemas(ours.listed(path)))]
+    text = postgres.output(["pg_restore", "--data-only", *where, *tables, "--file=-", str(path)])
     return _of_text(path, text)
 
 

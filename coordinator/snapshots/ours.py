@@ -9,6 +9,7 @@ Rules kept here:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ _PRESENT: Final = f"SELECT relname FROM pg_class WHERE {_KINDS} AND {_VISIBLE}"
 _LISTED: Final = re.compile(
     r"(?P<id>\d+); \d+ \d+ "
     r"(?P<kind>TABLE DATA|TABLE|FK CONSTRAINT|CONSTRAINT|TRIGGER|ACL|INDEX|FUNCTION) "
-    r"\S+ (?:(?:TABLE|COLUMN) )?(?P<about>\S+)"
+    r"(?P<schema>\S+) (?:(?:TABLE|COLUMN) )?(?P<about>\S+)"
 )
 
 
@@ -64,20 +65,48 @@ def script(snapshot: Path, target: Path) -> None:
         LibraryMissing: the program is not installed.
         Unfit: the dump cannot be read.
     """
-    listed = postgres.output(["pg_restore", "--list", str(snapshot)])
     chosen = target.with_name(f"{target.name}.list")
-    chosen.write_text("".join(f"{number};\n" for number in numbers(listed)))
+    chosen.write_text("".join(f"{number};\n" for number in numbers(listed(snapshot))))
     postgres.output(
         ["pg_restore", "--no-owner", f"--use-list={chosen}", f"--file={target}", str(snapshot)]
     )
 
 
-def numbers(listed: str) -> Iterator[str]:
-    """Of what a dump has, in its order, what is the coordinators'; `listed` by `pg_restore`."""
-    for line in listed.splitlines():
-        match = _LISTED.match(line)
-        if match is not None and _is_ours(match["kind"], match["about"]):
+def listed(snapshot: Path) -> str:
+    """What a dump has, as `pg_restore` lists it.
+
+    Raises:
+        LibraryMissing: the program is not installed.
+        Unfit: the dump cannot be read.
+    """
+    return postgres.output(["pg_restore", "--list", str(snapshot)])
+
+
+def schemas(listing: str) -> frozenset[str]:
+    """In which schema of a dump the coordinators' tables are; in several, where these are alike.
+
+    Others may have a table of the same name in their own. There, not all that every version has is.
+    """
+    found = {
+        (match["schema"], match["about"])
+        for match in _matches(listing)
+        if match["kind"] in ("TABLE", "TABLE DATA") and match["about"] in _ALWAYS
+    }
+    having = Counter(schema for schema, _ in found)
+    most = max(having.values(), default=0)
+    return frozenset(schema for schema, count in having.items() if count == most)
+
+
+def numbers(listing: str) -> Iterator[str]:
+    """Of what a dump has, in its order, what is the coordinators'."""
+    where = schemas(listing)
+    for match in _matches(listing):
+        if match["schema"] in where and _is_ours(match["kind"], match["about"]):
             yield match["id"]
+
+
+def _matches(listing: str) -> Iterator[re.Match[str]]:
+    return filter(None, map(_LISTED.match, listing.splitlines()))
 
 
 def _is_ours(kind: str, about: str) -> bool:

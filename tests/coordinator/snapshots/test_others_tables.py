@@ -24,11 +24,15 @@ THEIRS = (
     "CREATE INDEX ix_theirs ON theirs (b)",
     'CREATE SCHEMA "Odd ""schema"',
     'CREATE TABLE "Odd ""schema".sleds (a INTEGER)',
+    "CREATE SCHEMA another",
+    "CREATE TABLE another.generation (id INTEGER, value INTEGER)",
+    "CREATE TABLE another.releases (a INTEGER)",
     "CREATE FUNCTION their_function() RETURNS INTEGER LANGUAGE sql AS $$ SELECT 1 $$",
     "CREATE TYPE their_type AS ENUM ('a')",
     "SELECT lo_create(0)",
     "INSERT INTO theirs VALUES (1)",
     'INSERT INTO "Odd ""schema".sleds VALUES (1)',
+    "INSERT INTO another.generation VALUES (0, 77)",
 )
 
 TRIGGERS = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname"
@@ -176,3 +180,19 @@ def test_of_a_dump_what_is_the_coordinators_is_chosen() -> None:
         "13; 3079 9 EXTENSION - pg_trgm \n"
     )
     assert list(ours.numbers(listed)) == ["2", "4", "6", "7", "9", "11"]
+
+
+def test_of_a_dump_tables_of_these_names_in_anothers_schema_are_not_chosen() -> None:
+    listed = (
+        "1; 1259 1 TABLE another releases owner\n"
+        "2; 1259 2 TABLE another sleds owner\n"
+        "3; 1259 3 TABLE public alembic_version owner\n"
+        "4; 1259 4 TABLE public generation owner\n"
+        "5; 1259 5 TABLE public releases owner\n"
+        "6; 1259 6 TABLE public sleds owner\n"
+        "7; 0 2 TABLE DATA another sleds owner\n"
+        "8; 0 6 TABLE DATA public sleds owner\n"
+    )
+    assert list(ours.numbers(listed)) == ["3", "4", "5", "6", "8"]
+    without_tables = "2; 0 2 TABLE DATA another sleds owner\n3; 0 3 TABLE DATA public sleds owner\n"
+    assert list(ours.numbers(without_tables)) == ["2", "3"]
