@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from agent.wire.events import EventBody, EventsBody
-from coordinator.values import Sled
-from tests.coordinator.database.making import sha
+from coordinator.database import sleds
+from coordinator.database.database import Database
+from coordinator.database.transaction import Transaction
+from coordinator.values import Sled, SledPolicy
+from tests.coordinator.database.making import add_sled, sha
 
 AT: Final = datetime(2026, 11, 22, 6, 0, 0, tzinfo=UTC)
 
@@ -42,3 +45,14 @@ class Log:
 class Fleet(dict[str, Log]):
     def __call__(self, sled: Sled) -> Log:
         return self[sled.id]
+
+
+async def rename_sled(database: Database, fleet: Fleet) -> None:
+    """Have sled s1 be expunged, and the same machine be added as another one, "renamed"."""
+
+    async def rename(tx: Transaction) -> None:
+        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
+        await add_sled(tx, "renamed")
+
+    await database.run(rename)
+    fleet["renamed"] = fleet["s1"]

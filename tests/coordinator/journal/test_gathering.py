@@ -12,19 +12,16 @@ import pytest
 from sqlalchemy import update
 
 from agent.wire.events import EventsBody
-from coordinator.database import sleds
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_cursors
-from coordinator.database.transaction import Transaction
 from coordinator.journal import gathering
 from coordinator.journal.checking import Checker
 from coordinator.journal.gathering import Gatherer
 from coordinator.journal.journal import Journal
 from coordinator.journal.values import Wanted
-from coordinator.values import SledPolicy
 from depot.errors import Io
 from tests.coordinator.database.making import add_sled, sha
-from tests.coordinator.journal.event_logs import AT, Fleet, Log
+from tests.coordinator.journal.event_logs import AT, Fleet, Log, rename_sled
 
 
 @pytest.fixture
@@ -179,13 +176,7 @@ async def test_a_sled_that_has_another_id_now_goes_on_where_it_was(
     journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
 ) -> None:
     await gatherer.round()
-
-    async def rename(tx: Transaction) -> None:
-        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
-        await add_sled(tx, "renamed")
-
-    await database.run(rename)
-    fleet["renamed"] = fleet["s1"]
+    await rename_sled(database, fleet)
     fleet["s1"].add(4)
     await gatherer.round()
     assert await said(journal, "renamed") == ["e1 4"]
@@ -284,13 +275,7 @@ async def test_a_log_that_goes_back_again_and_is_another_sleds_then_goes_on(
         await gatherer.round()
         fleet["s1"].add(1, 2)
         await gatherer.round()
-
-    async def rename(tx: Transaction) -> None:
-        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
-        await add_sled(tx, "renamed")
-
-    await database.run(rename)
-    fleet["renamed"] = fleet["s1"]
+    await rename_sled(database, fleet)
     fleet["s1"].add(3)
     await gatherer.round()
     back = "journal.event_log_went_back"

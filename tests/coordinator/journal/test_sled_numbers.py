@@ -12,18 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
-from coordinator.database import sleds
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_cursors
-from coordinator.database.transaction import Transaction
 from coordinator.journal.checking import Checker
 from coordinator.journal.findings import Finding
 from coordinator.journal.gathering import Gatherer
 from coordinator.journal.journal import Journal
 from coordinator.journal.sled_numbers import SledNumbers
-from coordinator.values import SledPolicy
 from tests.coordinator.database.making import add_sled, opened
-from tests.coordinator.journal.event_logs import Fleet, Log
+from tests.coordinator.journal.event_logs import Fleet, Log, rename_sled
 
 
 @pytest.fixture
@@ -96,13 +93,7 @@ async def test_what_is_told_again_is_found(
 ) -> None:
     await gatherer.round()
     await move_cursor(database, 2)
-
-    async def rename(tx: Transaction) -> None:
-        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
-        await add_sled(tx, "renamed")
-
-    await database.run(rename)
-    fleet["renamed"] = fleet["s1"]
+    await rename_sled(database, fleet)
     await gatherer.round()
     (finding,) = await found(journal)
     assert "tells event 3 of sled renamed once more" in finding
@@ -120,13 +111,7 @@ async def test_nothing_is_found_where_a_gap_or_another_log_says_what_is_missing(
     await journal.rotate()
     fleet["s1"] = Log("e1", [9, 10])
     await gatherer.round()
-
-    async def rename(tx: Transaction) -> None:
-        await sleds.set_policy(tx, "s1", SledPolicy.EXPUNGED)
-        await add_sled(tx, "renamed")
-
-    await database.run(rename)
-    fleet["renamed"] = fleet["s1"]
+    await rename_sled(database, fleet)
     fleet["s1"].add(11)
     await gatherer.round()
     assert await found(journal) == []
