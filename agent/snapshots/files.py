@@ -57,6 +57,11 @@ class FileArchive:
         self.url = directory.as_uri()
         self._directory = directory
 
+    @property
+    def missing(self) -> Path | None:
+        """The directory, where it is not there; publishing makes it."""
+        return None if self._directory.is_dir() else self._directory
+
     def head(self, name: str) -> Head:
         """See Archive."""
         with self._errors(name):

@@ -20,7 +20,14 @@ from agent.cli.formats import Column, moment, plural, size, table
 from agent.cli.lazy import LazyGroup
 from agent.cli.options import Decorated, Number
 from agent.cli.output import Output, reporting
-from agent.cli.verbs.snapshot import failure_of, opened, progress_of, said_of, tell_line
+from agent.cli.verbs.snapshot import (
+    failure_of,
+    opened,
+    progress_of,
+    said_of,
+    tell_line,
+    warn_of_new_directory,
+)
 from agent.snapshots.archive import Archive
 from agent.snapshots.errors import InvalidArchive, LibraryMissing, SnapshotError
 from agent.snapshots.opening import KINDS
@@ -106,6 +113,7 @@ def publish(
     asked = asked_for(config, archive, name)
     with reporting(common) as output, open_asked(asked) as store, ExitStack() as stack:
         tell_line(output, f"Publishing the database as {asked.name} in {store.url}")
+        warn_of_new_directory(output, store)
         with snapshot_failures():
             published = publish_database(
                 store,

@@ -166,3 +166,12 @@ def test_a_bucket_behind_an_endpoint(
     assert ended.status == 0, ended.err
     assert f"Remote version: {version.id}" in ended.lines
     assert (tmp_path / "target").read_bytes() == CONTENT
+
+
+def test_a_directory_that_publishing_makes_is_told(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    where = ("--archive", f"file://{tmp_path}/misspelt", "--name", "state")
+    for told in (True, False):
+        ended = cli("snapshot", "publish", tmp_path / "file", *where)
+        assert ended.status == 0
+        assert (f"{tmp_path}/misspeltwasnotthere,andismade" in "".join(ended.err.split())) is told

@@ -33,6 +33,7 @@ from agent.snapshots.errors import (
     SnapshotError,
     Unreachable,
 )
+from agent.snapshots.files import FileArchive
 from agent.snapshots.opening import KINDS, open_archive
 from agent.snapshots.patience import Patience
 from agent.snapshots.retention import keep_newest
@@ -181,6 +182,7 @@ def publish(
     with reporting(common) as output, ExitStack() as stack:
         archive = stack.enter_context(opened(archive_url, endpoint))
         tell_line(output, f"Publishing {file} as {name} in {archive.url}")
+        warn_of_new_directory(output, archive)
         head: Head | None = None
         try:
             head = publishing.publish(
@@ -204,6 +206,12 @@ def publish(
                 **said_of(head),
             }
             output.document(document, [json.dumps(document)])
+
+
+def warn_of_new_directory(output: Output, archive: Archive) -> None:
+    """Tell that publishing makes the archive's directory: it may be misspelt, or not mounted."""
+    if isinstance(archive, FileArchive) and archive.missing is not None:
+        output.warning(f"{archive.missing} was not there, and is made")
 
 
 @contextmanager

@@ -53,6 +53,16 @@ def test_another_name_and_archive_can_be_given(
     assert (tmp_path / "elsewhere/before-upgrade.meta.json").exists()
 
 
+def test_a_directory_that_publishing_makes_is_told(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = ["--archive", f"file://{tmp_path}/misspelt", "--quiet"]
+    for told in (True, False):
+        assert run(["snapshot", "publish", "--config", str(config), *there]) == 0
+        said = "".join(capsys.readouterr().err.split())
+        assert (f"{tmp_path}/misspeltwasnotthere,andismade" in said) is told
+
+
 def test_an_archive_that_nobody_names_is_usage_and_an_empty_one_is_fine(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
