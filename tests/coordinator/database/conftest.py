@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.database.database import Database
-from tests.coordinator.database.making import make_empty, migrated_file, opened
+from tests.coordinator.database.making import make_empty, opened
 from tests.coordinator.postgres import PostgresServer
+from tests.coordinator.running import migrated
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -25,14 +26,14 @@ def server(request: pytest.FixtureRequest) -> PostgresServer | None:
 async def empty_url(server: PostgresServer | None, tmp_path: Path) -> str:
     """Of a database that nothing was ever done with."""
     if server is None:
-        return f"sqlite+aiosqlite:///{tmp_path}/fleet.sqlite3"
+        return f"sqlite+aiosqlite:///{tmp_path}/empty.sqlite3"
     return await server.create()
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def sqlite_template() -> bytes:
     """What a migrated SQLite file holds."""
-    return migrated_file(tmp_path_factory.mktemp("template") / "fleet.sqlite3")
+    return migrated()
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ async def database_url(
 @pytest.fixture
 def sqlite_file(sqlite_template: bytes, tmp_path: Path) -> Path:
     """A migrated SQLite file."""
-    path = tmp_path / "migrated.sqlite3"
+    path = tmp_path / "fleet.sqlite3"
     path.write_bytes(sqlite_template)
     return path
 

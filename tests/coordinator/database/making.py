@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import sys
-from pathlib import Path
 
 from sqlalchemy import delete, update
 
@@ -18,16 +17,6 @@ from coordinator.database.tables import generation, metadata
 from coordinator.database.transaction import Transaction
 from coordinator.values import Release, ReleaseArtifact, ReleaseState, Sled
 from depot.artifact import ArtifactConfig, ArtifactHash
-
-
-def migrated_file(path: Path) -> bytes:
-    """Make a SQLite database, and return what its file holds."""
-
-    async def make() -> None:
-        await (await Database.open(f"sqlite+aiosqlite:///{path}")).close()
-
-    asyncio.run(make())
-    return path.read_bytes()
 
 
 async def opened(url: str) -> Database:

@@ -10,9 +10,15 @@ import pytest
 from agent.snapshots.files import FileArchive
 from coordinator.database.database import Database
 from coordinator.database.engine import parse_url
+
+# The file and the server are those of the database's own tests.
+from tests.coordinator.database.conftest import (  # noqa: F401
+    server,
+    sqlite_file,
+    sqlite_template,
+)
 from tests.coordinator.database.making import opened
 from tests.coordinator.postgres import PostgresServer
-from tests.coordinator.running import migrated
 
 # The server that speaks S3 is that of the tests of archives.
 from tests.snapshots.conftest import (  # noqa: F401
@@ -23,29 +29,6 @@ from tests.snapshots.conftest import (  # noqa: F401
 )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PostgresServer | None:
-    """What the test's databases are made on; None for SQLite."""
-    if request.param == "sqlite":
-        return None
-    postgres: PostgresServer = request.getfixturevalue("postgres")
-    return postgres
-
-
-@pytest.fixture(scope="session")
-def sqlite_template() -> bytes:
-    """What a migrated SQLite file holds."""
-    return migrated()
-
-
-@pytest.fixture
-def sqlite_file(sqlite_template: bytes, tmp_path: Path) -> Path:
-    """A migrated SQLite file."""
-    path = tmp_path / "fleet.sqlite3"
-    path.write_bytes(sqlite_template)
-    return path
-
-
 @pytest.fixture(scope="session")
 def templates() -> dict[PostgresServer, str]:
     """The name of a migrated database on a server: a copy of it takes a moment."""
@@ -54,7 +37,9 @@ def templates() -> dict[PostgresServer, str]:
 
 @pytest.fixture
 async def url(
-    server: PostgresServer | None, templates: dict[PostgresServer, str], sqlite_file: Path
+    server: PostgresServer | None,  # noqa: F811
+    templates: dict[PostgresServer, str],
+    sqlite_file: Path,  # noqa: F811
 ) -> str:
     """Of a migrated database."""
     if server is None:
