@@ -109,6 +109,9 @@ def _text(said: Mapping[str, Any], name: str) -> str | None:
 
 def _reason(error: aiohttp.ClientError | TimeoutError) -> str:
     match error:
+        case aiohttp.ClientSSLError():
+            # Its number is not errno's either.
+            return f"cannot connect: {error.__cause__ or error}"
         case aiohttp.ClientConnectorError():
             if isinstance(error.os_error, socket.gaierror):
                 # Its number is not errno's.

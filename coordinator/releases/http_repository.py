@@ -199,11 +199,7 @@ class HttpRepository(Repository):
 
     def _run(self, url: URL, doing: Awaitable[T], patience_s: float) -> T:
         with reaching(url):
-            try:
-                return self._runner.run(self._wait(doing, patience_s))
-            except aiohttp.ClientSSLError as error:
-                # As an error of the system's, it would be told by a number that is none of those.
-                raise Unreachable(f"{url.origin()}: {error.__cause__ or error}") from error
+            return self._runner.run(self._wait(doing, patience_s))
 
     async def _wait(self, doing: Awaitable[T], patience_s: float) -> T:
         task = asyncio.ensure_future(doing)
