@@ -76,7 +76,10 @@ class Gatherer:
             async with slots:
                 await self._ask(sled)
 
-        await asyncio.gather(*map(ask, asked))
+        # Whoever still asks when the database is away for one of them ends with the round, too.
+        for error in await asyncio.gather(*map(ask, asked), return_exceptions=True):
+            if error is not None:
+                raise error
 
     async def _ask(self, sled: Sled) -> None:
         try:

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from agent.wire.events import EventsBody
 from coordinator.database.database import Database
 from coordinator.database.journal_tables import journal_cursors
+from coordinator.errors import DatabaseUnavailable
 from coordinator.journal import gathering
 from coordinator.journal.checking import Checker
 from coordinator.journal.gathering import Gatherer
@@ -132,6 +133,38 @@ async def test_a_sled_that_does_not_answer_keeps_no_other_one_waiting(
     fleet["s1"].fails = Io("it is away")
     await gatherer.round()
     assert (await said(journal), await said(journal, "s2")) == ([], ["e2 1"])
+
+
+async def test_a_round_that_the_database_ends_leaves_nobody_behind_who_still_asks(
+    journal: Journal, database: Database, fleet: Fleet, gatherer: Gatherer
+) -> None:
+    failed, let_go = asyncio.Event(), asyncio.Event()
+
+    class Slow(Log):
+        async def events(
+            self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
+        ) -> EventsBody:
+            await let_go.wait()
+            return await super().events(after, limit=limit)
+
+    class Failing(Log):
+        async def events(
+            self, after: int = 0, *, limit: int | None = None, wait_s: int = 0
+        ) -> EventsBody:
+            failed.set()
+            raise DatabaseUnavailable("it is away")
+
+    await database.run(add_sled, "s2")
+    fleet["s1"], fleet["s2"] = Slow("e1", [1]), Failing("e2")
+    running = asyncio.create_task(gatherer.round())
+    await failed.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not running.done()
+    let_go.set()
+    with pytest.raises(DatabaseUnavailable):
+        await running
+    assert await said(journal) == ["e1 1"]
 
 
 @pytest.mark.parametrize(
