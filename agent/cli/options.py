@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
+from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Final, Generic, ParamSpec, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -262,3 +263,7 @@ _SHARED: Final = Shared(
 )
 shared_group: Final = _SHARED.group
 shared: Final = _SHARED.verb
+
+files: Final = click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path)
+)

@@ -62,13 +62,7 @@ _WEIGHT: Final = (
     help="Generation the files belong to. [default: the current one]",
 )
 @click.option("--long", is_flag=True, help="Show whole hashes and names.")
-@click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    metavar="FILE...",
-    type=click.Path(path_type=Path),
-)
+@options.files
 @options.shared
 def put(
     common: Common, files: tuple[Path, ...], add: bool, generation: Generation | None, long: bool

@@ -60,13 +60,7 @@ class Verdict:
 
 @click.command()
 @click.option("--sha256", type=options.sha256, metavar="SHA256", help="What FILE should hash to.")
-@click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    metavar="FILE...",
-    type=click.Path(path_type=Path),
-)
+@options.files
 @options.shared
 def verify(common: Common, files: tuple[Path, ...], sha256: str | None) -> None:
     """Check that files are what they should be.
