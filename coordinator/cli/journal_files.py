@@ -26,6 +26,8 @@ from coordinator.journal.proving import Prover
 
 MAX_SHOWN: Final = 20
 _SHARD: Final = b'{"shard":'
+# Of brackets in brackets by the thousand, too.
+_MALFORMED: Final = (ValueError, KeyError, TypeError, RecursionError)
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -189,7 +191,7 @@ def shards_among(lines: Iterable[bytes]) -> dict[str, Mapping[str, Any]]:
     try:
         found = [json.loads(line)["shard"] for line in lines if line.startswith(_SHARD)]
         return {str(each["id"]): each for each in found}
-    except (ValueError, KeyError, TypeError):
+    except _MALFORMED:
         return {}  # whoever checks all of it says what is wrong with it
 
 
@@ -202,7 +204,7 @@ async def feed(checker: Checker | Prover, parts: AsyncIterator[list[bytes]], sou
     async for lines in parts:
         try:
             await asyncio.to_thread(_feed_lines, checker, lines)
-        except (ValueError, KeyError, TypeError) as error:
+        except _MALFORMED as error:
             raise Failure(f"{source} is no export: {error}", ExitCode.WRONG_BYTES) from error
 
 

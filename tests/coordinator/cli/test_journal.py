@@ -169,6 +169,16 @@ def test_a_file_that_was_changed_or_cut_off_does_not_verify(told: Cli, tmp_path:
     assert (told("journal", "verify", file)).code == 1
 
 
+@pytest.mark.parametrize("begin", ["", '{"shard":'])
+def test_a_line_that_is_nothing_but_brackets_is_no_export(
+    cli: Cli, tmp_path: Path, begin: str
+) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_text(f"{begin}{'[' * 100_000}\n")
+    refused = cli("journal", "verify", file)
+    assert (refused.code, f"{file} is no export" in refused.err) == (1, True)
+
+
 def test_a_rotation_is_undone(told: Cli) -> None:
     made = told("journal", "rotate", "--json").document
     assert made["sealed"]["id"] in told.fine("journal", "rotate", "--undo")
