@@ -26,6 +26,8 @@ from coordinator.journal.proving import Prover
 
 MAX_SHOWN: Final = 20
 _SHARD: Final = b'{"shard":'
+_MAX_DIGITS: Final = 19
+"""Of the size of a tree."""
 # Of brackets in brackets by the thousand, too.
 _MALFORMED: Final = (ValueError, KeyError, TypeError, RecursionError)
 
@@ -183,7 +185,9 @@ def _is_of(note: str, shards: Mapping[str, Mapping[str, Any]]) -> bool:
     if shard is None or not size.isdecimal():
         return False
     # A sealed shard has no more entries than it has here, whoever says so.
-    return shard["state"] == "sealed" or int(size) <= int(shard["size"])
+    if shard["state"] == "sealed":
+        return True
+    return len(size) <= _MAX_DIGITS and int(size) <= int(shard["size"])
 
 
 def shards_among(lines: Iterable[bytes]) -> dict[str, Mapping[str, Any]]:

@@ -269,3 +269,6 @@ def test_a_file_is_compared_with_what_sleds_were_told(
     with sled_that_keeps(then.replace(f"\n{size}\n", "\n1\n")) as agent:
         refused = told("journal", "verify", file, "--agent", f"http://{agent}")
     assert (refused.code, f"the sled at http://{agent} has" in refused.err) == (1, True)
+    with sled_that_keeps(then.replace(f"\n{size}\n", f"\n{'9' * 5000}\n")) as agent:
+        done = told("journal", "verify", file, "--agent", f"http://{agent}")
+    assert (done.code, "1 checkpoint of sleds are of what is not in" in done.err) == (0, True)
