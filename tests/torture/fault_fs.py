@@ -36,7 +36,8 @@ from tests.torture.lost_syncs import LostSyncs
 TOTAL_BYTES: Final = 64 << 20
 _UNIT_BYTES: Final = 4096
 _LOOK_S: Final = 1.0
-_MOST_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 128 << 10
+"""Of one read or write: what any libfuse does, so that the calls of an operation are as many."""
 _CHANGES: Final = frozenset(
     {"create", "write", "rename", "unlink", "mkdir", "fallocate", "truncate", "chmod"}
 )
@@ -154,6 +155,10 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]
         self._armed: Armed | None = None
         self._opened: dict[int, str] = {}
         self._syncs = LostSyncs(backing.with_name("replaced"))
+
+    def init_with_config(self, connection: Any, _config: Any) -> None:
+        if connection is not None and mfusepy.fuse_version_major == 3:
+            connection.max_read = connection.max_write = _MOST_BYTES
 
     def arm(self, fault: Fault | None) -> dict[str, object]:
         """Replace the fault; what the one before it met."""
@@ -354,9 +359,9 @@ def main(backing: Path, mount_point: Path) -> None:
     filesystem = FaultFs(backing)
     for watch in (_obey, _outlive_nobody):
         threading.Thread(target=watch, args=(filesystem, mount_point), daemon=True).start()
-    options: dict[str, int] = {}
-    if mfusepy.fuse_version_major == 2:  # libfuse 3 has them anyway, and refuses to be asked
-        options |= {"max_write": _MOST_BYTES, "max_read": _MOST_BYTES}
+    options = {"max_read": _MOST_BYTES}
+    if mfusepy.fuse_version_major == 2:  # libfuse 3 knows no such option, and takes it from `init`
+        options["max_write"] = _MOST_BYTES
     mfusepy.FUSE(
         filesystem,
         str(mount_point),
