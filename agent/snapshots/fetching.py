@@ -64,6 +64,7 @@ class Fetching:
                 landing.write(block, at)
                 at += len(block)
                 blocks.append(block)
+            landing.begin_to_sync(bounds[0], at - bounds[0])
             return blocks
 
         size_bytes = 0

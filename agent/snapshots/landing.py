@@ -52,6 +52,10 @@ class Landing:
             written = os.pwrite(self._fd, left, offset_bytes)
             left, offset_bytes = left[written:], offset_bytes + written
 
+    def begin_to_sync(self, offset_bytes: int, length_bytes: int) -> None:
+        """Have a part go to the disk from now on, so that `place` finds little left to wait for."""
+        os.posix_fadvise(self._fd, offset_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
+
     def place(self) -> None:
         """Give it the target's name, durably.
 

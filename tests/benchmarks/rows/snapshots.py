@@ -31,6 +31,8 @@ from tests.benchmarks.rig import Rig
 CHECKED, UNCHECKED = "checked", "unchecked"
 # The checked download may take 1.10 times as long.
 TARGET: Final = Target(1 / 1.10)
+# A fast network, at whose other end other cores do the sending.
+LINK_GBIT_PER_S: Final = 2.5
 AGAINST: Final = "the same without a checksum"
 _CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
 
@@ -42,14 +44,23 @@ def from_file(rig: Rig) -> list[Row]:
 
 
 def from_s3(rig: Rig) -> list[Row]:
-    """Over loopback, from a server that does nothing but send files."""
+    """Over loopback, from a server that does nothing but send files: unbounded, and paced."""
+    return [
+        _from_bucket(rig, "snapshot-s3", "out of a bucket, loopback"),
+        _from_bucket(
+            rig, "snapshot-link", f"out of a bucket, {LINK_GBIT_PER_S} Gbit/s", LINK_GBIT_PER_S
+        ),
+    ]
+
+
+def _from_bucket(rig: Rig, key: str, whence: str, gbit_per_s: float | None = None) -> Row:
     _published(rig)
     with (
-        _server(rig) as endpoint,
+        _server(rig, gbit_per_s) as endpoint,
         mock.patch.dict(os.environ, _CREDENTIALS),
         closing(open_archive("s3://archive", endpoint)) as archive,
     ):
-        return [_row(rig, "snapshot-s3", "out of a bucket, loopback", archive)]
+        return _row(rig, key, whence, archive)
 
 
 def _row(rig: Rig, key: str, whence: str, archive: Archive) -> Row:
@@ -102,8 +113,10 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def _server(rig: Rig) -> Iterator[str]:
+def _server(rig: Rig, gbit_per_s: float | None) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.benchmarks.bucket", str(rig.directory)]
+    if gbit_per_s is not None:
+        command.append(str(gbit_per_s * 1e9 / 8))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
