@@ -323,6 +323,12 @@ async def test_what_was_overtaken_before_a_dataset_left_for_another_is_not_belie
         assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
 
 
+async def come_back(node: Node, store: ArtifactStore, *, good_copies: int) -> None:
+    await node.bring_back(B)
+    await store.check_datasets()
+    assert copies(store) == {hash_of(ONE): good_copies, hash_of(TWO): 2}
+
+
 def say_bad(store: ArtifactStore, opened: OpenArtifact) -> None:
     with opened:
         store.read_failed(opened, OSError(errno.EIO, "a bad moment"))
@@ -339,14 +345,10 @@ async def test_b6_what_was_said_to_be_bad_before_a_dataset_went_is_not_called_go
         await node.take_away(B)
         await store.check_datasets()
         if not restarted:
-            await node.bring_back(B)
-            await store.check_datasets()
-            assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+            await come_back(node, store, good_copies=1)
     if restarted:
         async with node.open() as store:
-            await node.bring_back(B)
-            await store.check_datasets()
-            assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+            await come_back(node, store, good_copies=1)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -361,11 +363,7 @@ async def test_what_was_found_to_be_right_before_a_dataset_went_is_not_called_ba
         await node.take_away(B)
         await store.check_datasets()
         if not restarted:
-            await node.bring_back(B)
-            await store.check_datasets()
-            assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+            await come_back(node, store, good_copies=2)
     if restarted:
         async with node.open() as store:
-            await node.bring_back(B)
-            await store.check_datasets()
-            assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+            await come_back(node, store, good_copies=2)
