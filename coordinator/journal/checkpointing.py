@@ -40,14 +40,16 @@ async def note_checkpoint(
 async def latest(tx: Transaction, shard_id: str) -> SignedCheckpoint | None:
     """The last one of a shard; None when none was signed."""
     row = await tx.first(_LATEST, {"shard": shard_id})
-    return None if row is None else _checkpoint(row)
+    return None if row is None else of_row(row)
 
 
 async def every(tx: Transaction, shard_id: str) -> tuple[SignedCheckpoint, ...]:
     """All of a shard, the smallest first."""
     its = select(journal_checkpoints).where(journal_checkpoints.c.shard_id == shard_id)
-    return tuple(map(_checkpoint, await tx.rows(its.order_by(journal_checkpoints.c.size))))
+    return tuple(map(of_row, await tx.rows(its.order_by(journal_checkpoints.c.size))))
 
 
-def _checkpoint(row: Row[Any]) -> SignedCheckpoint:
-    return SignedCheckpoint(row.shard_id, row.size, row.note, row.time)
+def of_row(row: Row[Any]) -> SignedCheckpoint:
+    """The checkpoint in a row, which may have columns of other tables beside it."""
+    of, its = row._mapping, journal_checkpoints.c
+    return SignedCheckpoint(of[its.shard_id], of[its.size], of[its.note], of[its.time])

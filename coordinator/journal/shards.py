@@ -64,7 +64,21 @@ async def holding(tx: Transaction, index: int) -> Shard:
     Raises:
         EntryNotFound: there is no such index yet.
     """
-    row = await tx.first(_BEGUN, {"index": index})
+    return of_index(await tx.first(begun(select(journal_shards)), {"index": index}), index)
+
+
+def begun(query: Select[Any]) -> Select[Any]:
+    """Have a query of shards find the newest that begins at the value `index`, or before it."""
+    early_enough = journal_shards.c.first_index <= bindparam("index")
+    return query.where(early_enough).order_by(_ORDINAL.desc()).limit(1)
+
+
+def of_index(row: Row[Any] | None, index: int) -> Shard:
+    """The shard in what a query found that `begun` made.
+
+    Raises:
+        EntryNotFound: the journal has no such index yet.
+    """
     found = None if row is None else _shard(row)
     # An empty one begins where the next entry will be.
     if found is None or not found.first_index <= index < found.end_index:
@@ -95,12 +109,6 @@ async def change(tx: Transaction, shard_id: str, **values: object) -> None:
 
 
 _ORDINAL: Final = journal_shards.c.ordinal
-_BEGUN: Final = (
-    select(journal_shards)
-    .where(journal_shards.c.first_index <= bindparam("index"))
-    .order_by(_ORDINAL.desc())
-    .limit(1)
-)
 
 
 async def _first(tx: Transaction, query: Select[Any]) -> Shard | None:
@@ -109,14 +117,16 @@ async def _first(tx: Transaction, query: Select[Any]) -> Shard | None:
 
 
 def _shard(row: Row[Any]) -> Shard:
+    # By column: other tables in the same row have columns of these names.
+    of, its = row._mapping, journal_shards.c
     return Shard(
-        id=row.id,
-        ordinal=row.ordinal,
-        first_index=row.first_index,
-        state=ShardState(row.state),
-        edge=Edge.of(row.size, bytes(row.edge)),
-        key=VerifierKey.parse(row.verifier_key),
-        created_s=row.time_created,
-        sealed_s=row.time_sealed,
-        dropped_s=row.time_dropped,
+        id=of[its.id],
+        ordinal=of[its.ordinal],
+        first_index=of[its.first_index],
+        state=ShardState(of[its.state]),
+        edge=Edge.of(of[its.size], bytes(of[its.edge])),
+        key=VerifierKey.parse(of[its.verifier_key]),
+        created_s=of[its.time_created],
+        sealed_s=of[its.time_sealed],
+        dropped_s=of[its.time_dropped],
     )
