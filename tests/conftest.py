@@ -14,12 +14,12 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
-from aiohttp import web_app
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 from structlog.testing import capture_logs
 
 from depot.state.checked import VARIABLE
+from tests.http.servers import forget_ended
 
 # Also for the agents that tests start. `DEPOT_CHECKSUM_STATE=0` turns it off.
 os.environ.setdefault(VARIABLE, "1")
@@ -63,11 +63,8 @@ def blocking_calls_fail() -> Iterator[BlockBuster]:
 
 @pytest.fixture(autouse=True, scope="module")
 def servers_are_forgotten() -> Iterator[None]:
-    """The HTTP library's cache keeps the last thousand applications: gibibytes of ended nodes."""
     yield
-    for each in vars(web_app).values():
-        if hasattr(each, "cache_clear"):
-            each.cache_clear()
+    forget_ended()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import web, web_app
 
 from depot.http.limits import HttpLimits
 from depot.http.openapi import Endpoint
@@ -36,3 +36,13 @@ async def serve_endpoints(
 ) -> AsyncIterator[HttpService]:
     async with serve(make_app(endpoints, api=API, limits=limits), limits) as service:
         yield service
+
+
+def forget_ended() -> None:
+    """Have the HTTP library forget the servers that have ended.
+
+    Its cache keeps the last thousand applications, and with each a whole node: gibibytes.
+    """
+    for each in vars(web_app).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()

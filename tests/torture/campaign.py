@@ -260,21 +260,28 @@ class _Leaks:
         descriptors = min(now.descriptors, self._least.descriptors)
         self._least = Held(descriptors, min(now.threads, self._least.threads), now.memory)
         if runs <= WARM_RUNS:
-            self._warm = now
+            self._warm = _settled(now) if runs == WARM_RUNS else now
         if now.memory - self._warm.memory > MEMORY_SLACK:
-            # A store that was closed is garbage with its 8 MiB of idle blocks, and in a cycle;
-            # and what the C library keeps of it is free, but not the system's.
-            gc.collect()
-            give_back()
-            self._last = now = replace(now, memory=Held.now().memory)
+            self._last = now = _settled(now)
         grown = now.memory - self._warm.memory
         assert grown <= MEMORY_SLACK, f"memory: {self._warm} when it was warm, {now} now"
 
     def told(self) -> tuple[Held, Held]:
-        return self._warm, self._last
+        return self._warm, _settled(self._last)
 
     def _has_more(self, now: Held) -> bool:
         return now.descriptors > self._least.descriptors or now.threads > self._least.threads
+
+
+def _settled(held: Held) -> Held:
+    """The same without the memory that nobody holds any more.
+
+    A store that was closed is garbage with its 8 MiB of idle blocks, and in a cycle; and what the C
+    library keeps of it is free, but not the system's.
+    """
+    gc.collect()
+    give_back()
+    return replace(held, memory=Held.now().memory)
 
 
 def growth(held: tuple[Held, Held]) -> int:

@@ -20,7 +20,7 @@ from depot.http.pump import Pump
 from depot.store import ArtifactStore
 from tests import ondisk
 from tests.http.raw import RawClient
-from tests.http.servers import serve
+from tests.http.servers import forget_ended, serve
 from tests.torture import scene
 from tests.torture.history import Accepted, Event, content_of, name_of
 from tests.torture.scene import (
@@ -210,6 +210,7 @@ def _get(key: str) -> Step:
             answer = await client.answer()
             assert answer.status == 200, f"B4 {answer.status} {answer.body[:200]!r}"
             assert answer.body == content_of(key), "B2"
+        forget_ended()
 
     return get
 

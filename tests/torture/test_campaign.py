@@ -15,7 +15,7 @@ import pytest
 from depot.freed_memory import give_back
 from tests.torture import campaign, report
 from tests.torture.__main__ import main
-from tests.torture.campaign import Outcome, Plan, Skip, Violation, merged, strike_each
+from tests.torture.campaign import Outcome, Plan, Skip, Violation, growth, merged, strike_each
 from tests.torture.registry import CAMPAIGNS, by_name
 
 ROOT = Path(__file__).parents[2]
@@ -123,23 +123,41 @@ def test_memory_that_grows_with_the_runs_is_a_violation(monkeypatch: pytest.Monk
     assert "memory" in outcome.violations[0].what
 
 
+class _Closed:
+    """Something that was closed, and only waits for the garbage collector."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.pages = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.pages.write(b"x" * (1 << 20))
+
+
 def test_memory_that_only_waits_for_the_garbage_collector_is_no_violation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(campaign, "MEMORY_SLACK", 8 << 20)
 
-    class Closed:
-        def __init__(self) -> None:
-            self.itself = self
-            self.pages = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            self.pages.write(b"x" * (1 << 20))
-
     def strike(_seed: int) -> None:
-        Closed()
+        _Closed()
 
     outcome = strike_each(Plan("any", 7, campaign.WARM_RUNS + 40), strike, Counter())
 
     assert not outcome.violations
+
+
+def test_what_is_said_to_be_held_is_no_garbage() -> None:
+    gc.disable()
+
+    def strike(_seed: int) -> None:
+        _Closed()
+
+    try:
+        outcome = strike_each(Plan("any", 7, campaign.WARM_RUNS + 10), strike, Counter())
+    finally:
+        gc.enable()
+
+    assert outcome.held is not None
+    assert growth(outcome.held) < 4 << 20
 
 
 def test_shares_are_added_up() -> None:
