@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
@@ -14,6 +15,12 @@ from agent.snapshots.values import Checksum
 BLOCK_BYTES: Final = 1 << 20
 # What waits to be hashed is in memory: a hash that falls behind holds up who gives the blocks.
 _MOST_WAITING: Final = 16
+
+Block = bytes | memoryview
+
+
+def let_be() -> None:
+    """What there is to do with most blocks when they were hashed."""
 
 
 class HashLane:
@@ -25,11 +32,11 @@ class HashLane:
         self._waiting: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot-hash")
 
-    def update(self, block: bytes) -> None:
-        """Give the next block; it must not change any more."""
+    def update(self, block: Block, then: Callable[[], None] = let_be) -> None:
+        """Give the next block; it must not change until `then` is called, in another thread."""
         if len(self._waiting) == _MOST_WAITING:
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._hash, block))
+        self._waiting.append(self._pool.submit(self._hash, block, then))
 
     def finish(self) -> Checksum:
         """Wait for what is left."""
@@ -37,10 +44,11 @@ class HashLane:
             self._waiting.popleft().result()
         return Checksum(self._digest.digest())
 
-    def _hash(self, block: bytes) -> None:
+    def _hash(self, block: Block, then: Callable[[], None]) -> None:
         began_s = time.perf_counter()
         self._digest.update(block)
         self.busy_s += time.perf_counter() - began_s
+        then()
 
     def __enter__(self) -> Self:
         return self

@@ -151,6 +151,16 @@ def test_a_cut_connection_is_gone_on_with_where_it_was(
     assert sum(start % PART_BYTES != 0 for start, _ in memory.reads) == 12
 
 
+def test_an_archive_that_gives_more_than_it_was_asked_for_is_not_believed(
+    run: Run, faulty: Faulty, memory: MemoryArchive, tmp_path: Path
+) -> None:
+    put(memory, "name", CONTENT)  # type: ignore[arg-type]
+    faulty.mangle = lambda _, block: block + block
+
+    assert run().result is Result.NOT_INTACT
+    assert left(tmp_path) == []
+
+
 def test_an_archive_that_never_answers_is_given_up(
     run: Run, faulty: Faulty, memory: MemoryArchive, heard: Heard, tmp_path: Path
 ) -> None:

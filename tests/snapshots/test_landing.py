@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import mmap
+import os
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agent.snapshots import landing
 from agent.snapshots.landing import Landing
 from tests.snapshots.making import database
 
@@ -15,26 +21,106 @@ from tests.snapshots.making import database
 def test_the_target_is_the_old_file_until_it_is_the_new_one(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"older")
-    with Landing(target) as landing:
-        landing.write(b"new", 2)
-        landing.write(b"er", 0)
+    with Landing(target) as file:
+        file.write(b"new", 2)
+        file.write(b"er", 0)
         assert target.read_bytes() == b"older"
-        landing.place()
+        file.place()
     assert target.read_bytes() == b"ernew"
     assert list(tmp_path.iterdir()) == [target]
 
 
+def needs_direct_writes(directory: Path) -> None:
+    try:
+        os.close(os.open(directory / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError as error:
+        pytest.skip(f"{directory} takes nothing past the page cache: {error.strerror}")
+
+
+@pytest.fixture(params=["past the page cache", "through it"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "through it":
+        monkeypatch.setattr(landing, "_open_direct", lambda _fd: None)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("size_bytes", [1, 4095, 4096, 4097, 3 * 8192 + 17])
+@pytest.mark.parametrize("shift_bytes", [0, 8], ids=["aligned", "not aligned"])
+def test_parts_of_any_size_and_alignment_are_what_was_given(
+    tmp_path: Path, size_bytes: int, shift_bytes: int
+) -> None:
+    content = random.Random(size_bytes).randbytes(size_bytes + 8192)
+    block = memoryview(mmap.mmap(-1, 1 << 16))[shift_bytes:]
+    with Landing(tmp_path / "target") as file:
+        for start, stop in ((8192, len(content)), (0, 8192)):
+            block[: stop - start] = content[start:stop]
+            file.write(block[: stop - start], start)
+            block[: stop - start] = bytes(stop - start)
+        file.place()
+    assert (tmp_path / "target").read_bytes() == content
+
+
+def test_what_a_disk_does_not_take_past_the_page_cache_goes_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = os.pwrite, []
+
+    def pwrite(fd: int, block: memoryview, offset_bytes: int) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT and offset_bytes:
+            refused.append(offset_bytes)
+            raise OSError(errno.EINVAL, "expected another alignment")
+        return real(fd, block[:4096], offset_bytes)  # and whatever else is written comes short
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    block = memoryview(mmap.mmap(-1, 1 << 14))
+    block[:] = content = random.Random(1).randbytes(len(block))
+    with Landing(tmp_path / "target") as file:
+        file.write(block, 0)
+        file.place()
+    assert refused
+    assert (tmp_path / "target").read_bytes() == content
+
+
+def test_a_full_disk_is_no_question_of_alignment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pwrite(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with (
+        Landing(tmp_path / "target") as file,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        file.write(memoryview(mmap.mmap(-1, 8192)), 0)
+
+
+def test_what_is_written_past_the_page_cache_is_not_in_it(tmp_path: Path) -> None:
+    needs_direct_writes(tmp_path)
+    size_bytes = 8 << 20
+    with Landing(tmp_path / "target") as file:
+        file.write(memoryview(mmap.mmap(-1, size_bytes)), 0)
+        file.place()
+    fd = os.open(tmp_path / "target", os.O_RDONLY)
+    try:
+        # Reads what is in memory, and nothing else; the first bytes were looked at.
+        with pytest.raises(BlockingIOError):
+            os.preadv(fd, [bytearray(4096)], size_bytes // 2, os.RWF_NOWAIT)
+    finally:
+        os.close(fd)
+
+
 def test_what_is_not_placed_leaves_nothing(tmp_path: Path) -> None:
-    with Landing(tmp_path / "target") as landing:
-        landing.write(b"bytes", 0)
+    with Landing(tmp_path / "target") as file:
+        file.write(b"bytes", 0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_download_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / ".target.snapshot").write_bytes(b"what was left, and is longer")
-    with Landing(tmp_path / "target") as landing:
-        landing.write(b"bytes", 0)
-        landing.place()
+    with Landing(tmp_path / "target") as file:
+        file.write(b"bytes", 0)
+        file.place()
     assert (tmp_path / "target").read_bytes() == b"bytes"
 
 
@@ -51,9 +137,9 @@ def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "target"
     link.symlink_to("elsewhere/file")
-    with Landing(link) as landing:
-        landing.write(b"bytes", 0)
-        landing.place()
+    with Landing(link) as file:
+        file.write(b"bytes", 0)
+        file.place()
     assert link.is_symlink()
     assert (tmp_path / "elsewhere/file").read_bytes() == b"bytes"
 
@@ -85,9 +171,9 @@ def test_a_log_of_the_old_database_is_not_applied_to_the_new_one(tmp_path: Path)
     for name, content in kept.items():
         Path(f"{target}{name}").write_bytes(content)
 
-    with Landing(target) as landing:
-        landing.write(new, 0)
-        landing.place()
+    with Landing(target) as file:
+        file.write(new, 0)
+        file.place()
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.db", "state.db"]
     with closing(sqlite3.connect(target)) as placed:
