@@ -36,3 +36,17 @@ def test_a_torn_write_leaves_whole_sectors_in_their_places() -> None:
         assert len(piece.content) == SECTOR_BYTES
         source = PENDING[piece.offset_bytes // 4096]
         assert set(piece.content) == set(source.content)
+
+
+def test_what_a_filesystem_counts_on_being_written_whole_is_not_torn() -> None:
+    whole = (range(4096, 8192),)
+    pending = [Record(Kind.WRITE, 0, 0, b"".join(bytes([n]) * SECTOR_BYTES for n in range(24)))]
+    drawn = [survivors(pending, random.Random(seed), whole=whole) for seed in range(300)]
+    pieces = [write for kept in drawn for write in kept if write not in pending]
+
+    sizes = {piece.offset_bytes: len(piece.content) for piece in pieces}
+    sectors = [*range(0, 4096, SECTOR_BYTES), *range(8192, 3 * 4096, SECTOR_BYTES)]
+    assert sizes == {4096: 4096} | dict.fromkeys(sectors, SECTOR_BYTES)
+    for piece in pieces:
+        end = piece.offset_bytes + len(piece.content)
+        assert piece.content == pending[0].content[piece.offset_bytes : end]

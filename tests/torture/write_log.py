@@ -56,23 +56,30 @@ def decode_all(log: bytes) -> Iterator[Record]:
 
 
 def survivors(
-    pending: Sequence[Record], rng: random.Random, *, tear_bytes: int = SECTOR_BYTES
+    pending: Sequence[Record], rng: random.Random, *, whole: Sequence[range] = ()
 ) -> list[Record]:
     """Draw what is left of the writes since the last flush.
 
     All, none and most of them are as likely as any other subset; now and then one write is torn
-    into pieces of `tear_bytes`, of which only some are there.
+    into sectors, of which only some are there. The parts of a disk that are `whole`, in bytes, are
+    not torn.
     """
     share = rng.choice((0.0, 0.1, 0.5, 0.9, 1.0))
     kept = [write for write in pending if rng.random() < share]
     if kept and rng.random() < 0.3:
         index = rng.randrange(len(kept))
-        kept[index : index + 1] = _torn(kept[index], rng, tear_bytes)
+        kept[index : index + 1] = _torn(kept[index], rng, whole)
     return kept
 
 
-def _torn(write: Record, rng: random.Random, tear_bytes: int) -> Iterator[Record]:
-    for start in range(0, len(write.content), tear_bytes):
+def _torn(write: Record, rng: random.Random, whole: Sequence[range]) -> Iterator[Record]:
+    start = 0
+    while start < len(write.content):
+        offset_bytes = write.offset_bytes + start
+        around = next((part for part in whole if offset_bytes in part), None)
+        ends_at = offset_bytes + SECTOR_BYTES if around is None else around.stop
+        end = ends_at - write.offset_bytes
         if rng.random() < 0.5:
-            piece = write.content[start : start + tear_bytes]
-            yield Record(Kind.WRITE, write.disk, write.offset_bytes + start, piece)
+            piece = write.content[start:end]
+            yield Record(Kind.WRITE, write.disk, offset_bytes, piece)
+        start = end

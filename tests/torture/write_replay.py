@@ -35,11 +35,11 @@ from tests.torture.history import Event, History
 from tests.torture.judge import Places, judge_dead
 from tests.torture.recorder import DEATH, MARKS
 from tests.torture.workload import Script, live
-from tests.torture.write_log import SECTOR_BYTES, Kind, Record, decode_all, survivors
+from tests.torture.write_log import Kind, Record, decode_all, survivors
 
 KINDS: Final = ("ext4", "xfs", "btrfs")
-# btrfs counts on its superblock being written whole.
-TEAR_BYTES: Final = {"ext4": SECTOR_BYTES, "xfs": SECTOR_BYTES, "btrfs": 4096}
+# btrfs counts on each copy of its superblock being written whole.
+WHOLE: Final = {"btrfs": tuple(range(at, at + 4096) for at in (64 << 10, 64 << 20))}
 STATES: Final = 20
 _STEPS: Final = 6
 _DISK_DIES: Final = 0.4
@@ -214,13 +214,13 @@ class _Replay:
 
     def lose_power(self, rng: random.Random) -> None:
         """Put onto the disks what is left of all that."""
-        tear_bytes = TEAR_BYTES[self.bench.kind]
+        whole = WHOLE.get(self.bench.kind, ())
         self.torn = False
         for disk, flushed, pending in zip(
             self.bench.disks, self._flushed, self._pending, strict=True
         ):
             copy_sparse(flushed, disk.image)
-            left = survivors(pending, rng, tear_bytes=tear_bytes)
+            left = survivors(pending, rng, whole=whole)
             self.torn |= any(write not in pending for write in left)
             _write(disk.image, left)
 
