@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from coordinator.database.database import Database
+from coordinator.database.journal_tables import journal_entries
 from coordinator.database.transaction import Transaction
 from coordinator.errors import EntryNotFound
 from coordinator.journal.checkpoints import opened as opened_checkpoint
@@ -85,6 +87,22 @@ async def test_an_index_that_was_never_used_has_no_entry(
         await journal.entry(1)
     with pytest.raises(EntryNotFound):
         await journal.proof(-1)
+
+
+async def test_an_entry_that_somebody_deleted_is_not_proved(
+    journal: Journal, database: Database
+) -> None:
+    await tell(database, "a", "b", "c")
+    await journal.checkpoint()
+
+    async def lose(tx: Transaction) -> None:
+        await tx.write(delete(journal_entries).where(journal_entries.c.position == 1))
+
+    await database.run(lose)
+    for ask in (journal.entry, journal.proof):
+        with pytest.raises(EntryNotFound, match="entry 1 is missing from the database"):
+            await ask(1)
+    check(await journal.proof(2))
 
 
 async def test_several_coordinators_that_number_at_once_use_each_index_once(

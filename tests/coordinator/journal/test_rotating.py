@@ -44,6 +44,21 @@ async def test_entries_keep_their_index_and_their_proof_when_the_shard_is_sealed
         check(await journal.proof(index))
 
 
+async def test_a_proof_has_the_checkpoint_of_its_own_shard(
+    journal: Journal, database: Database
+) -> None:
+    # Of one size, so that nothing but the shard tells them apart.
+    await tell(database, "a", "b")
+    await journal.rotate()
+    await tell(database, "c", "d")
+    await journal.checkpoint()
+    assert [shard.size for shard in await journal.shards()] == [3, 3]
+    for index in range(6):
+        proof = await journal.proof(index)
+        assert proof.checkpoint.shard_id == proof.shard.id
+        check(proof)
+
+
 async def test_the_old_shards_last_entry_names_the_key_of_the_new_one(
     journal: Journal, database: Database
 ) -> None:
