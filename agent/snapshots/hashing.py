@@ -46,9 +46,12 @@ class HashLane:
 
     def _hash(self, block: Block, then: Callable[[], None]) -> None:
         began_s = time.perf_counter()
-        self._digest.update(block)
-        self.busy_s += time.perf_counter() - began_s
-        then()
+        try:
+            self._digest.update(block)
+        finally:
+            # Also when it failed: who waits for the block would wait for ever.
+            self.busy_s += time.perf_counter() - began_s
+            then()
 
     def __enter__(self) -> Self:
         return self
