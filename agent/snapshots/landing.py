@@ -26,7 +26,7 @@ JOURNALS: Final = ("-wal", "-journal", "-shm")
 _ASIDE: Final = ".replaced"
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _ALIGNMENT_BYTES: Final = 4096
-"""What any disk takes past the page cache."""
+"""Of what goes past the page cache; most filesystems and disks ask for no more."""
 
 
 class Landing:
@@ -42,6 +42,7 @@ class Landing:
         self._path = self._target.with_name(f".{self._target.name}.snapshot")
         self._fd = _open_locked(self._path, target)
         self._direct_fd = _open_direct(self._fd)
+        self._takes_direct = self._direct_fd is not None
         self._placed = False
 
     def restart(self) -> None:
@@ -66,14 +67,16 @@ class Landing:
 
     def _write_direct(self, block: memoryview, offset_bytes: int) -> int:
         """Write what can be; how many bytes that were."""
-        if self._direct_fd is None:
+        if self._direct_fd is None or not self._takes_direct:
             return 0
         try:
             return _write_all(self._direct_fd, block, offset_bytes)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            # This filesystem wants another alignment. What was written is written once more.
+            # It wants another alignment, in the file or in memory, and will of the next one, too:
+            # it is not asked again. What was written is written once more.
+            self._takes_direct = False
             return 0
 
     def place(self) -> None:
