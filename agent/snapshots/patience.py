@@ -9,7 +9,7 @@ from threading import Event, Lock
 from typing import TypeVar
 
 from agent.snapshots.archive import Archive
-from agent.snapshots.errors import Malformed, SnapshotError, Unreachable
+from agent.snapshots.errors import Mismatch, SnapshotError, Unreachable
 from agent.snapshots.values import Version
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Retrying:
                     if not block:
                         continue  # no progress: or an answer of nothing but these goes on for ever
                     if len(block) > stop - start:
-                        raise Malformed(f"{archive.url}: gives more than it was asked for")
+                        raise Mismatch(f"{archive.url}: gives more than it was asked for")
                     failures, start = 0, start + len(block)
                     yield block
                     self._go_on()

@@ -172,14 +172,24 @@ def test_an_archive_that_never_answers_is_given_up(
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda block: bytes([block[0] ^ 1]) + block[1:], lambda block: block + block],
+    ids=["other bytes", "more bytes"],
+)
 def test_bytes_that_are_damaged_once_are_fetched_again(
-    run: Run, faulty: Faulty, memory: MemoryArchive, heard: Heard, tmp_path: Path
+    run: Run,
+    faulty: Faulty,
+    memory: MemoryArchive,
+    heard: Heard,
+    damage: Callable[[bytes], bytes],
+    tmp_path: Path,
 ) -> None:
     put(memory, "name", SHORT)  # type: ignore[arg-type]
 
-    def once(at: int, block: bytes) -> bytes:
+    def once(_: int, block: bytes) -> bytes:
         faulty.mangle = lambda _, block: block
-        return bytes([block[0] ^ 1]) + block[1:]
+        return damage(block)
 
     faulty.mangle = once
 
