@@ -85,7 +85,8 @@ class Download:
         try:
             return self._do(step, stack)
         except SnapshotError as error:
-            return self._course.failed(error)
+            # Where it was raised keeps the buffers, and the next one has its own.
+            return self._course.failed(error.with_traceback(None))
 
     def _do(self, step: Step, stack: ExitStack) -> Step:
         # One for each: what a failed one stopped stays stopped.

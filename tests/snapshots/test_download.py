@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import zstandard
 from agent.snapshots.archive import Archive
 from agent.snapshots.course import NO_CHECKSUM, End, Result
 from agent.snapshots.download import Download, Telling
-from agent.snapshots.fetching import PART_BYTES
+from agent.snapshots.errors import Truncated
+from agent.snapshots.fetching import BUFFERS, PART_BYTES
 from agent.snapshots.patience import Patience
 from agent.snapshots.values import Metadata
 from tests.snapshots.faulty import Faulty, MemoryArchive
@@ -196,6 +199,37 @@ def test_bytes_that_are_damaged_once_are_fetched_again(
     assert run().result is Result.DOWNLOADED
     assert (tmp_path / "target").read_bytes() == SHORT
     assert "Downloading it once more" in heard.lines
+
+
+def test_a_second_attempt_takes_no_more_memory_than_one(
+    run: Run, faulty: Faulty, memory: MemoryArchive
+) -> None:
+    put(memory, "name", CONTENT)  # type: ignore[arg-type]
+    before_bytes, most_bytes = shared_bytes(), 0
+
+    def look() -> None:
+        nonlocal most_bytes
+        most_bytes = max(most_bytes, shared_bytes())
+
+    def cut_at_the_end(at: int, block: bytes) -> bytes:
+        if at + len(block) == len(CONTENT):
+            faulty.mangle = lambda _, block: block
+            raise Truncated("too short")
+        return block
+
+    faulty.on_read, faulty.mangle = look, cut_at_the_end
+    gc.disable()
+    try:
+        assert run().result is Result.DOWNLOADED
+    finally:
+        gc.enable()
+    assert 4 * PART_BYTES <= most_bytes - before_bytes <= BUFFERS * PART_BYTES
+
+
+def shared_bytes() -> int:
+    """Where the buffers are: what has no file, and is not private to the process."""
+    (line,) = re.findall(r"^RssShmem:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    return int(line) << 10
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "zstd"])
