@@ -2,6 +2,8 @@
 
 Memory: `BUFFERS` parts of PART_BYTES, used again and again. They are page-aligned, so that they can
 go to the disk past the page cache: the copy into it took as long as the hash, of the same cores.
+Of what was compressed: at most `WORKERS + AHEAD` parts, what the frame refers back to, and the
+blocks that wait to be hashed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ PART_BYTES: Final = 8 << 20
 WORKERS: Final = 4
 AHEAD: Final = 2
 BUFFERS: Final = WORKERS + AHEAD + 2
-"""Two are being hashed while the others are filled, written, or wait for those before them."""
+"""Two are hashed, or are next, while the others are filled, written, or wait for their turn."""
 
 T = TypeVar("T")
 R = TypeVar("R")
