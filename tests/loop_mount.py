@@ -22,7 +22,12 @@ FILLER: Final = "somebody-elses.bin"
 _TOOLS: Final = ("losetup", "mount", "umount")
 _TIMEOUT_S: Final = 60
 # No blocks are kept for root, whom the agent is in these tests.
-_MAKE: Final = {"ext4": ("mkfs.ext4", "-q", "-F", "-m", "0"), "btrfs": ("mkfs.btrfs", "-q", "-M")}
+_MAKE: Final = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-m", "0"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+}
+_SMALL_BTRFS_MIB: Final = 256
 UNMOUNT: Final = 'while umount --lazy "$0" 2>&-; do :; done'
 DETACH: Final = 'losetup --detach "$0"'
 
@@ -80,8 +85,10 @@ def loop_disk(
     image = mount_point.with_name(f"{mount_point.name}.{kind}")
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
-    number_of_inodes = [] if inodes is None else ["-N", str(inodes)]
-    _run(*_MAKE[kind], *number_of_inodes, str(image))
+    options = [] if inodes is None else ["-N", str(inodes)]
+    if kind == "btrfs" and size_mib < _SMALL_BTRFS_MIB:
+        options.append("--mixed")
+    _run(*_MAKE[kind], *options, str(image))
     try:
         disk = LoopDisk(_or_skip("losetup", "--find", "--show", str(image)), mount_point, kind)
         with at_the_end(DETACH, disk.device), at_the_end(UNMOUNT, mount_point):

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from depot.artifact import ArtifactConfig, ArtifactHash
 from depot.config.ledger import Ledger, encode_ledger
 from depot.dataset.dataset import RESERVE, RESERVE_BYTES
+from depot.device.host import DeviceWorkers
 from depot.errors import QuotaExceeded, TooLarge
 from depot.initialise import init_datasets
 from depot.streams.sources import FileSource
 from tests import ondisk
+from tests.loop_mount import loop_disk
 from tests.store.builders import (
     MIB,
     ONE,
@@ -288,6 +291,50 @@ async def test_q2_configs_and_deletes_go_on_without_a_free_inode(alone: Node) ->
         await off_loop(shutil.rmtree, hogs)
         await store.check_datasets()
         assert (await put(store, TWO, generation=4)).copies == 1
+
+
+@pytest.fixture(params=[("xfs", 320), ("btrfs", 1024)], ids=["xfs", "btrfs"])
+def other_kind(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A single dataset on a filesystem that is no ext4."""
+    kind, size_mib = request.param
+    with loop_disk(tmp_path / "disk", size_mib=size_mib, kind=kind) as disk:
+        init_datasets([disk.mount_point])
+        yield Node(tmp_path, [disk.mount_point], {}, workers=DeviceWorkers.PROCESS)
+
+
+async def test_q2_configs_and_deletes_go_on_when_another_filesystem_is_full(
+    other_kind: Node,
+) -> None:
+    path = other_kind.paths[A]
+    async with other_kind.open(delete_grace_s=0.0) as store:
+        await store.put_config(config(1, ONE, TWO, THREE))
+        for content in (ONE, TWO):
+            await put(store, content)
+        await off_loop(take_all_room, path)
+        with pytest.raises(QuotaExceeded):
+            await put(store, THREE)
+        for generation in range(2, 6):
+            await store.put_config(config(generation, ONE, TWO, THREE))
+            await off_loop(take_all_room, path)
+            await store.check_datasets()
+        await store.put_config(config(6, ONE, THREE))
+        assert await store.reconcile() == 1
+        assert await other_kind.names(A) == {str(hash_of(ONE))}
+        assert await other_kind.generation(A) == 6
+        assert states(store) == ["healthy"]
+
+
+def take_all_room(path: Path) -> None:
+    """Take every byte that files can have, without writing them."""
+    fd = os.open(path / "somebody-elses-data", os.O_WRONLY | os.O_CREAT)
+    try:
+        for block_bytes in (64 * MIB, MIB, 4096):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(fd, os.fstat(fd).st_size, block_bytes)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 async def test_a_full_disk_costs_one_copy_and_is_healed_when_there_is_room(small: Node) -> None:
