@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from tests.benchmarks.measure import (
     KIB,
@@ -24,13 +20,12 @@ from tests.benchmarks.measure import (
     at_most,
 )
 from tests.benchmarks.node import Node
+from tests.benchmarks.ping import pinging
 from tests.benchmarks.processes import family, memory_of
 from tests.benchmarks.raw import settle
 from tests.benchmarks.rig import Rig
 
 ARTIFACT_MODE: Final = 0o444
-PING_EVERY_S: Final = 0.005
-PATIENCE_S: Final = 60.0
 
 
 def start(rig: Rig) -> list[Row]:
@@ -67,7 +62,7 @@ def _round(rig: Rig, node: Node, hashes: list[str], empty_bytes: int) -> tuple[f
     ready_s = time.perf_counter() - began_s
     rig.watch(node)
     memory_kib = (_memory(node) - empty_bytes) / len(hashes) / KIB
-    with _pinging(node) as waits_s:
+    with pinging(node.agent.agent_url) as longest:
         began_s = time.perf_counter()
         listed = node.call("GET", "/artifacts")["list"]
         listing_s = time.perf_counter() - began_s
@@ -75,34 +70,7 @@ def _round(rig: Rig, node: Node, hashes: list[str], empty_bytes: int) -> tuple[f
             raise RuntimeError(f"expected {len(hashes)} artifacts listed, found {len(listed)}")
         config_s = node.send_config(hashes)
     node.agent.stop()
-    return ready_s, listing_s, config_s, max(waits_s) * 1000, memory_kib
-
-
-@contextmanager
-def _pinging(node: Node) -> Iterator[list[float]]:
-    """Ask again and again whether the agent lives; how long each answer took."""
-    waits_s: list[float] = []
-    ended = threading.Event()
-    thread = threading.Thread(target=_ping, args=(node.agent.agent_url, waits_s, ended))
-    thread.start()
-    try:
-        yield waits_s
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _ping(url: str, waits_s: list[float], ended: threading.Event) -> None:
-    parts = urlsplit(url)
-    request = f"GET /health/live HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
-    with socket.create_connection((parts.hostname, parts.port), PATIENCE_S) as connection:
-        while True:
-            began_s = time.perf_counter()
-            connection.sendall(request)
-            connection.recv(65536)
-            waits_s.append(time.perf_counter() - began_s)
-            if ended.wait(PING_EVERY_S):
-                return
+    return ready_s, listing_s, config_s, longest.wait_s * 1000, memory_kib
 
 
 def _artifact(index: int) -> tuple[str, bytes]:
