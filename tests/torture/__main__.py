@@ -25,7 +25,7 @@ from tests.torture.campaign import (
     Campaign,
     Outcome,
     Plan,
-    be_quiet,
+    begin_process,
     merged,
 )
 from tests.torture.disks import own_mounts
@@ -40,7 +40,7 @@ _EPILOG: Final = "From make: `make torture TORTURE_ARGS='power-cut --runs 500'`,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; the exit status."""
     options = _parser().parse_args(arguments)
-    be_quiet()
+    begin_process()
     # An exception unmounts what is mounted, and ends the processes that share the runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     output = Console()
@@ -92,7 +92,7 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
     if jobs == 1:
         return run_plan(plans[0])
     # Spawned, so that each has no other thread and may fork.
-    with multiprocessing.get_context("spawn").Pool(jobs, be_quiet) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, begin_process) as pool:
         outcomes = pool.map(run_plan, plans, chunksize=1)
         pool.close()
         pool.join()

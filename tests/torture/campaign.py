@@ -25,7 +25,7 @@ from typing import Final
 import psutil
 import structlog
 
-from depot.freed_memory import give_back
+from depot.freed_memory import give_back, give_back_large
 
 SEED_BITS: Final = 40
 ENOUGH_VIOLATIONS: Final = 20
@@ -212,11 +212,13 @@ def replay_command(campaign: str, seed: int) -> str:
     return f"python -m tests.torture {campaign} --seed {seed} --runs 1"
 
 
-def be_quiet() -> None:
-    """What the store says of what is done to it is not what a person wants to read.
+def begin_process() -> None:
+    """What each process does first that has stores in it: memory is as it is in an agent's.
 
-    Not in `__main__`: a process that is spawned does not find what is there.
+    It logs nothing: what a store says of what is done to it is not what a person wants to read. Not
+    in `__main__`: a process that is spawned does not find what is there.
     """
+    give_back_large()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
