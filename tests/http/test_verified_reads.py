@@ -19,6 +19,8 @@ import pytest
 from depot.device.host import DeviceWorkers
 from depot.http.depot_api import depot_app
 from depot.http.hot_artifacts import HotArtifacts
+from depot.http.pump import Pump
+from depot.http.way import Way
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from tests.http.raw import Answer, RawClient
@@ -88,14 +90,15 @@ async def hurt(node: Node, index: int, content: bytes, harm: Harm) -> None:
 
 @asynccontextmanager
 async def depot(
-    node: Node, *contents: bytes, verify_reads: str = "always"
+    node: Node, *contents: bytes, verify_reads: str = "always", way: Way = Way.AUTO
 ) -> AsyncIterator[tuple[ArtifactStore, str]]:
     """A stocked store and the address of its depot."""
     async with node.open(verify_reads=VerifyReads(verify_reads)) as store:
         await store.put_config(config(1, *contents))
         for content in contents:
             await put(store, content)
-        async with serve(depot_app(store, hot=HotArtifacts())) as service:
+        app = depot_app(store, pump=Pump(way=way), hot=HotArtifacts())
+        async with serve(app) as service:
             yield store, service.url
 
 
@@ -309,3 +312,24 @@ async def test_head_reads_no_artifact_also_when_its_digests_are_gone(node: Node)
             answer = await client.answer(has_body=False)
         assert (answer.status, answer.headers["content-length"]) == (200, str(len(LARGE)))
         assert not artifact_reads(node)
+
+
+@pytest.mark.parametrize(("verify_reads", "spliced"), [("never", True), ("always", False)])
+async def test_no_byte_passes_through_memory_where_no_check_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify_reads: str, spliced: bool
+) -> None:
+    sent_bytes = 0
+    splice = os.splice
+
+    def counting(source: int, target: int, count: int, **offsets: int) -> int:
+        nonlocal sent_bytes
+        moved_bytes = splice(source, target, count, **offsets)
+        if not offsets:  # out of a pipe, and not into it from a file
+            sent_bytes += moved_bytes
+        return moved_bytes
+
+    monkeypatch.setattr(os, "splice", counting)
+    node = await off_loop(Node.make, tmp_path)
+    async with depot(node, LARGE, verify_reads=verify_reads, way=Way.SPLICE) as (_, url):
+        assert (await ask(url, LARGE)).body == LARGE
+    assert sent_bytes == len(LARGE) * spliced
