@@ -116,14 +116,26 @@ class Node:
         _expect(status, answer, 200, 202, 204)
         return answer
 
+    def content(self, path: str) -> bytes:
+        """Get what the agent's API answers, as it comes: to read it takes this process a while."""
+        status, content = self._send("GET", path)
+        if status != http.client.OK:
+            raise RuntimeError(f"expected 200, found {status}: {content[:1000]!r}")
+        return content
+
     def _ask(self, method: str, path: str, content: str | None) -> tuple[int, dict[str, Any]]:
+        status, answered = self._send(method, path, content)
+        answer: dict[str, Any] = json.loads(answered or b"{}")
+        return status, answer
+
+    def _send(self, method: str, path: str, content: str | None = None) -> tuple[int, bytes]:
         address = urlsplit(self.agent.agent_url).netloc
         connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
         connection.request(method, path, content)
         response = connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read() or b"{}")
+        answered = response.read()
         connection.close()
-        return response.status, answer
+        return response.status, answered
 
     def _files(self) -> set[str]:
         names = {path.name for dataset in self.agent.datasets for path in dataset.iterdir()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -64,9 +65,9 @@ def _round(rig: Rig, node: Node, hashes: list[str], empty_bytes: int) -> tuple[f
     memory_kib = (_memory(node) - empty_bytes) / len(hashes) / KIB
     with pinging(node.agent.agent_url) as longest:
         began_s = time.perf_counter()
-        listed = node.call("GET", "/artifacts")["list"]
+        content = node.content("/artifacts")
         listing_s = time.perf_counter() - began_s
-        if len(listed) != len(hashes):
+        if len(listed := json.loads(content)["list"]) != len(hashes):
             raise RuntimeError(f"expected {len(hashes)} artifacts listed, found {len(listed)}")
         config_s = node.send_config(hashes)
     node.agent.stop()
