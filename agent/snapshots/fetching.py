@@ -75,7 +75,7 @@ class Fetching:
             for block in self._read(head, bounds):
                 buffer[filled : filled + len(block)] = block
                 filled += len(block)
-            landing.write(buffer[:filled], bounds[0])
+            landing.write_aligned(buffer[:filled], bounds[0])
             return buffer, filled
 
         free = _buffers()

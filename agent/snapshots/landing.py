@@ -52,18 +52,21 @@ class Landing:
     def write(self, block: bytes | memoryview, offset_bytes: int) -> None:
         """Write at an offset; from any thread.
 
-        Past the page cache where the filesystem and the block's alignment let it: the check of what
-        comes next needs the cores. Else it goes to the disk from now on, so that `place` finds
-        little left to wait for.
+        It goes to the disk from now on, so that `place` finds little left to wait for.
         """
-        left = memoryview(block)
-        if offset_bytes % _ALIGNMENT_BYTES == 0:
-            aligned = left[: len(left) - len(left) % _ALIGNMENT_BYTES]
-            written = self._write_direct(aligned, offset_bytes)
-            left, offset_bytes = left[written:], offset_bytes + written
-        if left:
-            _write_all(self._fd, left, offset_bytes)
-            os.posix_fadvise(self._fd, offset_bytes, len(left), os.POSIX_FADV_DONTNEED)
+        _write_all(self._fd, memoryview(block), offset_bytes)
+        os.posix_fadvise(self._fd, offset_bytes, len(block), os.POSIX_FADV_DONTNEED)
+
+    def write_aligned(self, block: memoryview, offset_bytes: int) -> None:
+        """Write what lies page-aligned in memory at a page-aligned offset; from any thread.
+
+        Past the page cache where the filesystem lets it, and waited for: the check of what comes
+        next needs the cores.
+        """
+        aligned = block[: len(block) - len(block) % _ALIGNMENT_BYTES]
+        written = self._write_direct(aligned, offset_bytes)
+        if left := block[written:]:
+            self.write(left, offset_bytes + written)
 
     def _write_direct(self, block: memoryview, offset_bytes: int) -> int:
         """Write what can be; how many bytes that were."""
@@ -74,8 +77,8 @@ class Landing:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            # It wants another alignment, in the file or in memory, and will of the next one, too:
-            # it is not asked again. What was written is written once more.
+            # It wants another alignment, and will of the next one, too: it is not asked again. What
+            # was written is written once more.
             self._takes_direct = False
             return 0
 

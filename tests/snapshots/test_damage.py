@@ -182,11 +182,11 @@ def test_a_download_that_is_killed_leaves_the_target_and_the_next_one_succeeds(
     code = (
         "import os, signal, sys\n"
         "from agent.snapshots.landing import Landing\n"
-        "write = Landing.write\n"
+        "write = Landing.write_aligned\n"
         "def killed(self, block, offset_bytes):\n"
         "    write(self, block, offset_bytes)\n"
         "    if offset_bytes >= 20 << 20: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Landing.write = killed\n"
+        "Landing.write_aligned = killed\n"
         "from agent.cli.depot import run\n"
         "sys.exit(run(sys.argv[1:]))\n"
     )

@@ -58,7 +58,7 @@ def test_parts_of_any_size_and_alignment_are_what_was_given(
     with Landing(tmp_path / "target") as file:
         for start, stop in ((8192, len(content)), (0, 8192)):
             block[: stop - start] = content[start:stop]
-            file.write(block[: stop - start], start)
+            file.write_aligned(block[: stop - start], start)
             block[: stop - start] = bytes(stop - start)
         file.place()
     assert (tmp_path / "target").read_bytes() == content
@@ -80,8 +80,8 @@ def test_what_a_disk_does_not_take_past_the_page_cache_goes_through_it(
     block = memoryview(mmap.mmap(-1, 1 << 14))
     block[:] = content = random.Random(1).randbytes(len(block))
     with Landing(tmp_path / "target") as file:
-        file.write(block, 0)
-        file.write(block, len(block))
+        file.write_aligned(block, 0)
+        file.write_aligned(block, len(block))
         file.place()
     assert refused == [4096]  # the disk is not asked again
     assert (tmp_path / "target").read_bytes() == content * 2
@@ -103,7 +103,7 @@ def test_a_full_disk_is_no_question_of_alignment(
         Landing(tmp_path / "target") as file,
         pytest.raises(OSError, match="No space left"),
     ):
-        file.write(memoryview(mmap.mmap(-1, 8192)), 0)
+        file.write_aligned(memoryview(mmap.mmap(-1, 8192)), 0)
 
 
 def test_what_is_written_past_the_page_cache_is_not_in_it(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_is_written_past_the_page_cache_is_not_in_it(tmp_path: Path) -> Non
     if is_cached(tmp_path / "plain"):
         pytest.skip(f"{tmp_path} keeps in memory also what is written past the page cache")
     with Landing(tmp_path / "target") as file:
-        file.write(block, 0)
+        file.write_aligned(block, 0)
         file.place()
     assert not is_cached(tmp_path / "target")
 
@@ -136,6 +136,21 @@ def is_cached(path: Path) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def test_what_need_not_be_aligned_is_never_written_past_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, direct = os.pwrite, []
+
+    def pwrite(fd: int, block: memoryview, offset_bytes: int) -> int:
+        direct.append(is_direct(fd))
+        return real(fd, block, offset_bytes)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with Landing(tmp_path / "target") as file:
+        file.write(memoryview(mmap.mmap(-1, 8192)), 0)
+    assert direct == [False]  # whoever unpacks does not wait for the disk
 
 
 def test_what_is_not_placed_leaves_nothing(tmp_path: Path) -> None:
