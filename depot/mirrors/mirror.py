@@ -111,7 +111,6 @@ def is_own_want(error: OSError) -> bool:
 
 
 _DEVICE_ERRORS: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENXIO, errno.ENODEV)
-_UNKNOWN: Final = Condition()
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
 Recorded = Callable[["Mirror", ArtifactHash, Copy | None, Copy | None], None]
 Gone = Callable[["Mirror", ArtifactHash], None]
@@ -162,9 +161,6 @@ class Mirror:
         self.marker: Marker | None = None
         self.pardoned = False
         self.was_mount = False
-        # The rows, which are asked for more often than anything else.
-        self._condition = _UNKNOWN
-        self._space: Space | None = None
         self._dataset: Dataset | None = None
         self.timeout_s = device_timeout_s
         self._on_transition = on_transition
@@ -175,11 +171,13 @@ class Mirror:
         self.on_copy: Callable[[ArtifactHash], object] = _nobody_wants_it
         self.inventory = Inventory()
         self.stock_revision = 0
+        with state.transaction() as change:
+            change.put(self._conditions, index, Condition())
 
     @property
     def condition(self) -> Condition:
         """Everything about its state, as of one moment."""
-        return self._condition
+        return self._conditions[self.index]
 
     @property
     def state(self) -> MirrorState:
@@ -227,13 +225,12 @@ class Mirror:
     @property
     def space(self) -> Space | None:
         """What the filesystem said when it was last asked."""
-        return self._space
+        return self._spaces.get(self.index)
 
     @space.setter
     def space(self, space: Space) -> None:
         with self.store.transaction() as change:
             change.put(self._spaces, self.index, space)
-        self._space = space
 
     @property
     def revision(self) -> int:
@@ -470,7 +467,6 @@ class Mirror:
             self._dataset = None
         with self.store.transaction() as change:  # the end, not a loss: nobody is told
             change.put(self._conditions, self.index, Condition(last_error="closed"))
-        self._condition = Condition(last_error="closed")
         await self.host.close()
 
     def _worker_ended(self, error: DatasetUnusable) -> None:
@@ -497,9 +493,6 @@ class Mirror:
                 change.delete(self._spaces, self.index)
             if after != before:
                 change.put(self._conditions, self.index, after)
-        self._condition = after
-        if after.state is MirrorState.MISSING:
-            self._space = None
         if stock is not None:
             self.inventory = stock.inventory
         self.stock_revision += stock is not None or doubted is not None or before != after

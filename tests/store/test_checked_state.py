@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from depot.artifact import Generation
-from depot.mirrors.mirror import Copy
-from depot.state.checked import VARIABLE, StateCorrupted
-from depot.state.tables import Table
+from depot.mirrors.mirror import Copy, Mirror
+from depot.state.checked import VARIABLE, StateCorrupted, make_state
+from depot.state.tables import StateStore, Table
 from depot.store import ArtifactStore
 from tests.store.builders import ONE, BytesSource, Node, config, hash_of, off_loop
 
@@ -20,6 +23,30 @@ async def holding(store: ArtifactStore) -> Table[Any, Copy]:
     async with store.begin_put(hash_of(ONE), Generation(1), len(ONE)) as put:
         await put.receive(BytesSource(ONE))
     return store.state.table("copies on dataset 1")
+
+
+@contextmanager
+def changed(row: object, **values: object) -> Iterator[None]:
+    """Have a row say something else for a while; closing the store reads it too."""
+    before = {name: getattr(row, name) for name in values}
+    try:
+        for name, value in values.items():
+            object.__setattr__(row, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            object.__setattr__(row, name, value)
+
+
+def mirror_of(state: StateStore) -> Mirror:
+    return Mirror(
+        0,
+        Path("/nowhere"),
+        state=state,
+        quota_bytes=1,
+        device_timeout_s=1.0,
+        on_transition=lambda *_: None,
+    )
 
 
 async def test_a_copy_that_is_changed_in_place_is_caught_at_the_next_read(
@@ -48,6 +75,42 @@ async def test_without_checksums_the_same_change_goes_unnoticed(
         copies = await holding(store)
         object.__setattr__(copies[hash_of(ONE)], "size_bytes", 1)
         assert store.list_artifacts().copies == {hash_of(ONE): 2}
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [("datasets", {"last_error": "it burns"}), ("space", {"free_bytes": 1})],
+    ids=["condition", "space"],
+)
+@pytest.mark.parametrize("number", [0, 1])
+async def test_the_state_of_a_dataset_that_is_changed_in_place_is_caught_by_the_status(
+    node: Node, table: str, change: Mapping[str, object], number: int
+) -> None:
+    async with node.open(checksum_state=True) as store:
+        await holding(store)
+        row = store.state.table(table)[number]
+        store.status()
+        with changed(row, **change), pytest.raises(StateCorrupted) as caught:
+            store.status()
+        assert (caught.value.table, caught.value.key) == (table, number)
+        store.status()
+
+
+async def test_a_condition_that_is_changed_in_place_is_caught_by_the_list(node: Node) -> None:
+    async with node.open(checksum_state=True) as store:
+        await holding(store)
+        with (
+            changed(store.state.table("datasets")[0], last_error="it burns"),
+            pytest.raises(StateCorrupted, match="table 'datasets', key 0"),
+        ):
+            store.list_artifacts()
+
+
+async def test_the_first_state_of_a_dataset_is_verified_too() -> None:
+    mirror = mirror_of(make_state(checksummed=True))
+    with changed(mirror.condition, released=True), pytest.raises(StateCorrupted, match="datasets"):
+        mirror.released  # noqa: B018
+    await mirror.close()
 
 
 async def test_pins_that_are_handed_out_and_changed_are_caught(node: Node) -> None:
