@@ -160,6 +160,7 @@ class ArtifactStore:
         """
         self._mirrors.require_readable()
         config = fencing.check_config_known(self._parts.keeper.resolved)
+        self._mirrors.check_inventories()
         return Listing(config.generation, self._count_copies(config))
 
     def _count_copies(self, config: ArtifactConfig) -> CopyCounts:
@@ -296,6 +297,7 @@ class ArtifactStore:
 
     def status(self) -> StoreStatus:
         """Everything an operator wants to know, from memory."""
+        self._mirrors.check_inventories()
         return status_of(
             self._mirrors,
             self._parts.keeper,

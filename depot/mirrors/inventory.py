@@ -69,6 +69,12 @@ class Inventory:
         inventory.never_verified, inventory.used_bytes = self.never_verified, self.used_bytes
         return inventory
 
+    def differs_from(self, copies: Mapping[ArtifactHash, Copy]) -> list[str]:
+        """Name what these copies do not come to; goes through all of them."""
+        anew = Inventory()
+        anew.take_in(copies)
+        return [name for name in self.__slots__ if getattr(self, name) != getattr(anew, name)]
+
     def take_in(self, copies: Mapping[ArtifactHash, Copy]) -> None:
         """Take note of all copies of a dataset that comes: what `changed` does for each, at once.
 

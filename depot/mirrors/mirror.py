@@ -237,6 +237,19 @@ class Mirror:
         """Raised whenever `artifacts` or a condition changes: what is derived keeps until then."""
         return max(self.artifacts.revision, self._conditions.revision, self.doubts.revision)
 
+    def check_inventory(self) -> None:
+        """Where state is checksummed, read every copy and see that `inventory` says the same.
+
+        Raises:
+            StateCorrupted: a copy was changed in place.
+            RuntimeError: the inventory was, or somebody has forgotten to tell it something.
+        """
+        if self.store.checked and (wrong := self.inventory.differs_from(self.artifacts.rows)):
+            raise RuntimeError(
+                f"what is worked out of table {self.artifacts.name!r} is not what its rows come "
+                f"to: {', '.join(wrong)}"
+            )
+
     @property
     def healthy(self) -> bool:
         """Can be read and written."""

@@ -92,6 +92,11 @@ class MirrorSet:
         """Those that can be read, the healthy ones first."""
         return sorted((m for m in self.all if m.readable), key=lambda mirror: not mirror.healthy)
 
+    def check_inventories(self) -> None:
+        """See `Mirror.check_inventory`."""
+        for mirror in self.all:
+            mirror.check_inventory()
+
     def require_readable(self) -> None:
         """Raise NoDataset when none can be read."""
         if not any(mirror.readable for mirror in self.all):

@@ -66,6 +66,8 @@ class Checksum:
 class ChecksummingStore:
     """A store in front of another, where each table's checksums are a table beside it."""
 
+    checked: Final = True
+
     def __init__(self, inner: PlainStore) -> None:
         self._inner = inner
 

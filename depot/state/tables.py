@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from depot.state.persistent import Draft, PersistentMap
 
@@ -52,6 +52,10 @@ class Transaction(Protocol):
 
 class StateStore(Protocol):
     """Tables, by name."""
+
+    @property
+    def checked(self) -> bool:
+        """Rows are verified when they are read, whatever that costs."""
 
     def table(self, name: str) -> Table[Any, Any]:
         """The table of that name, which is empty until something is put; the caller types it."""
@@ -168,6 +172,8 @@ class PlainTransaction:
 
 class PlainStore:
     """The store of a process in service."""
+
+    checked: Final = False
 
     def __init__(self) -> None:
         self._latest = PlainSnapshot(0, {}, {})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pytest
 
 from depot.artifact import Generation
 from depot.mirrors.mirror import Copy, Mirror
-from depot.state.checked import VARIABLE, StateCorrupted, make_state
-from depot.state.tables import StateStore, Table
+from depot.state.checked import VARIABLE, ChecksummingStore, StateCorrupted, make_state
+from depot.state.tables import PlainStore, StateStore, Table
 from depot.store import ArtifactStore
 from tests.store.builders import ONE, BytesSource, Node, config, hash_of, off_loop
 
@@ -77,6 +77,19 @@ async def test_without_checksums_the_same_change_goes_unnoticed(
         assert store.list_artifacts().copies == {hash_of(ONE): 2}
 
 
+@pytest.mark.parametrize("read", [ArtifactStore.status, ArtifactStore.list_artifacts])
+async def test_a_copy_that_is_changed_in_place_is_caught_by_who_counts_copies(
+    node: Node, read: Callable[[ArtifactStore], object]
+) -> None:
+    async with node.open(checksum_state=True) as store:
+        copy = (await holding(store))[hash_of(ONE)]
+        read(store)
+        with changed(copy, damaged=True), pytest.raises(StateCorrupted) as caught:
+            read(store)
+        assert (caught.value.table, caught.value.key) == ("copies on dataset 1", hash_of(ONE))
+        read(store)
+
+
 @pytest.mark.parametrize(
     ("table", "change"),
     [("datasets", {"last_error": "it burns"}), ("space", {"free_bytes": 1})],
@@ -110,6 +123,19 @@ async def test_the_first_state_of_a_dataset_is_verified_too() -> None:
     mirror = mirror_of(make_state(checksummed=True))
     with changed(mirror.condition, released=True), pytest.raises(StateCorrupted, match="datasets"):
         mirror.released  # noqa: B018
+    await mirror.close()
+
+
+@pytest.mark.parametrize("checksummed", [False, True])
+async def test_an_inventory_that_is_not_what_its_copies_come_to_is_caught_with_checksums(
+    *, checksummed: bool
+) -> None:
+    mirror = mirror_of(ChecksummingStore(PlainStore()) if checksummed else PlainStore())
+    mirror.record(hash_of(ONE), Copy(len(ONE)))
+    mirror.check_inventory()
+    mirror.inventory.good.clear()
+    with pytest.raises(RuntimeError, match=r"dataset 1.*: good$") if checksummed else nullcontext():
+        mirror.check_inventory()
     await mirror.close()
 
 
