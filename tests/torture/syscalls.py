@@ -40,22 +40,26 @@ QUARANTINE: Final = ".sled-depot/quarantine"
 HANG_TIMEOUT_S: Final = 1.0
 TIMEOUT_S: Final = 30.0
 DELAY_S: Final = 0.1
+SLOW_S: Final = 0.02
+"""How long each call takes where all of them are slow."""
 HEALED_WITHIN: Final = 6
 """How often the datasets are looked at until all of them have to be healthy again."""
 TRIES: Final = 3
 MOST_CALLS: Final = 500
 MOST_HANGS: Final = 6
 """Hangs take their time: beyond so many calls of a kind, they strike every other one."""
+MOST_SEEN_ELSEWHERE: Final = 3
+"""The same for a single hang, and where all calls are slow: most of that a hang for ever tells."""
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _ERRORS: Final[dict[str, tuple[int, ...]]] = {
-    "open": (errno.EIO, errno.EMFILE),
+    "open": (errno.EIO, errno.EROFS, errno.EMFILE),
     "create": (errno.EIO, errno.EROFS, errno.EMFILE, *_FULL),
     "write": (errno.EIO, errno.EROFS, *_FULL),
     "fsync": (errno.EIO, errno.EROFS, *_FULL),
     "fsyncdir": (errno.EIO, errno.EROFS, *_FULL),
     "rename": (errno.EIO, errno.EROFS, *_FULL),
-    "unlink": (errno.EIO, errno.EROFS),
+    "unlink": (errno.EIO, errno.EROFS, *_FULL),
     "read": (errno.EIO,),
     "opendir": (errno.EIO, errno.EMFILE),
     "readdir": (errno.EIO,),
@@ -63,16 +67,16 @@ _ERRORS: Final[dict[str, tuple[int, ...]]] = {
     "getattr": (errno.EIO,),
     "statfs": (errno.EIO,),
     "fallocate": (errno.EIO, errno.EROFS, errno.EOPNOTSUPP, *_FULL),
-    "truncate": (errno.EIO, errno.EROFS),
-    "chmod": (errno.EIO, errno.EROFS),
-    "flush": (errno.EIO, errno.ENOSPC),
-    "change": (errno.EROFS,),
+    "truncate": (errno.EIO, errno.EROFS, *_FULL),
+    "chmod": (errno.EIO, errno.EROFS, *_FULL),
+    "flush": (errno.EIO, *_FULL),
+    "change": (errno.EROFS, *_FULL),
     "grow": _FULL,
     "any": (errno.EIO,),
 }
 _INTERRUPTIBLE: Final = (
     *("open", "create", "read", "write", "fsync", "fsyncdir"),
-    *("rename", "unlink", "fallocate", "truncate", "flush"),
+    *("rename", "unlink", "fallocate", "truncate", "flush", "opendir", "readdir"),
 )
 _SETTLED: Final = ("clear", "empty")
 _GROUPS: Final = ("change", "grow", "any")
@@ -104,11 +108,14 @@ def _faults() -> Iterator[Fault]:
         if call in _INTERRUPTIBLE:
             yield Fault(call=call, effect="error", error=errno.EINTR, times=2)
         yield Fault(call=call, effect="delay", delay_s=DELAY_S)
+        yield Fault(call=call, effect="delay", delay_s=SLOW_S, times=None)
         if call != "flush":
+            yield Fault(call=call, effect="hang")
             yield Fault(call=call, effect="hang", times=None)
         if call in ("read", "write"):
             yield Fault(call=call, effect="short")
             yield Fault(call=call, effect="short", times=None)
+    yield Fault(call="any", effect="delay", delay_s=SLOW_S, times=None)
     yield Fault(call="any", effect="hang", times=None)
 
 
@@ -292,8 +299,14 @@ class _Run:
         )
 
     def _step(self, case: Case) -> int:
-        hangs = case.fault.effect == "hang"
-        return max(1, self._reached(case) // MOST_HANGS) if hangs else 1
+        match case.fault.effect, case.fault.times:
+            case "hang", None:
+                most = MOST_HANGS
+            case ("hang", _) | ("delay", None):
+                most = MOST_SEEN_ELSEWHERE
+            case _:
+                return 1
+        return max(1, self._reached(case) // most)
 
 
 def _judge_clean(case: Case, act: Act) -> None:
