@@ -4,7 +4,9 @@ A shutdown of the filesystem keeps what direct I/O already wrote, and knows no c
 here a calm life is lived on disks whose every write and flush is recorded, together with what was
 acknowledged in between. Then the power goes at many points of that record: each disk keeps what it
 was told to flush and any part of the rest, drawn for each disk by itself, and some writes are torn.
-What is left is mounted, and judged by what had been acknowledged up to that point.
+What is left is mounted, and judged by what had been acknowledged up to that point. A few lives of
+each filesystem, those of a whole campaign, are cut at every point there is, where also all of what
+was written until then is judged: every prefix of the record.
 
 In some lives one dataset's disk dies before: it answers nothing but EIO from a call that is drawn,
 and the store goes on with the other.
@@ -27,7 +29,15 @@ from pathlib import Path
 from typing import Final
 
 from tests.torture.bench import Bench, benches, listen, live_in_peace
-from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each
+from tests.torture.campaign import (
+    SEED_BITS,
+    Campaign,
+    Outcome,
+    Plan,
+    Skip,
+    images_dir,
+    strike_each,
+)
 from tests.torture.child import Child, Tell
 from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.disks import LoopDisk, NotMountable, copy_sparse, loop_device
@@ -41,6 +51,10 @@ KINDS: Final = ("ext4", "xfs", "btrfs")
 # btrfs counts on each copy of its superblock being written whole.
 WHOLE: Final = {"btrfs": tuple(range(at, at + 4096) for at in (64 << 10, 64 << 20))}
 STATES: Final = 20
+RUNS: Final = 250
+CUT_EVERYWHERE: Final = tuple(number for number, _ in enumerate(KINDS, start=1) for _ in range(3))
+"""What stands above the usual bits of the seeds of a whole campaign's second run and next ones: the
+life is one on that kind of filesystem, counted from 1, and is cut at every point."""
 _STEPS: Final = 6
 _DISK_DIES: Final = 0.4
 _CALLS: Final = 60
@@ -52,32 +66,51 @@ def _run(plan: Plan) -> Outcome:
         raise Skip("a recorded disk takes /dev/fuse")
     counts: Counter[str] = Counter()
     with benches(KINDS) as ready:
-        return strike_each(plan, lambda seed: _strike(ready, seed, counts), counts)
+        return strike_each(plan, lambda seed: _strike(ready, seed, counts), counts, seeds_of(plan))
+
+
+def seeds_of(plan: Plan) -> Iterator[int]:
+    """The seed of each run; in a whole campaign some are of lives that are cut everywhere."""
+    turn, turns = plan.share
+    for number, seed in enumerate(plan.seeds()):
+        index = turn + number * turns
+        everywhere = plan.runs >= RUNS and 1 <= index <= len(CUT_EVERYWHERE)
+        yield seed | CUT_EVERYWHERE[index - 1] << SEED_BITS if everywhere else seed
+
+
+def kind_cut_everywhere(seed: int) -> str | None:
+    """The filesystem of a life that is cut at every point; None: it is cut at some."""
+    number = seed >> SEED_BITS
+    return KINDS[number - 1] if 1 <= number <= len(KINDS) else None
 
 
 def _strike(ready: dict[str, Bench], seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
-    bench = ready[rng.choice(KINDS)]
+    everywhere = kind_cut_everywhere(seed)
+    bench = ready[everywhere or rng.choice(KINDS)]
     with tempfile.TemporaryDirectory(prefix="torture-", dir=images_dir()) as root:
         life = _Life(rng, f"{seed}")
         counts["disks died"] += life.dying is not None
         records = _record(bench, Path(root), life)
         replay = _Replay(bench, Path(root), records)
-        for number, point in enumerate(_points(records, rng)):
+        points = every_point(records) if everywhere else _points(records, rng)
+        for number, (point, all_kept) in enumerate(points):
             replay.advance(point)
             try:
-                mounted = _judge(replay, rng, f"{seed}.{number}")
+                mounted = _judge(replay, rng, f"{seed}.{number}", all_kept=all_kept)
             except Exception as error:
                 where = f"{bench.kind}, state {number}: after {point} of {len(records)} records"
-                error.add_note(where)
+                error.add_note(f"{where}, nothing lost" if all_kept else where)
                 raise
             counts[f"states of {bench.kind}" if mounted else "states torn beyond mounting"] += 1
+            counts["prefixes"] += all_kept
+        counts["lives cut everywhere"] += everywhere is not None
         counts["writes"] += sum(record.kind is Kind.WRITE for record in records)
 
 
-def _judge(replay: _Replay, rng: random.Random, seed: str) -> bool:
+def _judge(replay: _Replay, rng: random.Random, seed: str, *, all_kept: bool) -> bool:
     """Judge what is left after a power cut now; False when it could not even be mounted."""
-    replay.lose_power(rng)
+    replay.lose_power(rng, all_kept=all_kept)
     history = copy.deepcopy(replay.history)
     try:
         with replay.bench.mounted() as places:
@@ -92,13 +125,22 @@ def _judge(replay: _Replay, rng: random.Random, seed: str) -> bool:
     return True
 
 
-def _points(records: Sequence[Record], rng: random.Random) -> list[int]:
+def every_point(records: Sequence[Record]) -> list[tuple[int, bool]]:
+    """Every point, with what is drawn, and with all that was written; True: with that, once."""
+    points = [(0, True), (0, False)]
+    for index, record in enumerate(records):
+        # A flush writes nothing and tells nothing: all that was written was judged before.
+        points += [(index + 1, True)] * (record.kind is not Kind.FLUSH) + [(index + 1, False)]
+    return points
+
+
+def _points(records: Sequence[Record], rng: random.Random) -> list[tuple[int, bool]]:
     """Where the power goes: anywhere, or as soon as something was acknowledged."""
     told = [index + 1 for index, record in enumerate(records) if _acknowledges(record)]
     points = [rng.randint(0, len(records)) for _ in range(STATES)]
     for index in range(0, STATES, 2) if told else ():
         points[index] = rng.choice(told)
-    return sorted(points)
+    return [(point, False) for point in sorted(points)]
 
 
 def _acknowledges(record: Record) -> bool:
@@ -212,15 +254,15 @@ class _Replay:
                     self.history.note(json.loads(record.content))
         self._at = point
 
-    def lose_power(self, rng: random.Random) -> None:
-        """Put onto the disks what is left of all that."""
+    def lose_power(self, rng: random.Random, *, all_kept: bool) -> None:
+        """Put onto the disks what is left of all that: everything, or what is drawn."""
         whole = WHOLE.get(self.bench.kind, ())
         self.torn = False
         for disk, flushed, pending in zip(
             self.bench.disks, self._flushed, self._pending, strict=True
         ):
             copy_sparse(flushed, disk.image)
-            left = survivors(pending, rng, whole=whole)
+            left = pending if all_kept else survivors(pending, rng, whole=whole)
             self.torn |= any(write not in pending for write in left)
             _write(disk.image, left)
 
@@ -236,8 +278,8 @@ def _write(image: Path, writes: Sequence[Record]) -> None:
 
 CAMPAIGN: Final = Campaign(
     name="write-replay",
-    about=f"lives on recorded disks (ext4, xfs, btrfs), each cut at {STATES} points of the record",
-    runs=250,
+    about=f"lives on recorded disks (ext4, xfs, btrfs), cut at {STATES} of its points, or at all",
+    runs=RUNS,
     slice_runs=3,
     run=_run,
     alone=True,
