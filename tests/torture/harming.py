@@ -60,8 +60,11 @@ def _extended(_rng: random.Random, content: bytearray, _start: int, _end: int) -
     return content + b"more"
 
 
-IN_PLACE: Final[dict[str, Harm]] = {"flip": _flip, "zero": _zero, "misdirected": _misdirected}
-ANY: Final[dict[str, Harm]] = IN_PLACE | {"truncated": _truncated, "extended": _extended}
+HARMS: Final[dict[str, Harm]] = {
+    **{"flip": _flip, "zero": _zero, "misdirected": _misdirected},
+    **{"truncated": _truncated, "extended": _extended},
+}
+LENGTHS: Final = frozenset({"truncated", "extended"})
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Harmed:
     """What was done to the copies of one artifact; blocks that are bad, by dataset.
 
     Attributes:
+        bad_blocks: of every copy that is bad; none where it only became too long.
         removed: the datasets on which the file was removed; nothing of it is left to be kept.
     """
 
@@ -85,7 +89,12 @@ class Harmed:
         if self.removed:
             return False
         one_block = len(self.content) <= MIB
-        return not set.intersection(*self.bad_blocks.values()) and (one_block or self.digests_kept)
+        return self.is_whole_between and (one_block or self.digests_kept)
+
+    @property
+    def is_whole_between(self) -> bool:
+        """Some copy of each block is good."""
+        return not set.intersection(*self.bad_blocks.values())
 
 
 def harm_all(rng: random.Random, paths: list[Path]) -> tuple[list[Harmed], Counter[str]]:
@@ -106,15 +115,14 @@ def harm_all(rng: random.Random, paths: list[Path]) -> tuple[list[Harmed], Count
             which = "both alike"
         chosen = rng.sample(blocks, min(len(blocks), len(paths)))
         victims = [rng.choice([0, 1])] if which == "one" else [0, 1]
-        for index in victims:
+        kinds = [rng.choice([*HARMS]) for _ in victims]
+        for index, kind in zip(victims, kinds, strict=True):
             block = chosen[index] if which == "both apart" else chosen[0]
-            kinds = ANY if which == "one" else IN_PLACE
-            kind = rng.choice([*kinds])
-            start, end = block * MIB, min(len(content), (block + 1) * MIB)
-            path = paths[index] / str(hash_of(content))
-            hurt_file(path, partial(_do, rng, kinds[kind], (start, end)))
-            each.bad_blocks[index] = {block}
+            each.bad_blocks[index] = _harm(rng, paths[index], content, HARMS[kind], block)
             counts[kind] += 1
+        if len(victims) > 1:  # an end that is lost may take a block with it that was to be left
+            which = "both apart" if each.is_whole_between else "both alike"
+            counts["both of another length"] += LENGTHS.issuperset(kinds)
         counts[which] += 1
         if rng.random() < 0.2:
             each.digests_kept = _hurt_digests(rng, paths, content)
@@ -135,6 +143,22 @@ def _remove(rng: random.Random, paths: list[Path], each: Harmed, which: str) -> 
     if rng.random() < 0.3:
         each.digests_kept = _hurt_digests(rng, paths, each.content)
     return each
+
+
+def _harm(rng: random.Random, dataset: Path, content: bytes, harm: Harm, block: int) -> set[int]:
+    """Harm a copy in a block, or in its length; the blocks of it that are bad now."""
+    start, end = block * MIB, min(len(content), (block + 1) * MIB)
+    harmed = bytearray()
+
+    def do(before: bytearray) -> bytearray:
+        harmed[:] = harm(rng, before, start, end)
+        return harmed
+
+    hurt_file(dataset / str(hash_of(content)), do)
+    if len(content) <= MIB:
+        return {0}  # also when it only became longer: nothing says how long it was
+    blocks = [slice(at, min(at + MIB, len(content))) for at in range(0, len(content), MIB)]
+    return {number for number, each in enumerate(blocks) if harmed[each] != content[each]}
 
 
 def _do(rng: random.Random, harm: Harm, bounds: tuple[int, int], content: bytearray) -> bytearray:
