@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most, for each")
     parser.add_argument("--jobs", type=_some, default=1, help="processes that share the runs")
     parser.add_argument("--first", action="store_true", help="end with the first violation")
+    parser.add_argument("--brief", action="store_true", help="runs as short as in `make test`")
     parser.add_argument("--write-docs", action="store_true", help=f"the table in {DOCUMENT.name}")
     parser.add_argument("--json", action="store_true", help="instead of the table")
     parser.add_argument("--list", action="store_true", help="the campaigns, and run none")
@@ -88,7 +90,8 @@ def _run(campaign: Campaign, options: argparse.Namespace) -> Outcome:
     jobs = min(options.jobs, runs)
     enough = 1 if options.first else ENOUGH_VIOLATIONS
     shares = [(turn, jobs) for turn in range(jobs)]
-    plans = [Plan(campaign.name, seed, runs, ends_at_s, share, enough) for share in shares]
+    plan = Plan(campaign.name, seed, runs, ends_at_s, enough=enough, brief=options.brief)
+    plans = [replace(plan, share=share) for share in shares]
     if jobs == 1:
         return run_plan(plans[0])
     # Spawned, so that each has no other thread and may fork.

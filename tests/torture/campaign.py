@@ -113,6 +113,7 @@ class Plan:
         ends_at_s: `time.monotonic()` after which no further run is begun.
         share: this process's turn and the number of turns, when several share the runs.
         enough: violations after which no further run is begun.
+        brief: a run may be the beginning of one, where a whole one takes minutes.
     """
 
     campaign: str
@@ -121,6 +122,7 @@ class Plan:
     ends_at_s: float = float("inf")
     share: tuple[int, int] = (0, 1)
     enough: int = ENOUGH_VIOLATIONS
+    brief: bool = False
 
     def seeds(self) -> Iterator[int]:
         """The seed of each run."""
@@ -138,6 +140,7 @@ class Campaign:
         slice_runs: how many belong to `make test`: a few seconds. 0: its tests are its own.
         run: does them; raises `Skip` where it cannot. Called in a process without other threads,
             so it may fork.
+        slice_s: after so many no further run of those is begun, however slow the machine.
         alone: no other campaign of `make test` runs beside it (loop devices, FUSE).
     """
 
@@ -147,6 +150,7 @@ class Campaign:
     slice_runs: int
     run: Callable[[Plan], Outcome]
     alone: bool = False
+    slice_s: float = 30.0
 
 
 def strike_each(

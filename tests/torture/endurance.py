@@ -3,7 +3,8 @@
 The other campaigns judge what is left on disk by lives that are short. Here the processes stay:
 they are sent right and wrong bytes, broken requests and stale configs, copy from each other, have
 copies rot, workers killed and datasets taken away. Whatever they answer is right (B2); in the end
-every copy is (B1, B5); and they hold no more than when they were warm.
+every copy is (B1, B5); and they hold no more than when they were warm. A brief life (`--brief`) is
+the beginning of one, as long as `--seconds` lets it be: all is judged but what they hold.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.torture.campaign import Campaign, Held, Outcome, Plan, growth, strike
 MIB: Final = 1 << 20
 MISHAPS: Final = 400
 WARM_AFTER: Final = 150
+SLICE_S: Final = 6.0
 PATIENCE_S: Final = 120.0
 THREADS_SLACK: Final = 24
 """Pools keep the threads that they had to start; if one mishap in ten left one, that is more."""
@@ -75,11 +77,15 @@ class Life:
             answer = put_config(agent, self._generation, *self._wanted)
             assert answer.status == 204, answer
 
-    def live(self, mishaps: int) -> None:
-        """Have so many mishaps, and get over them."""
+    def live(self, mishaps: int, ends_at_s: float) -> bool:
+        """Have so many mishaps, and get over them; False when the time was over before the last."""
         for _ in range(mishaps):
+            if time.monotonic() >= ends_at_s:
+                break
             self._mishap()
+            mishaps -= 1
         self._settle()
+        return not mishaps
 
     def _mishap(self) -> None:
         does: Callable[[Life, RunningAgent, str], None] = self._rng.choice(_MISHAPS)
@@ -237,7 +243,9 @@ def _await_no_more_than(agents: list[RunningAgent], warm: Held) -> Held:
         time.sleep(0.5)
 
 
-def _strike(seed: int, counts: Counter[str], held: list[tuple[Held, Held]]) -> None:
+def _strike(
+    seed: int, ends_at_s: float, counts: Counter[str], held: list[tuple[Held, Held]]
+) -> None:
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         agents = [
@@ -247,20 +255,24 @@ def _strike(seed: int, counts: Counter[str], held: list[tuple[Held, Held]]) -> N
         life = Life(agents, rng)
         life.configure()
         try:
-            life.live(WARM_AFTER)
+            whole = life.live(WARM_AFTER, ends_at_s)
             warm = _held(agents)
-            life.live(MISHAPS)
-            held.append((warm, _await_no_more_than(agents, warm)))
+            whole = whole and life.live(MISHAPS, ends_at_s)
+            if whole:  # what is not warm yet comes to hold more
+                held.append((warm, _await_no_more_than(agents, warm)))
         except Exception as error:
             error.add_note("\n".join(agent.log_tail(8) for agent in agents))
             raise
         counts += life.counts
+        if not whole:
+            counts["brief"] += 1
 
 
 def _run(plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
     held: list[tuple[Held, Held]] = []
-    outcome = strike_each(plan, lambda seed: _strike(seed, counts, held), counts)
+    ends_at_s = plan.ends_at_s if plan.brief else float("inf")
+    outcome = strike_each(plan, lambda seed: _strike(seed, ends_at_s, counts, held), counts)
     # What the agents held is of interest, not what the process did that mistreated them.
     return replace(outcome, held=max(held, key=growth, default=None))
 
@@ -269,6 +281,7 @@ CAMPAIGN: Final = Campaign(
     "endurance",
     f"two agents that live through {MISHAPS} mishaps, and hold no more than before",
     runs=8,
-    slice_runs=0,
+    slice_runs=1,
+    slice_s=SLICE_S,
     run=_run,
 )
