@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from depot.artifact import ArtifactHash
 from depot.dataset import quarantine_files
 from depot.errors import DatasetUnusable
+from depot.mirrors.kept_digests import read_digests
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.quarantine.keeper import QuarantineKeeper
-from depot.reading.reader import read_digests
 from depot.streams.block_digests import BlockDigest, BlockDigests
 from depot.streams.blocks import BLOCK_SIZE_BYTES
 from depot.streams.sources import Pace, StreamSource

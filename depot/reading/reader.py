@@ -7,10 +7,9 @@ artifact is. Block digests that are missing are derived from a full verification
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -18,16 +17,15 @@ from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.keyed_lock import KeyedLock
-from depot.dataset.dataset import Dataset
-from depot.document import Unreadable
 from depot.errors import DatasetUnusable, NotFound
+from depot.mirrors.kept_digests import keep_digests, read_digests
 from depot.mirrors.mirror import Copy, Mirror, casts_doubt, is_own_want
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.open_artifact import OpenArtifact
 from depot.mirrors.verify import Verdict, derive_digests, judge_file, verify_copy, works
 from depot.os_errors import describe_error
 from depot.quarantine.keeper import QuarantineKeeper
-from depot.streams.block_digests import BlockDigests, decode_digests, encode_digests
+from depot.streams.block_digests import BlockDigests
 from depot.streams.blocks import BLOCK_SIZE_BYTES
 from depot.streams.verified_read import VerifiedRead
 
@@ -275,33 +273,3 @@ class Reader:
         copies = (mirror.artifacts.get(artifact) for mirror in self._mirrors.readable())
         standing = sum(copy is not None and copy.damaged for copy in copies)
         return standing + sum(1 for _ in self._quarantine.of_artifact(artifact))
-
-
-async def keep_digests(mirrors: Iterable[Mirror], digests: BlockDigests) -> None:
-    """Write block digests to each mirror; one that cannot take them does without."""
-    content = encode_digests(digests)
-
-    async def keep(mirror: Mirror) -> None:
-        with suppress(OSError, DatasetUnusable):
-            await mirror.read(Dataset.write_block_digests, digests.artifact, content)
-
-    await asyncio.gather(*map(keep, mirrors))
-
-
-async def read_digests(
-    mirror: Mirror, artifact: ArtifactHash, size_bytes: int | None
-) -> BlockDigests | None:
-    """Read the block digests kept on a mirror; None when there are none to believe.
-
-    Those of an artifact of any size will do when `size_bytes` is None.
-
-    Raises:
-        TimeoutError: the device does not answer, and would keep whoever asks on waiting.
-    """
-    try:
-        content = await mirror.read(Dataset.read_block_digests, artifact)
-        return None if content is None else decode_digests(content, artifact, size_bytes)
-    except TimeoutError:
-        raise
-    except (OSError, DatasetUnusable, Unreadable):
-        return None  # derived anew, like one that was never there

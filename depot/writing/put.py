@@ -31,11 +31,11 @@ from depot.errors import (
     TooFewCopies,
     TooLarge,
 )
+from depot.mirrors.kept_digests import keep_digests
 from depot.mirrors.mirror import Mirror, Record
 from depot.mirrors.quota import Reservation
 from depot.mirrors.verify import verify_copy
 from depot.os_errors import describe_error, full_disk
-from depot.reading.reader import keep_digests
 from depot.streams.sources import Source
 from depot.writing.arriving import Arrival
 from depot.writing.group_commit import End, Outcome
