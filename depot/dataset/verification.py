@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Final
 
 from depot.artifact import ArtifactHash
 from depot.dataset.disk import Disk
+from depot.document import Unreadable
 from depot.errors import DatasetUnusable
+from depot.streams.block_digests import decode_digests
 from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 if TYPE_CHECKING:
@@ -37,10 +39,18 @@ STEP_BYTES: Final = 8 * BLOCK_SIZE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A verification that is under way: its name, and the file's size in bytes."""
+    """A verification that is under way.
+
+    Attributes:
+        name: by which it is stepped and ended.
+        size_bytes: of the file.
+        lacks_digests: it has more than one block, and no block digests to believe are beside it;
+            False unless that was asked.
+    """
 
     name: str
     size_bytes: int
+    lacks_digests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +71,10 @@ class Step:
 class Verification:
     """One open file on its way through the hash."""
 
-    def __init__(self, disk: Disk, fd: int, size_bytes: int, *, by_block: bool) -> None:
+    def __init__(self, disk: Disk, fd: int, size_bytes: int) -> None:
         self._disk = disk
         self._fd = fd
         self._size_bytes = size_bytes
-        self._by_block = by_block
         self._offset_bytes = 0
         self._digest = hashlib.sha256()
         # A mapping of its own is aligned as O_DIRECT wants it.
@@ -74,10 +83,11 @@ class Verification:
         self._lock = threading.Lock()
         self._stepping = self._ended = False
 
-    def step(self, most_s: float) -> Step:
+    def step(self, most_s: float, *, by_block: bool = False) -> Step:
         """Hash up to `STEP_BYTES`, and begin no block after `most_s` seconds.
 
-        So the deadline of a call depends on the time that one block takes, not a whole step.
+        So the deadline of a call depends on the time that one block takes, not a whole step. With
+        `by_block`, which is to be the same at every step, each block is hashed on its own as well.
 
         Raises:
             OSError: it cannot be read.
@@ -88,7 +98,7 @@ class Verification:
                 raise DatasetUnusable("the verification was ended")
             self._stepping = True
         try:
-            return self._step(time.monotonic() + most_s)
+            return self._step(time.monotonic() + most_s, by_block)
         finally:
             self._leave_step()
 
@@ -105,7 +115,7 @@ class Verification:
             if self._ended:
                 os.close(self._fd)
 
-    def _step(self, until_s: float) -> Step:
+    def _step(self, until_s: float, by_block: bool) -> Step:
         self._drop_cached()
         started_bytes, blocks = self._offset_bytes, bytearray()
         end_bytes = min(self._size_bytes, started_bytes + STEP_BYTES)
@@ -114,7 +124,7 @@ class Verification:
             block = self._next_block()
             self._digest.update(block)
             self._offset_bytes += len(block)
-            if block and self._by_block:
+            if block and by_block:
                 blocks += hashlib.sha256(block).digest()
             at_end = not block or self._offset_bytes >= self._size_bytes
             if time.monotonic() > until_s:
@@ -183,27 +193,40 @@ class Verifications:
             self.end(name)
 
 
-def begin(dataset: Dataset, artifact: ArtifactHash, by_block: bool = False) -> Begun:
-    """Open an artifact for `step`; with `by_block`, each block is hashed on its own as well.
+def begin(dataset: Dataset, artifact: ArtifactHash, *, ask_digests: bool = False) -> Begun:
+    """Open an artifact for `step`; with `ask_digests`, look at its block digests as well.
 
     Raises:
         FileNotFoundError: there is none.
         OSError: it cannot be opened.
     """
     fd, size_bytes = dataset.open_artifact(artifact)
-    verification = Verification(dataset.disk, fd, size_bytes, by_block=by_block)
-    name = dataset.verifications.add(verification)
-    return Begun(name, size_bytes)
+    name = dataset.verifications.add(Verification(dataset.disk, fd, size_bytes))
+    # In this call, since another one for each copy would be felt by whoever verifies them all.
+    lacks_digests = ask_digests and _lacks_digests(dataset, artifact, size_bytes)
+    return Begun(name, size_bytes, lacks_digests)
 
 
-def step(dataset: Dataset, name: str, most_s: float) -> Step:
+def step(dataset: Dataset, name: str, most_s: float, *, by_block: bool = False) -> Step:
     """Hash the next part; see `Verification.step`."""
-    return dataset.verifications.get(name).step(most_s)
+    return dataset.verifications.get(name).step(most_s, by_block=by_block)
 
 
 def end(dataset: Dataset, name: str) -> None:
     """Close it; a second call changes nothing."""
     dataset.verifications.end(name)
+
+
+def _lacks_digests(dataset: Dataset, artifact: ArtifactHash, size_bytes: int) -> bool:
+    if size_bytes <= BLOCK_SIZE_BYTES:
+        return False
+    try:
+        content = dataset.read_block_digests(artifact)
+        if content is not None:
+            decode_digests(content, artifact, size_bytes)
+    except (OSError, Unreadable):
+        return True
+    return content is None
 
 
 def _try_direct(fd: int) -> bool:

@@ -1,4 +1,4 @@
-"""Block digests as each mirror keeps them beside its copies: written and read.
+"""Block digests as each mirror keeps them beside its copies: found, and made up for where missing.
 
 They are believed for their checksum and what they are bound to, whichever mirror has them. They are
 derived: a mirror that cannot take them does without, and is as healthy as before.
@@ -7,8 +7,9 @@ derived: a mirror that cannot take them does without, and is as healthy as befor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from itertools import compress
 
 from depot.artifact import ArtifactHash
 from depot.dataset.dataset import Dataset
@@ -46,3 +47,32 @@ async def read_digests(
         raise
     except (OSError, DatasetUnusable, Unreadable):
         return None  # derived anew, like one that was never there
+
+
+async def digests_on_any(
+    mirrors: Iterable[Mirror], artifact: ArtifactHash, size_bytes: int
+) -> BlockDigests | None:
+    """Read the block digests of the first healthy mirror that has some to believe."""
+    for mirror in mirrors:
+        if mirror.healthy and (kept := await _ask(mirror, artifact, size_bytes)):
+            return kept
+    return None
+
+
+async def make_up(mirrors: Collection[Mirror], digests: BlockDigests) -> None:
+    """Have each healthy mirror keep block digests of the artifact; what it can use stays."""
+    healthy = [mirror for mirror in mirrors if mirror.healthy]
+    asked = (_ask(mirror, digests.artifact, digests.size_bytes) for mirror in healthy)
+    lacking = [kept is None for kept in await asyncio.gather(*asked)]
+    # Whoever has just been waited for in vain is not healthy any more.
+    await keep_digests((m for m in compress(healthy, lacking) if m.healthy), digests)
+
+
+async def _ask(mirror: Mirror, artifact: ArtifactHash, size_bytes: int) -> BlockDigests | None:
+    with suppress(DatasetUnusable):  # it has left meanwhile
+        dataset = mirror.dataset
+        try:
+            return await read_digests(mirror, artifact, size_bytes)
+        except TimeoutError as error:
+            mirror.failed(error, dataset)  # nobody waits for it at every copy
+    return None

@@ -1,16 +1,17 @@
 """Proving that a copy holds the bytes its name says: length and SHA-256, past the page cache.
 
 A full verification is also where block digests come from when they are missing: they are believed
-because the bytes they were taken from hashed to the artifact's name in the same pass.
+because the bytes they were taken from hashed to the artifact's name in the same pass. Whoever
+verifies every copy has those made up for on every mirror, from another mirror where one has them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator, Collection
 from concurrent.futures import Future
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 from typing import Final, Protocol
@@ -18,8 +19,9 @@ from typing import Final, Protocol
 from depot.artifact import ArtifactHash
 from depot.dataset import verification
 from depot.dataset.dataset import Dataset
-from depot.dataset.verification import Begun, Step
+from depot.dataset.verification import Begun
 from depot.errors import DatasetUnusable
+from depot.mirrors.kept_digests import digests_on_any, make_up
 from depot.mirrors.mirror import Copy, Mirror, casts_doubt, is_own_want
 from depot.os_errors import full_disk
 from depot.streams.block_digests import BlockDigests
@@ -48,6 +50,14 @@ class Verdict(Enum):
     """The device does not answer, the copy was replaced meanwhile, or it was given up."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What reading a copy told, and the block digests that some mirror lacks, of a good one."""
+
+    verdict: Verdict
+    digests: BlockDigests | None = None
+
+
 async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
     """Read and hash a copy now, and record the outcome; None unless it is good.
 
@@ -61,14 +71,33 @@ async def verify_copy(mirror: Mirror, artifact: ArtifactHash) -> Copy | None:
     return mirror.good_copy(artifact) if good else None
 
 
-async def judge_copy(mirror: Mirror, artifact: ArtifactHash, pacer: Pacer | None = None) -> Verdict:
-    """Read and hash a copy that is not known to be damaged, and record the outcome."""
+async def judge_copy(
+    mirror: Mirror,
+    artifact: ArtifactHash,
+    pacer: Pacer | None = None,
+    keepers: Collection[Mirror] = (),
+) -> Verdict:
+    """Read and hash a copy that is not known to be damaged, and record the outcome.
+
+    When it is good, and the mirror lacks its block digests, each of `keepers` that lacks them gets
+    them.
+    """
     copy = mirror.artifacts.get(artifact)
     if copy is None or copy.damaged or not mirror.readable:
         return Verdict.UNKNOWN
-    verdict = await _judge(mirror, artifact, copy.size_bytes, pacer)
+    try:
+        found = await _find(mirror, artifact, copy.size_bytes, pacer, keepers)
+    except OSError:
+        found = _Finding(Verdict.BAD)
     if mirror.artifacts.get(artifact) is not copy:  # replaced meanwhile: judged another time
         return Verdict.UNKNOWN
+    _record(mirror, artifact, copy, found.verdict)
+    if found.digests is not None:
+        await make_up(keepers, found.digests)
+    return found.verdict
+
+
+def _record(mirror: Mirror, artifact: ArtifactHash, copy: Copy, verdict: Verdict) -> None:
     match verdict:
         case Verdict.GOOD:
             mirror.record(artifact, replace(copy, verified_at_s=time.time()))
@@ -78,7 +107,6 @@ async def judge_copy(mirror: Mirror, artifact: ArtifactHash, pacer: Pacer | None
             mirror.gone(artifact)
         case Verdict.UNKNOWN:
             pass
-    return verdict
 
 
 async def derive_digests(
@@ -89,15 +117,12 @@ async def derive_digests(
     Raises:
         OSError, DatasetUnusable: it cannot be read.
     """
-    blocks = bytearray()
-    async with aclosing(
-        _steps(mirror, mirror.dataset, artifact, size_bytes, by_block=True)
-    ) as steps:
-        async for step in steps:
-            blocks += step.block_digests
-            if step.digest == artifact.digest:
-                return BlockDigests(artifact, size_bytes, bytes(blocks))
-    return None
+    dataset, blocks = mirror.dataset, bytearray()
+    async with _verification(mirror, dataset, artifact) as begun:
+        if begun.size_bytes != size_bytes:
+            return None
+        verdict = await _hash(mirror, dataset, artifact, begun, blocks=blocks)
+    return BlockDigests(artifact, size_bytes, bytes(blocks)) if verdict is Verdict.GOOD else None
 
 
 async def judge_file(
@@ -108,29 +133,30 @@ async def judge_file(
     Raises:
         OSError: it cannot be read, on a device that works.
     """
+    return (await _find(mirror, artifact, size_bytes, pacer)).verdict
+
+
+async def _find(
+    mirror: Mirror,
+    artifact: ArtifactHash,
+    size_bytes: int,
+    pacer: Pacer | None,
+    keepers: Collection[Mirror] = (),
+) -> _Finding:
     dataset = mirror.dataset
     try:
-        return await _read(mirror, dataset, artifact, size_bytes, pacer)
+        return await _read(mirror, dataset, artifact, size_bytes, pacer, keepers)
     except FileNotFoundError:
-        return Verdict.GONE
+        return _Finding(Verdict.GONE)
     except (TimeoutError, DatasetUnusable) as error:
         mirror.failed(error, dataset)
-        return Verdict.UNKNOWN
+        return _Finding(Verdict.UNKNOWN)
     except OSError as error:
         # One bad sector, or a device that fails as a whole? That says nothing about its copies.
         # Nor does a want of descriptors or memory, which is this process's own.
         if is_own_want(error) or not await works(mirror):
-            return Verdict.UNKNOWN
+            return _Finding(Verdict.UNKNOWN)
         raise
-
-
-async def _judge(
-    mirror: Mirror, artifact: ArtifactHash, size_bytes: int, pacer: Pacer | None
-) -> Verdict:
-    try:
-        return await judge_file(mirror, artifact, size_bytes, pacer)
-    except OSError:
-        return Verdict.BAD
 
 
 async def _read(
@@ -139,52 +165,63 @@ async def _read(
     artifact: ArtifactHash,
     size_bytes: int,
     pacer: Pacer | None,
-) -> Verdict:
+    keepers: Collection[Mirror],
+) -> _Finding:
     if pacer is not None and not await pacer.may_read():
-        return Verdict.UNKNOWN
-    async with aclosing(_steps(mirror, dataset, artifact, size_bytes)) as steps:
-        async for step in steps:
-            if pacer is not None:
-                pacer.has_read(step.read_bytes)
-            if step.digest is not None:
-                return Verdict.GOOD if step.digest == artifact.digest else Verdict.BAD
-            if pacer is not None and not await pacer.may_read():
-                return Verdict.UNKNOWN
-    return Verdict.BAD  # of another size: nothing was read
+        return _Finding(Verdict.UNKNOWN)
+    async with _verification(mirror, dataset, artifact, ask_digests=bool(keepers)) as begun:
+        if begun.size_bytes != size_bytes:
+            return _Finding(Verdict.BAD)  # nothing is read
+        digests, blocks = None, None
+        if begun.lacks_digests:
+            others = (keeper for keeper in keepers if keeper is not mirror)
+            digests = await digests_on_any(others, artifact, size_bytes)
+            blocks = bytearray() if digests is None else None
+        verdict = await _hash(mirror, dataset, artifact, begun, pacer, blocks)
+    if verdict is not Verdict.GOOD:
+        return _Finding(verdict)
+    if blocks is not None:
+        digests = BlockDigests(artifact, size_bytes, bytes(blocks))
+    return _Finding(verdict, digests)
 
 
-async def _steps(
+async def _hash(
     mirror: Mirror,
     dataset: Dataset,
     artifact: ArtifactHash,
-    size_bytes: int,
-    *,
-    by_block: bool = False,
-) -> AsyncGenerator[Step]:
-    begun = await _begin(mirror, dataset, artifact, by_block=by_block)
-    try:
-        if begun.size_bytes != size_bytes:
-            return
-        most_s = mirror.timeout_s / _SHARE_OF_DEADLINE
-        while True:
-            stepping = mirror.begin(verification.step, dataset, begun.name, most_s)
-            step = await mirror.wait(stepping)
-            yield step
-            if step.digest is not None:
-                return
-    finally:
-        mirror.begin(verification.end, dataset, begun.name)
+    begun: Begun,
+    pacer: Pacer | None = None,
+    blocks: bytearray | None = None,
+) -> Verdict:
+    """Read all that a verification is of; each block's own digest is added to `blocks`."""
+    most_s, by_block = mirror.timeout_s / _SHARE_OF_DEADLINE, blocks is not None
+    while True:
+        stepping = mirror.begin(verification.step, dataset, begun.name, most_s, by_block=by_block)
+        step = await mirror.wait(stepping)
+        if pacer is not None:
+            pacer.has_read(step.read_bytes)
+        if blocks is not None:
+            blocks += step.block_digests
+        if step.digest is not None:
+            return Verdict.GOOD if step.digest == artifact.digest else Verdict.BAD
+        if pacer is not None and not await pacer.may_read():
+            return Verdict.UNKNOWN
 
 
-async def _begin(
-    mirror: Mirror, dataset: Dataset, artifact: ArtifactHash, *, by_block: bool
-) -> Begun:
-    beginning = mirror.begin(verification.begin, dataset, artifact, by_block)
+@asynccontextmanager
+async def _verification(
+    mirror: Mirror, dataset: Dataset, artifact: ArtifactHash, *, ask_digests: bool = False
+) -> AsyncIterator[Begun]:
+    beginning = mirror.begin(verification.begin, dataset, artifact, ask_digests=ask_digests)
     try:
-        return await mirror.wait(beginning)
+        begun = await mirror.wait(beginning)
     except BaseException:
         beginning.add_done_callback(partial(_end_late, mirror, dataset))
         raise
+    try:
+        yield begun
+    finally:
+        mirror.begin(verification.end, dataset, begun.name)
 
 
 async def works(mirror: Mirror) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop
@@ -79,10 +79,11 @@ class Survey:
 
 
 class DatasetScrubber:
-    """The scrub of one dataset."""
+    """The scrub of one dataset; `mirrors` get the block digests that turn out to be missing."""
 
-    def __init__(self, mirror: Mirror, context: ScrubContext) -> None:
+    def __init__(self, mirror: Mirror, mirrors: Collection[Mirror], context: ScrubContext) -> None:
         self.mirror = mirror
+        self._mirrors = mirrors
         self._context = context
         self._current: ScrubPass | None = None
         self._last: ScrubPass | None = None
@@ -291,7 +292,7 @@ class DatasetScrubber:
             self._count(queued_bytes, Verdict.GONE)
             return True
         self._in_copy_bytes = 0
-        verdict = await judge_copy(self.mirror, artifact, self)
+        verdict = await judge_copy(self.mirror, artifact, self, self._mirrors)
         if not self._is_current(scrub):
             return False
         if verdict is Verdict.UNKNOWN and not self._may_run():

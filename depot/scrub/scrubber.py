@@ -21,7 +21,7 @@ class Scrubber:
 
     def __init__(self, mirrors: MirrorSet, context: ScrubContext) -> None:
         self._context = context
-        self._datasets = [DatasetScrubber(mirror, context) for mirror in mirrors.all]
+        self._datasets = [DatasetScrubber(mirror, mirrors.all, context) for mirror in mirrors.all]
 
     def status(self) -> ScrubStatus:
         """How it is, from memory."""

@@ -19,13 +19,16 @@ BOTH_WAYS: Final = frozenset(
         "test_quota",
         "test_reconcile",
         "test_remirror",
+        "test_scrub_digests",
     }
 )
 """Modules whose rules must hold whatever works on a dataset, as far as no fault is planted."""
 ALSO_ALONE: Final = frozenset({"test_doubt", "test_ingest", "test_put", "test_quota"})
 """Modules whose rules must hold also when no put is made durable together with others."""
 
-BOTH_DIGESTS: Final = frozenset({"test_arriving", "test_heal", "test_verified_reads"})
+BOTH_DIGESTS: Final = frozenset(
+    {"test_arriving", "test_heal", "test_scrub_digests", "test_verified_reads"}
+)
 """Modules whose rules must hold whatever kind of block digests a put takes."""
 
 

@@ -377,8 +377,8 @@ PLANTS: Final = (
     Plant(
         "a copy is called good by its size",
         "depot/mirrors/verify.py",
-        "                return Verdict.GOOD if step.digest == artifact.digest else Verdict.BAD\n",
-        "                return Verdict.GOOD\n",
+        "            return Verdict.GOOD if step.digest == artifact.digest else Verdict.BAD\n",
+        "            return Verdict.GOOD\n",
         ("rot", "model"),
     ),
     Plant(
