@@ -249,6 +249,7 @@ class Parts:
     def _on_record(
         self, mirror: Mirror, artifact: ArtifactHash, before: Copy | None, after: Copy | None
     ) -> None:
+        self.mirrors.note(mirror, artifact, before, after)
         self.records.note(mirror, artifact, before, after)
         self.had.note(artifact, after)
 

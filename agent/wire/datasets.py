@@ -31,7 +31,8 @@ class DatasetBody(Answer):
     in_doubt: Count = Field(
         default=0,
         description="Artifacts that do not count before they were verified again: the dataset "
-        "failed in a way after which nothing on it is believed.",
+        "failed in a way after which nothing on it is believed, or another dataset has a copy of "
+        "another size.",
     )
     worker_pid: int | None = Field(
         default=None, description="The process that works on it; null when there is none."

@@ -37,6 +37,7 @@ from depot.healing.census import Census, Lacks
 from depot.mirrors.inventory import missing_bytes
 from depot.mirrors.mirror import Copy
 from depot.mirrors.mirror_set import MirrorSet
+from depot.mirrors.verify import verify_copy
 from depot.os_errors import describe_error
 from depot.quarantine.keeper import QuarantineKeeper
 from depot.reading.reader import Reader
@@ -251,11 +252,12 @@ class Healer:
         With `only_due`, those that failed a short while ago are left out, and each artifact lets
         work that somebody waits for go first, but not for ever: a copy is missing.
         """
+        await self._judge_doubted(only_due=only_due)
         await self._settle_all()
         healed = 0
         async for artifact in unhurried(await self._begin_pass(self._pauses)):
-            if only_due and self._foreground.busy:
-                await self._foreground.changed.wait(COURTESY_S)
+            if only_due:
+                await self._let_others_go_first()
             if self._may_try(artifact, self._pauses, only_due=only_due):
                 healed += await self._try(artifact, self._pauses, self._from_here)
         await self._quarantine.trim()
@@ -274,6 +276,22 @@ class Healer:
             elif self._may_try(artifact, self._peer_pauses, only_due=only_due):
                 healed += await self._try(artifact, self._peer_pauses, from_peer)
         return healed
+
+    async def _let_others_go_first(self) -> None:
+        if self._foreground.busy:
+            await self._foreground.changed.wait(COURTESY_S)
+
+    async def _judge_doubted(self, *, only_due: bool) -> None:
+        """Find out which of the copies that differ in size are good, if any: none counts before.
+
+        What is in doubt because its dataset failed is verified before that is healthy again.
+        """
+        for mirror in self._mirrors.healthy():
+            for artifact in sorted(mirror.doubts.rows):
+                if only_due:
+                    await self._let_others_go_first()
+                if artifact in mirror.doubts and mirror.healthy:
+                    await verify_copy(mirror, artifact)
 
     async def _settle_all(self) -> None:
         for mirror in self._mirrors.healthy():

@@ -6,7 +6,7 @@ through every copy for each question would keep the event loop from everything e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -128,15 +128,26 @@ def is_good(artifact: ArtifactHash, copy: Copy) -> bool:
     return not copy.damaged and (copy.size_bytes > 0 or artifact == EMPTY_ARTIFACT)
 
 
+def differing(
+    good: Mapping[ArtifactHash, int], others: Iterable[Mapping[ArtifactHash, int]]
+) -> set[ArtifactHash]:
+    """Artifacts with a good copy here and one of another size elsewhere; for a thread."""
+    return {
+        artifact
+        for there in others
+        for artifact, size_bytes in good.items()
+        if there.get(artifact, size_bytes) != size_bytes
+    }
+
+
 def missing_bytes(
     artifacts: Collection[ArtifactHash], readable: Collection[Inventory], datasets: int
 ) -> int:
     """Bytes that are to be written so that each of `datasets` has a copy of these artifacts."""
-    left = set(artifacts)
-    largest_bytes = there_bytes = 0
+    known_bytes: dict[ArtifactHash, int] = {}
+    there_bytes = 0
     for inventory in readable:
         sizes = inventory.good
-        largest_bytes += sum(sizes[artifact] for artifact in left if artifact in sizes)
-        there_bytes += sum(sizes[artifact] for artifact in artifacts if artifact in sizes)
-        left = left.difference(sizes)
-    return largest_bytes * datasets - there_bytes
+        # Of the first one's size, whatever it has here: copies in doubt may differ.
+        there_bytes += sum(known_bytes.setdefault(a, sizes[a]) for a in artifacts if a in sizes)
+    return sum(known_bytes.values()) * datasets - there_bytes

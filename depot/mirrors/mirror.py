@@ -133,7 +133,8 @@ class Mirror:
         on_gone: told each artifact whose copy was found to be gone, after it was recorded.
         on_copy: told each artifact whose copy, or whether it counts, changed by itself.
         marker: of the dataset that is here, or was here last.
-        doubts: copies that were there when the dataset failed and were not verified since.
+        doubts: copies that do not count before they are verified: they were there when the dataset
+            failed, or another dataset's copy has another size.
         pardoned: an operator takes a dataset back here now, also a retired one.
         was_mount: what is here, or was here last, is a mount of its own.
     """
@@ -371,8 +372,15 @@ class Mirror:
 
     def doubt(self, artifact: ArtifactHash, copy: Copy) -> None:
         """Have a copy that is about to be recorded in doubt, as all are that were there before."""
+        self.doubt_all({artifact: copy})
+
+    def doubt_all(self, copies: Mapping[ArtifactHash, Copy]) -> None:
+        """Have copies in doubt."""
         with self.store.transaction() as change:
-            change.put(self.doubts, artifact, copy)
+            for artifact, copy in copies.items():
+                change.put(self.doubts, artifact, copy)
+        for artifact in copies:
+            self.on_copy(artifact)
 
     def reclaim(self) -> None:
         """A released dataset may be attached again."""
@@ -405,8 +413,7 @@ class Mirror:
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""
         self._become(
-            replace(self.condition, last_error=None, full=False, joining=True, doubtful=False),
-            doubted={},
+            replace(self.condition, last_error=None, full=False, joining=True, doubtful=False)
         )
 
     def join(self) -> None:
@@ -540,6 +547,8 @@ def record_all(records: Sequence[Record]) -> None:
                     change.delete(mirror.artifacts, artifact)
                 else:
                     change.put(mirror.artifacts, artifact, copy)
+                if _is_settled(mirror, copy):
+                    change.delete(mirror.doubts, artifact)
     for (mirrors, artifact, copy), before_each in zip(records, befores, strict=True):
         for mirror, before in zip(mirrors, before_each, strict=True):
             size_bytes = copy.size_bytes if copy else 0
@@ -547,6 +556,13 @@ def record_all(records: Sequence[Record]) -> None:
             mirror.inventory.changed(artifact, before, copy)
             mirror.on_copy(artifact)
             mirror.on_record(mirror, artifact, before, copy)
+
+
+def _is_settled(mirror: Mirror, copy: Copy | None) -> bool:
+    """Tell whether no doubt is left of a copy that is recorded as this."""
+    if mirror.doubtful:
+        return False  # it may be memory that was read: `depot.mirrors.reverify` settles it
+    return copy is None or copy.damaged or copy.verified_at_s is not None
 
 
 def _nobody_listens(

@@ -2,13 +2,16 @@
 
 Several agents on one dataset, or another sled's disk in the slot, are kept out here: only a dataset
 with this sled's marker whose lock could be taken becomes part of the set.
+
+Of copies of one artifact that differ in size one at least is bad, and without a record of it nobody
+can tell which. So, from the moment they are known, those that were never verified are in doubt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +27,7 @@ from depot.dataset.marker import Marker
 from depot.device.host import Host
 from depot.device.resident import let_go
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
-from depot.mirrors.inventory import take_stock
+from depot.mirrors.inventory import Stock, differing, is_good, take_stock
 from depot.mirrors.mirror import Copy, Mirror
 from depot.os_errors import describe_error
 
@@ -83,6 +86,8 @@ class MirrorSet:
         self._recall = recall
         self.doubted: frozenset[str] = frozenset()
         self._attaching: dict[int, _Attaching] = {}
+        self._comparing = asyncio.Lock()
+        self._appeared: set[ArtifactHash] = set()
 
     def healthy(self) -> list[Mirror]:
         """Those that can be read and written."""
@@ -221,16 +226,51 @@ class MirrorSet:
                 await asyncio.to_thread(attachment.files.share, other.artifacts.rows)
             copies = await self._recall(mirror.index, dataset.marker.dataset_id, attachment.files)
             stock = await asyncio.to_thread(take_stock, copies)
+            async with self._comparing:  # or two that come at once are not compared
+                await self._enter(mirror, attachment, stock)
         except BaseException:
             mirror.begin(let_go, dataset)
             raise
-        if refusal := self._refusal(mirror, dataset.marker):  # that took a while
-            mirror.begin(let_go, dataset)
+
+    async def _enter(self, mirror: Mirror, attachment: Attachment, stock: Stock) -> None:
+        dataset = attachment.dataset
+        self._appeared.clear()
+        others = [other.inventory.good.copy() for other in self.readable()]
+        differ = await asyncio.to_thread(differing, stock.inventory.good, others)
+        if refusal := self._refusal(mirror, dataset.marker):  # all that took a while
             raise DatasetUnusable(f"{mirror.path} {refusal}")
         mirror.was_mount = attachment.mounted
         mirror.space = attachment.space
         doubtful = dataset.marker.dataset_id in self.doubted or self._is_retired(dataset.marker)
         mirror.attached(dataset, stock, attachment.problem, doubtful=doubtful)
+        self._doubt_differing(differ | self._appeared)
+
+    def note(
+        self, mirror: Mirror, artifact: ArtifactHash, before: Copy | None, after: Copy | None
+    ) -> None:
+        """Compare a copy that has appeared with those on the other datasets; of `on_record`."""
+        if after is None or not is_good(artifact, after):
+            return
+        if before is not None and before.size_bytes == after.size_bytes and not before.damaged:
+            return
+        if self._comparing.locked():
+            self._appeared.add(artifact)
+        copies = (other.artifacts.get(artifact) for other in self.all if other is not mirror)
+        if any(copy is not None and copy.size_bytes != after.size_bytes for copy in copies):
+            self._doubt_differing((artifact,))
+
+    def _doubt_differing(self, artifacts: Iterable[ArtifactHash]) -> None:
+        """Have copies that were never verified in doubt where there is one of another size."""
+        doubted: dict[Mirror, dict[ArtifactHash, Copy]] = {mirror: {} for mirror in self.all}
+        for artifact in artifacts:
+            copies = [(mirror, mirror.good_copy(artifact)) for mirror in self.all]
+            good = [(mirror, copy) for mirror, copy in copies if copy is not None]
+            if len({copy.size_bytes for _, copy in good}) > 1:
+                for mirror, copy in good:
+                    if copy.verified_at_s is None:
+                        doubted[mirror][artifact] = copy
+        for mirror, those in doubted.items():
+            mirror.doubt_all(those)
 
     def _refusal(self, mirror: Mirror, marker: Marker) -> str | None:
         """Why what was found at a path is not taken in; None when it is."""

@@ -49,7 +49,10 @@ class Sled:
         return frozenset(name for slot in self.attached for name in slot.copies)
 
     def counts(self, name: str) -> int:
-        return sum(slot.good(name) for slot in self.slots)
+        return sum(slot.certain(name) for slot in self.slots)
+
+    def is_anywhere(self, name: str) -> bool:
+        return any(slot.good(name) for slot in self.slots)
 
     def reserved_bytes(self, slot: Slot) -> int:
         return sum(put.reserved.get(slot.index, 0) for put in self.puts)
@@ -368,9 +371,13 @@ class Sled:
 
     def under_replicated(self) -> list[str]:
         wanted = self.wanted or frozenset()
-        return sorted(name for name in wanted if 0 < self.counts(name) < len(self.slots))
+        some = (name for name in wanted if self.is_anywhere(name))
+        return sorted(name for name in some if self.counts(name) < len(self.slots))
 
     def remirror(self) -> int:
+        for slot in self.attached:
+            for name in [name for name, copy in slot.copies.items() if copy.doubted]:
+                slot.verify(name)
         for slot in self.attached:
             for name in list(slot.copies):
                 slot.settle(name)
@@ -383,7 +390,7 @@ class Sled:
 
     def whole_in_quarantine(self) -> dict[str, Path]:
         """Wanted artifacts without a good copy that nevertheless lie whole in a quarantine."""
-        missing = sorted(name for name in self.wanted or () if not self.counts(name))
+        missing = sorted(name for name in self.wanted or () if not self.is_anywhere(name))
         files = {
             name: [
                 path

@@ -430,7 +430,20 @@ class Rig:
             slot.attached.marked -= asked
             for name in asked:
                 detail = self.runner.run(self.store.describe(ArtifactHash.parse(name)))
-                slot.copies[name].damaged = not detail.copies[slot.index].present
+                slot.copies[name].damaged = detail.copies[slot.index].damaged
+        self._take_what_is_in_doubt()
+
+    def _take_what_is_in_doubt(self) -> None:
+        """Of copies that differ in size those are in doubt that were never verified."""
+        attached = self.sled.attached
+        for name in sorted(self.sled.stored):
+            holders = [slot for slot in attached if slot.good(name)]
+            if len({slot.copies[name].size_bytes for slot in holders}) > 1:
+                detail = self.runner.run(self.store.describe(ArtifactHash.parse(name)))
+                for slot in holders:
+                    said = detail.copies[slot.index]
+                    assert said.present == (said.verified_at is not None), "B6"
+                    slot.copies[name].doubted = not said.present
 
     def _take_the_order_in_which_they_came(self) -> None:
         """Two that come at once may be read one after the other, either one first."""

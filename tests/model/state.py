@@ -74,10 +74,15 @@ class Disk:
 
 @dataclass
 class Copy:
-    """What the store has on record of one file."""
+    """What the store has on record of one file.
+
+    Attributes:
+        doubted: it was never verified, and another copy had another size: it does not count.
+    """
 
     size_bytes: int
     damaged: bool = False
+    doubted: bool = False
 
     def counts(self, name: str) -> bool:
         return not self.damaged and (self.size_bytes > 0 or name == EMPTY_NAME)
@@ -112,6 +117,9 @@ class Slot:
         copy = self.copies.get(name)
         return self.attached is not None and copy is not None and copy.counts(name)
 
+    def certain(self, name: str) -> bool:
+        return self.good(name) and not self.copies[name].doubted
+
     def opens(self, name: str) -> bool:
         """Open the copy for reading; one of another size is found to be damaged."""
         if not self.good(name):
@@ -121,7 +129,7 @@ class Slot:
         if size_bytes is None:
             del self.copies[name]
         elif size_bytes != self.copies[name].size_bytes:
-            self.copies[name].damaged = True
+            self.copies[name] = Copy(self.copies[name].size_bytes, damaged=True)
         return self.good(name)
 
     def attach(self) -> None:
@@ -162,6 +170,7 @@ class Slot:
             del self.copies[name]
             return False
         self.copies[name].damaged = not self.attached.intact(name)
+        self.copies[name].doubted = False
         return not self.copies[name].damaged
 
     def settle(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from depot.artifact import ArtifactConfig, ArtifactHash
 from depot.config.ledger import Ledger, Resolved, Standing
 from depot.healing.census import Census, Lacks
-from depot.mirrors.inventory import Copy, Inventory, is_good, missing_bytes, take_stock
+from depot.mirrors.inventory import Copy, Inventory, differing, is_good, missing_bytes, take_stock
 from depot.state.persistent import PersistentMap
 
 NAMES = [ArtifactHash.of(b"%d" % number) for number in range(6)]
@@ -207,6 +207,18 @@ def test_the_bytes_that_are_missing_are_those_of_each_copy_that_is_not_there(
         expected += max(sizes) * (2 - len(sizes))
     readable = [mirror.inventory for mirror in sled.readable()]
     assert missing_bytes(some, readable, 2) == expected
+
+
+@pytest.mark.parametrize("sizes", [(5, 900), (900, 5)])
+def test_copies_that_differ_in_size_are_no_bytes_that_are_missing(sizes: tuple[int, int]) -> None:
+    readable = [take_stock({NAMES[0]: Copy(size)}).inventory for size in sizes]
+    assert missing_bytes(NAMES[:1], readable, 2) == 0
+
+
+def test_what_differs_in_size_is_there_twice() -> None:
+    here = dict(zip(NAMES[:4], (1, 2, 3, 4), strict=True))
+    there = [{NAMES[0]: 1, NAMES[1]: 7, NAMES[4]: 5}, {NAMES[3]: 4, NAMES[2]: 0}]
+    assert differing(here, there) == {NAMES[1], NAMES[2]}
 
 
 @pytest.mark.parametrize("artifacts", [2_000, 20_000])
