@@ -19,6 +19,7 @@ BOTH_WAYS: Final = frozenset(
         "test_quota",
         "test_reconcile",
         "test_remirror",
+        "test_sizes_that_differ",
         "test_scrub_digests",
     }
 )
