@@ -10,6 +10,7 @@ from depot.artifact import ArtifactHash
 from depot.dataset.dataset import Dataset, Space
 from depot.dataset.disk import Disk
 from depot.dataset.found_files import FoundFiles
+from depot.dataset.probing import probe
 from depot.device.resident import RemoteFile, file_here, forget
 
 
@@ -37,7 +38,7 @@ def attach(path: Path, require_mountpoint: bool, sled_id: str | None, disk: Disk
     try:
         files, space = dataset.scan(), dataset.space()
         try:
-            dataset.probe()
+            probe(dataset)
         except OSError as error:
             return Attachment(dataset, files, space, path.is_mount(), error)
         return Attachment(dataset, files, space, path.is_mount(), None)

@@ -56,7 +56,6 @@ BLOCKS: Final = f"{METADATA}/blocks"
 RESERVE: Final = f"{METADATA}/reserve"
 RESERVE_BYTES: Final = 32 << 20
 """More than the ledger of the largest config that can be sent."""
-_PROBE: Final = b"probe"
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _BAD_INODE: Final = (errno.EIO, errno.EUCLEAN)
 # Of staged files: this process's, which begin as no other's do, and a number.
@@ -424,30 +423,6 @@ class Dataset:
         with self.durability.syncing(names=True):
             small_files.write_document(self._root, name, content, self.disk)
         self.durability.wrote(name, content)
-
-    def probe(self) -> None:
-        """Prove that a file can be made, synced, read back and removed; refill the reserve.
-
-        Raises:
-            OSError: it cannot, also when the device gives back something else.
-        """
-        fd, name = self.stage()
-        try:
-            small_files.write_all(fd, memoryview(_PROBE), self.disk)
-            self.sync(fd)
-            self._read_probe(name)
-        except OSError as error:
-            if isinstance(error, SyncFailed) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-        finally:
-            os.close(fd)
-            self.discard(name)
-        self.refill_reserve()
-
-    def _read_probe(self, name: str) -> None:
-        # One that takes what is written and gives nothing back must not condemn every copy on it.
-        if self.read_document(name) != _PROBE:
-            raise OSError(errno.EIO, "what was written is not what is read")
 
     def refill_reserve(self) -> None:
         """Take the room that metadata may need on a full disk; as much as there is, if need be."""

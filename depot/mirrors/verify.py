@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from depot.artifact import ArtifactHash
 from depot.dataset import verification
 from depot.dataset.dataset import Dataset
+from depot.dataset.probing import probe
 from depot.dataset.verification import Begun
 from depot.errors import DatasetUnusable
 from depot.mirrors.kept_digests import digests_on_any, make_up
@@ -230,9 +231,9 @@ async def works(mirror: Mirror) -> bool:
     One that is read-only cannot: ext4 becomes that when its disk is gone.
     """
     try:
-        await mirror.call(Dataset.probe)
+        await mirror.call(probe)
     except OSError as error:
-        return full_disk(error) and not casts_doubt(error)  # it answers
+        return full_disk(error) and not casts_doubt(error)  # it can be read, as `probe` says
     except DatasetUnusable:
         return False
     return True

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from depot.concurrency.keyed_lock import KeyedLock
 from depot.dataset.dataset import Dataset
+from depot.dataset.probing import probe
 from depot.errors import DatasetBusy, DatasetUnusable
 from depot.mirrors.mirror import Mirror, MirrorState
 from depot.mirrors.mirror_set import MirrorSet
@@ -98,7 +99,7 @@ class Watch:
             return  # the call has moved the state
 
     async def _recover(self, mirror: Mirror) -> None:
-        await mirror.call(Dataset.probe)
+        await mirror.call(probe)
         if mirror.doubtful:
             await self._note_doubts()  # this may take long, and the process may end meanwhile
             if not await reverify(mirror, look_every_s=self._interval_s):

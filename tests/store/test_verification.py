@@ -7,6 +7,8 @@ import errno
 import mmap
 import os
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,15 @@ from depot.artifact import ArtifactHash
 from depot.dataset import verification
 from depot.dataset.dataset import Dataset
 from depot.dataset.disk import Disk
+from depot.dataset.marker import MARKER_FILE
+from depot.dataset.quarantine_names import QUARANTINE
 from depot.dataset.verification import STEP_BYTES, Begun, Verification
+from depot.device.host import DeviceWorkers
 from depot.errors import DatasetUnusable, NotFound
 from depot.initialise import init_datasets
 from depot.reading.reader import VerifyReads
 from depot.streams.blocks import BLOCK_SIZE_BYTES
-from tests.loop_mount import loop_disk
+from tests.loop_mount import LoopDisk, loop_disk
 from tests.store.builders import (
     ONE,
     TWO,
@@ -221,15 +226,27 @@ async def test_a_dead_device_that_turned_read_only_says_nothing_about_its_copies
         assert copies(store) == {hash_of(ONE): 2}
 
 
-@pytest.mark.parametrize("error", [errno.EIO, None])
+NO_ROOM = {
+    "room": (),
+    "full": (("write", errno.ENOSPC), ("fallocate", errno.ENOSPC)),
+    "over-quota": (("write", errno.EDQUOT), ("fallocate", errno.EDQUOT)),
+    "no-inode": (("create", errno.ENOSPC),),
+}
+READS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "zeros": None}
+
+
+@pytest.mark.parametrize("room", NO_ROOM)
+@pytest.mark.parametrize("reads", READS)
 async def test_b6_a_device_that_gives_nothing_back_has_none_of_its_copies_set_aside(
-    node: Node, error: int | None
+    node: Node, reads: str, room: str
 ) -> None:
     async with node.open() as store:
         await store.put_config(config(1, ONE, TWO))
         for content in (ONE, TWO):
             await put(store, content)
-        if error:
+        for call, refusal in NO_ROOM[room]:
+            node.disk(A).fail(call, refusal)
+        if error := READS[reads]:
             node.disk(A).fail("pread", error)
         else:
             node.disk(A).garble()
@@ -241,6 +258,84 @@ async def test_b6_a_device_that_gives_nothing_back_has_none_of_its_copies_set_as
         await store.check_datasets()
         await store.remirror()
         assert copies(store) == {hash_of(ONE): 2, hash_of(TWO): 2}
+
+
+@pytest.mark.parametrize("room", NO_ROOM)
+async def test_b6_a_read_that_fails_is_told_also_when_the_probe_cannot_be_removed(
+    node: Node, room: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        for call, refusal in NO_ROOM[room]:
+            node.disk(A).fail(call, refusal)
+        for call, error in (("pread", errno.EIO), ("unlink", errno.ENOSPC)):
+            node.disk(A).fail(call, error)
+        await store.scrub()
+        await store.remirror()
+        assert await quarantined(node, A) == []
+        assert states(store) == ["suspect", "healthy"]
+
+
+@pytest.mark.parametrize("room", NO_ROOM)
+async def test_b5_a_bad_sector_is_the_copys_also_where_there_is_no_room(
+    node: Node, room: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(1, ONE, TWO))
+        for content in (ONE, TWO):
+            await put(store, content)
+        for call, refusal in NO_ROOM[room]:
+            node.disk(A).fail(call, refusal)
+        bad = node.disk(A).fail("pread", errno.EIO, name=str(hash_of(ONE)))
+        assert sorted(scrub.bad for scrub in await store.scrub()) == [0, 1]
+        await store.remirror()
+        assert bad.strikes
+        assert states(store) == ["healthy", "healthy"]
+        assert len(await quarantined(node, A, ONE)) == 1
+        assert copies(store) == {hash_of(ONE): 1 + (room == "room"), hash_of(TWO): 2}
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[tuple[Node, LoopDisk]]:
+    """A node with a process for each dataset, the first of which has a small disk of its own."""
+    with loop_disk(tmp_path / "disk", size_mib=64) as disk:
+        other = tmp_path / "m2-b"
+        other.mkdir()
+        paths = [disk.mount_point, other]
+        init_datasets(paths)
+        yield Node(tmp_path, paths, {}, workers=DeviceWorkers.PROCESS), disk
+
+
+def leave_no_room(disk: LoopDisk) -> None:
+    """Take every byte, but have a quarantine there, as of an earlier copy."""
+    (disk.mount_point / QUARANTINE).mkdir(mode=0o700)
+    disk.fill()
+    with suppress(OSError):  # what a large file could not have
+        for number in range(1000):
+            (disk.mount_point / f"somebody-elses-{number}").write_bytes(b"x")
+
+
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["the copy", "the marker too"])
+async def test_b6_a_full_device_is_asked_past_the_page_cache(
+    real: tuple[Node, LoopDisk], all_of_it: bool
+) -> None:
+    node, disk = real
+    image = disk.mount_point.with_name("disk.ext4")
+    marker = disk.mount_point / MARKER_FILE
+    async with node.open() as store:
+        await store.put_config(config(1, ONE))
+        await put(store, ONE)
+        await off_loop(leave_no_room, disk)
+        await off_loop(corrupt_below, image, ONE)
+        if all_of_it:
+            content = await off_loop(marker.read_bytes)
+            await off_loop(corrupt_below, image, content)
+            assert await off_loop(marker.read_bytes) == content
+        await store.scrub()
+        await store.remirror()
+        assert len(await quarantined(node, A)) == (0 if all_of_it else 1)
+        assert states(store) == ["suspect" if all_of_it else "healthy", "healthy"]
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM])
