@@ -50,7 +50,7 @@ from depot.dataset.small_files import STAGING as STAGING  # part of the layout a
 from depot.dataset.verification import Verifications
 from depot.device.resident import stay
 from depot.errors import DatasetForeign, DatasetUnusable
-from depot.os_errors import SyncFailed
+from depot.os_errors import SyncFailed, full_disk
 
 BLOCKS: Final = f"{METADATA}/blocks"
 RESERVE: Final = f"{METADATA}/reserve"
@@ -308,10 +308,27 @@ class Dataset:
             self.disk.unlink(staged, dir_fd=self._root)
 
     def set_aside(self, artifact: ArtifactHash) -> None:
-        """Take an artifact's name away, if it is still there, so that it can be decided on."""
+        """Take an artifact's name away, if it is still there, so that it can be decided on.
+
+        Where even that takes room, as on a btrfs, it has that of the reserve.
+        """
         self.check_identity()
         with suppress(FileNotFoundError):
+            try:
+                self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
+            except OSError as error:
+                if not full_disk(error):
+                    raise
+                self._set_aside_in_reserve(artifact)
+
+    def _set_aside_in_reserve(self, artifact: ArtifactHash) -> None:
+        self._give_up_reserve()
+        try:
             self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
+        except OSError:
+            self.refill_reserve()  # or somebody else takes the room, for nothing
+            raise
+        # Refilled by the watch: what is deleted now makes the room for it.
 
     def remove_aside(self, artifact: ArtifactHash) -> None:
         """Remove an artifact that was set aside, and what was derived from it."""
@@ -397,10 +414,9 @@ class Dataset:
         try:
             self._write_document(name, content)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not full_disk(error):
                 raise
-            with suppress(FileNotFoundError):
-                self.disk.unlink(RESERVE, dir_fd=self._root)
+            self._give_up_reserve()
             self._write_document(name, content)
             # At once: the document before it is gone, and nobody may take the room (Q2).
             self.refill_reserve()
@@ -423,6 +439,10 @@ class Dataset:
         with self.durability.syncing(names=True):
             small_files.write_document(self._root, name, content, self.disk)
         self.durability.wrote(name, content)
+
+    def _give_up_reserve(self) -> None:
+        with suppress(FileNotFoundError):
+            self.disk.unlink(RESERVE, dir_fd=self._root)
 
     def refill_reserve(self) -> None:
         """Take the room that metadata may need on a full disk; as much as there is, if need be."""
