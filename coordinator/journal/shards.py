@@ -64,7 +64,7 @@ async def holding(tx: Transaction, index: int) -> Shard:
     Raises:
         EntryNotFound: there is no such index yet.
     """
-    return of_index(await tx.first(begun(select(journal_shards)), {"index": index}), index)
+    return of_index(await tx.first(_BEGUN, {"index": index}), index)
 
 
 def begun(query: Select[Any]) -> Select[Any]:
@@ -109,6 +109,7 @@ async def change(tx: Transaction, shard_id: str, **values: object) -> None:
 
 
 _ORDINAL: Final = journal_shards.c.ordinal
+_BEGUN: Final = begun(select(journal_shards))
 
 
 async def _first(tx: Transaction, query: Select[Any]) -> Shard | None:
