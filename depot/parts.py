@@ -23,7 +23,9 @@ from depot.device.process import ProcessHost
 from depot.healing.dataset_desk import DatasetDesk
 from depot.healing.healer import Healer
 from depot.healing.reconciler import Reconciler
-from depot.mirrors.mirror import Copy, Mirror, MirrorState
+from depot.mirrors.condition import MirrorState
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.watch import Watch
 from depot.options import StoreOptions

@@ -46,7 +46,8 @@ from depot.errors import (
     NotInConfig,
     QuotaExceeded,
 )
-from depot.mirrors.mirror import Mirror, MirrorState
+from depot.mirrors.condition import MirrorState
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.os_errors import describe_error, full_disk
 from depot.state.tables import StateStore, Table

@@ -34,8 +34,7 @@ from depot.config.keeper import EventSink, LedgerKeeper
 from depot.errors import BadSource, DepotCopy, DepotError, HashMismatch, NotFound
 from depot.healing.assemble import Assembler, Remains, find_digests, remains_of
 from depot.healing.census import Census, Lacks
-from depot.mirrors.inventory import missing_bytes
-from depot.mirrors.mirror import Copy
+from depot.mirrors.inventory import Copy, missing_bytes
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.verify import verify_copy
 from depot.os_errors import describe_error

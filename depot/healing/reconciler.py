@@ -22,7 +22,8 @@ from depot.config.keeper import EventSink, LedgerKeeper
 from depot.dataset.dataset import Dataset
 from depot.dataset.found_files import FoundFiles
 from depot.errors import DatasetUnusable
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.writing.put_desk import PutDesk
 

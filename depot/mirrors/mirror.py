@@ -1,12 +1,8 @@
 """A configured dataset path and its live state: attached or not, trusted or not, and what it holds.
 
 The event loop's view of a `Dataset`. Every blocking call runs in the mirror's own host, threads or
-a worker process, under a deadline, so one device's hang stays its own (B4). A failure moves the
-state:
-
-    healthy --write fails, call hangs--> suspect (still readable) --probe succeeds--> joining
-    any --path no longer leads to the dataset--> missing --attach succeeds--> joining
-    joining (suspect until then) --what it says was read--> healthy
+a worker process, under a deadline, so one device's hang stays its own (B4). A failure moves its
+condition (`depot.mirrors.condition`).
 
 Nothing is written to a dataset that comes (back) before its ledger was read: it may be the newer.
 """
@@ -14,12 +10,10 @@ Nothing is written to a dataset that comes (back) before its ledger was read: it
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
@@ -32,11 +26,10 @@ from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
 from depot.device.host import Host, HostOf, thread_host
 from depot.device.resident import let_go
 from depot.errors import DatasetUnusable
-from depot.mirrors.inventory import Copy as Copy
-from depot.mirrors.inventory import Inventory, Stock, is_good, take_stock
+from depot.mirrors.condition import Condition, MirrorState, casts_doubt, is_own_want
+from depot.mirrors.inventory import Copy, Inventory, Stock, is_good, take_stock
 from depot.mirrors.open_artifact import OpenArtifact, close_file
 from depot.mirrors.quota import Quota
-from depot.os_errors import SyncFailed, describe_error, full_disk, is_shortage
 from depot.state.tables import StateStore, Table
 
 P = ParamSpec("P")
@@ -45,72 +38,8 @@ T = TypeVar("T")
 VERIFICATIONS: Final = 2
 """Copies that are hashed at once: the deadline of a call includes its wait for a thread, so a crowd
 of readers must not hold them all and make a healthy dataset look hung."""
-_IN_DOUBT: Final = "it failed before; its copies are verified again before they count"
 
 
-class MirrorState(StrEnum):
-    """How far a dataset can be used."""
-
-    HEALTHY = "healthy"
-    SUSPECT = "suspect"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """How a dataset is, as far as its mirror knows.
-
-    Attributes:
-        joining: it can be written again, but what it says was not read yet.
-        full: the last write found no room.
-        over_quota: a write was refused by a quota, of which the filesystem's figures may know
-            nothing; until something was purged for its sake.
-        last_error: for people; None when nothing is wrong.
-        released: an operator had it let go of; it is left alone.
-        doubtful: it failed in a way after which nothing on it is believed before it was verified.
-        failures: how often an operation failed, other than for want of room.
-    """
-
-    state: MirrorState = MirrorState.MISSING
-    joining: bool = False
-    full: bool = False
-    over_quota: bool = False
-    last_error: str | None = None
-    released: bool = False
-    doubtful: bool = False
-    failures: int = 0
-
-    def after(self, error: OSError) -> Condition:
-        """The condition once an operation has failed like this."""
-        if isinstance(error, FileNotFoundError):
-            return self
-        if full_disk(error) and not isinstance(error, SyncFailed):
-            over_quota = self.over_quota or error.errno == errno.EDQUOT
-            said = describe_error(error)
-            return replace(self, full=True, over_quota=over_quota, last_error=said)
-        lost = self.state is MirrorState.HEALTHY
-        return replace(
-            self,
-            state=MirrorState.SUSPECT if lost else self.state,
-            joining=False,
-            last_error=describe_error(error),
-            doubtful=self.doubtful or casts_doubt(error),
-            failures=self.failures + 1,
-        )
-
-
-def casts_doubt(error: OSError) -> bool:
-    """Tell whether, after such a failure, memory may give back what the device does not have."""
-    return isinstance(error, SyncFailed) or error.errno in _DEVICE_ERRORS
-
-
-def is_own_want(error: OSError) -> bool:
-    """Tell whether this process, not the device, had too little: descriptors, memory."""
-    wants = is_shortage(error) or error.errno in (errno.EINTR, errno.EAGAIN)
-    return wants and not isinstance(error, SyncFailed)
-
-
-_DEVICE_ERRORS: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENXIO, errno.ENODEV)
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
 Recorded = Callable[["Mirror", ArtifactHash, Copy | None, Copy | None], None]
 Gone = Callable[["Mirror", ArtifactHash], None]
@@ -401,25 +330,17 @@ class Mirror:
         self._dataset = dataset
         self.marker = dataset.marker
         self.quota.set_used(stock.inventory.used_bytes)
-        condition = Condition(MirrorState.SUSPECT, joining=True)
-        if problem is not None:
-            condition = condition.after(problem)
-            # What could not even be written was never believed.
-            condition = replace(condition, doubtful=isinstance(problem, SyncFailed))
-        if doubtful:
-            condition = replace(condition, joining=False, doubtful=True, last_error=_IN_DOUBT)
+        condition = Condition.on_arrival(problem, doubtful=doubtful)
         self._become(condition, stock, doubted=stock.copies if condition.doubtful else {})
 
     def recovered(self) -> None:
         """The dataset has proved that it can be written; what it says is to be read next."""
-        self._become(
-            replace(self.condition, last_error=None, full=False, joining=True, doubtful=False)
-        )
+        self._become(self.condition.recovered())
 
     def join(self) -> None:
         """What a recovered dataset says is known: it may be written to."""
         if self.joining:
-            self._become(replace(self.condition, joining=False, state=MirrorState.HEALTHY))
+            self._become(self.condition.joined())
 
     async def release(self, reason: str) -> None:
         """Let go of the dataset and of every file on it, and leave it alone from now on."""
@@ -446,14 +367,7 @@ class Mirror:
             # Closing can hang on a dead device, so it is the mirror's threads' work too.
             self.closing = self.host.submit(release if release_files else let_go, dataset)
         self.quota.set_used(0)
-        before = self.condition
-        gone = Condition(
-            MirrorState.MISSING,
-            full=before.full,
-            last_error=reason,
-            released=release_files or before.released,
-            doubtful=before.doubtful,
-        )
+        gone = self.condition.gone(reason, released=release_files)
         self._become(gone, take_stock({}), doubted={})
 
     def begin(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -27,8 +27,8 @@ from depot.dataset.marker import Marker
 from depot.device.host import Host
 from depot.device.resident import let_go
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
-from depot.mirrors.inventory import Stock, differing, is_good, take_stock
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy, Stock, differing, is_good, take_stock
+from depot.mirrors.mirror import Mirror
 from depot.os_errors import describe_error
 
 _HELD_ON_LOOKS: Final = 10

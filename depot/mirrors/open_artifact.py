@@ -17,7 +17,7 @@ from depot.streams.verified_read import VerifiedRead
 
 if TYPE_CHECKING:
     from depot.dataset.attaching import Opened
-    from depot.mirrors.mirror import Copy
+    from depot.mirrors.inventory import Copy
 
 
 class OpenArtifact:

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from depot.artifact import ArtifactHash
 from depot.dataset.dataset import Dataset
 from depot.dataset.found_files import FoundFiles
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.verify import Verdict, judge_copy
 
 

@@ -22,8 +22,10 @@ from depot.dataset.dataset import Dataset
 from depot.dataset.probing import probe
 from depot.dataset.verification import Begun
 from depot.errors import DatasetUnusable
+from depot.mirrors.condition import casts_doubt, is_own_want
+from depot.mirrors.inventory import Copy
 from depot.mirrors.kept_digests import digests_on_any, make_up
-from depot.mirrors.mirror import Copy, Mirror, casts_doubt, is_own_want
+from depot.mirrors.mirror import Mirror
 from depot.os_errors import full_disk
 from depot.streams.block_digests import BlockDigests
 

@@ -18,7 +18,8 @@ from depot.concurrency.keyed_lock import KeyedLock
 from depot.dataset.dataset import Dataset
 from depot.dataset.probing import probe
 from depot.errors import DatasetBusy, DatasetUnusable
-from depot.mirrors.mirror import Mirror, MirrorState
+from depot.mirrors.condition import MirrorState
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.reverify import reverify
 from depot.os_errors import SyncFailed

@@ -22,7 +22,8 @@ from depot.errors import (
     NotFound,
     QuotaExceeded,
 )
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.os_errors import describe_error
 from depot.quarantine.keeper import Quarantined, QuarantineKeeper

@@ -33,7 +33,8 @@ from depot.dataset.quarantine_names import (
     irreplaceable,
 )
 from depot.errors import DatasetUnusable
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.verify import Verdict, judge_file, works
 from depot.os_errors import describe_error

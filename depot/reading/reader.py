@@ -18,8 +18,10 @@ from typing import Final
 from depot.artifact import ArtifactHash
 from depot.concurrency.keyed_lock import KeyedLock
 from depot.errors import DatasetUnusable, NotFound
+from depot.mirrors.condition import casts_doubt, is_own_want
+from depot.mirrors.inventory import Copy
 from depot.mirrors.kept_digests import keep_digests, read_digests
-from depot.mirrors.mirror import Copy, Mirror, casts_doubt, is_own_want
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.open_artifact import OpenArtifact
 from depot.mirrors.verify import Verdict, derive_digests, judge_file, verify_copy, works

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from depot.artifact import ArtifactHash
 from depot.dataset.found_files import FoundFiles
-from depot.mirrors.mirror import Copy
+from depot.mirrors.inventory import Copy
 from depot.scrub.copy_database import Changes, Remembered
 
 

@@ -23,7 +23,8 @@ from depot.concurrency.threads import DaemonThreads
 from depot.dataset.dataset import Dataset
 from depot.dataset.found_files import FoundFile, FoundFiles
 from depot.errors import DatasetUnusable, FormatTooNew, InvalidRequest
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.os_errors import describe_error
 from depot.scrub.copy_book import Book, match
 from depot.scrub.copy_database import (

@@ -21,7 +21,8 @@ import structlog
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground, Signal
 from depot.errors import DatasetUnusable
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.verify import Verdict, judge_copy
 from depot.scrub.copy_records import CopyRecords
 from depot.scrub.pace import ScrubPace, condensed

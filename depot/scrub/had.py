@@ -16,7 +16,7 @@ from itertools import filterfalse
 from typing import Final
 
 from depot.artifact import ArtifactHash
-from depot.mirrors.mirror import Copy
+from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror_set import MirrorSet
 from depot.scrub.copy_records import FLUSH_INTERVAL_S, CopyRecords
 

@@ -21,7 +21,8 @@ from depot.config.keeper import LedgerKeeper
 from depot.dataset.dataset import Dataset
 from depot.dataset.publishing import Entry, Published
 from depot.errors import DatasetUnusable, DepotError
-from depot.mirrors.mirror import Copy, Mirror, Record, record_all
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror, Record, record_all
 from depot.mirrors.quota import Reservation
 from depot.quarantine.keeper import QuarantineKeeper
 from depot.writing.group_commit import End

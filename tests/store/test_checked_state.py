@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from depot.artifact import Generation
-from depot.mirrors.mirror import Copy, Mirror
+from depot.mirrors.inventory import Copy
+from depot.mirrors.mirror import Mirror
 from depot.state.checked import VARIABLE, ChecksummingStore, StateCorrupted, make_state
 from depot.state.tables import PlainStore, StateStore, Table
 from depot.store import ArtifactStore

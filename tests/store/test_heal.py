@@ -13,7 +13,7 @@ import pytest
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotCopy, NotFound, QuotaExceeded
-from depot.mirrors.mirror import Copy
+from depot.mirrors.inventory import Copy
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from depot.writing.put import Stored

@@ -14,7 +14,8 @@ import pytest
 from depot.artifact import ArtifactConfig, ArtifactHash
 from depot.config.ledger import Ledger, Resolved, Standing
 from depot.config.pins import PinBook
-from depot.mirrors.mirror import Condition, Copy, MirrorState
+from depot.mirrors.condition import Condition, MirrorState
+from depot.mirrors.inventory import Copy
 from depot.state.checked import (
     VARIABLE,
     ChecksummingStore,
