@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from depot.artifact import ArtifactConfig, ArtifactHash, Generation, shared
+from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.config import fencing
 from depot.config.grace import Grace
 from depot.config.ledger import (
@@ -24,20 +24,19 @@ from depot.config.ledger import (
     Readings,
     Resolved,
     Standing,
-    decode_ledger,
     encode_ledger,
     resolve,
 )
-from depot.config.pins import PINS_NAME, PinBook, decode_pins, encode_pins
+from depot.config.pins import PinBook, encode_pins
+from depot.config.reader import PINS_DOCUMENT, Reader, Reading
 from depot.config.state_dir import StateDir
+from depot.config.witness import Witness
 from depot.dataset.dataset import Dataset
 from depot.dataset.small_files import METADATA
-from depot.document import Unreadable
 from depot.errors import (
     ConfigGeneration,
     DatasetUnusable,
     DepotError,
-    FormatTooNew,
     Io,
     LedgerUnknown,
     NoConfig,
@@ -46,38 +45,21 @@ from depot.errors import (
     NotInConfig,
     QuotaExceeded,
 )
-from depot.mirrors.condition import MirrorState
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
-from depot.os_errors import describe_error, full_disk
+from depot.os_errors import full_disk
 from depot.state.tables import StateStore, Table
 
 EventSink = Callable[[str, Mapping[str, object]], None]
 """Called on the event loop with a kind and its fields; must not block."""
 
 T = TypeVar("T")
-_PINS: Final = f"{METADATA}/{PINS_NAME}"
 _CURRENT: Final = "current"
 _SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
 _PINS_UNKNOWN: Final = (
     "no dataset has pins that can be read, so nothing may be dropped or deleted: bring a dataset "
     f"with intact pins back, or move the pins in {METADATA} away on every dataset and pin again"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one mirror says; `unseen` when its ledger cannot be read, `unpinned` its pins.
-
-    Attributes:
-        device_failed: one of them could not be read at all, which may go better another time.
-    """
-
-    ledger: Ledger | None
-    book: PinBook | None = None
-    unseen: str | None = None
-    unpinned: str | None = None
-    device_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +87,13 @@ class LedgerKeeper:
         self._pins: Table[str, Pins] = state.table("pins")
         unknown = Resolved(Standing.UNKNOWN, NO_LEDGER, NO_LEDGER.rank, certain=False)
         self._keep(unknown, Pins(PinBook()))
-        self._troubles: dict[tuple[int, str], str] = {}  # by dataset and document
         self._grace = Grace(delete_grace_s)
-        self._readings: dict[int, tuple[Dataset, _Reading]] = {}
+        self._reader = Reader(mirrors)
         self._mirrors = mirrors
-        self._state_dir = state_dir
         self._delete_grace_s = delete_grace_s
         self._emit = on_event
         self._lock = asyncio.Lock()
-        self._witness: Rank | None = None
-        self._witness_problem: str | None = None
+        self._witness = Witness(state_dir)
 
     @property
     def resolved(self) -> Resolved:
@@ -137,9 +116,9 @@ class LedgerKeeper:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the ledgers and the witness, for the status."""
-        witness = (self._witness_problem,) if self._witness_problem else ()
+        witness = (self._witness.problem,) if self._witness.problem else ()
         pins = () if self.pins_known else (_PINS_UNKNOWN,)
-        return (*pins, *self._troubles.values(), *witness)
+        return (*pins, *self._reader.troubles, *witness)
 
     def deletions_held_until_s(self) -> float:
         """Unix time before which nothing is deleted (D4); 0 when nothing holds deletions."""
@@ -151,9 +130,7 @@ class LedgerKeeper:
         Raises:
             FormatTooNew: the witness was written by a newer program.
         """
-        self._witness, self._witness_problem = await asyncio.to_thread(
-            self._state_dir.read_witness, self._mirrors.sled_id
-        )
+        await self._witness.load(self._mirrors.sled_id)
         await self.reload()
 
     async def reload(self) -> bool:
@@ -165,14 +142,17 @@ class LedgerKeeper:
         async with self._lock:
             before = self.resolved
             joining = [mirror for mirror in self._mirrors.all if mirror.joining]
-            readings = await self._read_all()
+            readings = await self._reader.read_all()
             self._adopt(readings, remembered=_settled_ledger(before))
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
                 await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), joining)
                 if self.resolved.certain:
-                    await self._acknowledge(self.resolved.floor)
+                    await self._witness.remember(
+                        self.resolved.floor, self._mirrors.sled_id, in_force=True
+                    )
             if self.book.version:
-                await self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), joining)
+                pins = await asyncio.to_thread(encode_pins, self.book)
+                await self._spread(PINS_DOCUMENT, pins, joining)
             for mirror in joining:
                 if not self._unread_matters(readings[mirror.index]):
                     mirror.join()
@@ -190,10 +170,11 @@ class LedgerKeeper:
             self._mirrors.require_healthy()
             if not changed:
                 content = await self._encoded(self.resolved.ledger)
-                await self._each(
+                outcomes = await self._each(
                     lambda m: self._renew(m, Dataset.ensure_document, LEDGER_NAME, content)
                 )
                 self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
+                await self._acknowledge(self.resolved.floor, outcomes.count(None))
                 return False
             current, now_s = self.resolved.ledger, time.time()
             drops, grace_s = await asyncio.to_thread(self._weigh, current, proposed, now_s)
@@ -275,8 +256,8 @@ class LedgerKeeper:
             raise
 
     async def _accept(self, ledger: Ledger) -> None:
-        await self._write(LEDGER_NAME, await self._encoded(ledger))
-        await self._acknowledge(ledger.rank)
+        holders = await self._write(LEDGER_NAME, await self._encoded(ledger))
+        await self._acknowledge(ledger.rank, holders)
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         # What a dataset that is away knows is no better known now (G1).
         certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
@@ -300,13 +281,13 @@ class LedgerKeeper:
     async def _require_pins(self) -> None:
         """Raise LedgerUnknown while the pins are not known; they are looked for once more."""
         if not self.pins_known:
-            readings = await self._read_all()
+            readings = await self._reader.read_all()
             self._keep(self.resolved, self._pins_after(readings))
         if not self.pins_known:
             raise LedgerUnknown(_PINS_UNKNOWN)
 
     async def _replace_pins(self, book: PinBook) -> None:
-        await self._write(_PINS, await asyncio.to_thread(encode_pins, book))
+        await self._write(PINS_DOCUMENT, await asyncio.to_thread(encode_pins, book))
         self._keep(self.resolved, Pins(book, known=self.pins_known))
 
     def _keep(self, resolved: Resolved, pins: Pins) -> None:
@@ -314,22 +295,31 @@ class LedgerKeeper:
             change.put(self._ledger, _CURRENT, resolved)
             change.put(self._pins, _CURRENT, pins)
 
-    async def _acknowledge(self, rank: Rank) -> None:
-        if rank == self._witness and self._witness_problem is None:
-            return
-        self._witness = rank
-        try:
-            await asyncio.to_thread(self._state_dir.write_witness, rank, self._mirrors.sled_id)
-            self._witness_problem = None
-        except OSError as error:
-            # The datasets have it; what is weaker now is the next boot with one of them stale.
-            self._witness_problem = f"the witness cannot be written: {describe_error(error)}"
+    async def _acknowledge(self, rank: Rank, holders: int) -> None:
+        """Have a boot with any one of the datasets know of `rank` (G1).
 
-    async def _write(self, name: str, content: bytes) -> None:
+        Args:
+            rank: what is to be acknowledged.
+            holders: how many datasets have it, durably.
+
+        Raises:
+            Io: a dataset that is away would not know of it, and no witness could tell.
+        """
+        configured = len(self._mirrors.all)
+        everywhere = holders == configured
+        written = await self._witness.remember(rank, self._mirrors.sled_id, in_force=everywhere)
+        if not (written or everywhere):
+            raise Io(
+                f"the config is on {holders} of {configured} datasets, and "
+                f"{self._witness.problem}: a start with the others alone would not know of it"
+            )
+
+    async def _write(self, name: str, content: bytes) -> int:
+        """Write a document to every healthy dataset; tell how many have it."""
         outcomes = await self._each(lambda m: self._renew(m, Dataset.write_document, name, content))
         failures = [outcome for outcome in outcomes if outcome is not None]
         if len(failures) < len(outcomes):
-            return
+            return len(outcomes) - len(failures)
         if all(isinstance(e, DatasetUnusable) for e in failures):
             raise NoDataset("no dataset is there to be written")
         if all(isinstance(e, OSError) and full_disk(e) for e in failures):
@@ -345,13 +335,7 @@ class LedgerKeeper:
     ) -> None:
         """Write a document for a request, after which what was wrong with it is over."""
         await mirror.call(write, name, content)
-        self._troubles.pop((mirror.index, name), None)
-        dataset, kept = self._readings.get(mirror.index, (None, None))
-        if dataset is not None and kept is not None:  # or a suspect's would be told of again
-            mended = (
-                replace(kept, unseen=None) if name == LEDGER_NAME else replace(kept, unpinned=None)
-            )
-            self._readings[mirror.index] = (dataset, mended)
+        self._reader.written(mirror, name)
 
     async def _spread(self, name: str, content: bytes, joining: Sequence[Mirror] = ()) -> None:
         # A failure has moved the mirror's state already; its return brings it here again.
@@ -370,127 +354,27 @@ class LedgerKeeper:
         mirrors = [*self._mirrors.healthy(), *(mirror for mirror in joining if mirror.joining)]
         return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
 
-    async def _read_all(self) -> list[_Reading]:
-        every = self._mirrors.all
-        held = [mirror.artifacts.rows for mirror in every]
-        ledgers = _Ledgers(self._mirrors.sled_id, held)
-        readings = await asyncio.gather(*(self._reading(mirror, ledgers) for mirror in every))
-        self._troubles = {
-            (mirror.index, name): trouble
-            for mirror, found in zip(every, readings, strict=True)
-            for name, trouble in ((LEDGER_NAME, found.unseen), (_PINS, found.unpinned))
-            if trouble is not None
-        }
-        return readings
-
-    def _adopt(self, readings: list[_Reading], *, remembered: Ledger | None) -> None:
+    def _adopt(self, readings: list[Reading], *, remembered: Ledger | None) -> None:
         found = [reading.ledger for reading in readings if reading.ledger is not None]
         unseen = sum(reading.unseen is not None for reading in readings)
         absent = len(readings) - len(found) - unseen
         # What was in force a moment ago counts even if the datasets that have it are away now.
         ledgers = found if remembered is None else [remembered, *found]
-        resolved = resolve(Readings(ledgers, absent, unseen), self._witness)
+        resolved = resolve(Readings(ledgers, absent, unseen), self._witness.rank)
         self._keep(resolved, self._pins_after(readings))
 
-    def _unread_matters(self, reading: _Reading) -> bool:
+    def _unread_matters(self, reading: Reading) -> bool:
         """Tell whether a dataset has to be read again, at the next look, to know where we are."""
         known = self.resolved.standing is not Standing.UNKNOWN and self.pins_known
         return reading.device_failed and not known
 
-    def _pins_after(self, readings: Sequence[_Reading]) -> Pins:
+    def _pins_after(self, readings: Sequence[Reading]) -> Pins:
         books = [reading.book for reading in readings if reading.book is not None]
         book = max((self.book, *books), key=lambda book: book.version)
         unread = any(reading.unpinned for reading in readings)
         return Pins(book, known=bool(books) or book.version > 0 or not unread)
 
-    async def _reading(self, mirror: Mirror, ledgers: _Ledgers) -> _Reading:
-        # What is suspect was read when it was attached and nothing was written to it since. Its
-        # device may hang, and whoever waits here holds up the others (B4).
-        if mirror.state is MirrorState.SUSPECT and not mirror.joining:
-            dataset, kept = self._readings.get(mirror.index, (None, None))
-            if kept is not None and dataset is mirror.dataset:
-                return kept
-        reading = await _read(mirror, ledgers)
-        if mirror.readable:
-            self._readings[mirror.index] = (mirror.dataset, reading)
-        return reading
-
 
 def _settled_ledger(resolved: Resolved) -> Ledger | None:
     known = resolved.standing in _SETTLED and resolved.floor != NO_LEDGER.rank
     return resolved.ledger if known else None
-
-
-async def _read(mirror: Mirror, ledgers: _Ledgers) -> _Reading:
-    if not mirror.readable:
-        return _Reading(None, unseen=f"dataset {mirror.path} is missing: {mirror.last_error}")
-    try:
-        book, unpinned = await _read_pins(mirror)
-        ledger, unseen = await _read_ledger(mirror, ledgers)
-    except FormatTooNew as error:
-        mirror.detach(str(error))  # an older program must not write what it cannot read
-        return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
-    except DatasetUnusable as error:
-        return _Reading(None, unseen=f"dataset {mirror.path}: {error}")
-    return _Reading(
-        ledger,
-        book,
-        None if unseen is None else f"dataset {mirror.path}: {unseen}",
-        None if unpinned is None else f"dataset {mirror.path}: {unpinned}",
-        device_failed=any(isinstance(error, OSError) for error in (unseen, unpinned)),
-    )
-
-
-async def _read_ledger(
-    mirror: Mirror, ledgers: _Ledgers
-) -> tuple[Ledger | None, OSError | Unreadable | None]:
-    try:
-        content = await mirror.read(Dataset.read_document, LEDGER_NAME)
-        if content is None:
-            return None, None
-        return await ledgers.decoded(content), None
-    except (OSError, Unreadable) as error:
-        return None, error
-
-
-async def _read_pins(mirror: Mirror) -> tuple[PinBook | None, OSError | Unreadable | None]:
-    try:
-        content = await mirror.read(Dataset.read_document, _PINS)
-        return None if content is None else await asyncio.to_thread(decode_pins, content), None
-    except (OSError, Unreadable) as error:
-        return None, error
-
-
-class _Ledgers:
-    """What the datasets say, decoded; the same document only once, as it is on all of them.
-
-    Args:
-        held: for each dataset the artifacts on it, whose objects the configs share.
-    """
-
-    def __init__(self, sled_id: str | None, held: Sequence[Collection[ArtifactHash]]) -> None:
-        self._sled_id = sled_id
-        self._held = held
-        self._last: tuple[bytes, Ledger] | None = None
-        self._lock = asyncio.Lock()
-
-    async def decoded(self, content: bytes) -> Ledger:
-        """Raises Unreadable and FormatTooNew as `decode_ledger`."""
-        async with self._lock:
-            if self._last is None or self._last[0] != content:
-                ledger = await asyncio.to_thread(_decoded, content, self._sled_id, self._held)
-                self._last = content, ledger
-            return self._last[1]
-
-
-def _decoded(
-    content: bytes, sled_id: str | None, held: Sequence[Collection[ArtifactHash]]
-) -> Ledger:
-    ledger = decode_ledger(content, sled_id)
-    if ledger.config is not None:
-        most = max(held, key=len) if held else ()  # what else is there is soon the same
-        artifacts = shared(ledger.config.ordered, most)
-        config = ArtifactConfig.make(ledger.config.generation, artifacts)
-        ledger = replace(ledger, config=config)
-    _ = ledger.rank  # worked out here, in a thread: it goes through every artifact, and is kept
-    return ledger

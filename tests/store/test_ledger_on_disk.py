@@ -454,6 +454,83 @@ async def test_a_witness_that_cannot_be_written_shows_in_the_status(node: Node) 
         assert not any("witness" in warning for warning in store.status().warnings)
 
 
+@pytest.mark.parametrize("away", ["missing", "failing"])
+async def test_g1_a_config_that_neither_the_witness_nor_every_dataset_took_is_not_acknowledged(
+    node: Node, away: str
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        await _take_from_the_config(node, store, A, away)
+        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
+        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
+            await store.put_config(config(6, ONE, TWO))
+        assert store.status().generation == 5
+        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
+            await store.put_config(config(6, ONE, TWO))  # still not, when asked again
+        await off_loop((node.state_dir / ".sled-depot/staging").mkdir)
+        await store.put_config(config(6, ONE, TWO))
+        assert store.status().generation == 6
+    if away == "missing":
+        await node.bring_back(A)
+    await node.take_away(B)
+    async with node.open() as store:  # only the stale dataset is there
+        assert store.status().generation == 6
+        assert store.status().ledger == "behind"
+
+
+async def test_g1_the_config_in_force_is_not_acknowledged_again_while_it_could_be_forgotten(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        await node.take_away(A)
+        await store.check_datasets()
+        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
+        with pytest.raises(Io):
+            await store.put_config(config(6, ONE))
+        await node.bring_back(A)
+        node.disk(A).fail("create", errno.EIO)
+        await store.check_datasets()  # B's is in force now; the stale one cannot take it
+        assert (store.status().generation, await node.generation(A)) == (6, 5)
+        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
+            await store.put_config(config(6, ONE))
+
+
+async def test_g1_what_another_config_overtakes_was_never_acknowledged(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        await node.take_away(A)
+        await store.check_datasets()
+        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
+        with pytest.raises(Io):
+            await store.put_config(config(6, ONE, TWO))
+        await off_loop((node.state_dir / ".sled-depot/staging").mkdir)
+        await store.put_config(config(6, THREE))
+        await node.bring_back(A)
+        await store.check_datasets()
+        assert store.config() == config(6, THREE)
+    assert await node.ledger(A) == await node.ledger(B)
+
+
+async def test_g1_a_witness_that_an_earlier_process_wrote_is_written_again(node: Node) -> None:
+    await generation_five(node)  # whether it is durable, nobody knows: it may have been killed
+    before = await off_loop((node.state_dir / WITNESS_NAME).stat)
+    async with node.open() as store:
+        await store.put_config(config(5, ONE, TWO))
+        after = await off_loop((node.state_dir / WITNESS_NAME).stat)
+        assert after.st_ino != before.st_ino
+        await store.put_config(config(5, ONE, TWO))
+        assert (await off_loop((node.state_dir / WITNESS_NAME).stat)).st_ino == after.st_ino
+
+
+async def _take_from_the_config(node: Node, store: ArtifactStore, index: int, how: str) -> None:
+    if how == "failing":
+        node.disk(index).fail("create", errno.EIO)
+        return
+    await node.take_away(index)
+    await store.check_datasets()
+
+
 async def test_a_returned_dataset_is_no_reason_to_doubt_what_was_just_accepted(
     node: Node,
 ) -> None:
