@@ -170,8 +170,8 @@ PLANTS: Final = (
     Plant(
         "a dataset that returns keeps the pins that it had",
         "depot/config/keeper.py",
-        "self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), joining)\n",
-        "self._spread(_PINS, await asyncio.to_thread(encode_pins, self.book), ())\n",
+        "                await self._spread(PINS_DOCUMENT, pins, joining)\n",
+        "                await self._spread(PINS_DOCUMENT, pins, ())\n",
         ("syscalls", "kill-at-call"),
         case="pin: rename on dataset 1: EIO, 1 time(s)",
     ),
