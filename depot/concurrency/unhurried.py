@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -13,6 +14,11 @@ T = TypeVar("T")
 _PART: Final = 4096
 STEP_S: Final = 0.005
 """How long others wait at most for one who goes through a hundred thousand of something."""
+_LEISURELY_PART: Final = 1024
+_RESTS: Final = 9
+"""A rest is so many times as long as the work before it."""
+_MOST_REST_S: Final = 2.0
+"""All rests together: even ten million of something are gone through."""
 
 
 async def unhurried(
@@ -28,6 +34,30 @@ async def unhurried(
         if clock() - begun_s >= step_s:
             await asyncio.sleep(0)
             begun_s = clock()
+
+
+def leisurely(
+    items: Iterable[T],
+    *,
+    clock: Callable[[], float] = time.thread_time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[list[T]]:
+    """Give the items in parts, in a thread whose work can wait, and rest after each of them.
+
+    A thread that computes takes turns with the event loop, which then has half of the interpreter,
+    less the more such threads there are. One that rests leaves it nearly all. A few are one part.
+    """
+    left, rest_s = iter(items), _MOST_REST_S
+    begun_s = clock()
+    while part := list(islice(left, _LEISURELY_PART)):
+        yield part
+        if len(part) < _LEISURELY_PART:
+            return
+        pause_s = min(_RESTS * (clock() - begun_s), rest_s)
+        if pause_s > 0:
+            sleep(pause_s)
+            rest_s -= pause_s
+        begun_s = clock()
 
 
 def gently_sorted(items: Sequence[T], *, key: Callable[[T], Any]) -> list[T]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from depot.artifact import ArtifactHash
+from depot.concurrency.unhurried import leisurely
 from depot.errors import FormatTooNew
 
 FILE_NAME: Final = "copies.sqlite3"
@@ -178,9 +179,14 @@ class CopyDatabase:
         Raises:
             sqlite3.Error, TypeError, InvalidRequest: it cannot be read.
         """
-        written = {digest for (digest,) in self._db.execute("SELECT sha256 FROM had")}
-        before = [ArtifactHash(digest) for digest in written if digest not in seen]
         # Step by step: subtracting one set from the other would keep other threads waiting.
+        written: set[bytes] = set()
+        before: list[ArtifactHash] = []
+        for rows in leisurely(self._db.execute("SELECT sha256 FROM had")):
+            written.update(digest for (digest,) in rows)
+            before += [ArtifactHash(digest) for (digest,) in rows if digest not in seen]
+        if len(written) - len(before) == len(seen):  # as usual: all of `seen` were written
+            return before, frozenset()
         return before, {artifact for artifact in seen if artifact not in written}
 
     def write_had(self, changes: Mapping[ArtifactHash, bool]) -> None:

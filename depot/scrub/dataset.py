@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from heapq import heapify, heappop
+from heapq import merge
 from typing import Final
 
 import structlog
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground, Signal
+from depot.concurrency.unhurried import leisurely
 from depot.errors import DatasetUnusable
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
@@ -45,6 +46,8 @@ _SHORTEST_WAIT_S: Final = 0.002
 
 _log = structlog.get_logger("depot.scrub")
 EventSink = Callable[[str, Mapping[str, object]], None]
+_Queued = tuple[float, ArtifactHash, int]
+"""A copy that a pass is to verify: its age as a time, its artifact, its size in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,16 +166,16 @@ class DatasetScrubber:
         if scrub is None or not self._may_run():
             return
         # In a thread: it goes through every copy.
-        queue, left_bytes = await asyncio.to_thread(self._queue, scrub, self.mirror.artifacts.rows)
+        copies = self.mirror.artifacts.rows
+        queue, count, left_bytes = await asyncio.to_thread(self._queue, scrub, copies)
         await self._check_due_rate()
         if not self._is_running(scrub):
             return
-        self._current = scrub = replace(scrub, copies_left=len(queue), bytes_left=left_bytes)
+        self._current = scrub = replace(scrub, copies_left=count, bytes_left=left_bytes)
         self._meter.start(self._rate())
-        while queue:
+        for _, artifact, size_bytes in queue:
             if not self._is_running(scrub):
                 return
-            _, artifact, size_bytes = heappop(queue)
             if not await self._judge(artifact, size_bytes):
                 return
             await self._save(now=False)
@@ -264,19 +267,23 @@ class DatasetScrubber:
 
     def _queue(
         self, scrub: ScrubPass, copies: Mapping[ArtifactHash, Copy]
-    ) -> tuple[list[tuple[float, ArtifactHash, int]], int]:
-        """The copies that are part of a pass with age and size, and how many bytes they are.
+    ) -> tuple[Iterator[_Queued], int, int]:
+        """The copies that are part of a pass, the oldest first: how many, how many bytes they are.
 
-        As a heap, the oldest first: to sort them all at once would keep every thread waiting.
+        Sorted in parts, which are merged as the pass goes on: to sort them all at once would keep
+        every thread waiting.
         """
         ages = self._context.records.ages(self.mirror)
-        queue = [
-            (ages.get(artifact, 0.0), artifact, copy.size_bytes)
-            for artifact, copy in copies.items()
-            if self._is_part(copy, scrub)
-        ]
-        heapify(queue)
-        return queue, sum(size_bytes for _, _, size_bytes in queue)
+        parts = list[list[_Queued]]()
+        for some in leisurely(copies.items()):
+            part = [
+                (ages.get(artifact, 0.0), artifact, copy.size_bytes)
+                for artifact, copy in some
+                if self._is_part(copy, scrub)
+            ]
+            parts.append(sorted(part))
+        left_bytes = sum(size_bytes for part in parts for _, _, size_bytes in part)
+        return merge(*parts), sum(map(len, parts)), left_bytes
 
     def _is_part(self, copy: Copy, scrub: ScrubPass) -> bool:
         verified_at_s = copy.verified_at_s
@@ -385,10 +392,10 @@ class DatasetScrubber:
     def _due_rate_of(self, copies: Mapping[ArtifactHash, Copy]) -> float:
         ages = self._context.records.ages(self.mirror)
         bases_s, sizes_bytes = list[float](), list[int]()
-        for artifact, copy in copies.items():
-            if not copy.damaged:
-                bases_s.append(ages.get(artifact, 0.0))
-                sizes_bytes.append(copy.size_bytes)
+        for some in leisurely(copies.items()):
+            sound = [(a, copy.size_bytes) for a, copy in some if not copy.damaged]
+            bases_s += [ages.get(artifact, 0.0) for artifact, _ in sound]
+            sizes_bytes += [size_bytes for _, size_bytes in sound]
         rate = self._context.pace.due_rate
         return rate(condensed(bases_s, sizes_bytes), self._context.clock())
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from depot.concurrency.unhurried import gently_sorted, unhurried
+from depot.concurrency.unhurried import gently_sorted, leisurely, unhurried
 
 
 class Clock:
@@ -65,3 +65,29 @@ async def test_a_pass_that_takes_no_time_is_made_in_one_step() -> None:
 def test_a_gentle_sort_is_a_sort(count: int) -> None:
     items = [(number * 7919 % 1000, number) for number in range(count)]
     assert gently_sorted(items, key=lambda item: item[0]) == sorted(items, key=lambda item: item[0])
+
+
+@pytest.mark.parametrize("count", [0, 1, 1023, 1024, 1025, 20_000])
+def test_a_thread_at_leisure_goes_through_everything_in_order(count: int) -> None:
+    given = [item for part in leisurely(range(count), sleep=lambda _: None) for item in part]
+    assert given == list(range(count))
+
+
+def rests_s(items: int, part_cost_s: float) -> list[float]:
+    """How long a thread rested each time that went through so many things at leisure."""
+    clock, rests = Clock(), list[float]()
+    for _ in leisurely(range(items), clock=clock, sleep=rests.append):
+        clock.now_s += part_cost_s
+    return rests
+
+
+def test_a_thread_at_leisure_works_a_tenth_of_its_time() -> None:
+    assert rests_s(10_000, 0.001) == pytest.approx([0.009] * 9)
+
+
+def test_a_thread_that_has_little_to_do_does_not_rest() -> None:
+    assert rests_s(1000, 0.001) == []
+
+
+def test_a_thread_at_leisure_rests_two_seconds_at_most() -> None:
+    assert sum(rests_s(10_000_000, 0.001)) == pytest.approx(2.0)
