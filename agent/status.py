@@ -25,7 +25,7 @@ from agent.wire.healing import HealingBody
 from agent.wire.node import DiskBody, NodeBody, ProcessBody
 from agent.wire.status import CopyCountsBody, DutyBody, EventLogBody, RelayBody, StatusBody
 from depot.artifact import ArtifactHash
-from depot.healing.healer import HealingStatus
+from depot.healing.progress import HealingStatus
 from depot.store_status import DatasetStatus, StoreStatus
 from depot.writing.arriving import RelayStatus
 

@@ -22,7 +22,10 @@ from depot.device.host import DeviceWorkers, HostOf, thread_host
 from depot.device.process import ProcessHost
 from depot.healing.dataset_desk import DatasetDesk
 from depot.healing.healer import Healer
+from depot.healing.progress import Progress
 from depot.healing.reconciler import Reconciler
+from depot.healing.rewriter import Rewriter
+from depot.healing.todo import Todo
 from depot.mirrors.condition import MirrorState
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
@@ -119,7 +122,7 @@ class Parts:
         await self.mirrors.attach_all(known_sled_id)
         await self.keeper.load()
         await self.quarantine.refresh_all()
-        await self.healer.recount()
+        await self.todo.recount()
         self.opened = True
 
     async def close(self) -> None:
@@ -209,18 +212,7 @@ class Parts:
         self.reader = Reader(
             self.mirrors, options.verify_reads, self.quarantine, on_damage=self.wanted.heal.set
         )
-        self.healer = Healer(
-            self.mirrors,
-            self.keeper,
-            self.put_desk,
-            self.reader,
-            self.quarantine,
-            self.had,
-            self.emit,
-            state=self.state,
-            foreground=self.foreground,
-            budget=self.heal_budget,
-        )
+        self._make_healer()
         context = ScrubContext(
             records=self.records,
             pace=ScrubPace(options.scrub_interval_s, options.scrub_max_bytes_per_s),
@@ -232,6 +224,23 @@ class Parts:
             is_wanted=self.is_wanted,
         )
         self.scrubber = Scrubber(self.mirrors, context)
+
+    def _make_healer(self) -> None:
+        self.todo = Todo(self.mirrors, self.keeper, self.quarantine, self.had)
+        self.healing = Progress(self.todo, self.mirrors, self.emit, state=self.state)
+        self.rewriter = Rewriter(
+            self.mirrors, self.put_desk, self.reader, self.quarantine, budget=self.heal_budget
+        )
+        self.healer = Healer(
+            self.mirrors,
+            self.keeper,
+            self.put_desk,
+            self.quarantine,
+            self.todo,
+            self.healing,
+            self.rewriter,
+            foreground=self.foreground,
+        )
 
     def _process_host(self, arena: Arena) -> HostOf:
         return partial(

@@ -164,7 +164,7 @@ class ArtifactStore:
         return Listing(config.generation, self._count_copies(config))
 
     def _count_copies(self, config: ArtifactConfig) -> CopyCounts:
-        mirrors, lacking = self._mirrors, self._parts.healer.few_that_lack_copies()
+        mirrors, lacking = self._mirrors, self._parts.todo.few_that_lack_copies()
         if lacking is None:
             return CopyCounts(config, [mirror.certain_copies() for mirror in mirrors.readable()])
         counted = [{a for a in lacking if m.certain_copy(a) is not None} for m in mirrors.all]
@@ -301,7 +301,8 @@ class ArtifactStore:
         return status_of(
             self._mirrors,
             self._parts.keeper,
-            self._parts.healer,
+            self._parts.todo,
+            self._parts.healing,
             self._parts.quarantine,
             self._parts.put_desk.running,
             self._parts.scrubber.status(),

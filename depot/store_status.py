@@ -10,7 +10,9 @@ from typing import Final, Literal
 from depot.artifact import ArtifactHash
 from depot.config.keeper import LedgerKeeper
 from depot.config.ledger import Standing
-from depot.healing.healer import Healer, HealingStatus
+from depot.healing.assemble import remains_of
+from depot.healing.progress import HealingStatus, Progress
+from depot.healing.todo import Todo
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.quarantine.keeper import QuarantineKeeper
@@ -100,7 +102,8 @@ class StoreStatus:
 def status_of(
     mirrors: MirrorSet,
     keeper: LedgerKeeper,
-    healer: Healer,
+    todo: Todo,
+    progress: Progress,
     quarantine: QuarantineKeeper,
     puts_running: int,
     scrub: ScrubStatus,
@@ -109,6 +112,7 @@ def status_of(
     """Collect the status from memory; no I/O."""
     resolved = keeper.resolved
     floor = resolved.floor
+    lacks = todo.lacks()
     return StoreStatus(
         sled_id=mirrors.sled_id,
         epoch=floor.epoch,
@@ -117,13 +121,13 @@ def status_of(
         ledger=resolved.standing.value,
         generation_certain=resolved.certain,
         datasets=tuple(_dataset_status(mirror, quarantine) for mirror in mirrors.all),
-        under_replicated=healer.under_replicated(),
-        warnings=(*_warnings(mirrors, keeper, healer, quarantine), *scrub.warnings),
+        under_replicated=lacks.some,
+        warnings=(*_warnings(mirrors, keeper, progress, quarantine), *scrub.warnings),
         puts_running=puts_running,
-        missing=healer.missing(),
+        missing=lacks.all,
         deletions_held_until_s=keeper.deletions_held_until_s(),
         scrub=scrub,
-        healing=healer.status(),
+        healing=progress.status(),
         relay=relay,
     )
 
@@ -159,7 +163,7 @@ def _device_name(device_id: int) -> str:
 
 
 def _warnings(
-    mirrors: MirrorSet, keeper: LedgerKeeper, healer: Healer, quarantine: QuarantineKeeper
+    mirrors: MirrorSet, keeper: LedgerKeeper, progress: Progress, quarantine: QuarantineKeeper
 ) -> Iterator[str]:
     if warning := _LEDGER_WARNINGS.get(keeper.resolved.standing):
         yield warning
@@ -174,15 +178,18 @@ def _warnings(
                 f"the quarantine of {mirror.path} is over its bound: it keeps the last copies of "
                 "artifacts that nobody has a good copy of"
             )
-    yield from _troubles(healer)
+    yield from _troubles(progress, mirrors, quarantine)
 
 
-def _troubles(healer: Healer) -> Iterator[str]:
-    troubles, more = healer.troubles(MAX_TROUBLES_NAMED)
+def _troubles(
+    progress: Progress, mirrors: MirrorSet, quarantine: QuarantineKeeper
+) -> Iterator[str]:
+    troubles, more = progress.troubles(MAX_TROUBLES_NAMED)
     for artifact, reason, is_lost in troubles:
         if is_lost:
-            left = "; what is left of it stays in quarantine"
-            yield f"{artifact} is lost: {reason}{left if healer.has_remains(artifact) else ''}"
+            is_left = remains_of(artifact, mirrors, quarantine)
+            left = "; what is left of it stays in quarantine" if is_left else ""
+            yield f"{artifact} is lost: {reason}{left}"
         else:
             yield f"{artifact} cannot be re-mirrored: {reason}"
     if more:

@@ -422,8 +422,7 @@ async def test_remains_that_could_not_be_read_for_a_moment_are_tried_again(node:
         assert store.status().missing == (hash_of(LARGE),)
         for index in (A, B):
             node.disk(index).heal()
-        healer = store._parts.healer
-        healer._monotonic = lambda: time.monotonic() + 61
+        store._parts.rewriter._monotonic = lambda: time.monotonic() + 61
         assert await store.remirror() == 1
         assert copies(store) == {hash_of(LARGE): 2}
 
@@ -582,9 +581,9 @@ async def test_what_failed_is_tried_again_in_time_though_the_clock_is_set_back(n
         await store.reconcile()
         node.disk(B).fail("rename", errno.ENOSPC, times=1)
         healer = store._parts.healer
-        healer._clock = lambda: time.time() + 86400
+        store._parts.healing._clock = lambda: time.time() + 86400
         assert await store.remirror() == 0
-        healer._clock = time.time
+        store._parts.healing._clock = time.time
         healer._monotonic = lambda: time.monotonic() + 10
         assert await healer.heal_here(only_due=True) == 1
 

@@ -397,14 +397,14 @@ PLANTS: Final = (
     ),
     Plant(
         "what is gone from every dataset is neither healed nor said to be lost",
-        "depot/healing/healer.py",
+        "depot/healing/todo.py",
         "self._had.among(lacks.all))\n",
         "[])\n",
         ("rot",),
     ),
     Plant(
         "what this sled has had is forgotten when it is restarted",
-        "depot/healing/healer.py",
+        "depot/healing/todo.py",
         "        await self._had.recall()\n",
         "",
         ("rot",),
