@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from depot.reading.answers import ArtifactDetail, CopyDetail, Listing
     from depot.store import ArtifactStore
     from depot.streams.sources import FileSource, Source
-    from depot.writing.put import Put, Stored
+    from depot.writing.put import Put
+    from depot.writing.stored import Stored
 
 __all__ = [
     "ArtifactConfig",
@@ -56,7 +57,7 @@ _HOMES: Final = {
     "Put": "depot.writing.put",
     "Source": "depot.streams.sources",
     "StoreOptions": "depot.options",
-    "Stored": "depot.writing.put",
+    "Stored": "depot.writing.stored",
     "init_datasets": "depot.initialise",
 }
 

@@ -31,7 +31,7 @@ from depot.http.requests import (
     send_continue,
 )
 from depot.reading.answers import ArtifactDetail
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 
 class ArtifactApi:

@@ -14,13 +14,15 @@ from depot.reading.answers import ArtifactDetail, Listing
 from depot.scrub.report import ScrubStatus
 from depot.store_status import StoreStatus
 from depot.streams.sources import Source
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 
 class RunningPut(Protocol):
-    """A put that was admitted. `held`: how it ended, when nothing needs to be sent."""
+    """A put that was admitted."""
 
-    held: Stored | None
+    @property
+    def held(self) -> Stored | None:
+        """How it ended, when nothing needs to be sent."""
 
     @property
     def wants_whole(self) -> bool:

@@ -29,7 +29,7 @@ from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.errors import BadSource, DepotCopy, HashMismatch, QuotaExceeded, TooLarge
 from depot.state.tables import StateStore
 from depot.streams.sources import Source
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 _SOURCES_FAILED = (BadSource, DepotCopy)
 _SIZE_REFUSED = (TooLarge, QuotaExceeded)

@@ -43,7 +43,7 @@ from depot.errors import (
     TooManyCopies,
 )
 from depot.streams.budget import Budget
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 __all__ = ["CopyManager", "CopyOptions", "CopyRecord", "CopyState"]
 

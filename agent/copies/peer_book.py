@@ -20,7 +20,7 @@ from depot.artifact import ArtifactHash, Generation
 from depot.dataset.small_files import open_root, read_document, write_document
 from depot.document import Unreadable, decode, encode
 from depot.errors import BadSource, DepotCopy, FormatTooNew
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 PEERS_NAME: Final = "peers.json"
 FORMAT: Final = 1

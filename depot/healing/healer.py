@@ -31,8 +31,8 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.verify import verify_copy
 from depot.os_errors import describe_error
 from depot.quarantine.keeper import QuarantineKeeper
-from depot.writing.put import Stored
 from depot.writing.put_desk import PutDesk
+from depot.writing.stored import Stored
 
 COURTESY_S: Final = 2.0
 """How long an artifact that is to be healed waits for the work that is in the foreground."""

@@ -18,7 +18,7 @@ from depot.config.keeper import EventSink
 from depot.healing.todo import Todo
 from depot.mirrors.mirror_set import MirrorSet
 from depot.state.tables import StateStore, Table
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,9 @@ from depot.reading.reader import Reader
 from depot.streams.budget import Budget
 from depot.streams.limited import LimitedSource
 from depot.streams.sources import Source
-from depot.writing.put import Put, Stored
+from depot.writing.put import Put
 from depot.writing.put_desk import PutDesk
+from depot.writing.stored import Stored
 
 
 @dataclass(frozen=True, slots=True)

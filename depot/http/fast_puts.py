@@ -24,7 +24,7 @@ from depot.http.activity import Activity
 from depot.http.answer_lines import DateLines, RequestIds
 from depot.http.plain_puts import PlainPuts
 from depot.http.plain_requests import MAX_HEAD_BYTES
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 PATH: Final = "/artifacts/"
 _LINE: Final = f"PUT {PATH}".encode()

@@ -100,16 +100,16 @@ class PutDesk:
         self.count_writers((artifact,), 1)
         put = Put(self, artifact, generation, length_bytes, event)
         try:
-            await put.look_for_copies()
+            await put.room.look_for_copies()
             if put.held is None:
-                await put.make_room()
+                await put.room.make()
             fencing.check_commit(self.keeper.resolved, artifact, generation)  # that took a while
             if put.held is None:
-                put.reserve()
+                put.room.reserve()
             with self._counted(counted and put.held is None):
                 yield put
         finally:
-            put.release()
+            put.room.release()
             self.count_writers((artifact,), -1)
 
     def begin_at_once(
@@ -128,12 +128,12 @@ class PutDesk:
             return None
         put = Put(self, artifact, generation, length_bytes, event)
         try:
-            if put.reserve_at_once():
+            if put.room.reserve_at_once():
                 self._check_place()
                 self.running += 1
                 return put
         except BaseException:
-            put.release()
+            put.room.release()
             self.commits.release(artifact)
             raise
         self.commits.release(artifact)
@@ -141,7 +141,7 @@ class PutDesk:
 
     def end(self, put: Put, artifact: ArtifactHash) -> None:
         """End what `begin_at_once` began."""
-        put.release()
+        put.room.release()
         self.running -= 1
         self.commits.release(artifact)
 

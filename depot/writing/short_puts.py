@@ -27,8 +27,9 @@ from depot.dataset.publishing import Entry
 from depot.mirrors.mirror import Record
 from depot.writing.group_commit import Publication
 from depot.writing.ingest import Ingested
-from depot.writing.put import WHOLE_BYTES, Put, Stored
+from depot.writing.put import WHOLE_BYTES, Put
 from depot.writing.put_desk import PutDesk
+from depot.writing.stored import Stored
 
 log = structlog.get_logger("depot")
 
@@ -108,7 +109,7 @@ class ShortPuts:
             return None
         try:
             ingested = put.take_whole(content)
-            entries = put.entries(ingested, content)
+            entries = put.commit.entries(ingested, content)
         except Exception:
             desk.end(put, artifact)
             return None
@@ -143,10 +144,10 @@ class ShortPuts:
     def _confirmed(self, running: _Running, publication: Publication) -> Record | Exception | None:
         """What is to be recorded, or what went wrong; None: it is to be taken back first."""
         put, published = running.put, set[int]()
-        on_late = partial(put.leave, running.entries, running.ingested)
+        on_late = partial(put.commit.leave, running.entries, running.ingested)
         try:
-            published = put.note_outcomes(running.entries, publication.result(on_late))
-            return put.confirm(published, running.ingested)
+            published = put.commit.note_outcomes(running.entries, publication.result(on_late))
+            return put.commit.confirm(published, running.ingested)
         except Exception as error:  # a root: whatever happened belongs to the one who asked
             if not published:
                 return error
@@ -160,7 +161,7 @@ class ShortPuts:
 
     async def _taken_back(self, running: _Running, published: set[int], error: Exception) -> None:
         try:
-            await running.put.take_back(published, running.ingested)
+            await running.put.commit.take_back(published, running.ingested)
         finally:
             self._desk.count_writers((running.artifact,), -1)
             self._end(running)

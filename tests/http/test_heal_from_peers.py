@@ -13,7 +13,7 @@ from agent.copies.peer_book import ASKED_AT_ONCE, PEERS_NAME, HealingPeers, Peer
 from agent.copies.record import CopyRecord
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DepotCopy, QuotaExceeded
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 
 X = ArtifactHash.of(b"x")
 ONE = Generation(1)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from depot.store import ArtifactStore
 from depot.writing.arriving import Arrival
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 from tests.store.builders import GatedSource, hash_of, put
 from tests.store.faulty import WAIT_S
 

@@ -21,7 +21,7 @@ from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from depot.streams.sources import Source
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 from tests import ondisk
 from tests.store.faulty import WAIT_S, FaultyDisk
 

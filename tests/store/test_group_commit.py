@@ -12,7 +12,8 @@ import pytest
 from depot.artifact import Generation
 from depot.errors import ArtifactGeneration, HashMismatch, QuotaExceeded
 from depot.store import ArtifactStore
-from depot.writing.put import WHOLE_BYTES, Stored
+from depot.writing.put import WHOLE_BYTES
+from depot.writing.stored import Stored
 from tests.store.builders import (
     ONE,
     TWO,

@@ -16,7 +16,7 @@ from depot.errors import DepotCopy, NotFound, QuotaExceeded
 from depot.mirrors.inventory import Copy
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 from tests.store.builders import (
     MIB,
     ONE,

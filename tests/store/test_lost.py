@@ -15,7 +15,7 @@ from depot.errors import DepotCopy, NotFound
 from depot.initialise import init_datasets
 from depot.store import ArtifactStore
 from depot.store_status import MAX_TROUBLES_NAMED
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 from tests.store.builders import (
     ONE,
     THREE,

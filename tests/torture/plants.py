@@ -88,7 +88,7 @@ PLANTS: Final = (
     ),
     Plant(
         "the fence is not asked after a batch",
-        "depot/writing/put.py",
+        "depot/writing/commit.py",
         "        self._check_fence()  # for the last time\n",
         "",
         _MODEL,
@@ -193,14 +193,14 @@ PLANTS: Final = (
     ),
     Plant(
         "a put that reached one dataset says that it reached both",
-        "depot/writing/put.py",
+        "depot/writing/stored.py",
         "        return Stored(len(self._healthy), copies,",
         "        copies = len(self._healthy)\n        return Stored(len(self._healthy), copies,",
         ("syscalls", "model", "power-cut"),
     ),
     Plant(
         "what is sent again is not written where a rotten copy stands",
-        "depot/writing/put.py",
+        "depot/writing/room.py",
         "        verified = await asyncio.gather(*map(self._verify, found))\n",
         "        verified = [True for _ in found]\n",
         ("rot", "syscalls"),
@@ -222,14 +222,14 @@ PLANTS: Final = (
     ),
     Plant(
         "the fence is not asked again when a put lands",
-        "depot/writing/put.py",
+        "depot/writing/commit.py",
         "        fencing.check_commit(self._desk",
         "        lambda: fencing.check_commit(self._desk",
         _MODEL,
     ),
     Plant(
         "a put that is refused at its commit stays under its name",
-        "depot/writing/put.py",
+        "depot/writing/commit.py",
         "                await self.take_back(published, ingested)\n",
         "",
         _MODEL,

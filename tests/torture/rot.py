@@ -36,7 +36,7 @@ from depot.options import StoreOptions
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from depot.streams.verified_read import VerifiedRead
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 from tests import ondisk
 from tests.store.builders import MIB, BytesSource, hash_of
 from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each

@@ -31,7 +31,7 @@ from depot.errors import (
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from depot.streams.sources import Pace, StreamSource
-from depot.writing.put import Stored
+from depot.writing.stored import Stored
 from tests import ondisk
 from tests.store.builders import BytesSource, put_short, read_opened
 from tests.torture.child import Tell
