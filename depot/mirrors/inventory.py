@@ -128,6 +128,12 @@ def is_good(artifact: ArtifactHash, copy: Copy) -> bool:
     return not copy.damaged and (copy.size_bytes > 0 or artifact == EMPTY_ARTIFACT)
 
 
+def good_in(copies: Mapping[ArtifactHash, Copy], artifact: ArtifactHash) -> Copy | None:
+    """The artifact's copy among these, unless it is known to be damaged or cannot be whole."""
+    copy = copies.get(artifact)
+    return copy if copy is not None and is_good(artifact, copy) else None
+
+
 def differing(
     good: Mapping[ArtifactHash, int], others: Iterable[Mapping[ArtifactHash, int]]
 ) -> set[ArtifactHash]:

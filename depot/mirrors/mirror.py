@@ -10,13 +10,13 @@ Nothing is written to a dataset that comes (back) before its ledger was read: it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.threads import wait_within
@@ -26,8 +26,9 @@ from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
 from depot.device.host import Host, HostOf, thread_host
 from depot.device.resident import let_go
 from depot.errors import DatasetUnusable
+from depot.mirrors import records
 from depot.mirrors.condition import Condition, MirrorState, casts_doubt, is_own_want
-from depot.mirrors.inventory import Copy, Inventory, Stock, is_good, take_stock
+from depot.mirrors.inventory import Copy, Inventory, Stock, good_in, take_stock
 from depot.mirrors.open_artifact import OpenArtifact, close_file
 from depot.mirrors.quota import Quota
 from depot.state.tables import StateStore, Table
@@ -38,11 +39,7 @@ T = TypeVar("T")
 VERIFICATIONS: Final = 2
 """Copies that are hashed at once: the deadline of a call includes its wait for a thread, so a crowd
 of readers must not hold them all and make a healthy dataset look hung."""
-
-
 Transition = Callable[["Mirror", MirrorState, MirrorState], None]
-Recorded = Callable[["Mirror", ArtifactHash, Copy | None, Copy | None], None]
-Gone = Callable[["Mirror", ArtifactHash], None]
 
 
 class Mirror:
@@ -96,9 +93,9 @@ class Mirror:
         self._on_transition = on_transition
         self.verifying = asyncio.Semaphore(VERIFICATIONS)
         self.host = host_of(f"dataset-{index}", self._worker_ended)
-        self.on_record: Recorded = _nobody_listens
-        self.on_gone: Gone = _nobody_misses_it
-        self.on_copy: Callable[[ArtifactHash], object] = _nobody_wants_it
+        self.on_record: records.Recorded = records.tell_nobody
+        self.on_gone: records.Gone = records.tell_nobody
+        self.on_copy: Callable[[ArtifactHash], object] = records.tell_nobody
         self.inventory = Inventory()
         self.stock_revision = 0
         with state.transaction() as change:
@@ -166,19 +163,6 @@ class Mirror:
     def revision(self) -> int:
         """Raised whenever `artifacts` or a condition changes: what is derived keeps until then."""
         return max(self.artifacts.revision, self._conditions.revision, self.doubts.revision)
-
-    def check_inventory(self) -> None:
-        """Where state is checksummed, read every copy and see that `inventory` says the same.
-
-        Raises:
-            StateCorrupted: a copy was changed in place.
-            RuntimeError: the inventory was, or somebody has forgotten to tell it something.
-        """
-        if self.store.checked and (wrong := self.inventory.differs_from(self.artifacts.rows)):
-            raise RuntimeError(
-                f"what is worked out of table {self.artifacts.name!r} is not what its rows come "
-                f"to: {', '.join(wrong)}"
-            )
 
     @property
     def healthy(self) -> bool:
@@ -293,23 +277,9 @@ class Mirror:
         if isinstance(error, DatasetUnusable) or not is_own_want(error):
             self.failed(error, dataset)
 
-    def believe(self, artifact: ArtifactHash) -> None:
-        """Take a copy out of doubt: it was verified past memory, or is known not to be good."""
-        with self.store.transaction() as change:
-            change.delete(self.doubts, artifact)
-        self.on_copy(artifact)
-
     def doubt(self, artifact: ArtifactHash, copy: Copy) -> None:
         """Have a copy that is about to be recorded in doubt, as all are that were there before."""
-        self.doubt_all({artifact: copy})
-
-    def doubt_all(self, copies: Mapping[ArtifactHash, Copy]) -> None:
-        """Have copies in doubt."""
-        with self.store.transaction() as change:
-            for artifact, copy in copies.items():
-                change.put(self.doubts, artifact, copy)
-        for artifact in copies:
-            self.on_copy(artifact)
+        records.doubt(self, {artifact: copy})
 
     def reclaim(self) -> None:
         """A released dataset may be attached again."""
@@ -384,7 +354,7 @@ class Mirror:
 
     def record(self, artifact: ArtifactHash, copy: Copy | None) -> None:
         """Note that a copy appeared, changed or left; keeps the quota's use right."""
-        record_all([Record((self,), artifact, copy)])
+        records.record_all([records.Record((self,), artifact, copy)])
 
     def gone(self, artifact: ArtifactHash) -> None:
         """Note that a copy was found to be gone, which nobody here has taken away."""
@@ -432,65 +402,6 @@ class Mirror:
         self.stock_revision += stock is not None or doubted is not None or before != after
         if before.state is not after.state:
             self._on_transition(self, before.state, after.state)
-
-
-def good_in(copies: Mapping[ArtifactHash, Copy], artifact: ArtifactHash) -> Copy | None:
-    """The artifact's copy among these, unless it is known to be damaged or cannot be whole."""
-    copy = copies.get(artifact)
-    return copy if copy is not None and is_good(artifact, copy) else None
-
-
-class Record(NamedTuple):
-    """What becomes known of an artifact's copies on some mirrors; `copy` None: it has left."""
-
-    mirrors: Sequence[Mirror]
-    artifact: ArtifactHash
-    copy: Copy | None
-
-
-def record_all(records: Sequence[Record]) -> None:
-    """Note, all at once, that copies appeared, changed or left; no copy may come twice."""
-    records = [record for record in records if record.mirrors]
-    if not records:
-        return
-    befores = [[m.artifacts.get(r.artifact) for m in r.mirrors] for r in records]
-    with records[0].mirrors[0].store.transaction() as change:
-        for mirrors, artifact, copy in records:
-            for mirror in mirrors:
-                if copy is None:
-                    change.delete(mirror.artifacts, artifact)
-                else:
-                    change.put(mirror.artifacts, artifact, copy)
-                if _is_settled(mirror, copy):
-                    change.delete(mirror.doubts, artifact)
-    for (mirrors, artifact, copy), before_each in zip(records, befores, strict=True):
-        for mirror, before in zip(mirrors, before_each, strict=True):
-            size_bytes = copy.size_bytes if copy else 0
-            mirror.quota.add_used(size_bytes - (before.size_bytes if before else 0))
-            mirror.inventory.changed(artifact, before, copy)
-            mirror.on_copy(artifact)
-            mirror.on_record(mirror, artifact, before, copy)
-
-
-def _is_settled(mirror: Mirror, copy: Copy | None) -> bool:
-    """Tell whether no doubt is left of a copy that is recorded as this."""
-    if mirror.doubtful:
-        return False  # it may be memory that was read: `depot.mirrors.reverify` settles it
-    return copy is None or copy.damaged or copy.verified_at_s is not None
-
-
-def _nobody_listens(
-    _mirror: Mirror, _artifact: ArtifactHash, _before: Copy | None, _after: Copy | None
-) -> None:
-    """Nobody keeps records."""
-
-
-def _nobody_misses_it(_mirror: Mirror, _artifact: ArtifactHash) -> None:
-    """Nobody looks for it."""
-
-
-def _nobody_wants_it(_artifact: ArtifactHash) -> None:
-    """Nobody counts."""
 
 
 def _close_opened(host: Host, opening: Future[Opened]) -> None:

@@ -27,6 +27,7 @@ from depot.dataset.marker import Marker
 from depot.device.host import Host
 from depot.device.resident import let_go
 from depot.errors import DatasetBusy, DatasetUnusable, NoDataset
+from depot.mirrors import records
 from depot.mirrors.inventory import Copy, Stock, differing, is_good, take_stock
 from depot.mirrors.mirror import Mirror
 from depot.os_errors import describe_error
@@ -98,9 +99,9 @@ class MirrorSet:
         return sorted((m for m in self.all if m.readable), key=lambda mirror: not mirror.healthy)
 
     def check_inventories(self) -> None:
-        """See `Mirror.check_inventory`."""
+        """See `records.check_inventory`."""
         for mirror in self.all:
-            mirror.check_inventory()
+            records.check_inventory(mirror)
 
     def require_readable(self) -> None:
         """Raise NoDataset when none can be read."""
@@ -270,7 +271,7 @@ class MirrorSet:
                     if copy.verified_at_s is None:
                         doubted[mirror][artifact] = copy
         for mirror, those in doubted.items():
-            mirror.doubt_all(those)
+            records.doubt(mirror, those)
 
     def _refusal(self, mirror: Mirror, marker: Marker) -> str | None:
         """Why what was found at a path is not taken in; None when it is."""

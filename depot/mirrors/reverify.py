@@ -18,6 +18,7 @@ from depot.dataset.dataset import Dataset
 from depot.dataset.found_files import FoundFiles
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
+from depot.mirrors.records import believe
 from depot.mirrors.verify import Verdict, judge_copy
 
 
@@ -42,7 +43,7 @@ async def reverify(mirror: Mirror, *, look_every_s: float) -> bool:
         if not mirror.readable or mirror.condition.failures != failures:
             return False
         if verdict is not Verdict.UNKNOWN or mirror.good_copy(artifact) is None:
-            mirror.believe(artifact)
+            believe(mirror, artifact)
     return not mirror.doubts
 
 

@@ -20,7 +20,8 @@ from depot.dataset.publishing import Entry, Published
 from depot.dataset.quarantine_names import Reason
 from depot.errors import DepotError
 from depot.mirrors.kept_digests import keep_digests
-from depot.mirrors.mirror import Mirror, Record
+from depot.mirrors.mirror import Mirror
+from depot.mirrors.records import Record
 from depot.writing.group_commit import End, Outcome
 from depot.writing.ingest import Ingested, StagedCopy
 from depot.writing.landing import LateWrite, new_copy

@@ -22,8 +22,9 @@ from depot.dataset.dataset import Dataset
 from depot.dataset.publishing import Entry, Published
 from depot.errors import DatasetUnusable, DepotError
 from depot.mirrors.inventory import Copy
-from depot.mirrors.mirror import Mirror, Record, record_all
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.quota import Reservation
+from depot.mirrors.records import Record, record_all
 from depot.quarantine.keeper import QuarantineKeeper
 from depot.writing.group_commit import End
 

@@ -24,7 +24,7 @@ from depot.artifact import ArtifactHash, Generation
 from depot.concurrency.foreground import Foreground
 from depot.dataset.dataset import Dataset
 from depot.dataset.publishing import Entry
-from depot.mirrors.mirror import Record
+from depot.mirrors.records import Record
 from depot.writing.group_commit import Publication
 from depot.writing.ingest import Ingested
 from depot.writing.put import WHOLE_BYTES, Put

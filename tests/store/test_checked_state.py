@@ -12,6 +12,7 @@ import pytest
 from depot.artifact import Generation
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
+from depot.mirrors.records import check_inventory
 from depot.state.checked import VARIABLE, ChecksummingStore, StateCorrupted, make_state
 from depot.state.tables import PlainStore, StateStore, Table
 from depot.store import ArtifactStore
@@ -133,10 +134,10 @@ async def test_an_inventory_that_is_not_what_its_copies_come_to_is_caught_with_c
 ) -> None:
     mirror = mirror_of(ChecksummingStore(PlainStore()) if checksummed else PlainStore())
     mirror.record(hash_of(ONE), Copy(len(ONE)))
-    mirror.check_inventory()
+    check_inventory(mirror)
     mirror.inventory.good.clear()
     with pytest.raises(RuntimeError, match=r"dataset 1.*: good$") if checksummed else nullcontext():
-        mirror.check_inventory()
+        check_inventory(mirror)
     await mirror.close()
 
 

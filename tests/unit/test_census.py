@@ -41,7 +41,7 @@ _Steps = tuple[tuple[str, int, ArtifactHash, Copy | None], ...]
 
 
 class FakeMirror:
-    """What a census asks of a mirror, changed as `depot.mirrors.mirror` does it."""
+    """What a census asks of a mirror, changed as `depot.mirrors.records` does it."""
 
     def __init__(self) -> None:
         self.rows: dict[ArtifactHash, Copy] = {}
