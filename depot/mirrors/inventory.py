@@ -62,6 +62,14 @@ class Inventory:
         """Artifacts that are here and not wanted."""
         return {a for copies in (self.good, self.bad) for a in copies if a not in wanted}
 
+    def good_but(self, doubted: Iterable[ArtifactHash]) -> Set[ArtifactHash]:
+        """Artifacts whose copies are good, without those in doubt, as of now; to keep."""
+        # A copy, since the inventory changes. So does what is in doubt, which is rarely anything.
+        good = self.good.copy()
+        for artifact in doubted:
+            good.pop(artifact, None)
+        return good.keys()
+
     def copy(self) -> Inventory:
         """Make one that stays as this is now, for other threads."""
         inventory = Inventory()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -23,13 +22,13 @@ from depot.concurrency.threads import wait_within
 from depot.dataset.attaching import Opened, open_for_another, open_here, open_staged, release
 from depot.dataset.dataset import Dataset, Space
 from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
-from depot.device.host import Host, HostOf, thread_host
+from depot.device.host import HostOf, thread_host
 from depot.device.resident import let_go
 from depot.errors import DatasetUnusable
 from depot.mirrors import records
 from depot.mirrors.condition import Condition, MirrorState, casts_doubt, is_own_want
 from depot.mirrors.inventory import Copy, Inventory, Stock, good_in, take_stock
-from depot.mirrors.open_artifact import OpenArtifact, close_file
+from depot.mirrors.open_artifact import OpenArtifact, close_if_late
 from depot.mirrors.quota import Quota
 from depot.state.tables import StateStore, Table
 
@@ -197,11 +196,7 @@ class Mirror:
         """Those whose copy here counts, as of now; to keep, and for other threads too."""
         if not self.readable:
             return frozenset()
-        # A copy, since the inventory changes. So does what is in doubt, which is rarely anything.
-        certain = self.inventory.good.copy()
-        for artifact in self.doubts.rows:
-            certain.pop(artifact, None)
-        return certain.keys()
+        return self.inventory.good_but(self.doubts.rows)
 
     def room_for(self, size_bytes: int) -> bool:
         """Tell whether the filesystem, as last asked, has the bytes and an inode."""
@@ -249,11 +244,7 @@ class Mirror:
         return await self._opened(artifact, opening)
 
     async def _opened(self, artifact: ArtifactHash, opening: Future[Opened]) -> OpenArtifact:
-        try:
-            opened = await self.wait(opening)
-        except BaseException:
-            opening.add_done_callback(partial(_close_opened, self.host))
-            raise
+        opened = await close_if_late(opening, self.wait(opening), self.host)
         made = OpenArtifact.of_file(artifact, self.index, opened, self.host)
         made.place = str(self.path)
         return made
@@ -402,8 +393,3 @@ class Mirror:
         self.stock_revision += stock is not None or doubted is not None or before != after
         if before.state is not after.state:
             self._on_transition(self, before.state, after.state)
-
-
-def _close_opened(host: Host, opening: Future[Opened]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        close_file(opening.result().file, host)

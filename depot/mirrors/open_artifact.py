@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -113,6 +115,20 @@ class OpenArtifact:
     ) -> None:
         """Close it."""
         self.close()
+
+
+async def close_if_late(opening: Future[Opened], waiting: Awaitable[Opened], host: Host) -> Opened:
+    """Wait for a file that is being opened; what comes too late, for whatever reason, is closed."""
+    try:
+        return await waiting
+    except BaseException:
+        opening.add_done_callback(partial(_close_opened, host))
+        raise
+
+
+def _close_opened(host: Host, opening: Future[Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        close_file(opening.result().file, host)
 
 
 def close_file(file: int | RemoteFile | None, host: Host) -> None:
