@@ -115,6 +115,8 @@ class Parts:
 
     async def open(self) -> None:
         """Attach every dataset that is there and decide which config is in force."""
+        for mirror in self.mirrors.all:
+            mirror.host.start()  # it takes a while, in which the database is looked at
         await self.records.open()
         self.scrubber.restore()
         known_sled_id = await asyncio.to_thread(self.state_dir.known_sled_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from aiohttp import web
@@ -67,8 +68,13 @@ def make_app(
 def with_description(endpoints: Sequence[Endpoint], api: ApiInfo) -> tuple[Endpoint, ...]:
     """The table with a row for the document that describes it."""
 
+    @cache
+    def document() -> bytes:
+        return json.dumps(openapi_document(table, api)).encode()
+
     async def describe(_: web.Request) -> web.Response:
-        return web.Response(body=document, content_type=JSON_TYPE)
+        # Made when somebody asks, in a thread: that takes as long as the rest of a small start.
+        return web.Response(body=await asyncio.to_thread(document), content_type=JSON_TYPE)
 
     own = Endpoint(
         method="GET",
@@ -79,7 +85,6 @@ def with_description(endpoints: Sequence[Endpoint], api: ApiInfo) -> tuple[Endpo
         response=JSON_TYPE,
     )
     table = (*endpoints, own)
-    document = json.dumps(openapi_document(table, api)).encode()
     return table
 
 
