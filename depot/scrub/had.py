@@ -11,11 +11,12 @@ had, whose state directory this was, is forgotten.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import filterfalse
 from typing import Final
 
 from depot.artifact import ArtifactHash
+from depot.concurrency.unhurried import leisurely
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror_set import MirrorSet
 from depot.scrub.copy_records import FLUSH_INTERVAL_S, CopyRecords
@@ -89,11 +90,7 @@ class Had:
 
     async def _nowhere(self) -> list[ArtifactHash]:
         """What is on no dataset, as of this step of the event loop."""
-        here = [
-            copies
-            for mirror in self._mirrors.readable()
-            for copies in (mirror.inventory.good.copy(), mirror.inventory.bad.copy())
-        ]
+        here = [mirror.artifacts.rows for mirror in self._mirrors.readable()]
         # In a thread: they may be a hundred thousand. What has changed meanwhile is asked again.
         found = await asyncio.to_thread(_outside, self._had.copy(), here)
         return [a for a in found if a in self._had and not self._is_somewhere(a)]
@@ -159,9 +156,9 @@ class Had:
 
 
 def _outside(
-    artifacts: Iterable[ArtifactHash], here: Iterable[Collection[ArtifactHash]]
-) -> list[ArtifactHash]:
-    left = list(artifacts)
+    artifacts: set[ArtifactHash], here: Iterable[Iterable[ArtifactHash]]
+) -> set[ArtifactHash]:
     for copies in here:
-        left = [artifact for artifact in left if artifact not in copies]
-    return left
+        for some in leisurely(copies):
+            artifacts.difference_update(some)
+    return artifacts
