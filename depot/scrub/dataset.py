@@ -10,44 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from heapq import merge
-from typing import Final
 
 import structlog
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground, Signal
-from depot.concurrency.unhurried import leisurely
-from depot.errors import DatasetUnusable
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.verify import Verdict, judge_copy
 from depot.scrub.copy_records import CopyRecords
-from depot.scrub.pace import ScrubPace, condensed
+from depot.scrub.kept_passes import KeptPasses
+from depot.scrub.pace import ScrubPace
+from depot.scrub.pass_queue import PassQueue, is_part, queue_of
 from depot.scrub.pause import Pause
-from depot.scrub.report import (
-    DatasetScrub,
-    DatasetScrubState,
-    ScrubPass,
-    decode_passes,
-    encode_passes,
-)
-from depot.streams.blocks import BLOCK_SIZE_BYTES
-
-CHECK_S: Final = 60.0
-"""How often it is asked whether it is time for a pass, and what rate is due."""
-_SAVE_S: Final = 5.0
-_WAIT_S: Final = 0.5
-# Waiting for less costs more than it brings.
-_SHORTEST_WAIT_S: Final = 0.002
+from depot.scrub.report import DatasetScrub, DatasetScrubState, ScrubPass
+from depot.scrub.throttle import CHECK_S, Throttle
 
 _log = structlog.get_logger("depot.scrub")
 EventSink = Callable[[str, Mapping[str, object]], None]
-_Queued = tuple[float, ArtifactHash, int]
-"""A copy that a pass is to verify: its age as a time, its artifact, its size in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +73,17 @@ class DatasetScrubber:
         self._context = context
         self._current: ScrubPass | None = None
         self._last: ScrubPass | None = None
-        self._about: str | None = None
-        self._meter = _Meter()
+        self._kept = KeptPasses(mirror, context.records)
+        self._throttle = Throttle(
+            mirror,
+            records=context.records,
+            pace=context.pace,
+            foreground=context.foreground,
+            clock=context.clock,
+        )
         self._going = asyncio.Lock()
         self._in_copy_bytes = 0
         self._verified_bytes = 0
-        self._due_rate = 0.0
-        self._checked_s = self._saved_s = float("-inf")
         self._surveyed: tuple[int, Survey] = (-1, Survey())
 
     # What others ask for
@@ -153,7 +139,7 @@ class DatasetScrubber:
                 await self.go_on()
             else:
                 until_resumed_s = self._context.pause.left_s or CHECK_S
-                await self._context.wake.wait(min(self._check_s(), until_resumed_s))
+                await self._context.wake.wait(min(self._throttle.check_s, until_resumed_s))
 
     async def go_on(self) -> None:
         """Go on with the pass, to its end or to whatever interrupts it."""
@@ -166,14 +152,14 @@ class DatasetScrubber:
         if scrub is None or not self._may_run():
             return
         # In a thread: it goes through every copy.
-        copies = self.mirror.artifacts.rows
-        queue, count, left_bytes = await asyncio.to_thread(self._queue, scrub, copies)
-        await self._check_due_rate()
+        queue = await asyncio.to_thread(self._queue, scrub, self.mirror.artifacts.rows)
+        await self._throttle.check()
         if not self._is_running(scrub):
             return
-        self._current = scrub = replace(scrub, copies_left=count, bytes_left=left_bytes)
-        self._meter.start(self._rate())
-        for _, artifact, size_bytes in queue:
+        scrub = replace(scrub, copies_left=queue.count, bytes_left=queue.total_bytes)
+        self._current = scrub
+        self._throttle.start(requested=scrub.requested)
+        for artifact, size_bytes in queue.copies:
             if not self._is_running(scrub):
                 return
             if not await self._judge(artifact, size_bytes):
@@ -192,16 +178,14 @@ class DatasetScrubber:
         """Wait for the next step's turn; False when the pass is interrupted."""
         scrub = self._current
         while scrub is not None and self._is_running(scrub):
-            await self._check_due_rate()
-            wait_s = self._meter.wait_s(self._rate())
-            if wait_s < _SHORTEST_WAIT_S:
+            await self._throttle.check()
+            if await self._throttle.has_turn(requested=self._is_requested()):
                 return True
-            await self._context.foreground.changed.wait(min(wait_s, _WAIT_S))
         return False
 
     def has_read(self, count_bytes: int) -> None:
         """Count what was read."""
-        self._meter.count(count_bytes)
+        self._throttle.count(count_bytes)
         self._in_copy_bytes += count_bytes
         self._verified_bytes += count_bytes
 
@@ -233,7 +217,7 @@ class DatasetScrubber:
         await self._restore()
         if self._current is None and await self._is_time():
             now_s = self._context.clock()
-            since_s = self._context.pace.since_s(self._due_rate, now_s)
+            since_s = self._context.pace.since_s(self._throttle.due_rate, now_s)
             self._current = ScrubPass(started_at_s=now_s, since_s=since_s)
         return self._current is not None
 
@@ -245,58 +229,31 @@ class DatasetScrubber:
         survey = self.survey()
         if survey.oldest_s is None:
             return False
-        await self._check_due_rate()
-        return survey.never_verified > 0 or pace.begins(survey.oldest_s, self._due_rate, now_s)
+        await self._throttle.check()
+        due_rate = self._throttle.due_rate
+        return survey.never_verified > 0 or pace.begins(survey.oldest_s, due_rate, now_s)
 
     async def _restore(self) -> None:
         """Take up the pass of the process before, or of this dataset when it was here last."""
-        dataset_id = self._dataset_id()
-        if dataset_id is None or dataset_id == self._about:
+        kept = self._kept.take_up()
+        if kept is None:
             return
-        self._about = dataset_id
-        current, self._last = decode_passes(self._context.records.read_note(_note(dataset_id)))
+        current, self._last = kept
         if self._current is None or not self._current.requested:
             self._current = current
 
-    def _dataset_id(self) -> str | None:
-        with suppress(DatasetUnusable):
-            return self.mirror.dataset.marker.dataset_id
-        return None
-
     # A pass
 
-    def _queue(
-        self, scrub: ScrubPass, copies: Mapping[ArtifactHash, Copy]
-    ) -> tuple[Iterator[_Queued], int, int]:
-        """The copies that are part of a pass, the oldest first: how many, how many bytes they are.
-
-        Sorted in parts, which are merged as the pass goes on: to sort them all at once would keep
-        every thread waiting.
-        """
+    def _queue(self, scrub: ScrubPass, copies: Mapping[ArtifactHash, Copy]) -> PassQueue:
         ages = self._context.records.ages(self.mirror)
-        parts = list[list[_Queued]]()
-        for some in leisurely(copies.items()):
-            part = [
-                (ages.get(artifact, 0.0), artifact, copy.size_bytes)
-                for artifact, copy in some
-                if self._is_part(copy, scrub)
-            ]
-            parts.append(sorted(part))
-        left_bytes = sum(size_bytes for part in parts for _, _, size_bytes in part)
-        return merge(*parts), sum(map(len, parts)), left_bytes
-
-    def _is_part(self, copy: Copy, scrub: ScrubPass) -> bool:
-        verified_at_s = copy.verified_at_s
-        if copy.damaged or verified_at_s is None:
-            return not copy.damaged
-        return not scrub.since_s <= verified_at_s <= self._context.clock()
+        return queue_of(scrub, copies, ages, self._context.clock())
 
     async def _judge(self, artifact: ArtifactHash, queued_bytes: int) -> bool:
         """Verify one copy of the queue; False when the pass was interrupted before its end."""
         scrub = self._current
         assert scrub is not None
         copy = self.mirror.artifacts.get(artifact)
-        if copy is None or not self._is_part(copy, scrub):
+        if copy is None or not is_part(copy, scrub, self._context.clock()):
             self._count(queued_bytes, Verdict.GONE)
             return True
         self._in_copy_bytes = 0
@@ -340,7 +297,7 @@ class DatasetScrubber:
         assert scrub is not None
         done = replace(scrub, finished_at_s=self._context.clock(), copies_left=0, bytes_left=0)
         self._last = done
-        self._checked_s = float("-inf")  # what is due is another matter now
+        self._throttle.check_anew()  # what is due is another matter now
         self._context.on_event(
             "scrub_finished",
             {
@@ -355,11 +312,7 @@ class DatasetScrubber:
         await self._save(now=True)
 
     async def _save(self, *, now: bool) -> None:
-        if self._about is None or (not now and time.monotonic() - self._saved_s < _SAVE_S):
-            return
-        self._saved_s = time.monotonic()
-        passes = encode_passes(self._current, self._last)
-        await self._context.records.keep_note(_note(self._about), passes)
+        await self._kept.keep(self._current, self._last, now=now)
 
     def _shown(self) -> ScrubPass | None:
         scrub = self._current
@@ -375,32 +328,10 @@ class DatasetScrubber:
     # The rate
 
     def _rate(self) -> float:
-        return self._context.pace.rate(
-            self._due_rate,
-            requested=self._current is not None and self._current.requested,
-            busy=self._context.foreground.busy,
-        )
+        return self._throttle.rate(requested=self._is_requested())
 
-    async def _check_due_rate(self) -> None:
-        # All copies are looked at for it, so not at every step, and in a thread.
-        if time.monotonic() - self._checked_s < self._check_s():
-            return
-        self._checked_s = time.monotonic()
-        copies = self.mirror.artifacts.rows
-        self._due_rate = await asyncio.to_thread(self._due_rate_of, copies)
-
-    def _due_rate_of(self, copies: Mapping[ArtifactHash, Copy]) -> float:
-        ages = self._context.records.ages(self.mirror)
-        bases_s, sizes_bytes = list[float](), list[int]()
-        for some in leisurely(copies.items()):
-            sound = [(a, copy.size_bytes) for a, copy in some if not copy.damaged]
-            bases_s += [ages.get(artifact, 0.0) for artifact, _ in sound]
-            sizes_bytes += [size_bytes for _, size_bytes in sound]
-        rate = self._context.pace.due_rate
-        return rate(condensed(bases_s, sizes_bytes), self._context.clock())
-
-    def _check_s(self) -> float:
-        return min(CHECK_S, self._context.pace.interval_s / 20)
+    def _is_requested(self) -> bool:
+        return self._current is not None and self._current.requested
 
     def _survey(self) -> Survey:
         inventory = self.mirror.inventory
@@ -411,33 +342,3 @@ class DatasetScrubber:
             total_bytes=inventory.undamaged_bytes,
             oldest_s=self._context.records.oldest_s(self.mirror) if copies else None,
         )
-
-
-class _Meter:
-    """How many bytes too many were read for the rate, which may change at any time."""
-
-    def __init__(self) -> None:
-        self._ahead_bytes = 0.0
-        self._looked_s = 0.0
-
-    def start(self, rate: float) -> None:
-        """Begin a pass, with a wait for a first block: a busy node may not have a byte to spare."""
-        self._ahead_bytes = max(self._ahead_bytes, float(BLOCK_SIZE_BYTES)) if rate else 0.0
-        self._looked_s = time.monotonic()
-
-    def count(self, count_bytes: int) -> None:
-        """Count bytes that were read."""
-        self._ahead_bytes += count_bytes
-
-    def wait_s(self, rate: float) -> float:
-        """Return how long to wait at this rate, seen from now."""
-        now_s = time.monotonic()
-        self._ahead_bytes -= rate * (now_s - self._looked_s)
-        # A short burst makes up for waits that took longer than they should have.
-        self._ahead_bytes = max(self._ahead_bytes, -rate * 0.05)
-        self._looked_s = now_s
-        return self._ahead_bytes / rate if rate else float("inf")
-
-
-def _note(dataset_id: str) -> str:
-    return f"scrub {dataset_id}"

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from depot.mirrors.mirror_set import MirrorSet
-from depot.scrub.dataset import CHECK_S, DatasetScrubber, ScrubContext
+from depot.scrub.dataset import DatasetScrubber, ScrubContext
 from depot.scrub.report import ScrubPass, ScrubStatus
+from depot.scrub.throttle import CHECK_S
 
 
 class Scrubber:
