@@ -6,17 +6,19 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from tests.benchmarks import catalog, machine, plot, report, scale
+from tests.benchmarks import catalog, machine, plot, profile, report, scale
 from tests.benchmarks.measure import MEBIBYTES, MIB, MIB_PER_S, Row, Side, alone, at_most
 from tests.benchmarks.processes import Memory
+from tests.benchmarks.programs import missing, not_found
 from tests.benchmarks.rig import Rig, rig
+from tests.benchmarks.scale import Scale
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "performance.md"
 # A table in a file or a log is not folded into 80 columns.
@@ -39,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts |= {"size_mib": size.size_bytes // MIB, "pairs": size.rounds}
     if facts["filesystem"] in machine.IN_MEMORY:
         progress.print(f"{options.dir} is in memory: nothing is measured of a disk; try --dir")
+    if options.profile:
+        _profile(options, size, facts, output)
+        return
     with rig(options.dir, size) as means:
         rows = [row for name in options.only for row in _run(means, name, progress)]
     rows += _peaks(rows)
@@ -51,6 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report.write_into(DOCUMENT, facts, rows)
     if any(row.note.startswith(FAILED) for row in rows):
         sys.exit("some of it failed; see above")
+
+
+def _profile(
+    options: argparse.Namespace, size: Scale, facts: Mapping[str, object], output: Console
+) -> None:
+    """Tell where the time goes; to be sampled costs some, so nothing else comes of such a run."""
+    if lacking := missing(profile.PROGRAM):
+        sys.exit(not_found(lacking))
+    found: list[profile.Profile] = []
+    with rig(options.dir, size) as means:
+        for name in options.only:
+            means.memory.phase()
+            with profile.sampled(means, name) as of_this:
+                catalog.MEASUREMENTS[name](means)
+            found += of_this
+    report.print_profiles(output, found)
+    if options.write_docs:
+        report.write_profiles_into(DOCUMENT, facts, found)
 
 
 def _run(means: Rig, name: str, progress: Console) -> list[Row]:
@@ -118,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="on a real disk")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--svg", type=Path, help="draw the ratios into this file")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="instead of how fast it is, tell where the processor time goes",
+    )
     parser.add_argument(
         "--write-docs", action="store_true", help=f"write all of it into docs/{DOCUMENT.name}"
     )

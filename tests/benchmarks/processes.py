@@ -31,18 +31,34 @@ class CpuMeter:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """From when to when (s, on the monotonic clock) which processes were measured."""
+
+    pids: tuple[int, ...]
+    began_s: float
+    ended_s: float
+
+
+measured: Final[list[Block]] = []
+"""What was measured since somebody emptied it."""
+
+
 @contextmanager
 def cpu_of(*pids: int) -> Iterator[CpuMeter]:
     """Measure processes and their children during a block."""
     meter = CpuMeter()
-    before_s = _cpu_s(pids)
+    began_s, (before_s, _) = time.monotonic(), _cpu_s(pids)
     yield meter
-    meter.seconds = _cpu_s(pids) - before_s
+    after_s, every = _cpu_s(pids)
+    meter.seconds = after_s - before_s
+    measured.append(Block(every, began_s, time.monotonic()))
 
 
-def _cpu_s(pids: tuple[int, ...]) -> float:
-    times = [psutil.Process(each).cpu_times() for pid in pids for each in family(pid)]
-    return sum(time.user + time.system for time in times)
+def _cpu_s(pids: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+    every = tuple(each for pid in pids for each in family(pid))
+    times = [psutil.Process(each).cpu_times() for each in every]
+    return sum(time.user + time.system for time in times), every
 
 
 def family(pid: int) -> list[int]:
@@ -117,6 +133,10 @@ class MemoryWatch:
     def peaks(self) -> dict[str, Memory]:
         """Of each server in this phase."""
         return {name: each.peak for name, each in self._watched.items()}
+
+    def names(self) -> dict[int, str]:
+        """The servers of this phase, by their main process."""
+        return {each.pids[0]: name for name, each in self._watched.items()}
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tests.benchmarks import plot
+from tests.benchmarks import plot, profile
 from tests.benchmarks.measure import Row, Side, Spread
+from tests.benchmarks.profile import Profile
 
 HEADINGS: Final = (
     "work",
@@ -28,6 +29,7 @@ HEADINGS: Final = (
 )
 BEGIN: Final = "<!-- written by `make bench`: begin -->"
 END: Final = "<!-- written by `make bench`: end -->"
+PROFILES: Final = "<!-- written by `make bench ARGS=--profile`: {} -->"
 _STYLES: Final = {"met": "green", "missed": "red"}
 _DIGITS: Final = 4
 
@@ -66,6 +68,26 @@ def write_into(document: Path, facts: Mapping[str, object], rows: Sequence[Row])
     document.write_text(f"{before}{written}{after}")
 
 
+def print_profiles(console: Console, found: Sequence[Profile]) -> None:
+    """Where the processor time went, for a person."""
+    table = Table(*profile.HEADINGS)
+    for each in found:
+        table.add_row(*map(escape, each.cells()))
+    console.print(table)
+
+
+def write_profiles_into(
+    document: Path, facts: Mapping[str, object], found: Sequence[Profile]
+) -> None:
+    """Replace what stands between the two marks of the profiles."""
+    begin, end = (PROFILES.format(mark) for mark in ("begin", "end"))
+    before, rest = document.read_text().split(begin)
+    _, after = rest.split(end)
+    table = _markdown(profile.HEADINGS, [each.cells() for each in found])
+    written = "\n\n".join((begin, facts_line(facts), table, end))
+    document.write_text(f"{before}{written}{after}")
+
+
 def facts_line(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
 
@@ -82,11 +104,14 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-    cells = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in rows]
-    lines += ["| " + " | ".join(row) + " |" for row in cells]
-    remarks = ["", *(f"- {note}" for note in notes(rows))]
-    return "\n".join(lines + (remarks if remarks[1:] else []))
+    remarks = [f"- {note}" for note in notes(rows)]
+    return "\n".join([_markdown(HEADINGS, map(_cells, rows)), *([""] if remarks else []), *remarks])
+
+
+def _markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

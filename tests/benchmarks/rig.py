@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from tests.benchmarks import processes
 from tests.benchmarks.body import Body
 from tests.benchmarks.measure import MIB, Contender, Sample, alternate
 from tests.benchmarks.node import Node, environment
@@ -45,6 +46,7 @@ class Rig:
         self, ours: Contender | None, theirs: Contender | None
     ) -> tuple[list[Sample], list[Sample]]:
         """Let both run in turn, as often as this run has rounds."""
+        processes.measured.clear()  # what was done until here had to be, and is not the work
         return alternate(self.scale.rounds, ours, theirs)
 
     def home(self) -> Path:
