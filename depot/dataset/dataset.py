@@ -350,12 +350,6 @@ class Dataset:
         for name in names:
             self.bring_back(ArtifactHash.parse(name.removeprefix(_ASIDE)))
 
-    def unlink(self, artifact: ArtifactHash) -> None:
-        """Remove an artifact, if it is still there."""
-        self.check_identity()
-        with suppress(FileNotFoundError):
-            self.disk.unlink(str(artifact), dir_fd=self._root)
-
     def read_block_digests(self, artifact: ArtifactHash) -> bytes | None:
         """Read what was kept of an artifact's block digests; None when there is nothing."""
         return small_files.read_document(self._root, _blocks_of(artifact), self.disk)
