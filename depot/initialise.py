@@ -15,10 +15,11 @@ from pathlib import Path
 from depot.config.ledger import LEDGER_NAME, NO_LEDGER, decode_ledger, encode_ledger
 from depot.config.state_dir import acknowledged, kept_from_agents
 from depot.dataset.adopt import check_mounted
-from depot.dataset.dataset import Dataset, prepare_metadata, read_marker
+from depot.dataset.dataset import Dataset
 from depot.dataset.disk import SYSTEM, Disk
 from depot.dataset.lock import require_unused
 from depot.dataset.marker import MARKER_NAME, Marker, encode_marker
+from depot.dataset.metadata import prepare_metadata, read_marker
 from depot.dataset.small_files import METADATA, open_root, sync_directory, write_document
 from depot.document import Unreadable
 from depot.errors import DatasetUnusable

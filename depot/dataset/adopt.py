@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from depot.dataset.dataset import prepare_metadata, read_marker
 from depot.dataset.disk import Disk
 from depot.dataset.marker import MARKER_NAME, Marker, encode_marker
+from depot.dataset.metadata import prepare_metadata, read_marker
 from depot.dataset.small_files import METADATA, directory, exists, open_root, write_document
 from depot.errors import DatasetForeign, DatasetUnusable
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depot.artifact import ArtifactHash
-from depot.dataset.dataset import Dataset, Space
+from depot.dataset.dataset import Dataset
 from depot.dataset.disk import Disk
 from depot.dataset.found_files import FoundFiles
 from depot.dataset.probing import probe
+from depot.dataset.space import Space
 from depot.device.resident import RemoteFile, file_here, forget
 
 

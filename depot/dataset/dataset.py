@@ -8,7 +8,7 @@ On disk::
     .sled-depot/pins.json    what local consumers hold
     .sled-depot/lock         flock of the process that uses it
     .sled-depot/reserve      room kept so that metadata can be written to a full disk
-    .sled-depot/staging/     files not yet under their name, and `leaving-<64 hex>`: about to go
+    .sled-depot/staging/     files not yet under their name, or about to go (`staging_names`)
     .sled-depot/quarantine/  damaged copies that were set aside (`depot.dataset.quarantine_names`)
 
 Everything goes through the directory descriptor taken at `attach`, and every write and commit first
@@ -20,58 +20,37 @@ through the dataset's `Disk`. All calls block; `Mirror` runs them.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
-import re
-import secrets
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from depot.artifact import ArtifactHash
-from depot.dataset import open_files, small_files
+from depot.dataset import artifact_files, open_files, small_files
+from depot.dataset.artifact_files import ARTIFACT_NAME
 from depot.dataset.disk import SYSTEM, Disk
 from depot.dataset.durability import Durability
 from depot.dataset.found_files import FoundFiles
 from depot.dataset.lock import take_lock
-from depot.dataset.marker import MARKER_NAME, Marker, decode_marker
+from depot.dataset.marker import MARKER_NAME, Marker
+from depot.dataset.metadata import read_marker
 from depot.dataset.small_files import (
     METADATA,
+    STAGING,
     directory,
     exists,
     make_directory,
     open_root,
-    sync_directory,
 )
-from depot.dataset.small_files import STAGING as STAGING  # part of the layout above
+from depot.dataset.space import Space, ask_space, give_up_reserve, refill_reserve
+from depot.dataset.staging_names import is_leaving, leaving_artifact, leaving_name, new_staged_name
 from depot.dataset.verification import Verifications
 from depot.device.resident import stay
-from depot.errors import DatasetForeign, DatasetUnusable
+from depot.errors import DatasetUnusable
 from depot.os_errors import SyncFailed, full_disk
 
 BLOCKS: Final = f"{METADATA}/blocks"
-RESERVE: Final = f"{METADATA}/reserve"
-RESERVE_BYTES: Final = 32 << 20
-"""More than the ledger of the largest config that can be sent."""
-_ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_BAD_INODE: Final = (errno.EIO, errno.EUCLEAN)
-# Of staged files: this process's, which begin as no other's do, and a number.
-_OURS: Final = f"{secrets.token_hex(16)}-"
-_NUMBERS: Final = itertools.count()
-_ASIDE: Final = "leaving-"
-_ASIDE_NAME: Final = re.compile(r"leaving-[0-9a-f]{64}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """What the filesystem says: bytes free to us, bytes in all, inodes free (None: no limit)."""
-
-    free_bytes: int
-    total_bytes: int
-    free_inodes: int | None
 
 
 class Dataset:
@@ -172,47 +151,23 @@ class Dataset:
 
     def space(self) -> Space:
         """Ask the filesystem."""
-        found = self.disk.statvfs(self._root)
-        unit = found.f_frsize
-        # btrfs makes inodes as it needs them, and says that of 0 inodes 0 are free.
-        free_inodes = found.f_favail if found.f_files else None
-        return Space(found.f_bavail * unit, found.f_blocks * unit, free_inodes)
+        return ask_space(self._root, self.disk)
 
     def scan(self) -> FoundFiles:
         """Find every artifact: a regular file named by a hash."""
-        # A descriptor of its own: scans through a shared one would share its position.
-        with directory(self._root, ".", self.disk) as root:
-            names = self.disk.listdir(root)
-        # In order, as the database of copies and every list of artifacts is: what is made of each
-        # then lies side by side in memory, and who goes through one goes through the others.
-        is_artifact, found = _ARTIFACT_NAME.fullmatch, FoundFiles()
-        for name in sorted(names):
-            if is_artifact(name):
-                self._look_at(name, bytes.fromhex(name), found)
-        return found
+        return artifact_files.scan(self._root, self.durability, self.disk)
 
     def look_at(self, artifacts: Iterable[ArtifactHash]) -> FoundFiles:
         """Find the files of some artifacts, where there are any."""
-        found = FoundFiles()
-        for artifact in artifacts:
-            self._look_at(str(artifact), artifact, found)
-        return found
+        return artifact_files.look_at(self._root, artifacts, self.durability, self.disk)
 
-    def _look_at(self, name: str, digest: bytes, found: FoundFiles) -> None:
-        if not self.durability.is_certain(digest):
-            return
-        try:
-            status = self.disk.stat(name, dir_fd=self._root)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno not in _BAD_INODE:
-                raise
-            found.add(digest, 0)
-            return
-        if stat.S_ISREG(status.st_mode):
-            changed_at_s = status.st_ctime_ns / 1e9
-            found.add(digest, status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
+    def artifact_size(self, artifact: ArtifactHash) -> int | None:
+        """Size in bytes of the file under the artifact's name; None when none is there for good.
+
+        A file that cannot even be looked at counts as empty, which no copy is.
+        """
+        file = self.look_at((artifact,)).find(artifact)
+        return None if file is None else file.size_bytes
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
         """Open an artifact for reading: descriptor and size in bytes.
@@ -220,22 +175,7 @@ class Dataset:
         Raises:
             FileNotFoundError: there is none; a link or directory of its name is not one.
         """
-        # O_NONBLOCK: a FIFO in the file's place must not hang the reader.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            fd = self.disk.open(str(artifact), flags, dir_fd=self._root)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise FileNotFoundError(errno.ENOENT, "a symbolic link") from error
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise FileNotFoundError(errno.ENOENT, "not a regular file")
-        except OSError:
-            os.close(fd)
-            raise
-        return fd, found.st_size
+        return artifact_files.open_file(self._root, artifact, self.disk)
 
     def stage(self, name: str | None = None) -> tuple[int, str]:
         """Create a file that no other writer can have: descriptor and name for `commit`.
@@ -315,16 +255,16 @@ class Dataset:
         self.check_identity()
         with suppress(FileNotFoundError):
             try:
-                self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
+                self.disk.rename(str(artifact), leaving_name(artifact), dir_fd=self._root)
             except OSError as error:
                 if not full_disk(error):
                     raise
                 self._set_aside_in_reserve(artifact)
 
     def _set_aside_in_reserve(self, artifact: ArtifactHash) -> None:
-        self._give_up_reserve()
+        give_up_reserve(self._root, self.disk)
         try:
-            self.disk.rename(str(artifact), _aside(artifact), dir_fd=self._root)
+            self.disk.rename(str(artifact), leaving_name(artifact), dir_fd=self._root)
         except OSError:
             self.refill_reserve()  # or somebody else takes the room, for nothing
             raise
@@ -333,7 +273,7 @@ class Dataset:
     def remove_aside(self, artifact: ArtifactHash) -> None:
         """Remove an artifact that was set aside, and what was derived from it."""
         self.discard(_blocks_of(artifact))
-        self.discard(_aside(artifact))
+        self.discard(leaving_name(artifact))
 
     def bring_back(self, artifact: ArtifactHash) -> None:
         """Give an artifact that was set aside its name again, unless another took it."""
@@ -341,14 +281,14 @@ class Dataset:
             self.remove_aside(artifact)
             return
         with suppress(FileNotFoundError):
-            self.disk.rename(_aside(artifact), str(artifact), dir_fd=self._root)
+            self.disk.rename(leaving_name(artifact), str(artifact), dir_fd=self._root)
 
     def bring_all_back(self) -> None:
         """Undo what was set aside and never decided on: a crash or a hang came in between."""
         with directory(self._root, STAGING, self.disk) as staging:
-            names = [name for name in self.disk.listdir(staging) if _ASIDE_NAME.fullmatch(name)]
+            names = [name for name in self.disk.listdir(staging) if is_leaving(name)]
         for name in names:
-            self.bring_back(ArtifactHash.parse(name.removeprefix(_ASIDE)))
+            self.bring_back(leaving_artifact(name))
 
     def read_block_digests(self, artifact: ArtifactHash) -> bytes | None:
         """Read what was kept of an artifact's block digests; None when there is nothing."""
@@ -361,7 +301,7 @@ class Dataset:
                 names = self.disk.listdir(blocks)
         except FileNotFoundError:
             return set()
-        return {ArtifactHash.parse(name) for name in names if _ARTIFACT_NAME.fullmatch(name)}
+        return {ArtifactHash.parse(name) for name in names if ARTIFACT_NAME.fullmatch(name)}
 
     def discard_block_digests(self, artifact: ArtifactHash) -> None:
         """Remove an artifact's block digests, if there are any."""
@@ -380,15 +320,6 @@ class Dataset:
         except OSError:
             self.discard(staged)
             raise
-
-    def artifact_size(self, artifact: ArtifactHash) -> int | None:
-        """Size in bytes of the file under the artifact's name; None when none is there for good.
-
-        A file that cannot even be looked at counts as empty, which no copy is: one bad sector is
-        no reason to do without all the others.
-        """
-        file = self.look_at((artifact,)).find(artifact)
-        return None if file is None else file.size_bytes
 
     def read_document(self, name: str) -> bytes | None:
         """Read a small file; None when there is none.
@@ -410,7 +341,7 @@ class Dataset:
         except OSError as error:
             if not full_disk(error):
                 raise
-            self._give_up_reserve()
+            give_up_reserve(self._root, self.disk)
             self._write_document(name, content)
             # At once: the document before it is gone, and nobody may take the room (Q2).
             self.refill_reserve()
@@ -434,23 +365,9 @@ class Dataset:
             small_files.write_document(self._root, name, content, self.disk)
         self.durability.wrote(name, content)
 
-    def _give_up_reserve(self) -> None:
-        with suppress(FileNotFoundError):
-            self.disk.unlink(RESERVE, dir_fd=self._root)
-
     def refill_reserve(self) -> None:
         """Take the room that metadata may need on a full disk; as much as there is, if need be."""
-        size_bytes = min(RESERVE_BYTES, self.space().total_bytes // 16)
-        try:
-            fd = self.disk.open(RESERVE, os.O_WRONLY | os.O_CREAT, dir_fd=self._root)
-            try:
-                if os.fstat(fd).st_blocks * 512 < size_bytes:
-                    self.disk.fallocate(fd, size_bytes)
-            finally:
-                os.close(fd)
-        except OSError as error:  # a reserve is help, not a condition
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
+        refill_reserve(self._root, self.disk)
 
     def _clear_staging(self) -> None:
         # The lock is held, so whoever staged these is dead (Q3).
@@ -458,7 +375,7 @@ class Dataset:
             make_directory(self._root, STAGING, self.disk)
             with directory(self._root, STAGING, self.disk) as staging:
                 for name in self.disk.listdir(staging):
-                    if not _ASIDE_NAME.fullmatch(name):
+                    if not is_leaving(name):
                         self.disk.unlink(name, dir_fd=staging)
             self.bring_all_back()
         except OSError as error:
@@ -466,50 +383,5 @@ class Dataset:
                 raise
 
 
-def new_staged_name() -> str:
-    """Make a name for a file to be staged, which no other has."""
-    return f"{STAGING}/{_OURS}{next(_NUMBERS):x}"
-
-
-def _aside(artifact: ArtifactHash) -> str:
-    return f"{STAGING}/{_ASIDE}{artifact}"
-
-
 def _blocks_of(artifact: ArtifactHash) -> str:
     return f"{BLOCKS}/{artifact}"
-
-
-def read_marker(root_fd: int, path: Path, disk: Disk = SYSTEM) -> Marker:
-    """Read the marker of the dataset at `path`.
-
-    Raises:
-        DatasetUnusable: there is none, or it is damaged.
-    """
-    content = small_files.read_document(root_fd, f"{METADATA}/{MARKER_NAME}", disk)
-    if content is None:
-        raise DatasetUnusable(
-            f"{path} has no marker: not mounted, the wrong disk, or a new one "
-            f"('sled-agent datasets replace {path}' takes a new disk into use; "
-            "a sled that never had any begins with 'sled-agent init')"
-        )
-    return decode_marker(content, path)
-
-
-def prepare_metadata(root_fd: int, path: Path, disk: Disk = SYSTEM) -> None:
-    """Make the metadata directories in a directory that is empty but for what systems put there.
-
-    Raises:
-        DatasetForeign: something else is in it.
-    """
-    if not exists(root_fd, METADATA, disk):
-        others = sorted(set(disk.listdir(root_fd)) - {"lost+found", ".zfs"})
-        if others:
-            raise DatasetForeign(
-                f"{path} is not empty and has no marker (found {others[0]!r} and "
-                f"{len(others) - 1} more); expected an empty directory"
-            )
-    for name in (METADATA, STAGING):
-        make_directory(root_fd, name, disk)
-    # Or a power cut takes the directory, and the marker in it, away again.
-    for name in (".", METADATA):
-        sync_directory(root_fd, name, disk)

@@ -21,7 +21,8 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from depot.artifact import ArtifactHash
 from depot.dataset import quarantine_files, small_files
-from depot.dataset.dataset import Dataset, new_staged_name
+from depot.dataset.dataset import Dataset
+from depot.dataset.staging_names import new_staged_name
 from depot.os_errors import SyncFailed
 
 MODE: Final = 0o444

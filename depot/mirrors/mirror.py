@@ -20,8 +20,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from depot.artifact import ArtifactHash
 from depot.concurrency.threads import wait_within
 from depot.dataset.attaching import Opened, open_for_another, open_here, open_staged, release
-from depot.dataset.dataset import Dataset, Space
+from depot.dataset.dataset import Dataset
 from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
+from depot.dataset.space import Space
 from depot.device.host import HostOf, thread_host
 from depot.device.resident import let_go
 from depot.errors import DatasetUnusable

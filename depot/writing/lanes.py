@@ -19,7 +19,8 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from depot.dataset import staging
-from depot.dataset.dataset import Dataset, new_staged_name
+from depot.dataset.dataset import Dataset
+from depot.dataset.staging_names import new_staged_name
 from depot.device.host import Host, Lane
 from depot.device.messages import Passed
 from depot.errors import DatasetUnusable

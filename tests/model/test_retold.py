@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 
 from depot import Generation, Put, Stored
 from depot.config.ledger import LEDGER_NAME, WITNESS_NAME, Ledger
-from depot.dataset.dataset import STAGING, Dataset
+from depot.dataset.dataset import Dataset
 from depot.dataset.disk import system_disk
+from depot.dataset.small_files import STAGING
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.state.checked import make_state

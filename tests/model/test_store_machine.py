@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from depot import ArtifactConfig, ArtifactHash, Generation
 from depot.config.ledger import LEDGER_NAME, encode_ledger
 from depot.config.ledger import Ledger as LedgerDocument
-from depot.dataset.dataset import STAGING
+from depot.dataset.small_files import STAGING
 from depot.device.host import DeviceWorkers
 from depot.errors import NoDataset, NotFound
 from depot.mirrors.open_artifact import OpenArtifact

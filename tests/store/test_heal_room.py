@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 from depot.artifact import Generation
-from depot.dataset.dataset import RESERVE
+from depot.dataset.space import RESERVE
 from depot.store import ArtifactStore
 from tests.store.builders import MIB, A, B, Node, config, copies, hash_of, put, states
 from tests.store.damage import flip, hurt, quarantined

@@ -14,7 +14,7 @@ import pytest
 
 from depot.artifact import ArtifactConfig, ArtifactHash
 from depot.config.ledger import Ledger, encode_ledger
-from depot.dataset.dataset import RESERVE, RESERVE_BYTES
+from depot.dataset.space import RESERVE, RESERVE_BYTES
 from depot.device.host import DeviceWorkers
 from depot.errors import QuotaExceeded, TooLarge
 from depot.initialise import init_datasets

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from depot.dataset import staging
-from depot.dataset.dataset import Dataset, new_staged_name
+from depot.dataset.dataset import Dataset
 from depot.dataset.disk import Disk
 from depot.dataset.staging import ALIGNMENT_BYTES, MOST_AT_ONCE, QUICK_S, GivenUp, write_staged
+from depot.dataset.staging_names import new_staged_name
 from depot.initialise import init_datasets
 from depot.streams import arena
 from depot.streams.arena import Arena
