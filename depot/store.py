@@ -298,6 +298,7 @@ class ArtifactStore:
     def status(self) -> StoreStatus:
         """Everything an operator wants to know, from memory."""
         self._mirrors.check_inventories()
+        self._parts.quarantine.check_shelves()
         return status_of(
             self._mirrors,
             self._parts.keeper,

@@ -103,6 +103,20 @@ class QuarantineKeeper:
 
     # What is there
 
+    def check_shelves(self) -> None:
+        """Where state is checksummed, read every row and see that the shelves say the same.
+
+        Raises:
+            StateCorrupted: a row was changed in place.
+            RuntimeError: a shelf was, or somebody has forgotten to tell it something.
+        """
+        for index, table in self._files.items() if self._store.checked else ():
+            if wrong := self._shelves[index].differs_from(table.rows.values()):
+                raise RuntimeError(
+                    f"what is worked out of table {table.name!r} is not what its rows come to: "
+                    f"{', '.join(wrong)}"
+                )
+
     def count(self, mirror: Mirror) -> int:
         """How many files lie on a dataset; none on one that is missing."""
         return self._shelves[mirror.index].count if mirror.readable else 0

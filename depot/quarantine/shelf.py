@@ -50,6 +50,11 @@ class Shelf:
         else:
             del self._files[artifact], self.largest[artifact]
 
+    def differs_from(self, files: Iterable[QuarantinedFile]) -> list[str]:
+        """Name what these files do not come to; goes through all of them."""
+        ours, anew = vars(self), vars(Shelf(files))
+        return sorted(name.removeprefix("_") for name in ours if ours[name] != anew[name])
+
     def of(self, artifact: ArtifactHash) -> list[QuarantinedFile]:
         """Those of one artifact, oldest first."""
         return sorted(self._files.get(artifact, {}).values())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from depot.artifact import Generation
+from depot.dataset.quarantine_names import QuarantinedFile, Reason
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.records import check_inventory
@@ -139,6 +140,42 @@ async def test_an_inventory_that_is_not_what_its_copies_come_to_is_caught_with_c
     with pytest.raises(RuntimeError, match=r"dataset 1.*: good$") if checksummed else nullcontext():
         check_inventory(mirror)
     await mirror.close()
+
+
+@contextmanager
+def one_in_quarantine(store: ArtifactStore) -> Iterator[Table[str, QuarantinedFile]]:
+    """Have a file of it noted on the first dataset, and return what is known of these."""
+    quarantine, mirror = store._parts.quarantine, store._parts.mirrors.all[0]
+    quarantine.note(mirror, quarantine.new_name(hash_of(ONE), Reason.MISMATCH), len(ONE))
+    store.status()
+    yield store.state.table("quarantine of dataset 1")
+    store.status()
+
+
+async def test_a_file_in_quarantine_that_is_changed_in_place_is_caught_by_the_status(
+    node: Node,
+) -> None:
+    async with node.open(checksum_state=True) as store:
+        with one_in_quarantine(store) as files:
+            (name,) = files
+            with changed(files[name], size_bytes=1), pytest.raises(StateCorrupted) as caught:
+                store.status()
+            assert (caught.value.table, caught.value.key) == (files.name, name)
+
+
+@pytest.mark.parametrize("checksum_state", [False, True])
+async def test_a_shelf_that_is_not_what_its_files_come_to_is_caught_with_checksums(
+    node: Node, monkeypatch: pytest.MonkeyPatch, *, checksum_state: bool
+) -> None:
+    monkeypatch.setenv(VARIABLE, "0")
+    refused = pytest.raises(RuntimeError, match=r"quarantine of dataset 1.*: used_bytes$")
+    async with node.open(checksum_state=checksum_state) as store:
+        with one_in_quarantine(store):
+            shelf = store._parts.quarantine._shelves[0]
+            shelf.used_bytes += 1
+            with refused if checksum_state else nullcontext():
+                store.status()
+            shelf.used_bytes -= 1
 
 
 async def test_pins_that_are_handed_out_and_changed_are_caught(node: Node) -> None:
