@@ -16,7 +16,7 @@ STEP_S: Final = 0.005
 """How long others wait at most for one who goes through a hundred thousand of something."""
 _LEISURELY_PART: Final = 1024
 _RESTS: Final = 9
-"""A rest is so many times as long as the work before it."""
+"""A rest is so many times as long as the work before it, unless somebody waits for the result."""
 _MOST_REST_S: Final = 2.0
 """All rests together: even ten million of something are gone through."""
 
@@ -39,6 +39,7 @@ async def unhurried(
 def leisurely(
     items: Iterable[T],
     *,
+    rests: int = _RESTS,
     clock: Callable[[], float] = time.thread_time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[list[T]]:
@@ -53,7 +54,7 @@ def leisurely(
         yield part
         if len(part) < _LEISURELY_PART:
             return
-        pause_s = min(_RESTS * (clock() - begun_s), rest_s)
+        pause_s = min(rests * (clock() - begun_s), rest_s)
         if pause_s > 0:
             sleep(pause_s)
             rest_s -= pause_s

@@ -182,7 +182,8 @@ class CopyDatabase:
         # Step by step: subtracting one set from the other would keep other threads waiting.
         written: set[bytes] = set()
         before: list[ArtifactHash] = []
-        for rows in leisurely(self._db.execute("SELECT sha256 FROM had")):
+        # The first look at what is to be healed waits for this.
+        for rows in leisurely(self._db.execute("SELECT sha256 FROM had"), rests=2):
             written.update(digest for (digest,) in rows)
             before += [ArtifactHash(digest) for (digest,) in rows if digest not in seen]
         if len(written) - len(before) == len(seen):  # as usual: all of `seen` were written

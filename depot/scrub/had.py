@@ -159,6 +159,6 @@ def _outside(
     artifacts: set[ArtifactHash], here: Iterable[Iterable[ArtifactHash]]
 ) -> set[ArtifactHash]:
     for copies in here:
-        for some in leisurely(copies):
+        for some in leisurely(copies, rests=2):  # a reset waits for it
             artifacts.difference_update(some)
     return artifacts

@@ -73,16 +73,20 @@ def test_a_thread_at_leisure_goes_through_everything_in_order(count: int) -> Non
     assert given == list(range(count))
 
 
-def rests_s(items: int, part_cost_s: float) -> list[float]:
+def rests_s(items: int, part_cost_s: float, rests: int = 9) -> list[float]:
     """How long a thread rested each time that went through so many things at leisure."""
-    clock, rests = Clock(), list[float]()
-    for _ in leisurely(range(items), clock=clock, sleep=rests.append):
+    clock, rested_s = Clock(), list[float]()
+    for _ in leisurely(range(items), rests=rests, clock=clock, sleep=rested_s.append):
         clock.now_s += part_cost_s
-    return rests
+    return rested_s
 
 
 def test_a_thread_at_leisure_works_a_tenth_of_its_time() -> None:
     assert rests_s(10_000, 0.001) == pytest.approx([0.009] * 9)
+
+
+def test_a_thread_for_whose_result_somebody_waits_rests_less() -> None:
+    assert rests_s(10_000, 0.001, rests=2) == pytest.approx([0.002] * 9)
 
 
 def test_a_thread_that_has_little_to_do_does_not_rest() -> None:
