@@ -34,6 +34,7 @@ from depot.mirrors.watch import Watch
 from depot.options import StoreOptions
 from depot.quarantine.desk import QuarantineDesk
 from depot.quarantine.keeper import QuarantineKeeper
+from depot.quarantine.wanted import wanted_by
 from depot.reading.reader import Reader
 from depot.scrub.copy_records import CopyRecords
 from depot.scrub.dataset import ScrubContext
@@ -101,8 +102,10 @@ class Parts:
             on_set_aside=self.wanted.heal.set,
             state=self.state,
         )
-        self.had = Had(self.mirrors, self.records, self.quarantine.wanted)
-        self.quarantine_desk = QuarantineDesk(self.mirrors, self.quarantine, self.commits)
+        self.had = Had(self.mirrors, self.records, partial(wanted_by, self.keeper))
+        self.quarantine_desk = QuarantineDesk(
+            self.mirrors, self.keeper, self.quarantine, self.commits
+        )
         self._make_writers()
         self._make_readers()
         self.watch = Watch(

@@ -13,6 +13,7 @@ from typing import Final
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.keyed_lock import KeyedLock
+from depot.config.keeper import LedgerKeeper
 from depot.dataset import quarantine_files
 from depot.errors import (
     DatasetUnusable,
@@ -27,6 +28,7 @@ from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.os_errors import describe_error
 from depot.quarantine.keeper import Quarantined, QuarantineKeeper
+from depot.quarantine.wanted import wanted_by
 
 PART_BYTES: Final = 4 << 20
 
@@ -35,9 +37,14 @@ class QuarantineDesk:
     """The verbs."""
 
     def __init__(
-        self, mirrors: MirrorSet, quarantine: QuarantineKeeper, commits: KeyedLock[ArtifactHash]
+        self,
+        mirrors: MirrorSet,
+        keeper: LedgerKeeper,
+        quarantine: QuarantineKeeper,
+        commits: KeyedLock[ArtifactHash],
     ) -> None:
         self._mirrors = mirrors
+        self._keeper = keeper
         self._quarantine = quarantine
         self._commits = commits
 
@@ -47,7 +54,7 @@ class QuarantineDesk:
         artifact = found.file.artifact
         async with self._commits.hold(artifact):
             self._find(id_)  # it may have gone while the lock was waited for
-            if not self._quarantine.is_wanted(artifact):
+            if not wanted_by(self._keeper)(artifact):
                 raise KeptInQuarantine(f"no config and no pin names {artifact}")
             if mirror.good_copy(artifact):
                 raise KeptInQuarantine(f"a good copy of {artifact} stands on that dataset")

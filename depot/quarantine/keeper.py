@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +39,9 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.verify import Verdict, judge_file, works
 from depot.os_errors import describe_error
 from depot.quarantine.shelf import Shelf, largest_of
+from depot.quarantine.wanted import Test, needed_by, wanted_by
 from depot.state.persistent import PersistentMap
 from depot.state.tables import StateStore, Table
-
-_Test = Callable[[ArtifactHash], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ class QuarantineKeeper:
     def listing(self) -> tuple[Quarantined, ...]:
         """Everything in quarantine, oldest first; for a thread, since it may be a lot."""
         found: list[Quarantined] = []
-        is_needed = self._needed(self._healthy())
+        is_needed = needed_by(self._keeper, self._healthy())
         for mirror in self._mirrors.readable():
             files = self._files[mirror.index].rows.values()
             kept = irreplaceable(files, is_needed)
@@ -153,7 +152,7 @@ class QuarantineKeeper:
 
     def listing_of(self, artifact: ArtifactHash) -> list[Quarantined]:
         """Those of one artifact."""
-        is_needed = self._needed(self._healthy())
+        is_needed = needed_by(self._keeper, self._healthy())
         return [
             _listed(mirror, file, last_copy=self._is_irreplaceable(mirror, file, is_needed))
             for mirror, file in self.of_artifact(artifact)
@@ -165,29 +164,8 @@ class QuarantineKeeper:
         found = self.listing_of(file.artifact) if file else ()
         return next((each for each in found if each.id == id_), None)
 
-    def _is_irreplaceable(self, mirror: Mirror, file: QuarantinedFile, is_needed: _Test) -> bool:
+    def _is_irreplaceable(self, mirror: Mirror, file: QuarantinedFile, is_needed: Test) -> bool:
         return file.name in irreplaceable(self._shelves[mirror.index].of(file.artifact), is_needed)
-
-    def is_wanted(self, artifact: ArtifactHash) -> bool:
-        """Tell whether the config or a pin names it.
-
-        Everything is wanted while that cannot be told, or may be taken back (D4).
-        """
-        return self.wanted()(artifact)
-
-    def wanted(self) -> _Test:
-        """What tells whether an artifact is wanted now, also in another thread."""
-        config, pinned = self._keeper.resolved.config, self._keeper.book.artifacts
-        grace = self._keeper.deletions_held_until_s()
-        if config is None or grace or not self._keeper.pins_known:
-            return lambda _: True
-        wanted = config.artifacts
-        return lambda artifact: artifact in wanted or artifact in pinned
-
-    def _needed(self, mirrors: Iterable[Mirror]) -> _Test:
-        """What tells whether it is wanted, and no copy there is known to be good, by its bytes."""
-        is_wanted = self.wanted()
-        return lambda artifact: is_wanted(artifact) and not _verified_on(mirrors, artifact)
 
     def _healthy(self) -> Sequence[Mirror]:
         # A copy on a dataset that fails may never be read again, and does not count.
@@ -361,12 +339,14 @@ class QuarantineKeeper:
         counting: Callable[[], Sequence[Mirror]],
     ) -> None:
         choose = partial(
-            choose_to_purge, is_needed=self._needed(counting()), is_wanted=self.wanted()
+            choose_to_purge,
+            is_needed=needed_by(self._keeper, counting()),
+            is_wanted=wanted_by(self._keeper),
         )
         files = self._files[mirror.index].rows.values()
         for file in await asyncio.to_thread(choose, files, need_bytes):
             # Asked again: the last good copy may have gone while the disk was busy.
-            if not self._is_irreplaceable(mirror, file, self._needed(counting())):
+            if not self._is_irreplaceable(mirror, file, needed_by(self._keeper, counting())):
                 await self.purge(mirror, file, why)
 
     async def purge(self, mirror: Mirror, file: QuarantinedFile, why: str) -> None:
@@ -396,11 +376,6 @@ class QuarantineKeeper:
             "size_bytes": file.size_bytes,
         }
         self._emit(kind, {**fields, **more})
-
-
-def _verified_on(mirrors: Iterable[Mirror], artifact: ArtifactHash) -> bool:
-    copies = (mirror.certain_copy(artifact) for mirror in mirrors)
-    return any(copy and copy.verified_at_s is not None for copy in copies)
 
 
 def _listed(mirror: Mirror, file: QuarantinedFile, *, last_copy: bool) -> Quarantined:
