@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import re
 from collections.abc import Callable
@@ -201,23 +202,27 @@ def test_bytes_that_are_damaged_once_are_fetched_again(
     assert "Downloading it once more" in heard.lines
 
 
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="no huge pages to tell them by"
+)
 def test_a_second_attempt_takes_no_more_memory_than_one(
     run: Run, faulty: Faulty, memory: MemoryArchive
 ) -> None:
     put(memory, "name", CONTENT)  # type: ignore[arg-type]
-    before_bytes, most_bytes = shared_bytes(), 0
+    before_bytes, most_bytes = buffers_bytes(), 0
 
-    def look() -> None:
+    def look(_: int, block: bytes) -> bytes:
         nonlocal most_bytes
-        most_bytes = max(most_bytes, shared_bytes())
+        most_bytes = max(most_bytes, buffers_bytes())
+        return block
 
     def cut_at_the_end(at: int, block: bytes) -> bytes:
         if at + len(block) == len(CONTENT):
-            faulty.mangle = lambda _, block: block
+            faulty.mangle = look
             raise Truncated("too short")
         return block
 
-    faulty.on_read, faulty.mangle = look, cut_at_the_end
+    faulty.mangle = cut_at_the_end
     gc.disable()
     try:
         assert run().result is Result.DOWNLOADED
@@ -226,10 +231,25 @@ def test_a_second_attempt_takes_no_more_memory_than_one(
     assert 4 * PART_BYTES <= most_bytes - before_bytes <= BUFFERS * PART_BYTES
 
 
-def shared_bytes() -> int:
-    """Where the buffers are: what has no file, and is not private to the process."""
-    (line,) = re.findall(r"^RssShmem:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    return int(line) << 10
+def buffers_bytes() -> int:
+    """What the buffers take: they alone are mapped as what may be huge pages."""
+    mappings = re.split(
+        r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.M
+    )
+    huge = [each for each in mappings if re.search(r"^VmFlags:.* hg( |$)", each, re.M)]
+    return sum(int(kib) << 10 for each in huge for kib in re.findall(r"^Rss:\s*(\d+)", each, re.M))
+
+
+def test_a_kernel_without_huge_pages_is_fine(
+    run: Run, memory: MemoryArchive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 1 << 20)  # no advice that any kernel knows
+    with pytest.raises(OSError, match="Invalid argument"):
+        mmap.mmap(-1, mmap.PAGESIZE).madvise(mmap.MADV_HUGEPAGE)
+    put(memory, "name", SOME)  # type: ignore[arg-type]
+
+    assert run().result is Result.DOWNLOADED
+    assert (tmp_path / "target").read_bytes() == SOME
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "zstd"])
