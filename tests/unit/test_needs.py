@@ -19,6 +19,7 @@ OTHERWISE: Final = {
     "tests/http/test_depot_zstd.py",
     "tests/http/test_limits.py",
     "tests/http/test_reference_contract.py",
+    "tests/snapshots/test_download.py",
     "tests/snapshots/test_landing.py",
     "tests/store/builders.py",
     "tests/store/test_group_commit.py",
