@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.config import fencing
@@ -19,6 +19,7 @@ from depot.config.grace import Grace
 from depot.config.ledger import (
     LEDGER_NAME,
     NO_LEDGER,
+    Attestation,
     Ledger,
     Rank,
     Readings,
@@ -31,11 +32,10 @@ from depot.config.pins import PinBook, encode_pins
 from depot.config.reader import PINS_DOCUMENT, Reader, Reading
 from depot.config.state_dir import StateDir
 from depot.config.witness import Witness
-from depot.dataset.dataset import Dataset
+from depot.config.writer import Writer
 from depot.dataset.small_files import METADATA
 from depot.errors import (
     ConfigGeneration,
-    DatasetUnusable,
     DepotError,
     Io,
     LedgerUnknown,
@@ -43,17 +43,13 @@ from depot.errors import (
     NoDataset,
     NotFound,
     NotInConfig,
-    QuotaExceeded,
 )
-from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
-from depot.os_errors import full_disk
 from depot.state.tables import StateStore, Table
 
 EventSink = Callable[[str, Mapping[str, object]], None]
 """Called on the event loop with a kind and its fields; must not block."""
 
-T = TypeVar("T")
 _CURRENT: Final = "current"
 _SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
 _PINS_UNKNOWN: Final = (
@@ -89,11 +85,13 @@ class LedgerKeeper:
         self._keep(unknown, Pins(PinBook()))
         self._grace = Grace(delete_grace_s)
         self._reader = Reader(mirrors)
+        self._writer = Writer(mirrors, self._reader)
         self._mirrors = mirrors
         self._delete_grace_s = delete_grace_s
         self._emit = on_event
         self._lock = asyncio.Lock()
         self._witness = Witness(state_dir)
+        self._everywhere: Rank | None = None  # what every configured dataset was seen to have
 
     @property
     def resolved(self) -> Resolved:
@@ -136,8 +134,8 @@ class LedgerKeeper:
     async def reload(self) -> bool:
         """Look at every ledger again, after a dataset came; tell whether the config changed.
 
-        What came is written to by others once it has the ledger (G3); one that cannot take it
-        stays out.
+        What came is written to by others once it has the ledger (G3); one that fails at it stays
+        out, and one that is too full for it gets it as soon as there is room.
         """
         async with self._lock:
             before = self.resolved
@@ -145,14 +143,17 @@ class LedgerKeeper:
             readings = await self._reader.read_all()
             self._adopt(readings, remembered=_settled_ledger(before))
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
-                await self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), joining)
-                if self.resolved.certain:
-                    await self._witness.remember(
-                        self.resolved.floor, self._mirrors.sled_id, in_force=True
-                    )
+                content = await self._encoded(self.resolved.ledger)
+                outcomes = await self._writer.spread(LEDGER_NAME, content, joining)
+                if joining and outcomes.count(None) < len(outcomes):
+                    self._everywhere = None
+                self._note_holders(self.resolved.floor, outcomes.count(None))
+                if self.resolved.certain or self._witness.rank is not None:
+                    said = self._attestation(self.resolved.floor, certain=self.resolved.certain)
+                    await self._witness.remember(said, in_force=True)
             if self.book.version:
                 pins = await asyncio.to_thread(encode_pins, self.book)
-                await self._spread(PINS_DOCUMENT, pins, joining)
+                await self._writer.spread(PINS_DOCUMENT, pins, joining)
             for mirror in joining:
                 if not self._unread_matters(readings[mirror.index]):
                     mirror.join()
@@ -170,17 +171,19 @@ class LedgerKeeper:
             self._mirrors.require_healthy()
             if not changed:
                 content = await self._encoded(self.resolved.ledger)
-                outcomes = await self._each(
-                    lambda m: self._renew(m, Dataset.ensure_document, LEDGER_NAME, content)
-                )
-                self._mirrors.require_healthy()  # a copy that nobody holds is not acknowledged (G3)
-                await self._acknowledge(self.resolved.floor, outcomes.count(None))
+                # What nobody holds is not acknowledged (G3).
+                holders = await self._writer.ensure(LEDGER_NAME, content)
+                await self._acknowledge(self.resolved.floor, holders, certain=self.resolved.certain)
                 return False
             current, now_s = self.resolved.ledger, time.time()
             drops, grace_s = await asyncio.to_thread(self._weigh, current, proposed, now_s)
             if drops:
                 await self._require_pins()
-            await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
+            try:
+                await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
+            except DepotError as error:
+                self._tell_refused(proposed, error)
+                raise
             self._emit(
                 "config_changed",
                 {"generation": int(proposed.generation), "artifacts": len(proposed.artifacts)},
@@ -249,18 +252,27 @@ class LedgerKeeper:
         try:
             return fencing.accept_config(self.resolved, proposed, self.book.artifacts)
         except DepotError as error:
-            self._emit(
-                "config_refused",
-                {"generation": int(proposed.generation), "code": error.code, "error": str(error)},
-            )
+            self._tell_refused(proposed, error)
             raise
 
+    def _tell_refused(self, proposed: ArtifactConfig, error: DepotError) -> None:
+        self._emit(
+            "config_refused",
+            {"generation": int(proposed.generation), "code": error.code, "error": str(error)},
+        )
+
     async def _accept(self, ledger: Ledger) -> None:
-        holders = await self._write(LEDGER_NAME, await self._encoded(ledger))
-        await self._acknowledge(ledger.rank, holders)
-        standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
+        holders = await self._writer.write(LEDGER_NAME, await self._encoded(ledger))
         # What a dataset that is away knows is no better known now (G1).
         certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
+        try:
+            await self._acknowledge(ledger.rank, holders, certain=certain)
+        except Io:
+            # What was refused must not come into force by itself when the others return.
+            if (settled := _settled_ledger(self.resolved)) is not None:
+                await self._writer.spread(LEDGER_NAME, await self._encoded(settled))
+            raise
+        standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         self._keep(Resolved(standing, ledger, ledger.rank, certain), self._pins[_CURRENT])
 
     def _weigh(self, current: Ledger, proposed: ArtifactConfig, now_s: float) -> tuple[bool, float]:
@@ -287,7 +299,7 @@ class LedgerKeeper:
             raise LedgerUnknown(_PINS_UNKNOWN)
 
     async def _replace_pins(self, book: PinBook) -> None:
-        await self._write(PINS_DOCUMENT, await asyncio.to_thread(encode_pins, book))
+        await self._writer.write(PINS_DOCUMENT, await asyncio.to_thread(encode_pins, book))
         self._keep(self.resolved, Pins(book, known=self.pins_known))
 
     def _keep(self, resolved: Resolved, pins: Pins) -> None:
@@ -295,64 +307,35 @@ class LedgerKeeper:
             change.put(self._ledger, _CURRENT, resolved)
             change.put(self._pins, _CURRENT, pins)
 
-    async def _acknowledge(self, rank: Rank, holders: int) -> None:
+    async def _acknowledge(self, rank: Rank, holders: int, *, certain: bool) -> None:
         """Have a boot with any one of the datasets know of `rank` (G1).
 
         Args:
             rank: what is to be acknowledged.
-            holders: how many datasets have it, durably.
+            holders: how many datasets have just been seen to have it, durably.
+            certain: see `Resolved`.
 
         Raises:
             Io: a dataset that is away would not know of it, and no witness could tell.
         """
-        configured = len(self._mirrors.all)
-        everywhere = holders == configured
-        written = await self._witness.remember(rank, self._mirrors.sled_id, in_force=everywhere)
-        if not (written or everywhere):
+        self._note_holders(rank, holders)
+        everywhere = self._everywhere == rank
+        named = await self._witness.remember(
+            self._attestation(rank, certain=certain), in_force=everywhere
+        )
+        if not (named or everywhere):
             raise Io(
-                f"the config is on {holders} of {configured} datasets, and "
+                f"the config is on {holders} of {len(self._mirrors.all)} datasets, and "
                 f"{self._witness.problem}: a start with the others alone would not know of it"
             )
 
-    async def _write(self, name: str, content: bytes) -> int:
-        """Write a document to every healthy dataset; tell how many have it."""
-        outcomes = await self._each(lambda m: self._renew(m, Dataset.write_document, name, content))
-        failures = [outcome for outcome in outcomes if outcome is not None]
-        if len(failures) < len(outcomes):
-            return len(outcomes) - len(failures)
-        if all(isinstance(e, DatasetUnusable) for e in failures):
-            raise NoDataset("no dataset is there to be written")
-        if all(isinstance(e, OSError) and full_disk(e) for e in failures):
-            raise QuotaExceeded("every dataset is full, also its reserve for metadata")
-        raise Io("no dataset could write it")
+    def _note_holders(self, rank: Rank, holders: int) -> None:
+        # Of a single dataset, nobody could tell once its ledger is torn.
+        if holders == len(self._mirrors.all) > 1:
+            self._everywhere = rank
 
-    async def _renew(
-        self,
-        mirror: Mirror,
-        write: Callable[[Dataset, str, bytes], None],
-        name: str,
-        content: bytes,
-    ) -> None:
-        """Write a document for a request, after which what was wrong with it is over."""
-        await mirror.call(write, name, content)
-        self._reader.written(mirror, name)
-
-    async def _spread(self, name: str, content: bytes, joining: Sequence[Mirror] = ()) -> None:
-        # A failure has moved the mirror's state already; its return brings it here again.
-        await self._each(lambda m: m.call(Dataset.ensure_document, name, content), joining)
-
-    async def _each(
-        self, work: Callable[[Mirror], Awaitable[None]], joining: Sequence[Mirror] = ()
-    ) -> list[OSError | DatasetUnusable | None]:
-        async def attempt(mirror: Mirror) -> OSError | DatasetUnusable | None:
-            try:
-                await work(mirror)
-            except (OSError, DatasetUnusable) as error:
-                return error
-            return None
-
-        mirrors = [*self._mirrors.healthy(), *(mirror for mirror in joining if mirror.joining)]
-        return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
+    def _attestation(self, rank: Rank, *, certain: bool) -> Attestation:
+        return Attestation(rank, self._mirrors.sled_id, certain)
 
     def _adopt(self, readings: list[Reading], *, remembered: Ledger | None) -> None:
         found = [reading.ledger for reading in readings if reading.ledger is not None]
@@ -360,7 +343,11 @@ class LedgerKeeper:
         absent = len(readings) - len(found) - unseen
         # What was in force a moment ago counts even if the datasets that have it are away now.
         ledgers = found if remembered is None else [remembered, *found]
-        resolved = resolve(Readings(ledgers, absent, unseen), self._witness.rank)
+        resolved = resolve(
+            Readings(ledgers, absent, unseen),
+            self._witness.rank,
+            witness_certain=self._witness.certain,
+        )
         self._keep(resolved, self._pins_after(readings))
 
     def _unread_matters(self, reading: Reading) -> bool:

@@ -107,13 +107,13 @@ class Readings:
     unseen: int = 0
 
 
-def resolve(readings: Readings, witness: Rank | None) -> Resolved:
+def resolve(readings: Readings, witness: Rank | None, *, witness_certain: bool = True) -> Resolved:
     """Decide what to believe: the highest valid generation, unless the evidence disagrees."""
     if not readings.ledgers and witness is None:
         standing = Standing.UNKNOWN if readings.unseen else Standing.EMPTY
         return Resolved(standing, NO_LEDGER, NO_LEDGER.rank, certain=not readings.unseen)
     newest = max(readings.ledgers, key=lambda ledger: ledger.rank.position, default=NO_LEDGER)
-    certain = witness is not None or not readings.unseen
+    certain = (witness is not None and witness_certain) or not readings.unseen
     if witness is not None and witness.position > newest.rank.position:
         if witness.digest is None:  # what was acknowledged last is a reset: nothing is missing
             reset = Ledger(witness.epoch, None)
@@ -188,19 +188,36 @@ def _ledger_of(fields: dict[str, object]) -> Ledger:
 WITNESS_NAME: Final = "witness.json"
 
 
-def encode_witness(rank: Rank, sled_id: str | None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What the witness says.
+
+    Attributes:
+        rank: the highest that was acknowledged.
+        sled_id: the sled that it is about.
+        certain: when it was written, no dataset that was away could know of a higher one.
+    """
+
+    rank: Rank
+    sled_id: str | None = None
+    certain: bool = True
+
+
+def encode_witness(attestation: Attestation) -> bytes:
     """Serialise for `witness.json`."""
+    rank = attestation.rank
     fields = {
         "generation": None if rank.generation < 0 else rank.generation,
         "epoch": rank.epoch,
         "config_digest": None if rank.digest is None else str(rank.digest),
-        "sled_id": sled_id,
+        "sled_id": attestation.sled_id,
+        "certain": attestation.certain,
     }
     return document.encode(fields, version=FORMAT)
 
 
-def decode_witness(content: bytes) -> tuple[Rank, str | None]:
-    """Parse `witness.json`: the rank, and the sled it is about.
+def decode_witness(content: bytes) -> Attestation:
+    """Parse `witness.json`; one that does not say whether it was certain was.
 
     Raises:
         Unreadable: torn, empty or altered.
@@ -212,7 +229,8 @@ def decode_witness(content: bytes) -> tuple[Rank, str | None]:
         sled_id = fields["sled_id"]
     except (KeyError, TypeError, InvalidRequest) as error:
         raise Unreadable(f"{WITNESS_NAME}: {error!r}") from error
-    return rank, sled_id if isinstance(sled_id, str) else None
+    certain = fields.get("certain", True) is True
+    return Attestation(rank, sled_id if isinstance(sled_id, str) else None, certain)
 
 
 def _witnessed(epoch: object, generation: object, digest: object) -> Rank:

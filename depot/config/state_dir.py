@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from depot import document
-from depot.config.ledger import WITNESS_NAME, Rank, decode_witness, encode_witness
+from depot.config.ledger import WITNESS_NAME, Attestation, Rank, decode_witness, encode_witness
 from depot.dataset.small_files import STAGING, read_document, write_document
 from depot.document import Unreadable
 from depot.errors import DatasetBusy, FormatTooNew
@@ -54,8 +54,8 @@ class StateDir:
                 staged.unlink()
         return cls(path, root)
 
-    def read_witness(self, sled_id: str | None) -> tuple[Rank | None, str | None]:
-        """Read the witness: its rank, or None and (unless there is none) the reason.
+    def read_witness(self, sled_id: str | None) -> tuple[Attestation | None, str | None]:
+        """Read the witness: what it says, or None and (unless there is none) the reason.
 
         Raises:
             FormatTooNew: it was written by a newer program.
@@ -64,14 +64,14 @@ class StateDir:
             content = read_document(self._root, WITNESS_NAME)
             if content is None:
                 return None, None
-            rank, about = decode_witness(content)
+            said = decode_witness(content)
         except FormatTooNew:
             raise
         except (OSError, Unreadable) as error:
             return None, f"the witness cannot be read: {error}"
-        if None not in (about, sled_id) and about != sled_id:
-            return None, f"the witness is about sled {about}, this is sled {sled_id}"
-        return rank, None
+        if None not in (said.sled_id, sled_id) and said.sled_id != sled_id:
+            return None, f"the witness is about sled {said.sled_id}, this is sled {sled_id}"
+        return said, None
 
     def known_sled_id(self) -> str | None:
         """Return the sled that the witness is about; None when it does not say.
@@ -80,13 +80,13 @@ class StateDir:
             FormatTooNew: it was written by a newer program.
         """
         try:
-            return decode_witness(read_document(self._root, WITNESS_NAME) or b"")[1]
+            return decode_witness(read_document(self._root, WITNESS_NAME) or b"").sled_id
         except (OSError, Unreadable):
             return None  # `read_witness` reports it
 
-    def write_witness(self, rank: Rank, sled_id: str | None) -> None:
+    def write_witness(self, attestation: Attestation) -> None:
         """Replace the witness durably."""
-        write_document(self._root, WITNESS_NAME, encode_witness(rank, sled_id))
+        write_document(self._root, WITNESS_NAME, encode_witness(attestation))
 
     def read_doubted(self) -> frozenset[str]:
         """Return the datasets whose copies were not believed when the last process ended."""
@@ -122,7 +122,8 @@ def acknowledged(path: Path, sled_id: str | None) -> Rank | None:
     except OSError:  # none was made yet, or it is another user's
         return None
     try:
-        return StateDir(path, root).read_witness(sled_id)[0]
+        said, _ = StateDir(path, root).read_witness(sled_id)
+        return said.rank if said else None
     finally:
         os.close(root)
 

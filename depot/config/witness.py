@@ -2,31 +2,34 @@
 
 It lies outside the datasets, so that a boot with only a stale one of them present cannot move the
 generation backwards (G1). What can be read of it is no proof that it is durable: a process that was
-killed before its sync leaves the same. So only what this process wrote counts as written.
+killed before its sync leaves the same. So each process writes anew what it finds.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from depot.config.ledger import Rank
+from depot.config.ledger import Attestation, Rank
 from depot.config.state_dir import StateDir
 from depot.os_errors import describe_error
 
 
 class Witness:
-    """Owns `witness.json` of a state directory.
+    """Owns `witness.json` of a state directory; whoever calls it is the only one who does.
 
     Attributes:
         rank: what is in force, or was acknowledged last, as far as this process knows.
+        certain: no dataset that was away then could know of a higher one.
         problem: why it could not be read or written, for the status.
     """
 
     def __init__(self, state_dir: StateDir) -> None:
         self.rank: Rank | None = None
+        self.certain = False
         self.problem: str | None = None
         self._state_dir = state_dir
-        self._written: Rank | None = None
+        self._found: Rank | None = None
+        self._written: Attestation | None = None
 
     async def load(self, sled_id: str | None) -> None:
         """Read it, at boot.
@@ -34,27 +37,43 @@ class Witness:
         Raises:
             FormatTooNew: it was written by a newer program.
         """
-        self.rank, self.problem = await asyncio.to_thread(self._state_dir.read_witness, sled_id)
+        said, self.problem = await asyncio.to_thread(self._state_dir.read_witness, sled_id)
+        if said is not None:
+            self.rank, self.certain, self._found = said.rank, said.certain, said.rank
 
-    async def remember(self, rank: Rank, sled_id: str | None, *, in_force: bool) -> bool:
-        """Have it name `rank`; tell whether it does, durably.
+    async def remember(self, attestation: Attestation, *, in_force: bool) -> bool:
+        """Have it say this, durably; tell whether it names the rank.
 
         Args:
-            rank: what is to be acknowledged.
-            sled_id: whose it is.
+            attestation: what is to be acknowledged.
             in_force: it counts in this process even if it cannot be written.
         """
-        written = rank == self._written or await self._write(rank, sled_id)
-        if written or in_force:
-            self.rank = rank
-        return written
+        written = attestation == self._written or await self._write(attestation)
+        # Where nothing can be written any more, what was there before us is as good as it gets.
+        named = written or attestation.rank == self._found
+        if named or in_force:
+            self.rank, self.certain = attestation.rank, attestation.certain
+        return named
 
-    async def _write(self, rank: Rank, sled_id: str | None) -> bool:
+    async def _write(self, attestation: Attestation) -> bool:
         self._written = None  # which of the two is there after a failure, nobody knows
+        if attestation.rank != self._found:
+            self._found = None
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(self._state_dir.write_witness, attestation)
+        )
         try:
-            await asyncio.to_thread(self._state_dir.write_witness, rank, sled_id)
+            await asyncio.wait((writing,))
+        except asyncio.CancelledError:
+            # It ends before whoever holds the lock lets go of it: left alone, it could take the
+            # place of a higher one.
+            await asyncio.wait((writing,))
+            writing.exception()
+            raise
+        try:
+            writing.result()
         except OSError as error:
             self.problem = f"the witness cannot be written: {describe_error(error)}"
             return False
-        self._written, self.problem = rank, None
+        self._written, self.problem = attestation, None
         return True

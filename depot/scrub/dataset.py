@@ -17,6 +17,7 @@ import structlog
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground, Signal
+from depot.dataset.dataset import Dataset
 from depot.mirrors.inventory import Copy
 from depot.mirrors.mirror import Mirror
 from depot.mirrors.verify import Verdict, judge_copy
@@ -151,21 +152,22 @@ class DatasetScrubber:
         scrub = self._current
         if scrub is None or not self._may_run():
             return
+        dataset = self.mirror.dataset
         # In a thread: it goes through every copy.
         queue = await asyncio.to_thread(self._queue, scrub, self.mirror.artifacts.rows)
         await self._throttle.check()
-        if not self._is_running(scrub):
+        if not self._runs_on(dataset, scrub):
             return
         scrub = replace(scrub, copies_left=queue.count, bytes_left=queue.total_bytes)
         self._current = scrub
         self._throttle.start(requested=scrub.requested)
         for artifact, size_bytes in queue.copies:
-            if not self._is_running(scrub):
+            if not self._runs_on(dataset, scrub):
                 return
             if not await self._judge(artifact, size_bytes):
                 return
             await self._save(now=False)
-        if self._is_running(scrub):
+        if self._runs_on(dataset, scrub):
             await self._finish()
 
     async def save(self) -> None:
@@ -210,6 +212,10 @@ class DatasetScrubber:
 
     def _is_running(self, scrub: ScrubPass) -> bool:
         return self._is_current(scrub) and self._may_run()
+
+    def _runs_on(self, dataset: Dataset, scrub: ScrubPass) -> bool:
+        # Another one in its slot has a queue, and a pass, of its own.
+        return self._is_running(scrub) and self.mirror.dataset is dataset
 
     async def _has_turn(self) -> bool:
         if not self._may_run():

@@ -165,7 +165,10 @@ class Sled:
         floor = self.floor
         same = (generation, artifacts) == (floor.generation, floor.artifacts)
         if same and self.standing == "clear":
-            return None if self._write_ledger(self.ledger) else errors.NoDataset
+            if not self._write_ledger(self.ledger):
+                return errors.NoDataset
+            self.witness = self.floor
+            return None
         if not (same and self.standing == "behind"):
             if generation <= floor.generation:
                 return errors.ConfigGeneration

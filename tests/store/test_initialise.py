@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from depot.config.ledger import LEDGER_NAME, NO_LEDGER, Ledger, decode_ledger, encode_ledger
+from depot.config.ledger import (
+    LEDGER_NAME,
+    NO_LEDGER,
+    Attestation,
+    Ledger,
+    decode_ledger,
+    encode_ledger,
+)
 from depot.config.state_dir import StateDir
 from depot.dataset.dataset import Dataset
 from depot.errors import DatasetBusy, DatasetForeign, DatasetUnusable, FormatTooNew
@@ -168,7 +175,7 @@ def test_g1_forcing_leaves_the_ledgers_of_a_node_that_remembers_alone(
     for path in paths:
         (path / LEDGER_NAME).write_bytes(b"torn")
     state_dir = StateDir.open(tmp_path / "state")
-    state_dir.write_witness(Ledger(0, config(5, ONE)).rank, None)
+    state_dir.write_witness(Attestation(Ledger(0, config(5, ONE)).rank))
     state_dir.close()
     init_datasets(paths, force=True, state_dir=tmp_path / "state")
     assert [(path / LEDGER_NAME).read_bytes() for path in paths] == [b"torn"] * 2

@@ -13,7 +13,6 @@ import pytest
 
 from depot.artifact import MAX_GENERATION, Generation
 from depot.config.ledger import LEDGER_NAME, WITNESS_NAME, Ledger, encode_ledger
-from depot.config.pins import PinBook, encode_pins
 from depot.errors import ConfigGeneration, FormatTooNew, Io, LedgerUnknown, NoDataset
 from depot.store import ArtifactStore
 from tests.descriptors import open_descriptors
@@ -424,111 +423,6 @@ async def test_pins_and_markers_of_a_newer_format_are_refused_too(node: Node, na
         assert "has format 2" in (store.status().datasets[B].last_error or "")
         await store.put_pin("another", [hash_of(ONE)])
     assert await off_loop((node.paths[B] / name).read_bytes) == newer
-
-
-# The witness
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b'{"format": 1}', encode_pins(PinBook()), encode_ledger(Ledger(0, None))],
-    ids=["empty", "torn", "no checksum", "pins", "a ledger"],
-)
-async def test_an_unreadable_witness_is_reported_and_replaced(node: Node, content: bytes) -> None:
-    await generation_five(node)
-    await off_loop((node.state_dir / WITNESS_NAME).write_bytes, content)
-    async with node.open() as store:
-        assert store.config() == config(5, ONE, TWO)
-    async with node.open() as store:
-        assert not any("witness" in warning for warning in store.status().warnings)
-
-
-async def test_a_witness_that_cannot_be_written_shows_in_the_status(node: Node) -> None:
-    async with node.open() as store:
-        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
-        await store.put_config(config(1, ONE))
-        assert store.config() == config(1, ONE)
-        assert any("witness cannot be written" in warning for warning in store.status().warnings)
-        await off_loop((node.state_dir / ".sled-depot/staging").mkdir)
-        await store.put_config(config(2, ONE))
-        assert not any("witness" in warning for warning in store.status().warnings)
-
-
-@pytest.mark.parametrize("away", ["missing", "failing"])
-async def test_g1_a_config_that_neither_the_witness_nor_every_dataset_took_is_not_acknowledged(
-    node: Node, away: str
-) -> None:
-    async with node.open() as store:
-        await store.put_config(config(5, ONE))
-        await _take_from_the_config(node, store, A, away)
-        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
-        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
-            await store.put_config(config(6, ONE, TWO))
-        assert store.status().generation == 5
-        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
-            await store.put_config(config(6, ONE, TWO))  # still not, when asked again
-        await off_loop((node.state_dir / ".sled-depot/staging").mkdir)
-        await store.put_config(config(6, ONE, TWO))
-        assert store.status().generation == 6
-    if away == "missing":
-        await node.bring_back(A)
-    await node.take_away(B)
-    async with node.open() as store:  # only the stale dataset is there
-        assert store.status().generation == 6
-        assert store.status().ledger == "behind"
-
-
-async def test_g1_the_config_in_force_is_not_acknowledged_again_while_it_could_be_forgotten(
-    node: Node,
-) -> None:
-    async with node.open() as store:
-        await store.put_config(config(5, ONE))
-        await node.take_away(A)
-        await store.check_datasets()
-        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
-        with pytest.raises(Io):
-            await store.put_config(config(6, ONE))
-        await node.bring_back(A)
-        node.disk(A).fail("create", errno.EIO)
-        await store.check_datasets()  # B's is in force now; the stale one cannot take it
-        assert (store.status().generation, await node.generation(A)) == (6, 5)
-        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
-            await store.put_config(config(6, ONE))
-
-
-async def test_g1_what_another_config_overtakes_was_never_acknowledged(node: Node) -> None:
-    async with node.open() as store:
-        await store.put_config(config(5, ONE))
-        await node.take_away(A)
-        await store.check_datasets()
-        await off_loop((node.state_dir / ".sled-depot/staging").rmdir)
-        with pytest.raises(Io):
-            await store.put_config(config(6, ONE, TWO))
-        await off_loop((node.state_dir / ".sled-depot/staging").mkdir)
-        await store.put_config(config(6, THREE))
-        await node.bring_back(A)
-        await store.check_datasets()
-        assert store.config() == config(6, THREE)
-    assert await node.ledger(A) == await node.ledger(B)
-
-
-async def test_g1_a_witness_that_an_earlier_process_wrote_is_written_again(node: Node) -> None:
-    await generation_five(node)  # whether it is durable, nobody knows: it may have been killed
-    before = await off_loop((node.state_dir / WITNESS_NAME).stat)
-    async with node.open() as store:
-        await store.put_config(config(5, ONE, TWO))
-        after = await off_loop((node.state_dir / WITNESS_NAME).stat)
-        assert after.st_ino != before.st_ino
-        await store.put_config(config(5, ONE, TWO))
-        assert (await off_loop((node.state_dir / WITNESS_NAME).stat)).st_ino == after.st_ino
-
-
-async def _take_from_the_config(node: Node, store: ArtifactStore, index: int, how: str) -> None:
-    if how == "failing":
-        node.disk(index).fail("create", errno.EIO)
-        return
-    await node.take_away(index)
-    await store.check_datasets()
 
 
 async def test_a_returned_dataset_is_no_reason_to_doubt_what_was_just_accepted(

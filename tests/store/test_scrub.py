@@ -6,11 +6,13 @@ import asyncio
 import errno
 import json
 import os
+import threading
 import time
 
 import pytest
 
 from depot.scrub.copy_records import CopyRecords
+from depot.scrub.dataset import DatasetScrubber
 from depot.scrub.pause import Pause
 from depot.scrub.report import MAX_PAUSE_S, DatasetScrub, ScrubPass, decode_passes, encode_passes
 from depot.store import ArtifactStore
@@ -32,6 +34,7 @@ from tests.store.builders import (
     states,
 )
 from tests.store.duties import done_at_the_start, running
+from tests.store.faulty import WAIT_S
 from tests.store.test_copy_records import rot, verified_at
 
 ALL = (ONE, TWO, THREE)
@@ -485,3 +488,29 @@ async def test_b5_a_copy_that_a_read_finds_gone_is_told_and_healed_at_once(node:
         await happened.wait_for("copy_gone", 1, sha256=str(hash_of(ONE)))
         await happened.wait_for("healed", 1, sha256=str(hash_of(ONE)))
     assert await node.read(A, ONE) == ONE
+
+
+async def test_a_pass_of_a_scrub_ends_with_the_dataset_that_it_began_with(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+    make_queue = DatasetScrubber._queue
+
+    def slowly(self: DatasetScrubber, *arguments: object) -> object:
+        queue = make_queue(self, *arguments)  # type: ignore[arg-type]
+        if self.mirror.index == A and not begun.is_set():
+            begun.set()
+            assert let_go.wait(WAIT_S)
+        return queue
+
+    async with node.open() as store:
+        await store.put_config(config(5, ONE, TWO))
+        await put(store, ONE, generation=5)
+        monkeypatch.setattr(DatasetScrubber, "_queue", slowly)
+        scrubbing = asyncio.ensure_future(store.scrub())
+        await off_loop(begun.wait, WAIT_S)
+        await node.swap(store)
+        let_go.set()
+        await scrubbing
+        # What was begun here is of the dataset that left, which is read again where it is now.
+        assert "scrub_finished" not in [kind for kind, _ in node.events]

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from depot.config.ledger import Ledger
+from depot.config.ledger import Attestation, Ledger
 from depot.config.state_dir import StateDir
 from tests.needs import Need, lack
 from tests.system.agents import BIN, RunningAgent
@@ -377,7 +377,7 @@ class TestInit:
         (tmp_path / "m2").mkdir()
         (tmp_path / "agent.toml").write_text('state_dir = "state"\n[[datasets]]\npath = "m2"\n')
         state_dir = StateDir.open(tmp_path / "state")
-        state_dir.write_witness(Ledger(1, None).rank, None)
+        state_dir.write_witness(Attestation(Ledger(1, None).rank))
         state_dir.close()
         done = command("init", "--config", "agent.toml", "--force", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -170,8 +170,8 @@ PLANTS: Final = (
     Plant(
         "a dataset that returns keeps the pins that it had",
         "depot/config/keeper.py",
-        "                await self._spread(PINS_DOCUMENT, pins, joining)\n",
-        "                await self._spread(PINS_DOCUMENT, pins, ())\n",
+        "                await self._writer.spread(PINS_DOCUMENT, pins, joining)\n",
+        "                await self._writer.spread(PINS_DOCUMENT, pins, ())\n",
         ("syscalls", "kill-at-call"),
         case="pin: rename on dataset 1: EIO, 1 time(s)",
     ),
@@ -307,7 +307,7 @@ PLANTS: Final = (
     Plant(
         "the witness is not written",
         "depot/config/state_dir.py",
-        "        write_document(self._root, WITNESS_NAME, encode_witness(rank, sled_id))\n",
+        "        write_document(self._root, WITNESS_NAME, encode_witness(attestation))\n",
         "",
         ("ledger", "model"),
     ),
@@ -349,8 +349,8 @@ PLANTS: Final = (
     Plant(
         "a dataset that returns is not brought up to date",
         "depot/config/keeper.py",
-        "self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), joining)\n",
-        "self._spread(LEDGER_NAME, await self._encoded(self.resolved.ledger), ())\n",
+        "                outcomes = await self._writer.spread(LEDGER_NAME, content, joining)\n",
+        "                outcomes = await self._writer.spread(LEDGER_NAME, content, ())\n",
         _MODEL,
     ),
     Plant(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from depot.artifact import MAX_GENERATION, ArtifactConfig, ArtifactHash
 from depot.config.ledger import (
     NO_LEDGER,
+    Attestation,
     Ledger,
     Rank,
     Readings,
@@ -206,7 +207,9 @@ def test_a_ledger_is_read_back_as_it_was_written(written: Ledger) -> None:
 
 @given(ledgers, st.none() | st.text())
 def test_a_witness_is_read_back_as_it_was_written(written: Ledger, sled_id: str | None) -> None:
-    assert decode_witness(encode_witness(written.rank, sled_id)) == (written.rank, sled_id)
+    for certain in (True, False):
+        said = Attestation(written.rank, sled_id, certain)
+        assert decode_witness(encode_witness(said)) == said
 
 
 def test_a_ledger_begins_with_its_generation() -> None:

@@ -21,9 +21,9 @@ def test_a_pipe_in_the_place_of_the_witness_is_a_reason_and_hangs_nobody(tmp_pat
     opened = StateDir.open(tmp_path)
     os.mkfifo(tmp_path / "witness.json")
 
-    rank, reason = opened.read_witness("sled")
+    said, reason = opened.read_witness("sled")
 
-    assert rank is None
+    assert said is None
     assert "not a regular file" in str(reason)
     assert opened.known_sled_id() is None
     opened.close()
