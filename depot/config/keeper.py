@@ -44,6 +44,7 @@ from depot.errors import (
     NotFound,
     NotInConfig,
 )
+from depot.mirrors.mirror import Mirror
 from depot.mirrors.mirror_set import MirrorSet
 from depot.state.tables import StateStore, Table
 
@@ -145,7 +146,8 @@ class LedgerKeeper:
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
                 content = await self._encoded(self.resolved.ledger)
                 outcomes = await self._writer.spread(LEDGER_NAME, content, joining)
-                if joining and outcomes.count(None) < len(outcomes):
+                failed = joining and outcomes.count(None) < len(outcomes)
+                if failed or any(map(self._lacks, self._mirrors.all, readings)):
                     self._everywhere = None
                 self._note_holders(self.resolved.floor, outcomes.count(None))
                 if self.resolved.certain or self._witness.rank is not None:
@@ -328,6 +330,12 @@ class LedgerKeeper:
                 f"the config is on {holders} of {len(self._mirrors.all)} datasets, and "
                 f"{self._witness.problem}: a start with the others alone would not know of it"
             )
+
+    def _lacks(self, mirror: Mirror, reading: Reading) -> bool:
+        """Tell whether a dataset that is there, and cannot be written, has not what is in force."""
+        if mirror.healthy or mirror.joining or not mirror.readable:
+            return False
+        return reading.ledger is None or reading.ledger.rank != self.resolved.floor
 
     def _note_holders(self, rank: Rank, holders: int) -> None:
         # Of a single dataset, nobody could tell once its ledger is torn.

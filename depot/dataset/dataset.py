@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -68,8 +67,6 @@ class Dataset:
         self.durability = Durability()
         self._root = root_fd
         self._lock = lock_fd
-        # A write that hung, and ends after all, must not take the place of what was written since.
-        self._documents = threading.RLock()
 
     @classmethod
     def attach(
@@ -338,17 +335,16 @@ class Dataset:
         Raises:
             OSError: nothing was changed.
         """
-        with self._documents:
-            self.check_identity()
-            try:
-                self._write_document(name, content)
-            except OSError as error:
-                if not full_disk(error):
-                    raise
-                give_up_reserve(self._root, self.disk)
-                self._write_document(name, content)
-                # At once: the document before it is gone, and nobody may take the room (Q2).
-                self.refill_reserve()
+        self.check_identity()
+        try:
+            self._write_document(name, content)
+        except OSError as error:
+            if not full_disk(error):
+                raise
+            give_up_reserve(self._root, self.disk)
+            self._write_document(name, content)
+            # At once: the document before it is gone, and nobody may take the room (Q2).
+            self.refill_reserve()
 
     def ensure_document(self, name: str, content: bytes) -> None:
         """Have a small file hold `content`, durably.
@@ -357,13 +353,12 @@ class Dataset:
         process that was killed before its sync, never brought to the device. So it is written
         unless this very content was written before and nothing failed since.
         """
-        with self._documents:
-            self.check_identity()
-            if self.durability.has_written(name, content):
-                with suppress(OSError):  # what cannot be read is replaced
-                    if self.read_document(name) == content:
-                        return
-            self.write_document(name, content)
+        self.check_identity()
+        if self.durability.has_written(name, content):
+            with suppress(OSError):  # what cannot be read is replaced
+                if self.read_document(name) == content:
+                    return
+        self.write_document(name, content)
 
     def _write_document(self, name: str, content: bytes) -> None:
         with self.durability.syncing(names=True):
