@@ -132,6 +132,7 @@ class Parts:
 
     async def close(self) -> None:
         """Release the datasets and their locks. Running writes must have ended."""
+        await self.keeper.close()
         await self.scrubber.save()
         await self.had.save()
         await self.records.close(self.mirrors.all)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.concurrency.uncancelled import to_its_end
 from depot.config import fencing
 from depot.config.grace import Grace
 from depot.config.ledger import (
@@ -28,7 +29,7 @@ from depot.config.ledger import (
     encode_ledger,
     resolve,
 )
-from depot.config.pins import PinBook, encode_pins
+from depot.config.pins import PinBook, Pins, encode_pins
 from depot.config.reader import PINS_DOCUMENT, Reader, Reading
 from depot.config.state_dir import StateDir
 from depot.config.witness import Witness
@@ -57,14 +58,6 @@ _PINS_UNKNOWN: Final = (
     "no dataset has pins that can be read, so nothing may be dropped or deleted: bring a dataset "
     f"with intact pins back, or move the pins in {METADATA} away on every dataset and pin again"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pins:
-    """The pins, and whether they are all there are; see `LedgerKeeper.pins_known`."""
-
-    book: PinBook
-    known: bool = True
 
 
 class LedgerKeeper:
@@ -142,7 +135,7 @@ class LedgerKeeper:
             before = self.resolved
             joining = [mirror for mirror in self._mirrors.all if mirror.joining]
             readings = await self._reader.read_all()
-            self._adopt(readings, remembered=_settled_ledger(before))
+            await self._adopt(readings, before)
             if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
                 content = await self._encoded(self.resolved.ledger)
                 outcomes = await self._writer.spread(LEDGER_NAME, content, joining)
@@ -167,6 +160,9 @@ class LedgerKeeper:
         Raises:
             NoDataset, LedgerUnknown, ConfigGeneration, ArtifactInUse, QuotaExceeded, Io.
         """
+        return await to_its_end(self._put_config(proposed))
+
+    async def _put_config(self, proposed: ArtifactConfig) -> bool:
         async with self._lock:
             self._mirrors.require_readable()
             changed = self._judge(proposed)
@@ -200,6 +196,9 @@ class LedgerKeeper:
             NoConfig: there is nothing to forget.
             ConfigGeneration: `expected` is not the current generation.
         """
+        await to_its_end(self._reset(expected))
+
+    async def _reset(self, expected: Generation) -> None:
         async with self._lock:
             healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
             if healthy < configured:
@@ -250,6 +249,11 @@ class LedgerKeeper:
                 raise NotFound(f"no pin is named {name!r}")
             await self._replace_pins(self.book.without_pin(name))
 
+    async def close(self) -> None:
+        """Wait for the change that is under way, if there is one."""
+        async with self._lock:
+            pass
+
     def _judge(self, proposed: ArtifactConfig) -> bool:
         try:
             return fencing.accept_config(self.resolved, proposed, self.book.artifacts)
@@ -264,16 +268,11 @@ class LedgerKeeper:
         )
 
     async def _accept(self, ledger: Ledger) -> None:
+        await self._require_witness()
         holders = await self._writer.write(LEDGER_NAME, await self._encoded(ledger))
-        # What a dataset that is away knows is no better known now (G1).
-        certain = self.resolved.certain or len(self._mirrors.readable()) == len(self._mirrors.all)
-        try:
-            await self._acknowledge(ledger.rank, holders, certain=certain)
-        except Io:
-            # What was refused must not come into force by itself when the others return.
-            if (settled := _settled_ledger(self.resolved)) is not None:
-                await self._writer.spread(LEDGER_NAME, await self._encoded(settled))
-            raise
+        # What a dataset knows that is away, or could not be written, is no better known now (G1).
+        certain = self.resolved.certain or holders == len(self._mirrors.all)
+        await self._acknowledge(ledger.rank, holders, certain=certain)
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         self._keep(Resolved(standing, ledger, ledger.rank, certain), self._pins[_CURRENT])
 
@@ -308,6 +307,20 @@ class LedgerKeeper:
         with self._store.transaction() as change:
             change.put(self._ledger, _CURRENT, resolved)
             change.put(self._pins, _CURRENT, pins)
+
+    async def _require_witness(self) -> None:
+        """Refuse what could not be acknowledged before any dataset has it.
+
+        Raises:
+            Io: not every dataset can be written, and neither can the witness.
+        """
+        healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
+        if healthy == configured > 1 or await self._witness.require_writable():
+            return
+        raise Io(
+            f"{healthy} of {configured} datasets can be written, and {self._witness.problem}: a "
+            "start without those would not know of the config"
+        )
 
     async def _acknowledge(self, rank: Rank, holders: int, *, certain: bool) -> None:
         """Have a boot with any one of the datasets know of `rank` (G1).
@@ -345,18 +358,27 @@ class LedgerKeeper:
     def _attestation(self, rank: Rank, *, certain: bool) -> Attestation:
         return Attestation(rank, self._mirrors.sled_id, certain)
 
-    def _adopt(self, readings: list[Reading], *, remembered: Ledger | None) -> None:
+    async def _adopt(self, readings: list[Reading], before: Resolved) -> None:
         found = [reading.ledger for reading in readings if reading.ledger is not None]
         unseen = sum(reading.unseen is not None for reading in readings)
         absent = len(readings) - len(found) - unseen
         # What was in force a moment ago counts even if the datasets that have it are away now.
+        remembered = _settled_ledger(before)
         ledgers = found if remembered is None else [remembered, *found]
         resolved = resolve(
             Readings(ledgers, absent, unseen),
             self._witness.rank,
             witness_certain=self._witness.certain,
         )
-        self._keep(resolved, self._pins_after(readings))
+        self._keep(await self._graced(resolved, before), self._pins_after(readings))
+
+    async def _graced(self, found: Resolved, before: Resolved) -> Resolved:
+        """Give what comes into force from a dataset the grace that what is sent would have (D4)."""
+        if found.config is None or before.config is None or found.floor == before.floor:
+            return found
+        _, grace_s = await asyncio.to_thread(self._weigh, before.ledger, found.config, time.time())
+        latest_s = max(grace_s, found.ledger.delete_not_before_s)
+        return replace(found, ledger=replace(found.ledger, delete_not_before_s=latest_s))
 
     def _unread_matters(self, reading: Reading) -> bool:
         """Tell whether a dataset has to be read again, at the next look, to know where we are."""

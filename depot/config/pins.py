@@ -59,6 +59,14 @@ class PinBook:
         return PinBook(self.version + 1, {k: v for k, v in self.pins.items() if k != name})
 
 
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The pins, and whether they are all there are; see `LedgerKeeper.pins_known`."""
+
+    book: PinBook
+    known: bool = True
+
+
 def encode_pins(book: PinBook) -> bytes:
     """Serialise for `pins.json`."""
     pins = {name: [str(x) for x in sorted(held)] for name, held in book.pins.items()}

@@ -22,6 +22,7 @@ from depot.errors import DatasetBusy, FormatTooNew
 _DOUBTED_NAME: Final = "doubted.json"
 _DOUBTED_FORMAT: Final = 1
 _PID_NAME: Final = "pid"
+_PROBE_NAME: Final = "probe"
 
 
 class StateDir:
@@ -87,6 +88,11 @@ class StateDir:
     def write_witness(self, attestation: Attestation) -> None:
         """Replace the witness durably."""
         write_document(self._root, WITNESS_NAME, encode_witness(attestation))
+
+    def require_writable(self) -> None:
+        """Write something that nobody reads; raises OSError as `write_witness` would now."""
+        write_document(self._root, _PROBE_NAME, b"")
+        os.unlink(_PROBE_NAME, dir_fd=self._root)
 
     def read_doubted(self) -> frozenset[str]:
         """Return the datasets whose copies were not believed when the last process ended."""

@@ -8,14 +8,18 @@ killed before its sync leaves the same. So each process writes anew what it find
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import ParamSpec
 
 from depot.config.ledger import Attestation, Rank
 from depot.config.state_dir import StateDir
 from depot.os_errors import describe_error
 
+P = ParamSpec("P")
+
 
 class Witness:
-    """Owns `witness.json` of a state directory; whoever calls it is the only one who does.
+    """Owns `witness.json` of a state directory. One call at a time, each to its end.
 
     Attributes:
         rank: what is in force, or was acknowledged last, as far as this process knows.
@@ -55,25 +59,23 @@ class Witness:
             self.rank, self.certain = attestation.rank, attestation.certain
         return named
 
+    async def require_writable(self) -> bool:
+        """Tell whether it could be written now; if not, `problem` says why."""
+        return await self._attempt(self._state_dir.require_writable)
+
     async def _write(self, attestation: Attestation) -> bool:
         self._written = None  # which of the two is there after a failure, nobody knows
         if attestation.rank != self._found:
             self._found = None
-        writing = asyncio.ensure_future(
-            asyncio.to_thread(self._state_dir.write_witness, attestation)
-        )
+        if not await self._attempt(self._state_dir.write_witness, attestation):
+            return False
+        self._written, self.problem = attestation, None
+        return True
+
+    async def _attempt(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> bool:
         try:
-            await asyncio.wait((writing,))
-        except asyncio.CancelledError:
-            # It ends before whoever holds the lock lets go of it: left alone, it could take the
-            # place of a higher one.
-            await asyncio.wait((writing,))
-            writing.exception()
-            raise
-        try:
-            writing.result()
+            await asyncio.to_thread(write, *args, **kwargs)
         except OSError as error:
             self.problem = f"the witness cannot be written: {describe_error(error)}"
             return False
-        self._written, self.problem = attestation, None
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 
 from depot.config.reader import Reader
 from depot.dataset.dataset import Dataset
@@ -17,15 +18,16 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.os_errors import full_disk
 
 Outcome = OSError | DatasetUnusable | None
-_Write = Callable[[Dataset, str, bytes], None]
+_Write = Callable[[Dataset, str, bytes, int], None]
 
 
 class Writer:
-    """Writes documents to the datasets of a store."""
+    """Writes documents to the datasets of a store. One call at a time: the order is kept."""
 
     def __init__(self, mirrors: MirrorSet, reader: Reader) -> None:
         self._mirrors = mirrors
         self._reader = reader
+        self._turns = count(1)
 
     async def write(self, name: str, content: bytes) -> int:
         """Replace a document, for a request; tell on how many datasets.
@@ -43,11 +45,16 @@ class Writer:
         self, name: str, content: bytes, joining: Sequence[Mirror] = ()
     ) -> list[Outcome]:
         """Have every healthy dataset have a document, and those that come back."""
-        return await self._each(lambda m: m.call(Dataset.ensure_document, name, content), joining)
+        turn = next(self._turns)
+        return await self._each(
+            lambda m: m.call(Dataset.ensure_document, name, content, turn), joining
+        )
 
     async def _renew(self, write: _Write, name: str, content: bytes) -> int:
+        turn = next(self._turns)
+
         async def renew(mirror: Mirror) -> None:
-            await mirror.call(write, name, content)
+            await mirror.call(write, name, content, turn)
             self._reader.written(mirror, name)
 
         return _holders(await self._each(renew))

@@ -45,6 +45,7 @@ from depot.dataset.small_files import (
 )
 from depot.dataset.space import Space, ask_space, give_up_reserve, refill_reserve
 from depot.dataset.staging_names import is_leaving, leaving_artifact, leaving_name, new_staged_name
+from depot.dataset.turns import Turns
 from depot.dataset.verification import Verifications
 from depot.device.resident import stay
 from depot.errors import DatasetUnusable
@@ -67,6 +68,7 @@ class Dataset:
         self.durability = Durability()
         self._root = root_fd
         self._lock = lock_fd
+        self._turns = Turns()
 
     @classmethod
     def attach(
@@ -329,12 +331,18 @@ class Dataset:
         """
         return small_files.read_document(self._root, name, self.disk)
 
-    def write_document(self, name: str, content: bytes) -> None:
+    def write_document(self, name: str, content: bytes, turn: int = 0) -> None:
         """Replace a small file atomically and durably; draws on the reserve when the disk is full.
 
+        `turn` orders the writes of one document (`Turns`).
+
         Raises:
-            OSError: nothing was changed.
+            OSError: nothing was changed, unless only the last sync failed.
         """
+        with self._turns.taken(name, turn, self._lock):
+            self._replace_document(name, content)
+
+    def _replace_document(self, name: str, content: bytes) -> None:
         self.check_identity()
         try:
             self._write_document(name, content)
@@ -346,19 +354,20 @@ class Dataset:
             # At once: the document before it is gone, and nobody may take the room (Q2).
             self.refill_reserve()
 
-    def ensure_document(self, name: str, content: bytes) -> None:
+    def ensure_document(self, name: str, content: bytes, turn: int = 0) -> None:
         """Have a small file hold `content`, durably.
 
         What can be read there is no proof of that: memory gives back what a failed sync, or a
         process that was killed before its sync, never brought to the device. So it is written
         unless this very content was written before and nothing failed since.
         """
-        self.check_identity()
-        if self.durability.has_written(name, content):
-            with suppress(OSError):  # what cannot be read is replaced
-                if self.read_document(name) == content:
-                    return
-        self.write_document(name, content)
+        with self._turns.taken(name, turn, self._lock):
+            self.check_identity()
+            if self.durability.has_written(name, content):
+                with suppress(OSError):  # what cannot be read is replaced
+                    if self.read_document(name) == content:
+                        return
+            self._replace_document(name, content)
 
     def _write_document(self, name: str, content: bytes) -> None:
         with self.durability.syncing(names=True):

@@ -103,6 +103,7 @@ class Sled:
         seen = [disk.ledger for disk in disks if disk.ledger]
         unseen = 2 - sum(not disk.torn for disk in disks)
         self._believe([*([remembered] if remembered else []), *seen], unseen)
+        self._grace_anew(remembered)
         self.pins = max((self.pins, *(disk.pins for disk in disks)), key=lambda x: x.version)
         if self.standing in ("clear", "empty") and self.floor != NOTHING:
             self._write_ledger(self.ledger)
@@ -110,6 +111,17 @@ class Sled:
                 self.witness = self.floor
         if self.pins.version:
             self._write_pins()
+
+    def _grace_anew(self, before: Ledger | None) -> None:
+        """D4: what comes into force from a dataset has the grace of what is sent."""
+        if before is None or before.generation < 0 or self.standing != "clear":
+            return
+        if before.same(self.ledger):
+            return
+        dropped = before.artifacts - self.ledger.artifacts
+        mass = self.grace and 2 * len(dropped) > len(before.artifacts)
+        graced = self.ledger.graced or before.graced or mass
+        self.ledger = self.floor = replace(self.ledger, graced=graced)
 
     def _believe(self, ledgers: list[Ledger], unseen: int) -> None:
         if not ledgers and self.witness is None:

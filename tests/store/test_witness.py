@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+import time
 
 import pytest
 
-from depot.artifact import Generation
 from depot.config.ledger import LEDGER_NAME, WITNESS_NAME, Attestation, Ledger, encode_ledger
 from depot.config.pins import PinBook, encode_pins
 from depot.config.state_dir import StateDir
@@ -23,6 +23,8 @@ from tests.store.builders import (
     Node,
     config,
     off_loop,
+    put,
+    read_back,
     states,
 )
 from tests.store.faulty import WAIT_S
@@ -190,35 +192,6 @@ async def test_g1_what_every_dataset_had_is_not_what_they_have(node: Node, how: 
             await store.put_config(config(5, ONE))
 
 
-async def test_g1_a_refused_config_does_not_come_into_force_later(node: Node) -> None:
-    async with node.open() as store:
-        await store.put_config(config(5, ONE))
-        await break_state_dir(node)
-        node.disk(B).fail("create", errno.EIO)
-        node.events.clear()
-        with pytest.raises(Io):
-            await store.put_config(config(6, TWO))
-        refused = [fields for kind, fields in node.events if kind == "config_refused"]
-        assert [(each["generation"], each["code"]) for each in refused] == [(6, "Io")]
-        assert await node.generation(A) == 5
-        node.disk(B).heal()
-        await look(store)
-        assert states(store) == ["healthy", "healthy"]
-        assert store.config() == config(5, ONE)
-
-
-async def test_g1_a_refused_reset_does_not_happen_later(node: Node) -> None:
-    async with node.open() as store:
-        await store.put_config(config(5, ONE))
-        await break_state_dir(node)
-        node.disk(B).fail("create", errno.EIO)
-        with pytest.raises(Io):
-            await store.reset(Generation(5))
-        node.disk(B).heal()
-        await look(store)
-        assert store.config() == config(5, ONE)
-
-
 async def test_g4_a_refused_config_does_not_contradict_the_next_one(node: Node) -> None:
     async with node.open() as store:
         await store.put_config(config(5, ONE))
@@ -317,3 +290,123 @@ async def test_g1_a_witness_that_is_written_late_does_not_replace_a_higher_one(
     await node.write_ledger(B, Ledger(0, config(6, ONE, TWO)))
     async with node.open() as store:
         assert (store.status().generation, store.status().ledger) == (7, "behind")
+
+
+@pytest.mark.parametrize("before", ["nothing", "a config", "a disagreement"])
+async def test_g1_what_could_not_be_acknowledged_is_written_nowhere(
+    node: Node, before: str
+) -> None:
+    def ledger() -> bytes | None:
+        path = node.paths[A] / LEDGER_NAME
+        return path.read_bytes() if path.exists() else None
+
+    if before != "nothing":
+        async with node.open() as store:
+            await store.put_config(config(5, ONE))
+    if before == "a disagreement":
+        await node.write_ledger(B, Ledger(0, config(5, TWO)))
+    async with node.open() as store:
+        await break_state_dir(node)
+        await node.take_away(B)
+        await store.check_datasets()
+        was = store.status().generation, store.status().ledger, await off_loop(ledger)
+        node.events.clear()
+        with pytest.raises(Io, match=r"1 of 2 datasets.*witness"):
+            await store.put_config(config(6, THREE))
+        refused = [fields for kind, fields in node.events if kind == "config_refused"]
+        assert [(each["generation"], each["code"]) for each in refused] == [(6, "Io")]
+        await node.bring_back(B)
+        await look(store)
+        is_now = store.status().generation, store.status().ledger, await off_loop(ledger)
+        assert is_now == was
+
+
+async def test_g1_a_ledger_that_is_written_late_does_not_replace_a_higher_one(node: Node) -> None:
+    async with node.open(device_timeout_s=0.5) as store:
+        await store.put_config(config(5, ONE))
+        await break_state_dir(node)
+        hang = node.disk(A).hang("rename", name=LEDGER_NAME)
+        with pytest.raises(Io):
+            await store.put_config(config(6, ONE, TWO))
+        await look(store)
+        with pytest.raises(Io):  # while it may still land, A is not one of those that have it
+            await store.put_config(config(7, ONE, TWO, THREE))
+        hang.let_go()
+        async with asyncio.timeout(WAIT_S):
+            while states(store) != ["healthy", "healthy"]:
+                await store.check_datasets()
+        await store.put_config(config(8, ONE))
+        await off_loop(hang.wait_ended)
+        assert (await node.generation(A), await node.generation(B)) == (8, 8)
+
+
+async def test_g1_a_ledger_that_is_written_late_does_not_land_in_a_dataset_attached_anew(
+    node: Node,
+) -> None:
+    async with node.open(device_timeout_s=0.5) as store:
+        await store.put_config(config(5, ONE))
+        hang = node.disk(A).hang("create", name="staging")
+        await store.put_config(config(6, ONE, TWO))
+        await node.take_away(A)
+        await store.check_datasets()
+        await node.bring_back(A)
+        await look(store)
+        assert states(store) == ["missing", "healthy"]
+        await store.put_config(config(7, ONE))
+        hang.let_go()
+        async with asyncio.timeout(WAIT_S):
+            while states(store) != ["healthy", "healthy"]:
+                await store.check_datasets()
+        assert (await node.generation(A), await node.generation(B)) == (7, 7)
+
+
+async def test_b4_a_ledger_that_hangs_keeps_nobody_from_reading(node: Node) -> None:
+    async with node.open(device_timeout_s=0.3) as store:
+        await store.put_config(config(5, ONE))
+        await put(store, ONE, generation=5)
+        hang = node.disk(A).hang("rename", name=LEDGER_NAME)
+        await store.put_config(config(6, ONE, TWO))
+        for _ in range(9):
+            await store.check_datasets()
+        await node.take_away(B)
+        await store.check_datasets()
+        assert await read_back(store, ONE) == ONE
+        hang.let_go()
+
+
+async def test_d4_what_comes_into_force_from_a_dataset_has_its_grace_from_then_on(
+    node: Node,
+) -> None:
+    async with node.open(delete_grace_s=60.0) as store:
+        await store.put_config(config(5, ONE, TWO))
+        for content in (ONE, TWO):
+            await put(store, content, generation=5)
+        await node.take_away(B)
+        await look(store)
+        await node.write_ledger(B, Ledger(0, config(6, THREE), delete_not_before_s=1.0))
+        await node.bring_back(B)
+        await look(store)
+        assert store.config() == config(6, THREE)
+        assert await store.reconcile() == 0
+        assert await node.read(A, ONE) == ONE
+    for index in (A, B):
+        assert (await node.ledger(index)).delete_not_before_s > time.time()
+
+
+async def test_g1_what_a_present_dataset_was_never_asked_does_not_become_certain(
+    node: Node,
+) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        await node.take_away(A)
+        await store.check_datasets()
+        await store.put_config(config(9, ONE, TWO))
+    await node.bring_back(A)
+    await off_loop((node.state_dir / WITNESS_NAME).unlink)
+    node.disk(B).turn_read_only()
+    node.disk(B).fail("open", errno.EIO, name=LEDGER_NAME)
+    async with node.open() as store:
+        assert states(store) == ["healthy", "suspect"]
+        assert (store.status().generation, store.status().generation_certain) == (5, False)
+        await store.put_config(config(6, ONE))
+        assert not store.status().generation_certain
