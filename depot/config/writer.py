@@ -69,8 +69,9 @@ class Writer:
                 return error
             return None
 
-        mirrors = [*self._mirrors.healthy(), *(mirror for mirror in joining if mirror.joining)]
-        return await asyncio.gather(*(attempt(mirror) for mirror in mirrors))
+        # One that was full is healthy while it comes back: it is both, and is written to once.
+        returning = [mirror for mirror in joining if mirror.joining and not mirror.healthy]
+        return await asyncio.gather(*map(attempt, [*self._mirrors.healthy(), *returning]))
 
 
 def _holders(outcomes: Sequence[Outcome]) -> int:
