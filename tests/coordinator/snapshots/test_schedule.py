@@ -55,10 +55,11 @@ class Faulty(FileArchive):
 
 
 class Fleet:
-    """Coordinators that share a database and an archive, and a clock."""
+    """Coordinators that share a database and an archive, and clocks."""
 
     def __init__(self, database: Database, url: str, place: Path) -> None:
         self.now_s = 1000.0
+        self.running_s = 50.0
         self.archive = Faulty(place / "archive")
         self._database = database
         self._url = url
@@ -74,7 +75,12 @@ class Fleet:
             interval_s=INTERVAL_S,
         )
         return Schedule(
-            self._database, name, every, clock=lambda: self.now_s, open_archive=self._open
+            self._database,
+            name,
+            every,
+            clock=lambda: self.now_s,
+            steady_clock=lambda: self.running_s,
+            open_archive=self._open,
         )
 
     def _open(self, url: str, endpoint: str | None) -> Archive:
@@ -129,8 +135,9 @@ async def test_s5_one_that_comes_no_further_is_told_of_until_it_does(fleet: Flee
     async with asyncio.TaskGroup() as group:
         looking = group.create_task(one.look())
         await asyncio.to_thread(fleet.archive.begun.wait, 60)
+        fleet.now_s += STILL_S  # somebody sets the clock
         await one.watch()
-        fleet.now_s += STILL_S
+        fleet.running_s += STILL_S
         with pytest.raises(SnapshotFailed, match="no further for 60 min; the last step was: Local"):
             await one.watch()
         assert not looking.done()
