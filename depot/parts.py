@@ -92,6 +92,7 @@ class Parts:
             state=self.state,
             delete_grace_s=options.delete_grace_s,
             on_event=emit,
+            on_config=self._on_config,
         )
         self.quarantine = QuarantineKeeper(
             self.mirrors,
@@ -132,7 +133,7 @@ class Parts:
 
     async def close(self) -> None:
         """Release the datasets and their locks. Running writes must have ended."""
-        await self.keeper.close()
+        await self.keeper.close(2 * self.options.device_timeout_s)
         await self.scrubber.save()
         await self.had.save()
         await self.records.close(self.mirrors.all)
@@ -289,11 +290,14 @@ class Parts:
         elif after is MirrorState.HEALTHY:
             self.emit("dataset_returned", fields)
 
+    def _on_config(self) -> None:
+        self.wanted.reconcile.set()
+        self.heal_again()
+
     async def _on_return(self) -> None:
         if await self.keeper.reload():
             floor = self.keeper.resolved.floor
             self.emit("config_changed", {"generation": floor.generation, "from": "dataset"})
         await self.quarantine.refresh_all()
-        self.wanted.reconcile.set()
-        self.heal_again()
+        self._on_config()
         self.scrubber.wake()

@@ -134,9 +134,7 @@ class ArtifactStore:
         Raises:
             NoDataset, LedgerUnknown, ConfigGeneration, ArtifactInUse, QuotaExceeded, Io.
         """
-        if await self._parts.keeper.put_config(config):
-            self._parts.wanted.reconcile.set()
-            self._parts.heal_again()
+        await self._parts.keeper.put_config(config)
 
     async def reset(self, expected_generation: Generation) -> None:
         """Forget the config and its generation on every dataset.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Set
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
-from depot.config.ledger import Ledger, Resolved, Standing
+from depot.config.ledger import Ledger, Rank, Resolved, Standing
 from depot.errors import (
     ArtifactGeneration,
     ArtifactInUse,
@@ -45,6 +45,28 @@ def accept_config(resolved: Resolved, proposed: ArtifactConfig, pinned: Set[Arti
     if dropped:
         raise ArtifactInUse(dropped)
     return True
+
+
+def check_open(refused: Rank, proposed: Rank) -> None:
+    """Check that `proposed` goes with what was refused, and what a dataset may have (G4).
+
+    Raises:
+        LedgerUnknown: that was a reset.
+        ConfigGeneration: that was a config of the same generation or a higher one.
+    """
+    if proposed == refused or proposed.position > refused.position:
+        return
+    if refused.generation < 0:
+        raise LedgerUnknown(
+            "a reset failed, and a dataset may have it nevertheless; reset again, or restart the "
+            "agent"
+        )
+    raise ConfigGeneration(
+        f"generation {refused.generation} was refused, and a dataset may have it nevertheless; "
+        "send that one again, or a higher one",
+        Generation(proposed.generation),
+        Generation(refused.generation),
+    )
 
 
 def _config_conflict(resolved: Resolved, attempted: Generation) -> ConfigGeneration:

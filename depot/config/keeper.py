@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
 from depot.concurrency.uncancelled import to_its_end
 from depot.config import fencing
+from depot.config.acknowledgement import Acknowledgement
 from depot.config.grace import Grace
 from depot.config.ledger import (
     LEDGER_NAME,
     NO_LEDGER,
-    Attestation,
     Ledger,
-    Rank,
     Readings,
     Resolved,
     Standing,
@@ -38,7 +39,6 @@ from depot.dataset.small_files import METADATA
 from depot.errors import (
     ConfigGeneration,
     DepotError,
-    Io,
     LedgerUnknown,
     NoConfig,
     NoDataset,
@@ -54,14 +54,34 @@ EventSink = Callable[[str, Mapping[str, object]], None]
 
 _CURRENT: Final = "current"
 _SETTLED: Final = (Standing.CLEAR, Standing.EMPTY)
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _PINS_UNKNOWN: Final = (
     "no dataset has pins that can be read, so nothing may be dropped or deleted: bring a dataset "
     f"with intact pins back, or move the pins in {METADATA} away on every dataset and pin again"
 )
 
 
+def _alone(
+    change: Callable[Concatenate[LedgerKeeper, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[LedgerKeeper, P], Coroutine[Any, Any, T]]:
+    """Do it when no other such work is under way, and to its end once it was begun."""
+
+    @wraps(change)
+    async def alone(keeper: LedgerKeeper, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async with keeper.lock:
+            return await to_its_end(change(keeper, *args, **kwargs))
+
+    return alone
+
+
 class LedgerKeeper:
-    """Owns what this node has accepted."""
+    """Owns what this node has accepted.
+
+    Attributes:
+        lock: held while something is read, written or decided.
+    """
 
     def __init__(
         self,
@@ -71,6 +91,7 @@ class LedgerKeeper:
         state: StateStore,
         delete_grace_s: float,
         on_event: EventSink,
+        on_config: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = state
         self._ledger: Table[str, Resolved] = state.table("ledger")
@@ -83,9 +104,10 @@ class LedgerKeeper:
         self._mirrors = mirrors
         self._delete_grace_s = delete_grace_s
         self._emit = on_event
-        self._lock = asyncio.Lock()
+        self._on_config = on_config
+        self.lock = asyncio.Lock()
         self._witness = Witness(state_dir)
-        self._everywhere: Rank | None = None  # what every configured dataset was seen to have
+        self._acknowledgement = Acknowledgement(mirrors, self._witness)
 
     @property
     def resolved(self) -> Resolved:
@@ -125,69 +147,70 @@ class LedgerKeeper:
         await self._witness.load(self._mirrors.sled_id)
         await self.reload()
 
+    @_alone
     async def reload(self) -> bool:
         """Look at every ledger again, after a dataset came; tell whether the config changed.
 
         What came is written to by others once it has the ledger (G3); one that fails at it stays
         out, and one that is too full for it gets it as soon as there is room.
         """
-        async with self._lock:
-            before = self.resolved
-            joining = [mirror for mirror in self._mirrors.all if mirror.joining]
-            readings = await self._reader.read_all()
-            await self._adopt(readings, before)
-            if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
-                content = await self._encoded(self.resolved.ledger)
-                outcomes = await self._writer.spread(LEDGER_NAME, content, joining)
-                failed = joining and outcomes.count(None) < len(outcomes)
-                if failed or any(map(self._lacks, self._mirrors.all, readings)):
-                    self._everywhere = None
-                self._note_holders(self.resolved.floor, outcomes.count(None))
-                if self.resolved.certain or self._witness.rank is not None:
-                    said = self._attestation(self.resolved.floor, certain=self.resolved.certain)
-                    await self._witness.remember(said, in_force=True)
-            if self.book.version:
-                pins = await asyncio.to_thread(encode_pins, self.book)
-                await self._writer.spread(PINS_DOCUMENT, pins, joining)
-            for mirror in joining:
-                if not self._unread_matters(readings[mirror.index]):
-                    mirror.join()
-            return before.floor != self.resolved.floor
+        before = self.resolved
+        joining = [mirror for mirror in self._mirrors.all if mirror.joining]
+        readings = await self._reader.read_all()
+        await self._adopt(readings, before)
+        if self.resolved.standing in _SETTLED and self.resolved.floor != NO_LEDGER.rank:
+            content = await self._encoded(self.resolved.ledger)
+            outcomes = await self._writer.spread(LEDGER_NAME, content, joining)
+            failed = joining and outcomes.count(None) < len(outcomes)
+            if failed or any(map(self._lacks, self._mirrors.all, readings)):
+                self._acknowledgement.lacking()
+            floor, certain = self.resolved.floor, self.resolved.certain
+            self._acknowledgement.held_by(floor, outcomes.count(None))
+            if certain or self._witness.rank is not None:
+                await self._acknowledgement.remember(floor, certain=certain)
+        if self.book.version:
+            pins = await asyncio.to_thread(encode_pins, self.book)
+            await self._writer.spread(PINS_DOCUMENT, pins, joining)
+        for mirror in joining:
+            if not self._unread_matters(readings[mirror.index]):
+                mirror.join()
+        return before.floor != self.resolved.floor
 
+    @_alone
     async def put_config(self, proposed: ArtifactConfig) -> bool:
         """Accept a config; False when it is the one in force (which repairs its ledger copies).
 
         Raises:
             NoDataset, LedgerUnknown, ConfigGeneration, ArtifactInUse, QuotaExceeded, Io.
         """
-        return await to_its_end(self._put_config(proposed))
-
-    async def _put_config(self, proposed: ArtifactConfig) -> bool:
-        async with self._lock:
-            self._mirrors.require_readable()
-            changed = self._judge(proposed)
-            self._mirrors.require_healthy()
-            if not changed:
-                content = await self._encoded(self.resolved.ledger)
-                # What nobody holds is not acknowledged (G3).
-                holders = await self._writer.ensure(LEDGER_NAME, content)
-                await self._acknowledge(self.resolved.floor, holders, certain=self.resolved.certain)
-                return False
-            current, now_s = self.resolved.ledger, time.time()
-            drops, grace_s = await asyncio.to_thread(self._weigh, current, proposed, now_s)
-            if drops:
-                await self._require_pins()
-            try:
-                await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
-            except DepotError as error:
-                self._tell_refused(proposed, error)
-                raise
-            self._emit(
-                "config_changed",
-                {"generation": int(proposed.generation), "artifacts": len(proposed.artifacts)},
+        self._mirrors.require_readable()
+        changed = self._judge(proposed)
+        self._mirrors.require_healthy()
+        if not changed:
+            content = await self._encoded(self.resolved.ledger)
+            # What nobody holds is not acknowledged (G3).
+            holders = await self._writer.ensure(LEDGER_NAME, content)
+            await self._acknowledgement.give(
+                self.resolved.floor, holders, certain=self.resolved.certain
             )
-            return True
+            return False
+        current, now_s = self.resolved.ledger, time.time()
+        drops, grace_s = await asyncio.to_thread(self._weigh, current, proposed, now_s)
+        if drops:
+            await self._require_pins()
+        try:
+            await self._accept(Ledger(self.resolved.floor.epoch, proposed, grace_s))
+        except DepotError as error:
+            self._tell_refused(proposed, error)
+            raise
+        self._emit(
+            "config_changed",
+            {"generation": int(proposed.generation), "artifacts": len(proposed.artifacts)},
+        )
+        self._on_config()
+        return True
 
+    @_alone
     async def reset(self, expected: Generation) -> None:
         """Forget config and generation on every dataset, in a new epoch.
 
@@ -196,67 +219,67 @@ class LedgerKeeper:
             NoConfig: there is nothing to forget.
             ConfigGeneration: `expected` is not the current generation.
         """
-        await to_its_end(self._reset(expected))
+        healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
+        if healthy < configured:
+            raise NoDataset(
+                "a reset needs every dataset present and writable, found "
+                f"{healthy} of {configured}; the status says which is not"
+            )
+        floor = self.resolved.floor
+        if floor.generation < 0:
+            raise NoConfig
+        if int(expected) != floor.generation:
+            raise ConfigGeneration(
+                f"expected generation {expected}, the current one is {floor.generation}",
+                expected,
+                Generation(floor.generation),
+            )
+        await self._accept(Ledger(floor.epoch + 1, None))
+        self._emit("reset", {"generation": floor.generation, "ledger_epoch": floor.epoch + 1})
 
-    async def _reset(self, expected: Generation) -> None:
-        async with self._lock:
-            healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
-            if healthy < configured:
-                raise NoDataset(
-                    "a reset needs every dataset present and writable, found "
-                    f"{healthy} of {configured}; the status says which is not"
-                )
-            floor = self.resolved.floor
-            if floor.generation < 0:
-                raise NoConfig
-            if int(expected) != floor.generation:
-                raise ConfigGeneration(
-                    f"expected generation {expected}, the current one is {floor.generation}",
-                    expected,
-                    Generation(floor.generation),
-                )
-            await self._accept(Ledger(floor.epoch + 1, None))
-            self._emit("reset", {"generation": floor.generation, "ledger_epoch": floor.epoch + 1})
-
+    @_alone
     async def put_pin(self, name: str, artifacts: Collection[ArtifactHash]) -> None:
         """Hold artifacts under a name.
 
         Raises:
             NoDataset, NoConfig, LedgerUnknown, NotInConfig, InvalidRequest, QuotaExceeded, Io.
         """
-        async with self._lock:
-            self._mirrors.require_readable()
-            config = fencing.check_config_known(self.resolved)
-            outside = sorted(set(artifacts) - config.artifacts)
-            if outside:
-                raise NotInConfig(
-                    f"{len(outside)} artifact(s) of the pin, first {outside[0]}, are not in the "
-                    f"config of generation {config.generation}"
-                )
-            await self._require_pins()
-            await self._replace_pins(self.book.with_pin(name, artifacts))
+        self._mirrors.require_readable()
+        config = fencing.check_config_known(self.resolved)
+        outside = sorted(set(artifacts) - config.artifacts)
+        if outside:
+            raise NotInConfig(
+                f"{len(outside)} artifact(s) of the pin, first {outside[0]}, are not in the "
+                f"config of generation {config.generation}"
+            )
+        await self._require_pins()
+        await self._replace_pins(self.book.with_pin(name, artifacts))
 
+    @_alone
     async def delete_pin(self, name: str) -> None:
         """Let go of a pin.
 
         Raises:
             NoDataset, NotFound, QuotaExceeded, Io.
         """
-        async with self._lock:
-            self._mirrors.require_readable()
-            await self._require_pins()
-            if name not in self.book.pins:
-                raise NotFound(f"no pin is named {name!r}")
-            await self._replace_pins(self.book.without_pin(name))
+        self._mirrors.require_readable()
+        await self._require_pins()
+        if name not in self.book.pins:
+            raise NotFound(f"no pin is named {name!r}")
+        await self._replace_pins(self.book.without_pin(name))
 
-    async def close(self) -> None:
-        """Wait for the change that is under way, if there is one."""
-        async with self._lock:
-            pass
+    async def close(self, within_s: float) -> None:
+        """Wait for the change that is under way, if there is one; not for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self.lock:
+                pass
 
     def _judge(self, proposed: ArtifactConfig) -> bool:
         try:
-            return fencing.accept_config(self.resolved, proposed, self.book.artifacts)
+            changed = fencing.accept_config(self.resolved, proposed, self.book.artifacts)
+            if changed and (refused := self._acknowledgement.refused) is not None:
+                fencing.check_open(refused, Ledger(self.resolved.floor.epoch, proposed).rank)
+            return changed
         except DepotError as error:
             self._tell_refused(proposed, error)
             raise
@@ -268,11 +291,11 @@ class LedgerKeeper:
         )
 
     async def _accept(self, ledger: Ledger) -> None:
-        await self._require_witness()
+        await self._acknowledgement.begin(ledger.rank, certain=self.resolved.certain)
         holders = await self._writer.write(LEDGER_NAME, await self._encoded(ledger))
         # What a dataset knows that is away, or could not be written, is no better known now (G1).
         certain = self.resolved.certain or holders == len(self._mirrors.all)
-        await self._acknowledge(ledger.rank, holders, certain=certain)
+        await self._acknowledgement.give(ledger.rank, holders, certain=certain)
         standing = Standing.EMPTY if ledger.config is None else Standing.CLEAR
         self._keep(Resolved(standing, ledger, ledger.rank, certain), self._pins[_CURRENT])
 
@@ -308,55 +331,11 @@ class LedgerKeeper:
             change.put(self._ledger, _CURRENT, resolved)
             change.put(self._pins, _CURRENT, pins)
 
-    async def _require_witness(self) -> None:
-        """Refuse what could not be acknowledged before any dataset has it.
-
-        Raises:
-            Io: not every dataset can be written, and neither can the witness.
-        """
-        healthy, configured = len(self._mirrors.healthy()), len(self._mirrors.all)
-        if healthy == configured > 1 or await self._witness.require_writable():
-            return
-        raise Io(
-            f"{healthy} of {configured} datasets can be written, and {self._witness.problem}: a "
-            "start without those would not know of the config"
-        )
-
-    async def _acknowledge(self, rank: Rank, holders: int, *, certain: bool) -> None:
-        """Have a boot with any one of the datasets know of `rank` (G1).
-
-        Args:
-            rank: what is to be acknowledged.
-            holders: how many datasets have just been seen to have it, durably.
-            certain: see `Resolved`.
-
-        Raises:
-            Io: a dataset that is away would not know of it, and no witness could tell.
-        """
-        self._note_holders(rank, holders)
-        everywhere = self._everywhere == rank
-        named = await self._witness.remember(
-            self._attestation(rank, certain=certain), in_force=everywhere
-        )
-        if not (named or everywhere):
-            raise Io(
-                f"the config is on {holders} of {len(self._mirrors.all)} datasets, and "
-                f"{self._witness.problem}: a start with the others alone would not know of it"
-            )
-
     def _lacks(self, mirror: Mirror, reading: Reading) -> bool:
         """Tell whether a dataset that is there, and cannot be written, has not what is in force."""
         if mirror.healthy or mirror.joining or not mirror.readable:
             return False
         return reading.ledger is None or reading.ledger.rank != self.resolved.floor
-
-    def _note_holders(self, rank: Rank, holders: int) -> None:
-        # Of a single dataset, nobody could tell once its ledger is torn.
-        if holders == len(self._mirrors.all) > 1:
-            self._everywhere = rank
-
-    def _attestation(self, rank: Rank, *, certain: bool) -> Attestation:
-        return Attestation(rank, self._mirrors.sled_id, certain)
 
     async def _adopt(self, readings: list[Reading], before: Resolved) -> None:
         found = [reading.ledger for reading in readings if reading.ledger is not None]
@@ -374,7 +353,9 @@ class LedgerKeeper:
 
     async def _graced(self, found: Resolved, before: Resolved) -> Resolved:
         """Give what comes into force from a dataset the grace that what is sent would have (D4)."""
-        if found.config is None or before.config is None or found.floor == before.floor:
+        if before.standing is Standing.UNKNOWN:
+            return found  # as at a boot: it has the grace that it began with
+        if found.config is None or found.floor == before.floor:
             return found
         _, grace_s = await asyncio.to_thread(self._weigh, before.ledger, found.config, time.time())
         latest_s = max(grace_s, found.ledger.delete_not_before_s)

@@ -22,7 +22,7 @@ from depot.errors import DatasetBusy, FormatTooNew
 _DOUBTED_NAME: Final = "doubted.json"
 _DOUBTED_FORMAT: Final = 1
 _PID_NAME: Final = "pid"
-_PROBE_NAME: Final = "probe"
+_PROBE_NAME: Final = "witness.probe"
 
 
 class StateDir:
@@ -89,9 +89,9 @@ class StateDir:
         """Replace the witness durably."""
         write_document(self._root, WITNESS_NAME, encode_witness(attestation))
 
-    def require_writable(self) -> None:
-        """Write something that nobody reads; raises OSError as `write_witness` would now."""
-        write_document(self._root, _PROBE_NAME, b"")
+    def try_witness(self, attestation: Attestation) -> None:
+        """Write what `write_witness` would under another name, and remove it; raises OSError."""
+        write_document(self._root, _PROBE_NAME, encode_witness(attestation))
         os.unlink(_PROBE_NAME, dir_fd=self._root)
 
     def read_doubted(self) -> frozenset[str]:

@@ -59,9 +59,11 @@ class Witness:
             self.rank, self.certain = attestation.rank, attestation.certain
         return named
 
-    async def require_writable(self) -> bool:
-        """Tell whether it could be written now; if not, `problem` says why."""
-        return await self._attempt(self._state_dir.require_writable)
+    async def can_say(self, attestation: Attestation) -> bool:
+        """Tell whether it names this rank or could be written now; if not, `problem` says why."""
+        if attestation.rank == self._found:
+            return True
+        return await self._attempt(self._state_dir.try_witness, attestation)
 
     async def _write(self, attestation: Attestation) -> bool:
         self._written = None  # which of the two is there after a failure, nobody knows

@@ -339,18 +339,18 @@ class Dataset:
         Raises:
             OSError: nothing was changed, unless only the last sync failed.
         """
-        with self._turns.taken(name, turn, self._lock):
-            self._replace_document(name, content)
+        with self._turns.taken(name, turn, self._root, self._lock) as root:
+            self._replace_document(root, name, content)
 
-    def _replace_document(self, name: str, content: bytes) -> None:
+    def _replace_document(self, root: int, name: str, content: bytes) -> None:
         self.check_identity()
         try:
-            self._write_document(name, content)
+            self._write_document(root, name, content)
         except OSError as error:
             if not full_disk(error):
                 raise
-            give_up_reserve(self._root, self.disk)
-            self._write_document(name, content)
+            give_up_reserve(root, self.disk)
+            self._write_document(root, name, content)
             # At once: the document before it is gone, and nobody may take the room (Q2).
             self.refill_reserve()
 
@@ -361,17 +361,17 @@ class Dataset:
         process that was killed before its sync, never brought to the device. So it is written
         unless this very content was written before and nothing failed since.
         """
-        with self._turns.taken(name, turn, self._lock):
+        with self._turns.taken(name, turn, self._root, self._lock) as root:
             self.check_identity()
             if self.durability.has_written(name, content):
                 with suppress(OSError):  # what cannot be read is replaced
                     if self.read_document(name) == content:
                         return
-            self._replace_document(name, content)
+            self._replace_document(root, name, content)
 
-    def _write_document(self, name: str, content: bytes) -> None:
+    def _write_document(self, root: int, name: str, content: bytes) -> None:
         with self.durability.syncing(names=True):
-            small_files.write_document(self._root, name, content, self.disk)
+            small_files.write_document(root, name, content, self.disk)
         self.durability.wrote(name, content)
 
     def refill_reserve(self) -> None:

@@ -73,6 +73,7 @@ class Sled:
 
     def restart(self) -> None:
         self.pins = Pins()
+        self.standing, self.ledger, self.floor = "unknown", NOTHING, NOTHING
         for slot in self.slots:
             slot.detach()
             if slot.present:
@@ -99,11 +100,12 @@ class Sled:
 
     def reload(self, *, remembered: Ledger | None) -> None:
         """G1 and G4: the highest valid generation that can be seen or is remembered."""
+        before = self.standing, self.ledger, self.floor
         disks = [slot.attached for slot in self.slots if slot.attached]
         seen = [disk.ledger for disk in disks if disk.ledger]
         unseen = 2 - sum(not disk.torn for disk in disks)
         self._believe([*([remembered] if remembered else []), *seen], unseen)
-        self._grace_anew(remembered)
+        self._grace_anew(*before)
         self.pins = max((self.pins, *(disk.pins for disk in disks)), key=lambda x: x.version)
         if self.standing in ("clear", "empty") and self.floor != NOTHING:
             self._write_ledger(self.ledger)
@@ -112,15 +114,15 @@ class Sled:
         if self.pins.version:
             self._write_pins()
 
-    def _grace_anew(self, before: Ledger | None) -> None:
+    def _grace_anew(self, standing: str, ledger: Ledger, floor: Ledger) -> None:
         """D4: what comes into force from a dataset has the grace of what is sent."""
-        if before is None or before.generation < 0 or self.standing != "clear":
+        if standing == "unknown" or self.standing != "clear":
             return
-        if before.same(self.ledger):
+        if floor.position == self.floor.position and floor.same(self.floor):
             return
-        dropped = before.artifacts - self.ledger.artifacts
-        mass = self.grace and 2 * len(dropped) > len(before.artifacts)
-        graced = self.ledger.graced or before.graced or mass
+        held = ledger.artifacts if ledger.generation >= 0 else self.stored
+        mass = self.grace and 2 * len(held - self.ledger.artifacts) > len(held)
+        graced = self.ledger.graced or ledger.graced or mass
         self.ledger = self.floor = replace(self.ledger, graced=graced)
 
     def _believe(self, ledgers: list[Ledger], unseen: int) -> None:
@@ -196,7 +198,8 @@ class Sled:
     def take_grace(self, found: Collection[ondisk.LedgerFile | None]) -> None:
         """Believe what the ledgers say of their grace period."""
         graced = any(ledger.graced for ledger in found if ledger)
-        self._accept(replace(self.ledger, graced=graced))
+        self.ledger = self.floor = replace(self.ledger, graced=graced)
+        self._write_ledger(self.ledger)
 
     def reset(self, expected: int) -> Refusal | None:
         if len(self.attached) < len(self.slots):

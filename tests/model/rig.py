@@ -175,10 +175,8 @@ class Rig:
         before = self.sled.standing
         expected = self.sled.put_config(generation, artifacts, grace=self.grace)
         self.expect(expected, self.store.put_config(config))
-        if before in ("behind", "conflicted") and self.sled.standing == "clear":
-            # More than half of what? Which of several configs was looked at is not laid down.
-            ledgers = [ondisk.read_ledger(x.path) for x in self.sled.slots if x.truthful]
-            self.sled.take_grace(ledgers)
+        if before in ("behind", "conflicted"):
+            self._take_the_grace()
 
     def put_config_during_a_delete(self, generation: int, artifacts: frozenset[str]) -> int | None:
         """A config that arrives when a file has lost its name and is not yet gone.
@@ -412,11 +410,22 @@ class Rig:
         states = [dataset.mounted for dataset in self.store.status().datasets]
         assert states == [slot.present is not None for slot in self.sled.slots]
         self._take_the_order_in_which_they_came()
+        floor = self.sled.floor
+        unsettled = self.sled.standing in ("behind", "conflicted")
+        several = len(self.sled.coming()) > 1
         self.sled.notice()
+        if (unsettled or several) and self.sled.floor != floor:
+            self._take_the_grace()
         self._take_the_marks_that_were_kept()
         if self.sled.witness is None and self.sled.standing in ("empty", "unknown"):
             # With no config ever, what went while nothing was asked may or may not have been seen.
             self.sled.standing = self.store.status().ledger
+
+    def _take_the_grace(self) -> None:
+        """More than half of what? Which of several configs was looked at is not laid down."""
+        if self.sled.standing == "clear":
+            ledgers = [ondisk.read_ledger(x.path) for x in self.sled.slots if x.truthful]
+            self.sled.take_grace(ledgers)
 
     def _take_the_marks_that_were_kept(self) -> None:
         """What was said to be damaged may be said so again, or have to be found out again.

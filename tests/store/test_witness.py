@@ -219,6 +219,7 @@ async def test_g1_a_single_dataset_needs_a_witness(node: Node) -> None:
         with pytest.raises(Io, match="1 of 1 datasets"):
             await store.put_config(config(6, ONE))
         assert store.config() == config(5, ONE)
+        assert await node.generation(A) == 5
 
 
 async def test_g3_what_no_dataset_holds_is_not_acknowledged(node: Node) -> None:

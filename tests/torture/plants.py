@@ -170,8 +170,8 @@ PLANTS: Final = (
     Plant(
         "a dataset that returns keeps the pins that it had",
         "depot/config/keeper.py",
-        "                await self._writer.spread(PINS_DOCUMENT, pins, joining)\n",
-        "                await self._writer.spread(PINS_DOCUMENT, pins, ())\n",
+        "            await self._writer.spread(PINS_DOCUMENT, pins, joining)\n",
+        "            await self._writer.spread(PINS_DOCUMENT, pins, ())\n",
         ("syscalls", "kill-at-call"),
         case="pin: rename on dataset 1: EIO, 1 time(s)",
     ),
@@ -342,15 +342,15 @@ PLANTS: Final = (
     Plant(
         "a reset does not raise the epoch",
         "depot/config/keeper.py",
-        "            await self._accept(Ledger(floor.epoch + 1, None))\n",
-        "            await self._accept(Ledger(floor.epoch, None))\n",
+        "        await self._accept(Ledger(floor.epoch + 1, None))\n",
+        "        await self._accept(Ledger(floor.epoch, None))\n",
         _MODEL,
     ),
     Plant(
         "a dataset that returns is not brought up to date",
         "depot/config/keeper.py",
-        "                outcomes = await self._writer.spread(LEDGER_NAME, content, joining)\n",
-        "                outcomes = await self._writer.spread(LEDGER_NAME, content, ())\n",
+        "            outcomes = await self._writer.spread(LEDGER_NAME, content, joining)\n",
+        "            outcomes = await self._writer.spread(LEDGER_NAME, content, ())\n",
         _MODEL,
     ),
     Plant(
