@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from depot.artifact import ArtifactHash
+from depot.artifact import ArtifactHash, Generation
 from depot.concurrency.foreground import Foreground, Signal
 from depot.concurrency.keyed_lock import KeyedLock
 from depot.config.keeper import EventSink, LedgerKeeper
@@ -142,6 +142,13 @@ class Parts:
         if self.arena is not None:
             self.arena.close()
         await asyncio.to_thread(self.state_dir.close)
+
+    async def reset(self, expected: Generation) -> None:
+        """Forget the config, and what it has had."""
+        await self.keeper.reset(expected)
+        await self.had.recall()
+        await self.had.forget_gone()
+        await self.had.save()
 
     def heal_again(self) -> None:
         """Try at once also what failed a moment ago: something is different now."""

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from depot.artifact import ArtifactConfig, ArtifactHash, Generation
+from depot.concurrency.uncancelled import to_its_end
 from depot.config import fencing
 from depot.config.keeper import EventSink
 from depot.config.state_dir import StateDir
@@ -143,10 +144,7 @@ class ArtifactStore:
             NoDataset: unless every dataset is there and writable.
             NoConfig, ConfigGeneration, Io.
         """
-        await self._parts.keeper.reset(expected_generation)
-        await self._parts.had.recall()
-        await self._parts.had.forget_gone()
-        await self._parts.had.save()
+        await to_its_end(self._parts.reset(expected_generation))
 
     # Artifacts
 

@@ -6,6 +6,7 @@ could be had is open: a dataset may have it, and may bring it when it returns.
 
 from __future__ import annotations
 
+from depot.config import fencing
 from depot.config.ledger import Attestation, Rank
 from depot.config.witness import Witness
 from depot.errors import Io
@@ -13,22 +14,22 @@ from depot.mirrors.mirror_set import MirrorSet
 
 
 class Acknowledgement:
-    """Knows of the last rank whether it may be acknowledged.
-
-    Attributes:
-        refused: what was begun last and not acknowledged, though some dataset may have it.
-    """
+    """Knows of the last rank whether it may be acknowledged."""
 
     def __init__(self, mirrors: MirrorSet, witness: Witness) -> None:
-        self.refused: Rank | None = None
+        self._refused: Rank | None = None  # begun and not acknowledged: some dataset may have it
         self._mirrors = mirrors
         self._witness = witness
         self._everywhere: Rank | None = None
 
     def held_by(self, rank: Rank, holders: int) -> None:
         """Note on how many datasets it has just been seen to be, durably."""
+        if holders < len(self._mirrors.all):
+            return
+        if rank != self._refused:
+            self._refused = None  # it was written over, or comes too late
         # Of a single dataset, nobody could tell once its ledger is torn.
-        if holders == len(self._mirrors.all) > 1:
+        if holders > 1:
             self._everywhere = rank
 
     def lacking(self) -> None:
@@ -50,7 +51,21 @@ class Acknowledgement:
                 f"{healthy} of {configured} datasets can be written, and {self._witness.problem}: "
                 "a start without those would not know of the config"
             )
-        self.refused = rank
+        self._refused = rank
+
+    def check(self, rank: Rank) -> None:
+        """Check that it goes with what was refused before.
+
+        Raises:
+            LedgerUnknown, ConfigGeneration: see `fencing.check_open`.
+        """
+        if self._refused is not None:
+            fencing.check_open(self._refused, rank)
+
+    def nobody_has(self, rank: Rank) -> None:
+        """Note that what was begun was written nowhere."""
+        if rank == self._refused:
+            self._refused = None
 
     async def give(self, rank: Rank, holders: int, *, certain: bool) -> None:
         """Have a start with any one of the datasets know of `rank`.
@@ -71,8 +86,8 @@ class Acknowledgement:
                 f"the config is on {holders} of {len(self._mirrors.all)} datasets, and "
                 f"{self._witness.problem}: a start with the others alone would not know of it"
             )
-        if rank == self.refused:
-            self.refused = None
+        if rank == self._refused:
+            self._refused = None
 
     async def remember(self, rank: Rank, *, certain: bool) -> None:
         """Have the witness say what is in force, if it can be written."""

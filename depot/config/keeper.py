@@ -68,10 +68,16 @@ def _alone(
 ) -> Callable[Concatenate[LedgerKeeper, P], Coroutine[Any, Any, T]]:
     """Do it when no other such work is under way, and to its end once it was begun."""
 
+    async def held(keeper: LedgerKeeper, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await change(keeper, *args, **kwargs)
+        finally:
+            keeper.lock.release()
+
     @wraps(change)
     async def alone(keeper: LedgerKeeper, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        async with keeper.lock:
-            return await to_its_end(change(keeper, *args, **kwargs))
+        await keeper.lock.acquire()
+        return await to_its_end(held(keeper, *args, **kwargs))
 
     return alone
 
@@ -277,8 +283,9 @@ class LedgerKeeper:
     def _judge(self, proposed: ArtifactConfig) -> bool:
         try:
             changed = fencing.accept_config(self.resolved, proposed, self.book.artifacts)
-            if changed and (refused := self._acknowledgement.refused) is not None:
-                fencing.check_open(refused, Ledger(self.resolved.floor.epoch, proposed).rank)
+            rank = Ledger(self.resolved.floor.epoch, proposed).rank
+            if changed and rank != self.resolved.floor:  # or it was acknowledged before
+                self._acknowledgement.check(rank)
             return changed
         except DepotError as error:
             self._tell_refused(proposed, error)
@@ -291,8 +298,13 @@ class LedgerKeeper:
         )
 
     async def _accept(self, ledger: Ledger) -> None:
+        content = await self._encoded(ledger)
         await self._acknowledgement.begin(ledger.rank, certain=self.resolved.certain)
-        holders = await self._writer.write(LEDGER_NAME, await self._encoded(ledger))
+        try:
+            holders = await self._writer.write(LEDGER_NAME, content)
+        except NoDataset:
+            self._acknowledgement.nobody_has(ledger.rank)
+            raise
         # What a dataset knows that is away, or could not be written, is no better known now (G1).
         certain = self.resolved.certain or holders == len(self._mirrors.all)
         await self._acknowledgement.give(ledger.rank, holders, certain=certain)

@@ -365,7 +365,7 @@ class Dataset:
             self.check_identity()
             if self.durability.has_written(name, content):
                 with suppress(OSError):  # what cannot be read is replaced
-                    if self.read_document(name) == content:
+                    if small_files.read_document(root, name, self.disk) == content:
                         return
             self._replace_document(root, name, content)
 

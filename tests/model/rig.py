@@ -411,10 +411,9 @@ class Rig:
         assert states == [slot.present is not None for slot in self.sled.slots]
         self._take_the_order_in_which_they_came()
         floor = self.sled.floor
-        unsettled = self.sled.standing in ("behind", "conflicted")
-        several = len(self.sled.coming()) > 1
+        ambiguous = self.sled.standing == "conflicted" or len(self.sled.coming()) > 1
         self.sled.notice()
-        if (unsettled or several) and self.sled.floor != floor:
+        if ambiguous and self.sled.floor != floor:
             self._take_the_grace()
         self._take_the_marks_that_were_kept()
         if self.sled.witness is None and self.sled.standing in ("empty", "unknown"):

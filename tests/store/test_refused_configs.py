@@ -243,10 +243,105 @@ async def test_a_config_that_is_cancelled_while_it_waits_is_not_begun(node: Node
 
 async def test_a_config_that_is_cancelled_once_begun_is_acted_on(node: Node) -> None:
     async with node.open() as store:
+        await store.put_config(config(5, ONE, TWO, THREE))
+        slowly(node, LEDGER_NAME)
+        await put(store, ONE, generation=5)
+        reconciling = asyncio.ensure_future(store.run_duties())
+        await begun(store.put_config(config(6, TWO, THREE)))
+        async with asyncio.timeout(WAIT_S):
+            while await node.read(A, ONE) or await node.read(B, ONE):  # what it drops leaves
+                await store.check_datasets()
+        reconciling.cancel()
+        await asyncio.wait((reconciling,))
+        assert store.config() == config(6, TWO, THREE)
+
+
+async def test_a_config_that_is_cancelled_once_begun_ends_before_the_store_does(node: Node) -> None:
+    async with node.open() as store:
         await store.put_config(config(5, ONE))
         slowly(node, LEDGER_NAME)
         await begun(store.put_config(config(6, ONE, TWO)))
-        assert store.status().generation == 6
+    assert (await node.generation(A), await node.generation(B)) == (6, 6)
+    async with node.open() as store:
+        assert store.config() == config(6, ONE, TWO)
+        assert store.status().ledger == "clear"
+
+
+async def test_s3_who_is_cancelled_does_not_wait_for_a_state_directory_that_hangs(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, let_go = threading.Event(), threading.Event()
+
+    def hanging(self: StateDir, attestation: Attestation) -> None:
+        writing.set()
+        assert let_go.wait(WAIT_S)
+
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        monkeypatch.setattr(StateDir, "write_witness", hanging)
+        putting = asyncio.ensure_future(store.put_config(config(6, ONE)))
+        await off_loop(writing.wait, WAIT_S)
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(putting, WAIT_S / 2)
+        assert not let_go.is_set()
+        let_go.set()
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+async def test_b4_what_was_written_over_everywhere_refuses_nothing(node: Node, error: int) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        for index in (A, B):
+            node.disk(index).fail("create", error, times=4)
+        with pytest.raises(DepotError):
+            await store.put_config(config(600, TWO))  # somebody's mistake
+        for index in (A, B):
+            node.disk(index).heal()
+        await healthy(store)
+        await store.put_config(config(5, ONE))
+        await store.put_config(config(6, THREE))
+
+
+async def test_b4_what_no_dataset_was_there_to_take_refuses_nothing(node: Node) -> None:
+    async with node.open() as store:
+        for index in (A, B):
+            await node.take_away(index)
+        with pytest.raises(NoDataset):
+            await store.put_config(config(0, ONE))
+        for index in (A, B):
+            await node.bring_back(index)
+        await healthy(store)
+        await store.put_config(config(0, TWO))
+
+
+async def test_g2_what_was_acknowledged_is_taken_again_beside_what_was_refused(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        await node.take_away(A)
+        await store.check_datasets()
+        await store.put_config(config(6, ONE, TWO))
+    await node.bring_back(A)
+    await node.take_away(B)
+    async with node.open() as store:
+        assert store.status().ledger == "behind"
+        node.disk(A).fail("create", errno.EIO, times=1)
+        with pytest.raises(Io):
+            await store.put_config(config(8, ONE))
+        async with asyncio.timeout(WAIT_S):
+            while states(store)[A] != "healthy":
+                await store.check_datasets()
+        await store.put_config(config(6, ONE, TWO))
+        assert store.status().ledger == "clear"
+
+
+async def test_writing_documents_leaves_no_descriptor_open(node: Node) -> None:
+    async with node.open() as store:
+        await store.put_config(config(5, ONE))
+        before = len(await off_loop(os.listdir, "/proc/self/fd"))
+        for generation in range(6, 16):
+            await store.put_config(config(generation, ONE))
+        assert len(await off_loop(os.listdir, "/proc/self/fd")) == before
 
 
 async def test_g3_a_ledger_that_hangs_does_not_land_in_a_dataset_that_was_released(
