@@ -124,7 +124,7 @@ def harm_all(rng: random.Random, paths: list[Path]) -> tuple[list[Harmed], Count
             which = "both apart" if each.is_whole_between else "both alike"
             counts["both of another length"] += LENGTHS.issuperset(kinds)
         counts[which] += 1
-        if rng.random() < 0.2:
+        if rng.random() < 0.5:
             each.digests_kept = _hurt_digests(rng, paths, content)
         harmed.append(each)
     return harmed, counts
