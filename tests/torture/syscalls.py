@@ -46,10 +46,8 @@ HEALED_WITHIN: Final = 6
 """How often the datasets are looked at until all of them have to be healthy again."""
 TRIES: Final = 3
 MOST_CALLS: Final = 500
-MOST_HANGS: Final = 6
-"""Hangs take their time: beyond so many calls of a kind, they strike every other one."""
-MOST_SEEN_ELSEWHERE: Final = 3
-"""The same for a single hang, and where all calls are slow: most of that a hang for ever tells."""
+BRIEF_CALLS: Final = 6
+"""What hangs or is slow takes time: a brief run strikes at about so many of a kind of call."""
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _ERRORS: Final[dict[str, tuple[int, ...]]] = {
@@ -167,9 +165,10 @@ class _Complaints:
 class _Run:
     """Runs cases on one stage."""
 
-    def __init__(self, stage: Stage, counts: Counter[str]) -> None:
+    def __init__(self, stage: Stage, counts: Counter[str], *, brief: bool) -> None:
         self._stage = stage
         self._counts = counts
+        self._brief = brief
         self._calls: dict[tuple[str, int], Counter[str]] = {}
 
     def case(self, case: Case) -> bool:
@@ -177,9 +176,11 @@ class _Run:
 
         False: the operation makes no such call.
         """
-        if not self._reached(case):
+        reached = self._reached(case)
+        if not reached:
             return False
-        step = self._step(case)
+        in_steps = self._brief and case.fault.effect in ("hang", "delay")
+        step = max(1, reached // BRIEF_CALLS) if in_steps else 1
         # Who comes beside whom is not drawn, and not always as it is to be.
         tries = TRIES if case.fault.effect == "beside" else 1
         for nth in range(1, MOST_CALLS, step):
@@ -298,16 +299,6 @@ class _Run:
             n for call, n in calls.items() if replace(case.fault, under="/").concerns(call, "/")
         )
 
-    def _step(self, case: Case) -> int:
-        match case.fault.effect, case.fault.times:
-            case "hang", None:
-                most = MOST_HANGS
-            case ("hang", _) | ("delay", None):
-                most = MOST_SEEN_ELSEWHERE
-            case _:
-                return 1
-        return max(1, self._reached(case) // most)
-
 
 def _judge_clean(case: Case, act: Act) -> None:
     if act.failed is not None and case.fault.effect == "hang":
@@ -413,7 +404,7 @@ def run(plan: Plan) -> Outcome:
         tempfile.TemporaryDirectory(dir=images_dir()) as root,
         fault_mount.fault_mount(Path(root)) as mount,
     ):
-        runner = _Run(Stage(mount, Path(root)), counts)
+        runner = _Run(Stage(mount, Path(root)), counts, brief=plan.brief)
 
         def strike(seed: int) -> None:
             index = seed % len(CASES)
