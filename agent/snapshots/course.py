@@ -103,8 +103,8 @@ class Fetched:
     Attributes:
         checksum: None when nobody asked for it.
         size_bytes: of the snapshot, after decompression.
-        check_s: how long hashing took, beside the transfer.
-        after_s: how much of that was left when the transfer was over.
+        check_s: how long hashing took, in all threads.
+        after_s: how long some of that went on when the transfer was over.
     """
 
     checksum: Checksum | None

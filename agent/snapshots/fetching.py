@@ -19,14 +19,14 @@ from typing import Final, TypeVar
 
 from agent.snapshots.archive import Archive
 from agent.snapshots.course import Fetched
-from agent.snapshots.hashing import Block, HashLane, let_be
+from agent.snapshots.hashing import Block, let_be
 from agent.snapshots.landing import Landing
-from agent.snapshots.parts import side_by_side
+from agent.snapshots.parts import PART_BYTES, Bounds, parts_of, side_by_side
 from agent.snapshots.patience import Retrying
+from agent.snapshots.segments import hash_of
 from agent.snapshots.unpacking import unpacked
 from agent.snapshots.values import Head
 
-PART_BYTES: Final = 8 << 20
 WORKERS: Final = 4
 AHEAD: Final = 2
 BUFFERS: Final = WORKERS + AHEAD + 2
@@ -34,8 +34,7 @@ BUFFERS: Final = WORKERS + AHEAD + 2
 
 T = TypeVar("T")
 R = TypeVar("R")
-Bounds = tuple[int, int]
-HashBlock = Callable[[Block, Callable[[], None]], None]
+HashBlock = Callable[[int, Block, Callable[[], None]], None]
 OnProgress = Callable[[int], None]
 """Told how many of the stored bytes are there."""
 
@@ -57,35 +56,46 @@ class Fetching:
         """
         landing.restart()
         with ExitStack() as stack:
-            lane = stack.enter_context(HashLane()) if checked else None
-            hash_block = lane.update if lane is not None else _not_asked_for
-            take = self._take_packed if head.metadata.compression else self._take
-            size_bytes = take(head, landing, hash_block)
-            over_s = time.perf_counter()
-            if lane is None:
+            running = stack.enter_context(hash_of(head)) if checked else None
+            hash_block = running.update if running else _not_asked_for
+            if head.metadata.compression:
+                size_bytes = self._take_packed(head, landing, hash_block)
+            else:
+                order = running.parts() if running else parts_of(head.stored_bytes)
+                size_bytes = self._take(head, landing, order, hash_block)
+            if running is None:
                 return Fetched(None, size_bytes)
-            checksum = lane.finish()
-            return Fetched(checksum, size_bytes, lane.busy_s, time.perf_counter() - over_s)
+            over_s = time.perf_counter()
+            checksum = running.finish()
+            check_s = running.busy_s
+            if checksum is None:
+                # Wrong bytes do not join, nor do right ones whose midstates are wrong.
+                began_s = time.perf_counter()
+                checksum = landing.checksum()
+                check_s += time.perf_counter() - began_s
+            return Fetched(checksum, size_bytes, check_s, time.perf_counter() - over_s)
 
-    def _take(self, head: Head, landing: Landing, hash_block: HashBlock) -> int:
+    def _take(
+        self, head: Head, landing: Landing, order: Iterator[Bounds], hash_block: HashBlock
+    ) -> int:
         """Bytes as they are stored: each part is written as soon as it is there."""
 
-        def part(lent: tuple[Bounds, memoryview]) -> tuple[memoryview, int]:
+        def part(lent: tuple[Bounds, memoryview]) -> tuple[int, memoryview, int]:
             bounds, buffer = lent
             filled = 0
             for block in self._read(head, bounds):
                 buffer[filled : filled + len(block)] = block
                 filled += len(block)
             landing.write_aligned(buffer[:filled], bounds[0])
-            return buffer, filled
+            return bounds[0], buffer, filled
 
         free = _buffers()
         # Lent in the order of the parts: none waits for those behind it.
-        lent = ((bounds, free.get()) for bounds in _parts(head))
+        lent = ((bounds, free.get()) for bounds in order)
         size_bytes = 0
         with closing(self._side_by_side(part, lent)) as parts:
-            for buffer, filled in parts:
-                hash_block(buffer[:filled], partial(free.put, buffer))
+            for start, buffer, filled in parts:
+                hash_block(start, buffer[:filled], partial(free.put, buffer))
                 size_bytes += filled
                 self._on_progress(size_bytes)
         return size_bytes
@@ -98,7 +108,7 @@ class Fetching:
 
         def stored() -> Generator[bytes]:
             done_bytes = 0
-            with closing(self._side_by_side(part, _parts(head))) as parts:
+            with closing(self._side_by_side(part, parts_of(head.stored_bytes))) as parts:
                 for blocks in parts:
                     yield from blocks
                     done_bytes += sum(map(len, blocks))
@@ -107,7 +117,7 @@ class Fetching:
         size_bytes = 0
         with closing(stored()) as blocks:
             for block in unpacked(blocks, head.metadata.size_bytes):
-                hash_block(block, let_be)
+                hash_block(size_bytes, block, let_be)
                 landing.write(block, size_bytes)
                 size_bytes += len(block)
         return size_bytes
@@ -121,11 +131,6 @@ class Fetching:
         return self._retrying.read(self._archive, head.version, *bounds)
 
 
-def _parts(head: Head) -> Iterator[Bounds]:
-    for start in range(0, head.stored_bytes, PART_BYTES):
-        yield start, min(start + PART_BYTES, head.stored_bytes)
-
-
 def _buffers() -> SimpleQueue[memoryview]:
     free: SimpleQueue[memoryview] = SimpleQueue()
     for _ in range(BUFFERS):
@@ -137,6 +142,6 @@ def _buffers() -> SimpleQueue[memoryview]:
     return free
 
 
-def _not_asked_for(_block: Block, then: Callable[[], None]) -> None:
+def _not_asked_for(_start: int, _block: Block, then: Callable[[], None]) -> None:
     """Nobody asked for the hash."""
     then()

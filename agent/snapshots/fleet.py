@@ -31,7 +31,7 @@ from agent.calls import read_answer
 from agent.snapshots.errors import Gone, Malformed, Mismatch, Refused, SnapshotError, Unreachable
 from agent.snapshots.fleet_depots import Depots
 from agent.snapshots.fleet_wire import SnapshotBody, SnapshotVersionBody
-from agent.snapshots.values import Head, Listed, Metadata, Version
+from agent.snapshots.values import MIDSTATES, Head, Listed, Metadata, Version
 from depot import errors
 from depot.remote import raise_for_problem, reaching
 from depot.streams.sources import Pace, PaceMeter
@@ -95,6 +95,8 @@ class FleetArchive:
         assert metadata.version is not None, "whoever publishes gives it one"
         said = metadata.items()
         del said["version"]
+        # The catalogue has no place for them: between sleds the network is what takes time.
+        said.pop(MIDSTATES, None)
         url = self._at(name, metadata.version).with_query(said)
         with _errors():
             sending = _Sending(blocks, metadata.size_bytes or 0)

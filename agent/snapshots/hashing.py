@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from agent.snapshots.values import Checksum
 
@@ -23,31 +24,36 @@ def let_be() -> None:
     """What there is to do with most blocks when they were hashed."""
 
 
+class Digest(Protocol):
+    """A SHA-256 on its way."""
+
+    def update(self, content: memoryview, /) -> None:
+        """Hash more."""
+
+
 class HashLane:
-    """One hash on its way. `busy_s` is how long it took so far."""
+    """A thread that hashes one block after the other. `busy_s` is how long it took so far."""
 
     def __init__(self) -> None:
         self.busy_s = 0.0
-        self._digest = hashlib.sha256()
         self._waiting: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot-hash")
 
-    def update(self, block: Block, then: Callable[[], None] = let_be) -> None:
-        """Give the next block; it must not change until `then` is called, in another thread."""
+    def update(self, digest: Digest, block: Block, then: Callable[[], None] = let_be) -> None:
+        """Give the next block; it must not change until `then` is called, in that thread."""
         if len(self._waiting) == _MOST_WAITING:
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._hash, block, then))
+        self._waiting.append(self._pool.submit(self._hash, digest, block, then))
 
-    def finish(self) -> Checksum:
+    def finish(self) -> None:
         """Wait for what is left."""
         while self._waiting:
             self._waiting.popleft().result()
-        return Checksum(self._digest.digest())
 
-    def _hash(self, block: Block, then: Callable[[], None]) -> None:
+    def _hash(self, digest: Digest, block: Block, then: Callable[[], None]) -> None:
         began_s = time.perf_counter()
         try:
-            self._digest.update(block)
+            digest.update(memoryview(block))
         finally:
             # Also when it failed: who waits for the block would wait for ever.
             self.busy_s += time.perf_counter() - began_s
@@ -69,4 +75,13 @@ def checksum_of(path: Path, size_bytes: int | None = None) -> Checksum | None:
     if not path.is_file() or (size_bytes is not None and path.stat().st_size != size_bytes):
         return None
     with path.open("rb", buffering=0) as file:
-        return Checksum(hashlib.file_digest(file, "sha256").digest())
+        return checksum_of_file(file)
+
+
+def checksum_of_file(file: FileIO) -> Checksum:
+    """Hash what is left of an open file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return Checksum(hashlib.file_digest(file, "sha256").digest())

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from agent.snapshots.durable import sync_directory
+from agent.snapshots.hashing import checksum_of_file
+from agent.snapshots.values import Checksum
 
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 JOURNALS: Final = ("-wal", "-journal", "-shm")
@@ -81,6 +83,16 @@ class Landing:
             # was written is written once more.
             self._takes_direct = False
             return 0
+
+    def checksum(self) -> Checksum:
+        """Read it back, and hash it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with open(self._fd, "rb", buffering=0, closefd=False) as file:
+            file.seek(0)
+            return checksum_of_file(file)
 
     def place(self) -> None:
         """Give it the target's name, durably.

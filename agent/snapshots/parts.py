@@ -1,14 +1,27 @@
-"""A stream of blocks cut anew, and work on several pieces side by side."""
+"""Parts of a snapshot, a stream of blocks cut anew, and work on several pieces side by side."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
+
+PART_BYTES: Final = 8 << 20
+"""How much of a snapshot is fetched at a time.
+
+Midstates that were published are of use only where they are apart by a multiple of it.
+"""
+Bounds = tuple[int, int]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def parts_of(size_bytes: int) -> Iterator[Bounds]:
+    """Cut so many bytes into parts: where each begins and ends."""
+    for start in range(0, size_bytes, PART_BYTES):
+        yield start, min(start + PART_BYTES, size_bytes)
 
 
 def sized(blocks: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:

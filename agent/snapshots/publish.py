@@ -9,6 +9,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ import zstandard
 from agent.snapshots.archive import Archive
 from agent.snapshots.databases import require_sound
 from agent.snapshots.errors import Changed, Refused, Unfit
-from agent.snapshots.hashing import BLOCK_BYTES, HashLane, checksum_of
+from agent.snapshots.hashing import BLOCK_BYTES, HashLane
+from agent.snapshots.segments import sums_of
 from agent.snapshots.values import ZSTD, Checksum, Head, Metadata, Version
 
 LEVEL: Final = 3
@@ -65,9 +67,10 @@ def publish(
     path = publication.path
     if not publication.raw:
         line(require_sound(path))
-    checksum = checksum_of(path)
-    if checksum is None:
+    sums = sums_of(path)
+    if sums is None:
         raise Unfit(f"{path}: expected a regular file")
+    checksum, midstates = sums
     line(f"Local checksum: {checksum}")
     metadata = Metadata(
         checksum=checksum,
@@ -75,6 +78,7 @@ def publish(
         version=version_of(checksum, now or datetime.now(UTC)),
         created=now or datetime.now(UTC),
         compression=ZSTD if publication.compressed else None,
+        midstates=None if publication.compressed else midstates,
     )
     blocks = compared(path, checksum, progress)
     if publication.compressed:
@@ -91,13 +95,15 @@ def compared(path: Path, checksum: Checksum, progress: OnProgress) -> Iterator[b
         Unfit: it cannot be read.
     """
     done_bytes = 0
+    digest = hashlib.sha256()
     with HashLane() as lane:
         for block in _read(path):
-            lane.update(block)
+            lane.update(digest, block)
             done_bytes += len(block)
             progress(done_bytes)
             yield block
-        found = lane.finish()
+        lane.finish()
+    found = Checksum(digest.digest())
     if found != checksum:
         raise Changed(f"{path} changed while it was sent: expected {checksum}, found {found}")
 

@@ -13,7 +13,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Self
 
@@ -21,6 +21,8 @@ from agent.snapshots.errors import InvalidArchive, Malformed
 
 CHECKSUM_BYTES: Final = 32
 ZSTD: Final = "zstd"
+MIDSTATES: Final = "checksum-midstates"
+_MIDSTATES: Final = re.compile(r"([1-9][0-9]{0,17}):([A-Za-z0-9+/=]+)", re.ASCII)
 # What is safe in a path, an object's key and a URL alike.
 _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _MAX_NAME: Final = 512
@@ -56,6 +58,35 @@ class Checksum:
         return base64.b64encode(self.digest).decode("ascii")
 
 
+@dataclass(frozen=True, slots=True)
+class Midstates:
+    """States of the SHA-256 on its way through a snapshot, so that it can be taken up there.
+
+    Attributes:
+        stride_bytes: how far they are apart.
+        states: of 32 bytes each, the first one after the first stride.
+    """
+
+    stride_bytes: int
+    states: tuple[bytes, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read what an archive has; None for what makes no sense: nobody needs it."""
+        found = _MIDSTATES.fullmatch(text)
+        try:
+            joined = base64.b64decode(found[2], validate=True) if found else b""
+        except binascii.Error:
+            return None
+        if found is None or len(joined) % CHECKSUM_BYTES:
+            return None
+        starts = range(0, len(joined), CHECKSUM_BYTES)
+        return cls(int(found[1]), tuple(joined[at : at + CHECKSUM_BYTES] for at in starts))
+
+    def __str__(self) -> str:
+        return f"{self.stride_bytes}:{base64.b64encode(b''.join(self.states)).decode('ascii')}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
     """What a publisher says of a snapshot.
@@ -66,6 +97,7 @@ class Metadata:
         version: what the publisher calls it.
         created: when it was published.
         compression: what it was stored with; None for nothing.
+        midstates: of the hash that ends in the checksum; a hint, and no part of what is said.
     """
 
     checksum: Checksum | None = None
@@ -73,6 +105,7 @@ class Metadata:
     version: str | None = None
     created: datetime | None = None
     compression: str | None = None
+    midstates: Midstates | None = field(default=None, compare=False)
 
     @classmethod
     def parse(cls, items: Mapping[str, str]) -> Self:
@@ -85,12 +118,14 @@ class Metadata:
         if compression not in (None, ZSTD):
             raise Malformed(f"expected {ZSTD} as compression, found {compression!r}")
         text, size, created = items.get("checksum"), items.get("size"), items.get("created")
+        midstates = items.get(MIDSTATES)
         return cls(
             checksum=Checksum.parse(text) if text else None,
             size_bytes=_size(size) if size else None,
             version=items.get("version") or None,
             created=_time(created) if created else None,
             compression=compression,
+            midstates=Midstates.parse(midstates) if midstates else None,
         )
 
     def items(self) -> dict[str, str]:
@@ -101,6 +136,7 @@ class Metadata:
             "version": self.version,
             "created": None if self.created is None else self.created.astimezone(UTC).isoformat(),
             "compression": self.compression,
+            MIDSTATES: None if self.midstates is None else str(self.midstates),
         }
         return {key: value for key, value in found.items() if value is not None}
 

@@ -10,13 +10,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.snapshots.archive import Archive
-from agent.snapshots.values import Checksum, Metadata, Version
+from agent.snapshots.parts import PART_BYTES
+from agent.snapshots.values import Checksum, Metadata, Midstates, Version
+from depot.streams.resumable_sha256 import ResumableSha256
 
 _numbers = itertools.count(1)
 
 
 def checksum_of(content: bytes) -> Checksum:
     return Checksum(hashlib.sha256(content).digest())
+
+
+def midstates_of(content: bytes, stride_bytes: int = PART_BYTES) -> Midstates:
+    digest, states = ResumableSha256(), []
+    for end in range(stride_bytes, len(content), stride_bytes):
+        digest.update(memoryview(content)[end - stride_bytes : end])
+        states.append(digest.state())
+    return Midstates(stride_bytes, tuple(states))
 
 
 def metadata_of(content: bytes, compression: str | None = None) -> Metadata:
@@ -26,6 +36,7 @@ def metadata_of(content: bytes, compression: str | None = None) -> Metadata:
         version=f"v{next(_numbers):06}",
         created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         compression=compression,
+        midstates=midstates_of(content) if len(content) > PART_BYTES else None,
     )
 
 

@@ -16,7 +16,8 @@ from agent.snapshots.archive import Archive
 from agent.snapshots.course import NO_CHECKSUM, End, Result
 from agent.snapshots.download import Download, Telling
 from agent.snapshots.errors import Truncated
-from agent.snapshots.fetching import BUFFERS, PART_BYTES
+from agent.snapshots.fetching import BUFFERS
+from agent.snapshots.parts import PART_BYTES
 from agent.snapshots.patience import Patience
 from agent.snapshots.values import Metadata
 from tests.snapshots.faulty import Faulty, MemoryArchive

@@ -12,8 +12,8 @@ import pytest
 from agent.snapshots.archive import Archive
 from agent.snapshots.course import End, Result
 from agent.snapshots.download import Download, Telling
-from agent.snapshots.fetching import PART_BYTES
 from agent.snapshots.opening import open_archive
+from agent.snapshots.parts import PART_BYTES
 from agent.snapshots.patience import Patience
 from tests.snapshots.conftest import MakeBucket
 from tests.snapshots.making import database, put
