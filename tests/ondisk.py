@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 LEDGER: Final = "artifact-config.json"
+WITNESS: Final = "witness.json"
 METADATA: Final = ".sled-depot"
 _ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -87,6 +88,15 @@ class LedgerFile:
     @property
     def graced(self) -> bool:
         return self.delete_not_before_s > time.time()
+
+
+def read_witness(state_dir: Path) -> tuple[int, int, str] | None:
+    """Epoch, generation and the config's digest that the witness names; None without a config."""
+    path = state_dir / WITNESS
+    said = json.loads(path.read_bytes()) if path.exists() else {}
+    if said.get("generation") is None:
+        return None
+    return said["epoch"], said["generation"], said["config_digest"]
 
 
 def read_ledger(dataset: Path) -> LedgerFile | None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -410,9 +410,11 @@ class Rig:
         states = [dataset.mounted for dataset in self.store.status().datasets]
         assert states == [slot.present is not None for slot in self.sled.slots]
         self._take_the_order_in_which_they_came()
-        floor = self.sled.floor
-        ambiguous = self.sled.standing == "conflicted" or len(self.sled.coming()) > 1
+        floor, came = self.sled.floor, self.sled.coming()
+        ambiguous = self.sled.standing == "conflicted" or len(came) > 1
         self.sled.notice()
+        if len(came) > 1 and self.sled.standing == "conflicted":
+            self._take_the_one_that_was_in_force(came)
         if ambiguous and self.sled.floor != floor:
             self._take_the_grace()
         self._take_the_marks_that_were_kept()
@@ -465,6 +467,19 @@ class Rig:
                     slot.present.ledger = remembered
             if slot.present.pins.held == self.pins():
                 self.sled.pins = max(slot.present.pins, self.sled.pins, key=lambda x: x.version)
+
+    def _take_the_one_that_was_in_force(self, came: list[Slot]) -> None:
+        """Of two that contradict each other, one was in force if it was read alone, before."""
+        said = ondisk.read_witness(self.state_dir)
+        for disk in (slot.attached for slot in came):
+            if disk is None or disk.ledger is None or disk.torn:
+                continue
+            config = ArtifactConfig.make(disk.ledger.generation, hashes(disk.ledger.artifacts))
+            if said == (*disk.ledger.position, str(config.digest)):
+                before, found = self.sled.witness, ondisk.read_ledger(disk.path)
+                assert before is None or before.position <= disk.ledger.position, "G1"
+                assert found is not None
+                disk.ledger = self.sled.witness = replace(disk.ledger, graced=found.graced)
 
 
 async def _leave(context: AbstractAsyncContextManager[Put]) -> None:
