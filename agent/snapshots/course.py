@@ -103,7 +103,7 @@ class Fetched:
     Attributes:
         checksum: None when nobody asked for it.
         size_bytes: of the snapshot, after decompression.
-        check_s: how long hashing took, in all threads.
+        check_s: how long hashing took, beside the transfer and after it.
         after_s: how long some of that went on when the transfer was over.
     """
 

@@ -66,7 +66,7 @@ class Running(Protocol):
 
     @property
     def busy_s(self) -> float:
-        """How long it took so far, in all threads."""
+        """How long it took so far: the thread that had most to do."""
 
     def parts(self) -> Iterator[Bounds]:
         """The parts of what is stored, in the order in which they are to be hashed."""
@@ -145,7 +145,7 @@ class InSegments:
     @property
     def busy_s(self) -> float:
         """See Running."""
-        return sum(lane.busy_s for lane in self._lanes)
+        return max(lane.busy_s for lane in self._lanes)
 
     def parts(self) -> Iterator[Bounds]:
         """See Running: so that `AT_ONCE` segments grow side by side."""
