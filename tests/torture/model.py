@@ -88,7 +88,7 @@ def workers_of(number: int) -> DeviceWorkers:
 CAMPAIGN: Final = Campaign(
     "model",
     f"the store against its model, {EXAMPLES} times {STEPS} steps with faults in each run",
-    runs=250,
+    runs=260,
     slice_runs=1,
     run=_run,
 )
