@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from depot.artifact import ArtifactHash
+from depot.dataset.page_cache import CachedFile
 from depot.errors import NoDataset, NotFound
 from depot.http.carrier import read_into
 from depot.http.hot_artifacts import HotArtifacts
@@ -89,6 +90,9 @@ class FakeStore:
     def size_of(self, artifact: ArtifactHash) -> int | None:
         there = any((artifact, mirror) not in self._removed for mirror in range(len(self.mirrors)))
         return self._sizes.get(artifact) if there and not self.gone else None
+
+    def cached_file(self, _artifact: ArtifactHash, _size_bytes: int) -> CachedFile | None:
+        return None
 
     async def read(
         self, artifacts: Sequence[ArtifactHash], most_bytes: int

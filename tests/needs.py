@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
+
+from depot.dataset.filesystem import has_page_cache
 
 VARIABLE: Final = "TESTS_MUST_RUN"
 
@@ -34,3 +37,9 @@ def lack(need: Need, reason: str) -> NoReturn:
     if need in map(Need, os.environ.get(VARIABLE, "").split()):
         pytest.fail(f"{VARIABLE} says that {need} is here: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def need_page_cache(directory: Path) -> None:
+    """Skip the test where the kernel does not tell what it has in memory of a directory's files."""
+    if not has_page_cache(directory):
+        pytest.skip(f"{directory} is on no ext4, xfs or btrfs, or this is no Linux 6.5")

@@ -64,6 +64,7 @@ class Dataset:
         self.device_id = os.fstat(root_fd).st_dev
         self.checksums_data = disk.checksums_data(path)
         self.syncs_whole = disk.syncs_whole(path)
+        self.has_page_cache = disk.has_page_cache(path)
         self.verifications = Verifications()
         self.durability = Durability()
         self._root = root_fd
@@ -110,6 +111,7 @@ class Dataset:
                 "marker": self.marker,
                 "device_id": self.device_id,
                 "checksums_data": self.checksums_data,
+                "has_page_cache": self.has_page_cache,
             },
         )
 

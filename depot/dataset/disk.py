@@ -108,6 +108,10 @@ class Disk:
         """Tell whether `sync_whole` carries out what it says there, and reports what failed."""
         return filesystem.syncs_whole(path)
 
+    def has_page_cache(self, path: Path) -> bool:
+        """Tell whether files there can be read from memory without asking the device."""
+        return filesystem.has_page_cache(path)
+
 
 SYSTEM: Final = Disk()
 

@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 
 import psutil
 
-_SYNCED_WHOLE: Final = frozenset({"btrfs", "ext4", "xfs"})
+_OF_LOCAL_DISKS: Final = frozenset({"btrfs", "ext4", "xfs"})
 _REPORTS_SYNCFS_SINCE: Final = (5, 17)
+_HAS_CACHESTAT_SINCE: Final = (6, 5)
 # _IOR('f', 1, long), FS_NOCOW_FL, and what a filesystem without such flags answers.
 _GET_FLAGS: Final = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
 _NO_COPY_ON_WRITE: Final = 0x00800000
@@ -65,9 +66,26 @@ def reports_syncfs(kind: str, release: str) -> bool:
     Since Linux 5.8 it reports data that could not be written back, since 5.17 also what the
     filesystem itself says. One that passes its calls on may sync nothing and say nothing.
     """
-    version = re.match(r"(\d+)\.(\d+)", release)
-    found = tuple(map(int, version.groups())) if version else (0, 0)
-    return kind in _SYNCED_WHOLE and found >= _REPORTS_SYNCFS_SINCE
+    return kind in _OF_LOCAL_DISKS and _version(release) >= _REPORTS_SYNCFS_SINCE
+
+
+def _version(release: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return tuple(map(int, found.groups())) if found else (0, 0)
+
+
+def has_page_cache(path: Path) -> bool:
+    """Tell whether what memory has of a file at `path` can be had without asking a device."""
+    mount = _mount_at(path)
+    return mount is not None and tells_page_cache(mount.kind, os.uname().release)
+
+
+def tells_page_cache(kind: str, release: str) -> bool:
+    """Tell whether a kernel says which pages of such a filesystem's files are in memory.
+
+    It does since Linux 6.5. To open a file that is on no disk of this machine may ask others.
+    """
+    return kind in _OF_LOCAL_DISKS and _version(release) >= _HAS_CACHESTAT_SINCE
 
 
 def sync_whole(fd: int) -> None:

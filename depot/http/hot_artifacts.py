@@ -8,6 +8,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,13 +54,11 @@ class HotArtifacts:
         """What of the budget is taken."""
         return self._used_bytes
 
-    def keep(
-        self, artifact: ArtifactHash, headers: Mapping[str, str], content: bytes
-    ) -> HotArtifact | None:
+    def keep(self, artifact: ArtifactHash, head: bytes, content: bytes) -> HotArtifact | None:
         """Take an artifact in as far as there is room; None when it is not small, or another."""
-        if len(content) > SMALL_BYTES or ArtifactHash.of(content) != artifact:
+        if len(content) > SMALL_BYTES or hashlib.sha256(content).digest() != artifact:
             return None
-        taken = HotArtifact(artifact, _head(headers), content)
+        taken = HotArtifact(artifact, head, content)
         size_bytes = len(content) + _ENTRY_BYTES
         if size_bytes <= self._budget_bytes:
             self.drop(artifact)
@@ -87,6 +86,7 @@ def _name(artifact: ArtifactHash) -> bytes:
     return str(artifact).encode()
 
 
-def _head(headers: Mapping[str, str]) -> bytes:
+def head_of(headers: Mapping[str, str]) -> bytes:
+    """The head of an answer with these headers, but for its last lines."""
     lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
     return "".join(["HTTP/1.1 200 OK\r\n", *lines]).encode()

@@ -36,7 +36,7 @@ from depot.http.conditional import (
     zstd_entity_tag,
 )
 from depot.http.fast_path import GoodCopies
-from depot.http.hot_artifacts import HotArtifacts
+from depot.http.hot_artifacts import HotArtifacts, head_of
 from depot.http.negotiation import Wish, zstd_wish
 from depot.http.openapi import OCTETS
 from depot.http.outlet import Outlet, outlet
@@ -231,7 +231,7 @@ class ArtifactResponder:
         if plan.length_bytes <= IN_MEMORY_BYTES:
             content = await self._read(copies, plan.start, plan.length_bytes)
             if self._hot is not None and plan.status == 200:
-                self._hot.keep(sha256, headers, content)
+                self._hot.keep(sha256, head_of(headers), content)
             await self._budget.pay(len(content))
             return web.Response(status=plan.status, headers=headers, body=content)
         response = web.StreamResponse(status=plan.status, headers=headers)

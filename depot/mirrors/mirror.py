@@ -22,6 +22,7 @@ from depot.concurrency.threads import wait_within
 from depot.dataset.attaching import Opened, open_for_another, open_here, open_staged, release
 from depot.dataset.dataset import Dataset
 from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
+from depot.dataset.page_cache import CachedFile
 from depot.dataset.space import Space
 from depot.device.host import HostOf, thread_host
 from depot.device.resident import let_go
@@ -224,6 +225,16 @@ class Mirror:
     ) -> T:
         """Run a file operation whose failure says nothing about the rest of the dataset."""
         return await self.wait(self.host.submit(function, self.dataset, *args, **kwargs))
+
+    def cached_file(self, artifact: ArtifactHash, size_bytes: int) -> CachedFile | None:
+        """A small artifact's file, as far as memory has it; None where nobody can tell.
+
+        Only beside a worker process: where its disk is in this one, every call goes through that.
+        """
+        dataset = self._dataset
+        if dataset is None or not self.host.remote or not dataset.has_page_cache:
+            return None
+        return CachedFile(f"{dataset.path}/{artifact}", size_bytes)
 
     async def open_artifact(
         self, artifact: ArtifactHash, *, content_bytes: int = -1

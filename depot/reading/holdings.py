@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground
+from depot.dataset.page_cache import CachedFile
 from depot.errors import DatasetUnusable
 from depot.mirrors.mirror_set import MirrorSet
 from depot.reading.small_reads import read_small_files
@@ -30,7 +31,7 @@ class Holdings:
 
     @property
     def revision(self) -> int:
-        """As long as this stays the same, so does every answer of `size_of`."""
+        """As long as this stays the same, so do the answers of `size_of` and `cached_file`."""
         return self._state.snapshot().revision
 
     def size_of(self, artifact: ArtifactHash) -> int | None:
@@ -38,6 +39,13 @@ class Holdings:
         copies = (mirror.good_copy(artifact) for mirror in self._mirrors.all)
         sizes = {copy.size_bytes for copy in copies if copy is not None}
         return sizes.pop() if len(sizes) == 1 else None
+
+    def cached_file(self, artifact: ArtifactHash, size_bytes: int) -> CachedFile | None:
+        """A small artifact's copy that would be read first, as far as memory has it; unchecked."""
+        for mirror in self._mirrors.readable():
+            if mirror.good_copy(artifact) is not None:
+                return mirror.cached_file(artifact, size_bytes)
+        return None
 
     async def read(
         self, artifacts: Sequence[ArtifactHash], most_bytes: int

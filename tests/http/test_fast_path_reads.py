@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from depot.dataset.page_cache import CachedFile
 from depot.device.host import DeviceWorkers
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH
@@ -17,11 +20,13 @@ from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.service import ACTIVITY
 from depot.reading.reader import VerifyReads
+from depot.store import ArtifactStore
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.http.test_fast_path import OTHER, SMALL, Depot, ask, depot, get, request, round_trip
-from tests.http.test_verified_reads import flip, hurt
+from tests.http.test_verified_reads import Harm, flip, hurt, truncate
+from tests.needs import need_page_cache
 from tests.store.builders import A, B, Node, config, hash_of, off_loop, put
 
 
@@ -174,6 +179,106 @@ def node(tmp_path: Path) -> Node:
     return Node.make(tmp_path)
 
 
+async def test_what_the_page_cache_has_is_answered_at_once(node: Node) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    contents = [bytes([number]) * size for number, size in enumerate([0, 1, 4096, 64 << 10])]
+    async with stocked(node, *contents) as (store, served), served.warm() as client:
+        pid = store.status().datasets[A].worker_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for content in contents:
+                assert await served.is_fast(client, content)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def test_what_the_page_cache_has_is_read_once_for_all_who_ask_in_one_turn(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    contents = [bytes([number]) * 100 for number in range(20)]
+    reads = Counter[CachedFile]()
+    read = CachedFile.read
+
+    def counted(self: CachedFile) -> bytes | None:
+        reads[self] += 1
+        return read(self)
+
+    monkeypatch.setattr(CachedFile, "read", counted)
+    async with stocked(node, *contents) as (_, served):
+
+        def turn() -> None:
+            for content in contents * 3:
+                answer = served.fast.answer(request(content))
+                assert answer is not None
+                assert answer.endswith(b"\r\n\r\n" + content)
+
+        turn()
+        assert sorted(reads.values()) == [1] * 16 + [3] * 4, "no more are kept, even so long"
+        reads.clear()
+        await asyncio.sleep(0)
+        turn()
+        assert sorted(reads.values()) == [1] * 16 + [3] * 4, "nothing is kept for the next turn"
+
+
+async def test_b4_what_the_page_cache_has_not_is_read_by_the_worker(node: Node) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    async with stocked(node, SMALL) as (store, served), served.warm() as client:
+        for dataset in (A, B):
+            await off_loop(forget, node.file(dataset, SMALL))
+        assert cached(store) is None
+        assert await served.is_fast(client, SMALL)
+        assert cached(store) == SMALL
+
+
+async def test_where_the_disk_is_in_this_process_it_is_asked_for_every_byte(node: Node) -> None:
+    node.workers = DeviceWorkers.THREAD
+    async with stocked(node, SMALL) as (store, _):
+        assert cached(store) is None
+
+
+@pytest.mark.parametrize("harm", [flip(3), truncate(2)], ids=["flipped", "truncated"])
+async def test_b5_what_is_found_wrong_on_the_first_dataset_is_not_passed_over(
+    node: Node, harm: Harm
+) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    async with stocked(node, SMALL) as (store, served), served.warm() as client:
+        await hurt(node, A, SMALL, harm)
+        assert cached(store) != SMALL
+        assert not await served.is_fast(client, SMALL)
+        assert cached(store) == SMALL, "the other dataset's, or a new one"
+
+
+@asynccontextmanager
+async def stocked(node: Node, *contents: bytes) -> AsyncIterator[tuple[ArtifactStore, Depot]]:
+    """A store with these artifacts, and its depot, which keeps none of them."""
+    await off_loop(need_page_cache, node.root)
+    async with node.open() as store:
+        await store.put_config(config(1, *contents))
+        for content in contents:
+            await put(store, content)
+        app = depot_app(store, hot=HotArtifacts(0))
+        async with serve(app) as service:
+            yield store, Depot(service, app[FAST_PATH])
+
+
+def cached(store: ArtifactStore) -> bytes | None:
+    """What the page cache has of the copy that is read first."""
+    file = store.holdings().cached_file(hash_of(SMALL), len(SMALL))
+    return None if file is None else file.read()
+
+
+def forget(path: Path) -> None:
+    """Have a file in no memory but the disk's."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
 @pytest.mark.parametrize("workers", DeviceWorkers)
 async def test_small_artifacts_of_all_sizes_are_read_together_wherever_they_are(
     node: Node, workers: DeviceWorkers
@@ -209,6 +314,8 @@ async def test_b4_a_worker_that_was_killed_leaves_the_request_to_the_plain_path(
         async with depot(store) as served, RawClient.connect(served.url) as client:
             pid = store.status().datasets[A].worker_pid
             assert pid is not None
+            for dataset in (A, B):
+                await off_loop(forget, node.file(dataset, SMALL))
             os.kill(pid, signal.SIGSTOP)
             await off_loop(os.waitid, os.P_PID, pid, os.WSTOPPED)  # which takes it a moment
             await client.send_bytes(request(SMALL))

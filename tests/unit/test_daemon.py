@@ -226,7 +226,7 @@ def test_small_artifacts_are_kept_as_the_settings_say() -> None:
     for depot, kept in (({}, True), ({"hot_cache": "0"}, False), ({"hot_cache": 1000}, False)):
         hot = hot_artifacts(settings(depot=depot))
         assert hot is not None
-        hot.keep(ArtifactHash.of(content), {}, content)
+        hot.keep(ArtifactHash.of(content), b"", content)
         assert bool(hot.used_bytes) is kept
     assert hot_artifacts(settings(depot={"fast_path": False})) is None
 

@@ -13,6 +13,7 @@ from depot.dataset.filesystem import (
     mount_of,
     reports_syncfs,
     sync_whole,
+    tells_page_cache,
     verifies,
 )
 
@@ -71,6 +72,26 @@ def test_b3_one_sync_for_all_is_trusted_where_its_failure_is_reported(
     kind: str, release: str, trusted: bool
 ) -> None:
     assert reports_syncfs(kind, release) is trusted
+
+
+@pytest.mark.parametrize(
+    ("kind", "release", "told"),
+    [
+        ("ext4", "6.5.0", True),
+        ("xfs", "6.18.44", True),
+        ("btrfs", "7.0", True),
+        ("ext4", "6.4.16", False),
+        ("ext4", "6.1.0-13-amd64", False),
+        ("ext4", "unknown", False),
+        ("zfs", "6.18.44", False),
+        ("fuse", "6.18.44", False),
+        ("nfs4", "6.18.44", False),
+    ],
+)
+def test_b4_what_memory_has_is_asked_for_where_no_device_is(
+    kind: str, release: str, told: bool
+) -> None:
+    assert tells_page_cache(kind, release) is told
 
 
 def test_one_sync_for_all_says_what_is_wrong_with_it(tmp_path: Path) -> None:

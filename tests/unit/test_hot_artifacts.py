@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from depot.artifact import ArtifactHash
-from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts
+from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts, head_of
 
-HEADERS = {"A": "1", "B": "2"}
+HEAD = b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n"
 
 
 def name(content: bytes) -> bytes:
@@ -16,7 +16,7 @@ def name(content: bytes) -> bytes:
 
 def keep(hot: HotArtifacts, *contents: bytes) -> None:
     for content in contents:
-        hot.keep(ArtifactHash.of(content), HEADERS, content)
+        hot.keep(ArtifactHash.of(content), HEAD, content)
 
 
 def kept(hot: HotArtifacts, *contents: bytes) -> list[bytes]:
@@ -28,13 +28,12 @@ def test_a_small_artifact_is_found_by_its_name_with_the_head_of_its_answer(conte
     hot = HotArtifacts()
     keep(hot, content)
     artifact = ArtifactHash.of(content)
-    head = b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n"
-    assert hot.find(name(content)) == HotArtifact(artifact, head, content)
+    assert hot.find(name(content)) == HotArtifact(artifact, HEAD, content)
 
 
 def test_b2_bytes_that_do_not_hash_to_the_name_are_never_kept() -> None:
     hot = HotArtifacts()
-    hot.keep(ArtifactHash.of(b"right"), HEADERS, b"wrong")
+    hot.keep(ArtifactHash.of(b"right"), HEAD, b"wrong")
     assert hot.find(name(b"right")) is None
     assert hot.used_bytes == 0
 
@@ -72,3 +71,7 @@ def test_s1_what_is_kept_twice_or_dropped_is_counted_right() -> None:
         hot.drop(ArtifactHash.of(b"one"))
         assert hot.used_bytes == 0
     assert hot.find(name(b"one")) is None
+
+
+def test_a_head_has_every_header_on_a_line_and_does_not_end() -> None:
+    assert head_of({"A": "1", "B": "2"}) == HEAD
