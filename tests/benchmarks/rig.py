@@ -63,14 +63,21 @@ class Rig:
         return self._nodes[name]
 
     @contextmanager
-    def fresh_node(self, settings: Mapping[str, str] | None = None) -> Iterator[Node]:
-        """An agent that has done nothing yet, for a block."""
+    def fresh_node(
+        self, settings: Mapping[str, str] | None = None, *, keep: bool = False
+    ) -> Iterator[Node]:
+        """An agent that has done nothing yet, for a block; to `keep` its files until the run ends.
+
+        For minutes after many files were deleted, ext4 looks at each of their inodes again whenever
+        a file is made, so that thousands of new ones take several times as long.
+        """
         home = self.home()
         with RunningAgent(home, env=environment(settings or {})) as agent:
             node = Node(agent)
             self.watch(node)
             yield node
-        shutil.rmtree(home)
+        if not keep:
+            shutil.rmtree(home)
 
     def watch(self, node: Node) -> None:
         """Keep the peak of an agent's memory."""

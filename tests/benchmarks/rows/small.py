@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -75,7 +74,7 @@ def put(rig: Rig) -> list[Row]:
 
     def ours() -> Sample:
         bodies = _bodies(number)
-        with rig.fresh_node(settings) as node:
+        with rig.fresh_node(settings, keep=True) as node:
             node.send_config(bodies)
             requests = {node.put_url(each): body for each, body in bodies.items()}
             found = _put_all(requests, node.pid)
@@ -89,7 +88,6 @@ def put(rig: Rig) -> list[Row]:
             requests = {f"{server.url}/{each}": body for each, body in bodies.items()}
             found = _put_all(requests, server.pid)
             _check_stored([home / "a", home / "b"], bodies)
-        shutil.rmtree(home)
         return found
 
     runs = rig.pairs(ours, theirs)
