@@ -147,8 +147,22 @@ def naive(home: Path) -> Iterator[Server]:
     directories = [home / "a", home / "b"]
     for directory in directories:
         directory.mkdir(parents=True)
+    with _ours("naive", home, *directories) as server:
+        yield server
+
+
+@contextmanager
+def bare(home: Path, file: Path) -> Iterator[Server]:
+    """`tests.benchmarks.bare` of a file."""
+    home.mkdir()
+    with _ours("bare", home, file) as server:
+        yield server
+
+
+@contextmanager
+def _ours(module: str, home: Path, *arguments: Path) -> Iterator[Server]:
     process = _start(
-        [sys.executable, "-m", "tests.benchmarks.naive", *map(str, directories)],
+        [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)],
         home,
         {"PYTHONPATH": str(Path(__file__).parents[2])},
     )

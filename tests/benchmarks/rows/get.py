@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -60,9 +61,34 @@ def _beside(
             theirs = partial(_fetch, rig, url, server.pid, connections)
             theirs()
         runs = rig.pairs(ours, theirs)
-    count = f"{connections} connection{'' if connections == 1 else 's'}"
-    work = f"GET {rig.size_text}, {count}, not verified"
+    work = f"GET {rig.size_text}, {_count(connections)}, not verified"
     return versus(key, work, runs, against, target=target, note=not_found(lacking))
+
+
+def bare(connections: int) -> Callable[[Rig], list[Row]]:
+    """The limit: how fast the same file leaves a program that does nothing else."""
+    return partial(_bare, connections=connections)
+
+
+def _bare(rig: Rig, *, connections: int) -> list[Row]:
+    lacking = missing("curl", "nginx")
+    ours, theirs = None, None
+    with ExitStack() as stack:
+        if not lacking:
+            bare = stack.enter_context(peers.bare(rig.home(), rig.body.path))
+            nginx = stack.enter_context(peers.nginx(rig.home(), rig.body.path.parent))
+            url = f"{nginx.url}/{rig.body.path.name}"
+            ours = partial(_fetch, rig, bare.url, bare.pid, connections)
+            theirs = partial(_fetch, rig, url, nginx.pid, connections)
+            for warm_up in (ours, theirs):
+                warm_up()
+        runs = rig.pairs(ours, theirs)
+    work = f"limit: GET {rig.size_text}, {_count(connections)}, of a file that stays mapped whole"
+    return [versus(f"limit-get-{connections}", work, runs, NGINX, note=not_found(lacking))]
+
+
+def _count(connections: int) -> str:
+    return f"{connections} connection{'' if connections == 1 else 's'}"
 
 
 def verified(rig: Rig) -> list[Row]:

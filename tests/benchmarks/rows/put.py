@@ -61,6 +61,25 @@ def direct(rig: Rig) -> list[Row]:
     ]
 
 
+def limit(rig: Rig) -> list[Row]:
+    """What a PUT cannot do without, side by side, as if no part had to wait for another."""
+    targets = [rig.directory / f"limit-{index}" for index in range(2)]
+    writes = partial(raw.write_twice_directly, rig.scale.size_bytes, targets)
+    possible = _possible(writes)
+    beside = partial(raw.write_twice_beside_the_rest, rig.body.path, targets)
+    runs = rig.pairs(beside, writes) if possible else ([], [])
+    return [
+        versus(
+            "limit-put",
+            f"limit: 2 raw O_DIRECT writes of {rig.size_text} beside 1 hash and 1 receiver of it,"
+            " none of which waits for another",
+            runs,
+            "the same writes alone",
+            note="" if possible else NO_DIRECT,
+        )
+    ]
+
+
 def script(rig: Rig) -> list[Row]:
     """Beside a straightforward script of the same work."""
     run, targets = ours(rig), rig.beside(rig.node("source"))
