@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,25 +31,12 @@ class DaemonThreads:
         self._started = 0
         self._idle = 0
         self._lock = threading.Lock()
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; its result or exception arrives in the future."""
-        future: Future[T] = Future()
-
-        def call() -> None:
-            if not future.set_running_or_notify_cancel():
-                self._count_idle()
-                return
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:  # a task root: whatever happened belongs to the caller
-                self._count_idle()
-                future.set_exception(error)
-            else:
-                self._count_idle()
-                future.set_result(result)
-
+        call = _Call(Future[T](), partial(function, *args, **kwargs))
+        future = call.future
         with self._lock:
             if self._idle:
                 self._idle -= 1
@@ -84,13 +73,36 @@ class DaemonThreads:
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
-            call()
+            call.run(self._count_idle)
             del call  # no reference to the last call's arguments while idle
 
     def _count_idle(self) -> None:
         # Before the result is there: whoever waits for it may submit the next call at once.
         with self._lock:
             self._idle += 1
+
+
+@dataclass(slots=True)
+class _Call(Generic[T]):
+    future: Future[T]
+    function: Callable[[], T]
+
+    def run(self, on_end: Callable[[], None]) -> None:
+        """Make the call; `on_end` is called before the future has its result."""
+        if not self.future.set_running_or_notify_cancel():
+            on_end()
+            return
+        try:
+            result = self.function()
+        except BaseException as error:  # a task root: whatever happened belongs to the caller
+            on_end()
+            self.future.set_exception(error)
+            # The error holds this frame: it is not to hold the future, which holds the error, and
+            # with it all that the call had, until the collector of cycles comes by.
+            del self
+        else:
+            on_end()
+            self.future.set_result(result)
 
 
 def waiting_for(call: Future[T]) -> asyncio.Future[T]:

@@ -287,7 +287,12 @@ class DepotConnection(RequestHandler):
         self, request: web.BaseRequest, *options: Any
     ) -> tuple[web.StreamResponse, bool]:
         try:
-            response, reset = await super()._handle_request(request, *options)
+            try:
+                response, reset = await super()._handle_request(request, *options)
+            except ConnectionError:
+                # Said by a result: the error would hold this request's open files and digests, and
+                # aiohttp's loop the error, until the collector of cycles comes by.
+                return web.StreamResponse(), True
             if isinstance(response, web.Response):
                 # aiohttp keeps the last answer until the next request, which may be hours.
                 response.body = None

@@ -159,7 +159,10 @@ class Put:
             # of unknown length gets no more of it.
             running.add_done_callback(partial(discard_late, targets, self.room.abandon()))
             raise
-        return outcome.result()
+        try:
+            return outcome.result()
+        finally:
+            del running, outcome  # an error would hold this frame, and these the error
 
     async def _read_whole(self, source: Source) -> bytes:
         assert self._length_bytes is not None
