@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import stat
 import struct
 from functools import cache
 from typing import Final
@@ -35,10 +36,10 @@ _COUNTS: Final = 5
 
 
 class CachedFile:
-    """The beginning of a file, read from memory alone. For one thread.
+    """One small file, read from memory alone. All of them together are for one thread.
 
     Args:
-        size_bytes: how much of it, at most `MOST_BYTES`; nothing is asked about the rest.
+        size_bytes: what it must have, at most `MOST_BYTES`.
     """
 
     def __init__(self, path: str, size_bytes: int) -> None:
@@ -50,11 +51,15 @@ class CachedFile:
         self._open, self._count = _open_call(), _count_call()
 
     def read(self) -> bytes | None:
-        """All of that; None: there is not so much, or it is not to be had at once."""
+        """All of it; None: it is no file of that size, or not to be had at once."""
         fd: int = self._open(_OPENAT2, _AT_FDCWD, self._path, _HOW, len(_HOW))
         if fd < 0:
             return None
         try:
+            found = os.fstat(fd)
+            # Of a longer one a page that is there may have the device asked for more ahead.
+            if not stat.S_ISREG(found.st_mode) or found.st_size != self._size_bytes:
+                return None
             if self._count(_CACHESTAT, fd, self._range, _counts, 0) or _counts[0] < self._pages:
                 return None
             count = os.preadv(fd, self._room, 0, os.RWF_NOWAIT)

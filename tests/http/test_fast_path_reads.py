@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -238,7 +239,14 @@ async def test_where_the_disk_is_in_this_process_it_is_asked_for_every_byte(node
         assert cached(store) is None
 
 
-@pytest.mark.parametrize("harm", [flip(3), truncate(2)], ids=["flipped", "truncated"])
+HARMS: Final[dict[str, Harm]] = {
+    "flipped": flip(3),
+    "truncated": truncate(2),
+    "longer": lambda content: content + b"more",
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
 async def test_b5_what_is_found_wrong_on_the_first_dataset_is_not_passed_over(
     node: Node, harm: Harm
 ) -> None:
