@@ -80,7 +80,7 @@ class Pump:
         threads_per_dataset: int = THREADS_PER_DATASET,
         read_timeout_s: float = 30.0,
         read: ReadInto | None = None,
-        way: Way = Way.AUTO,
+        way: Way = Way.SPLICE,
     ) -> None:
         self._read = read
         self.way = way
@@ -166,7 +166,7 @@ class Pump:
 
     def _turn(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Turn | LentTurn:
         read = opened.read or self._read
-        if self.way.copies(outlet.socket):
+        if self.way is Way.COPY:
             read = read or read_into
         if opened.remote is None or self.way is Way.PIPE:
             return Turn(opened.fd, outlet.socket, start, end, read, _feeder(opened))

@@ -530,7 +530,7 @@ async def test_b4_a_worker_is_stopped_in_the_middle_of_a_body_and_the_other_goes
 async def test_s2_readers_that_take_nothing_hold_up_nobody(
     node: Node, verify_reads: VerifyReads
 ) -> None:
-    async with depot(node, Way.AUTO, verify_reads) as (url, pid), AsyncExitStack() as connections:
+    async with depot(node, Way.SPLICE, verify_reads) as (url, pid), AsyncExitStack() as connections:
         stalled = []
         for _ in range(40):
             client = await connections.enter_async_context(RawClient.connect(url))
