@@ -38,6 +38,8 @@ class FakeStore:
         self._asked = 0
         self.hot: HotArtifacts | None = None
         self.reads_together: asyncio.Event | None = None
+        self.in_memory = False
+        self._device_id = root.stat().st_dev
         self.reads = 0
 
     async def add(
@@ -91,8 +93,11 @@ class FakeStore:
         there = any((artifact, mirror) not in self._removed for mirror in range(len(self.mirrors)))
         return self._sizes.get(artifact) if there and not self.gone else None
 
-    def cached_file(self, _artifact: ArtifactHash, _size_bytes: int) -> CachedFile | None:
-        return None
+    def cached_file(self, artifact: ArtifactHash, size_bytes: int) -> CachedFile | None:
+        if not self.in_memory:
+            return None
+        path = self.mirrors[0] / str(artifact)
+        return CachedFile(str(path), size_bytes, self._device_id)
 
     async def read(
         self, artifacts: Sequence[ArtifactHash], most_bytes: int

@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 import pytest
 
+from depot.dataset import page_cache
 from depot.dataset.filesystem import has_page_cache
 
 VARIABLE: Final = "TESTS_MUST_RUN"
@@ -24,6 +25,8 @@ class Need(StrEnum):
 
     POSTGRESQL = "postgresql"
     ROOT = "root"
+    PAGE_CACHE = "page-cache"
+    """Temporary files on a filesystem of which a kernel tells what it has in memory."""
     MOUNTS = "mounts"
     """Filesystems of the tests' own: on loop devices, or through FUSE."""
 
@@ -40,6 +43,11 @@ def lack(need: Need, reason: str) -> NoReturn:
 
 
 def need_page_cache(directory: Path) -> None:
-    """Skip the test where the kernel does not tell what it has in memory of a directory's files."""
+    """Skip the test where the kernel does not tell what it has in memory of a directory's files.
+
+    Or fail it, see `lack`.
+    """
     if not has_page_cache(directory):
-        pytest.skip(f"{directory} is on no ext4, xfs or btrfs, or this is no Linux 6.5")
+        lack(Need.PAGE_CACHE, f"{directory} is on no ext4, xfs or btrfs, or this is no Linux 6.5")
+    if not page_cache.available():
+        lack(Need.PAGE_CACHE, "openat2 or cachestat are refused here")

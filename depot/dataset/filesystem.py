@@ -18,7 +18,9 @@ import psutil
 
 _OF_LOCAL_DISKS: Final = frozenset({"btrfs", "ext4", "xfs"})
 _REPORTS_SYNCFS_SINCE: Final = (5, 17)
-_HAS_CACHESTAT_SINCE: Final = (6, 5)
+# Since then the kernel has cachestat. Before 6.12 xfs may wait for an inode's lock when a file that
+# was only read is closed.
+_TELLS_PAGE_CACHE_SINCE: Final = {"btrfs": (6, 5), "ext4": (6, 5), "xfs": (6, 12)}
 # _IOR('f', 1, long), FS_NOCOW_FL, and what a filesystem without such flags answers.
 _GET_FLAGS: Final = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
 _NO_COPY_ON_WRITE: Final = 0x00800000
@@ -83,9 +85,11 @@ def has_page_cache(path: Path) -> bool:
 def tells_page_cache(kind: str, release: str) -> bool:
     """Tell whether a kernel says which pages of such a filesystem's files are in memory.
 
-    It does since Linux 6.5. To open a file that is on no disk of this machine may ask others.
+    And that to open, read and close one waits for nobody else, which is true of none that passes
+    its calls on.
     """
-    return kind in _OF_LOCAL_DISKS and _version(release) >= _HAS_CACHESTAT_SINCE
+    since = _TELLS_PAGE_CACHE_SINCE.get(kind)
+    return since is not None and _version(release) >= since
 
 
 def sync_whole(fd: int) -> None:

@@ -7,71 +7,115 @@ its way, and with O_NOATIME nothing notes the access, which might wait for the f
 Whatever is not certain to be had at once is not had here. That holds where opening a file asks
 nobody else: see `filesystem.has_page_cache`.
 
+None of the calls lets another thread go on, because that takes longer than they do: if one of them
+had to wait after all, all of the process would.
+
 Sources: openat2(2), preadv2(2); cachestat is Linux 6.5 and newer (Documentation of the kernel).
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import stat
 import struct
+import sys
 from functools import cache
 from typing import Final
 
+import structlog
+
+log = structlog.get_logger("depot.dataset")
+
 MOST_BYTES: Final = 64 << 10
-# On every architecture.
+# These numbers are the same on all of them.
+_MACHINES: Final = frozenset({"aarch64", "riscv64", "x86_64"})
 _OPENAT2: Final = 437
 _CACHESTAT: Final = 451
+_NO_FD: Final = -1
 _AT_FDCWD: Final = -100
-_RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_CACHED: Final = 0x20
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME
+_FLAGS: Final = (
+    os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | getattr(os, "O_NOATIME", 0)
+)
 # struct open_how: flags, mode, resolve.
-_HOW: Final = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_NO_MAGICLINKS | _RESOLVE_CACHED)
+_HOW: Final = struct.pack("=QQQ", _FLAGS, 0, _RESOLVE_CACHED)
 # struct cachestat_range: offset, length. struct cachestat: five counts, of cached pages first.
 _RANGE: Final = struct.Struct("=QQ")
-_COUNTS: Final = 5
+_Counts: Final = ctypes.c_uint64 * 5
 
 
 class CachedFile:
-    """One small file, read from memory alone. All of them together are for one thread.
+    """One small file, read from memory alone; by one thread at a time.
 
     Args:
         size_bytes: what it must have, at most `MOST_BYTES`.
+        device_id: of the filesystem that it must be on, as `stat` gives it.
     """
 
-    def __init__(self, path: str, size_bytes: int) -> None:
+    def __init__(self, path: str, size_bytes: int, device_id: int) -> None:
         self._path = os.fsencode(path)
         self._size_bytes = size_bytes
+        self._device_id = device_id
         self._pages = -(-size_bytes // mmap.PAGESIZE)
         self._range = _RANGE.pack(0, max(size_bytes, 1))
-        self._room = [_buffer[:size_bytes]]
         self._open, self._count = _open_call(), _count_call()
 
     def read(self) -> bytes | None:
-        """All of it; None: it is no file of that size, or not to be had at once."""
+        """All of it; None: it is no file of that size there, or not to be had at once."""
         fd: int = self._open(_OPENAT2, _AT_FDCWD, self._path, _HOW, len(_HOW))
         if fd < 0:
             return None
         try:
-            found = os.fstat(fd)
-            # Of a longer one a page that is there may have the device asked for more ahead.
-            if not stat.S_ISREG(found.st_mode) or found.st_size != self._size_bytes:
-                return None
-            if self._count(_CACHESTAT, fd, self._range, _counts, 0) or _counts[0] < self._pages:
-                return None
-            count = os.preadv(fd, self._room, 0, os.RWF_NOWAIT)
-            return bytes(self._room[0][:count]) if count == self._size_bytes else None
+            return self._read(fd) if self._is_expected(os.fstat(fd)) else None
         except OSError:
             return None
         finally:
             os.close(fd)
 
+    def _is_expected(self, found: os.stat_result) -> bool:
+        # Of a longer one a page that is there may have the device asked for more ahead.
+        return (
+            stat.S_ISREG(found.st_mode)
+            and found.st_size == self._size_bytes
+            and found.st_dev == self._device_id
+        )
 
-_buffer: Final = memoryview(bytearray(MOST_BYTES))
-_counts: Final = (ctypes.c_uint64 * _COUNTS)()
+    def _read(self, fd: int) -> bytes | None:
+        counts = _Counts()
+        self._count(_CACHESTAT, fd, self._range, counts, 0)
+        if counts[0] < self._pages:
+            return None
+        content = bytearray(self._size_bytes)
+        count = os.preadv(fd, [content], 0, os.RWF_NOWAIT)
+        return bytes(content) if count == self._size_bytes else None
+
+
+@cache
+def available() -> bool:
+    """Tell whether this process can make these calls.
+
+    It cannot on other systems and older kernels, nor where a filter of system calls that is older
+    than `cachestat` refuses what it does not know.
+    """
+    if sys.platform != "linux" or os.uname().machine not in _MACHINES:
+        return False
+    # Nothing that could be done: how it is refused tells whether there is such a call.
+    return _exists("openat2", errno.EINVAL, _open_call(), _OPENAT2, _NO_FD, b"", _HOW, 0) and (
+        _exists("cachestat", errno.EBADF, _count_call(), _CACHESTAT, _NO_FD, b"", None, 0)
+    )
+
+
+def _exists(
+    name: str, expected: int, call: ctypes._NamedFuncPointer, *arguments: int | bytes | None
+) -> bool:
+    call(*arguments)
+    number = ctypes.get_errno()
+    if number not in (expected, errno.ENOSYS):
+        log.info("page_cache.refused", call=name, error=os.strerror(number))
+    return number == expected
 
 
 @cache
@@ -85,8 +129,8 @@ def _count_call() -> ctypes._NamedFuncPointer:
 
 
 def _system_call(*arguments: type) -> ctypes._NamedFuncPointer:
-    # It does not wait, so it keeps the interpreter: to get that back can take longer than the call.
-    call = ctypes.PyDLL(None).syscall
+    # It keeps the interpreter: to get that back can take longer than the call.
+    call = ctypes.PyDLL(None, use_errno=True).syscall
     call.argtypes = [ctypes.c_long, *arguments]
     call.restype = ctypes.c_long
     return call

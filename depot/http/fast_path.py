@@ -4,53 +4,36 @@ Rules kept here:
 - What is answered here would have been answered by the plain path, at this moment, with the same
   status, headers and body; but for the date and the request's id, byte for byte. Whatever is not
   certain is not answered: the plain path gets the request as it came.
-- What is in memory, ours or the kernel's, is answered at once. What is not is read together with
-  what others ask for at the same time. Each is read once for all who ask for it within one turn of
-  the event loop. Whatever was read is hashed (B2), and a read that does not
-  work out is left to the plain path as well.
+- What is in memory, ours or the kernel's, is answered at once. What is not, or is too much for one
+  turn of the event loop (B4), is read together with what others ask for at the same time. Whatever
+  was read is hashed (B2), and a read that does not work out is left to the plain path as well.
 - What the plain path counts is counted.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aiohttp import web
 
 from depot.artifact import ArtifactHash
-from depot.dataset.page_cache import CachedFile
 from depot.http.activity import Activity
 from depot.http.answer_lines import DateLines, RequestIds
 from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts, head_of
 from depot.http.plain_requests import MAX_HEAD_BYTES, PlainRequests
 from depot.http.shared_reads import SharedReads
+from depot.http.small_artifacts import Holdings, ReadsAtOnce, SmallArtifacts
 from depot.streams.budget import Budget
 
 PATH: Final = "/artifact/sha256/"
 _LINE: Final = f"GET {PATH}".encode()
 _NAME_START: Final = len(_LINE)
 _NAME_END: Final = _NAME_START + 64
-_NAME: Final = re.compile(rb"[0-9a-f]{64}")
-_NAMES_AT_ONCE: Final = 1024
-_SHARED_IN_A_TURN: Final = 16
 
 
-class GoodCopies(Protocol):
+class GoodCopies(Holdings, Protocol):
     """What of a store's holdings the fast path asks; see `depot.reading.holdings`."""
-
-    @property
-    def revision(self) -> int:
-        """As long as this stays the same, so do the answers of `size_of` and `cached_file`."""
-
-    def size_of(self, artifact: ArtifactHash, /) -> int | None:
-        """The size of every good copy; None when there is none, or they differ."""
-
-    def cached_file(self, artifact: ArtifactHash, size_bytes: int, /) -> CachedFile | None:
-        """A small artifact's copy that would be read first, as far as memory has it; unchecked."""
 
     async def read(
         self, artifacts: Sequence[ArtifactHash], most_bytes: int, /
@@ -89,8 +72,8 @@ class FastPath:
         self._activity = activity
         self._headers = headers
         self._budget = budget or Budget()
-        self._small = _SmallOnes(copies, self._head)
-        self._just_read: dict[bytes, HotArtifact] = {}
+        self._small = SmallArtifacts(copies, self._head)
+        self._now = ReadsAtOnce(hot)
         self._reads = SharedReads(self._load, activity)
         self._dates = DateLines()
         self._ids = RequestIds()
@@ -103,27 +86,20 @@ class FastPath:
             return None
         name = request[_NAME_START:_NAME_END]
         most_bytes = self._plain.most_bytes(request[_NAME_END:])
+        if most_bytes < 0:
+            return None
         hot = self._hot.find(name) or self._read_now(name, most_bytes)
         if hot is None or most_bytes < len(hot.content):
             return None
         return self.answer_with(hot)
 
     def _read_now(self, name: bytes, most_bytes: int) -> HotArtifact | None:
-        if (hot := self._just_read.get(name)) is not None:
+        if (hot := self._now.find(name)) is not None:
             return hot
         small = None if self._budget.limited else self._small.find(name)
-        if small is None or small.file is None or small.size_bytes > most_bytes:
+        if small is None or small.size_bytes > most_bytes:
             return None
-        content = small.file.read()
-        return None if content is None else self._take_in(name, small, content)
-
-    def _take_in(self, name: bytes, small: _Small, content: bytes) -> HotArtifact | None:
-        hot = self._hot.keep(small.artifact, small.head, content)
-        if hot is not None and len(self._just_read) < _SHARED_IN_A_TURN:
-            if not self._just_read:
-                asyncio.get_running_loop().call_soon(self._just_read.clear)
-            self._just_read[name] = hot
-        return hot
+        return self._now.read(name, small)
 
     def fetch(self, request: bytes, tell: Callable[[HotArtifact | None], None]) -> bool:
         """Begin to read what a plain request is for; False: it is for the plain path.
@@ -174,49 +150,3 @@ class FastPath:
 
 
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)
-
-
-@dataclass(frozen=True, slots=True)
-class _Small:
-    """A small artifact that is there.
-
-    Attributes:
-        head: of its answer.
-        file: what of it may be read at once.
-    """
-
-    artifact: ArtifactHash
-    size_bytes: int
-    head: bytes
-    file: CachedFile | None
-
-
-class _SmallOnes:
-    """The small artifacts that are there, by the names in requests; looked up once in a state."""
-
-    def __init__(self, copies: GoodCopies, head: Callable[[ArtifactHash, int], bytes]) -> None:
-        self._copies = copies
-        self._head = head
-        self._revision = -1
-        self._found: dict[bytes, _Small | None] = {}
-
-    def find(self, name: bytes) -> _Small | None:
-        """What is there; None when it is not small, not there, or nobody's name."""
-        revision = self._copies.revision
-        if revision != self._revision or len(self._found) >= _NAMES_AT_ONCE:
-            self._found.clear()
-            self._revision = revision
-        elif name in self._found:
-            return self._found[name]
-        found = self._found[name] = self._look_up(name)
-        return found
-
-    def _look_up(self, name: bytes) -> _Small | None:
-        if not _NAME.fullmatch(name):
-            return None
-        artifact = ArtifactHash(bytes.fromhex(name.decode()))
-        size_bytes = self._copies.size_of(artifact)
-        if size_bytes is None or size_bytes > SMALL_BYTES:
-            return None
-        file = self._copies.cached_file(artifact, size_bytes)
-        return _Small(artifact, size_bytes, self._head(artifact, size_bytes), file)

@@ -19,6 +19,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.threads import wait_within
+from depot.dataset import page_cache
 from depot.dataset.attaching import Opened, open_for_another, open_here, open_staged, release
 from depot.dataset.dataset import Dataset
 from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
@@ -234,7 +235,9 @@ class Mirror:
         dataset = self._dataset
         if dataset is None or not self.host.remote or not dataset.has_page_cache:
             return None
-        return CachedFile(f"{dataset.path}/{artifact}", size_bytes)
+        if not page_cache.available():
+            return None
+        return CachedFile(f"{dataset.path}/{artifact}", size_bytes, dataset.device_id)
 
     async def open_artifact(
         self, artifact: ArtifactHash, *, content_bytes: int = -1

@@ -12,11 +12,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
 from yarl import URL
 
+from depot.device.host import DeviceWorkers
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH, FastPath
@@ -30,7 +32,8 @@ from tests.fakes import FakeStore
 from tests.http.raw import Answer, RawClient
 from tests.http.servers import serve
 from tests.http.test_verified_reads import flip, hurt, truncate
-from tests.store.builders import A, B, Node, config, hash_of, put
+from tests.needs import need_page_cache
+from tests.store.builders import A, B, Node, config, hash_of, off_loop, put
 
 SMALL = b"a small artifact" * 10
 OTHER = b"another small artifact"
@@ -69,8 +72,10 @@ async def depot(
     limits: HttpLimits | None = None,
     compressor: Compressor | None = None,
     budget: Budget | None = None,
+    hot: HotArtifacts | None = None,
 ) -> AsyncIterator[Depot]:
-    app = depot_app(store, limits=limits, compressor=compressor, budget=budget, hot=HotArtifacts())
+    hot = HotArtifacts() if hot is None else hot
+    app = depot_app(store, limits=limits, compressor=compressor, budget=budget, hot=hot)
     async with serve(app, limits) as service:
         yield Depot(service, app[FAST_PATH])
 
@@ -93,16 +98,38 @@ def node(tmp_path: Path) -> Node:
     return Node.make(tmp_path)
 
 
+class Memory(StrEnum):
+    """What answers at once."""
+
+    OURS = "ours"
+    KERNEL = "kernel"
+
+    def keeps(self) -> HotArtifacts:
+        return HotArtifacts() if self is Memory.OURS else HotArtifacts(0)
+
+    async def prepare(self, node: Node) -> None:
+        if self is Memory.KERNEL:
+            await off_loop(need_page_cache, node.root)
+            node.workers = DeviceWorkers.PROCESS
+
+
+memories = pytest.mark.parametrize("memory", Memory)
+
+
 @asynccontextmanager
 async def real_depot(
-    node: Node, *contents: bytes
+    node: Node, *contents: bytes, memory: Memory = Memory.OURS
 ) -> AsyncIterator[tuple[Depot, RawClient, ArtifactStore]]:
-    """A depot on a real store that holds `contents`, all of them hot."""
+    """A depot on a real store that holds `contents`, all of them in memory."""
+    await memory.prepare(node)
     async with node.open() as store:
         await store.put_config(config(1, *contents))
         for content in contents:
             await put(store, content)
-        async with depot(store) as served, served.warm(*contents) as client:
+        async with (
+            depot(store, hot=memory.keeps()) as served,
+            served.warm(*contents) as client,
+        ):
             for content in contents:
                 assert await served.is_fast(client, content)
             yield served, client, store
@@ -382,8 +409,9 @@ async def test_s2_a_client_that_takes_no_answers_is_given_up(store: FakeStore) -
 # ---- what the store finds out
 
 
-async def test_what_was_deleted_is_not_given_away_any_more(node: Node) -> None:
-    async with real_depot(node, SMALL, OTHER) as (served, client, store):
+@memories
+async def test_what_was_deleted_is_not_given_away_any_more(node: Node, memory: Memory) -> None:
+    async with real_depot(node, SMALL, OTHER, memory=memory) as (served, client, store):
         await store.put_config(config(2, SMALL))
         assert (await ask(client, OTHER)).status == 200, "it is still there"
         await store.reconcile()
@@ -391,8 +419,9 @@ async def test_what_was_deleted_is_not_given_away_any_more(node: Node) -> None:
         assert await served.is_fast(client, SMALL)
 
 
-async def test_what_was_deleted_and_stored_again_is_there_again(node: Node) -> None:
-    async with real_depot(node, SMALL, OTHER) as (served, client, store):
+@memories
+async def test_what_was_deleted_and_stored_again_is_there_again(node: Node, memory: Memory) -> None:
+    async with real_depot(node, SMALL, OTHER, memory=memory) as (served, client, store):
         await store.put_config(config(2, SMALL))
         await store.reconcile()
         assert (await ask(client, OTHER)).code == "404 NotFound"
@@ -412,8 +441,11 @@ async def test_b6_what_is_known_to_be_damaged_everywhere_is_not_given_away(node:
         assert answer.json()["details"] == {"damaged": 2}
 
 
-async def test_b5_a_rotten_copy_is_found_and_healed_behind_good_bytes(node: Node) -> None:
-    async with real_depot(node, SMALL) as (served, client, store):
+@memories
+async def test_b5_a_rotten_copy_is_found_and_healed_behind_good_bytes(
+    node: Node, memory: Memory
+) -> None:
+    async with real_depot(node, SMALL, memory=memory) as (served, client, store):
         await hurt(node, A, SMALL, flip(3))
         await store.scrub()
         assert await served.is_fast(client, SMALL)
@@ -422,7 +454,11 @@ async def test_b5_a_rotten_copy_is_found_and_healed_behind_good_bytes(node: Node
         assert await served.is_fast(client, SMALL)
 
 
-async def test_copies_of_different_sizes_are_for_the_plain_path_to_judge(node: Node) -> None:
+@memories
+async def test_copies_of_different_sizes_are_for_the_plain_path_to_judge(
+    node: Node, memory: Memory
+) -> None:
+    await memory.prepare(node)
     async with node.open() as store:
         await store.put_config(config(1, SMALL))
         await put(store, SMALL)
@@ -432,13 +468,14 @@ async def test_copies_of_different_sizes_are_for_the_plain_path_to_judge(node: N
     async with node.open() as store:
         holdings = store.holdings()
         assert holdings.size_of(hash_of(SMALL)) is None
-        async with depot(store) as served, served.warm(SMALL) as client:
+        async with depot(store, hot=memory.keeps()) as served, served.warm(SMALL) as client:
             assert holdings.size_of(hash_of(SMALL)) == len(SMALL), "the short one was found out"
             assert await served.is_fast(client, SMALL)
 
 
-async def test_without_a_dataset_nothing_is_given_away(node: Node) -> None:
-    async with real_depot(node, SMALL) as (served, client, store):
+@memories
+async def test_without_a_dataset_nothing_is_given_away(node: Node, memory: Memory) -> None:
+    async with real_depot(node, SMALL, memory=memory) as (served, client, store):
         await node.take_away(A)
         await store.check_datasets()
         assert await served.is_fast(client, SMALL), "the other has it"
@@ -450,8 +487,9 @@ async def test_without_a_dataset_nothing_is_given_away(node: Node) -> None:
         assert (await ask(client, SMALL)).code == "200"
 
 
-async def test_a_released_dataset_is_not_served_from_memory(node: Node) -> None:
-    async with real_depot(node, SMALL) as (served, client, store):
+@memories
+async def test_a_released_dataset_is_not_served_from_memory(node: Node, memory: Memory) -> None:
+    async with real_depot(node, SMALL, memory=memory) as (served, client, store):
         await store.release_dataset(node.paths[A])
         assert await served.is_fast(client, SMALL), "the other has it"
         await store.release_dataset(node.paths[B], last=True)

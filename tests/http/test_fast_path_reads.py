@@ -6,27 +6,40 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Final, cast
 
 import pytest
 
+from depot.artifact import ArtifactHash
+from depot.concurrency.foreground import Foreground
+from depot.dataset import page_cache
 from depot.dataset.page_cache import CachedFile
 from depot.device.host import DeviceWorkers
+from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH
-from depot.http.hot_artifacts import HotArtifacts
+from depot.http.hot_artifacts import SMALL_BYTES, HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.service import ACTIVITY
+from depot.http.small_artifacts import TURN_BYTES
+from depot.mirrors.mirror_set import MirrorSet
+from depot.reading.holdings import Holdings
 from depot.reading.reader import VerifyReads
+from depot.state.tables import StateStore
 from depot.store import ArtifactStore
+from depot.streams.budget import Budget
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve
 from tests.http.test_fast_path import OTHER, SMALL, Depot, ask, depot, get, request, round_trip
 from tests.http.test_verified_reads import Harm, flip, hurt, truncate
+from tests.memory_dir import memory_dir
 from tests.needs import need_page_cache
 from tests.store.builders import A, B, Node, config, hash_of, off_loop, put
 
@@ -199,6 +212,65 @@ async def test_what_the_page_cache_has_is_read_once_for_all_who_ask_in_one_turn(
 ) -> None:
     node.workers = DeviceWorkers.PROCESS
     contents = [bytes([number]) * 100 for number in range(20)]
+    reads = count_reads(monkeypatch)
+    async with stocked(node, *contents) as (_, served):
+        for _ in range(2):
+            for content in contents * 3:
+                answer = served.fast.answer(request(content))
+                assert answer is not None
+                assert answer.endswith(b"\r\n\r\n" + content)
+            assert list(reads.values()) == [1] * 20
+            reads.clear()
+            await asyncio.sleep(0)  # nothing is kept for the next turn
+
+
+async def test_b4_no_more_is_read_at_once_than_one_turn_may_take(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    contents = [bytes([number]) * SMALL_BYTES for number in range(TURN_BYTES // SMALL_BYTES)]
+    reads = count_reads(monkeypatch)
+    async with stocked(node, *contents) as (_, served):
+        for _ in range(2):
+            answers = [served.fast.answer(request(content)) for content in contents]
+            assert 0 < answers.index(None) == len(reads) < len(contents)
+            assert not any(answers[len(reads) :]), "the rest is for the worker"
+            assert served.fast.answer(request(contents[0])) is not None, "it has been read"
+            reads.clear()
+            await asyncio.sleep(0)
+        async with asyncio.TaskGroup() as group:
+            for content in contents:
+                group.create_task(fetch(served, content))
+
+
+async def test_what_is_not_to_be_answered_at_once_is_not_read(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await off_loop(need_page_cache, store.mirrors[0])
+    store.in_memory = True
+    reads = count_reads(monkeypatch)
+    plain = request(SMALL)
+    encoded = plain[:-2] + b"Accept-Encoding: zstd\r\n\r\n"
+    limited = depot_app(store, hot=HotArtifacts(0), budget=Budget(1 << 20))
+    compressing = depot_app(store, hot=HotArtifacts(0), compressor=Compressor(min_size_bytes=1))
+    assert limited[FAST_PATH].answer(plain) is None
+    assert compressing[FAST_PATH].answer(encoded) is None
+    assert compressing[FAST_PATH].answer(plain[:-2] + b"Range: bytes=0-1\r\n\r\n") is None
+    assert not reads
+    assert compressing[FAST_PATH].answer(plain) is not None
+    assert len(reads) == 1
+
+
+async def test_what_this_turn_has_read_is_given_to_nobody_once_it_is_gone(store: FakeStore) -> None:
+    await off_loop(need_page_cache, store.mirrors[0])
+    store.in_memory = True
+    fast = depot_app(store, hot=HotArtifacts(0))[FAST_PATH]
+    assert fast.answer(request(SMALL)) is not None
+    store.gone = True
+    assert fast.answer(request(SMALL)) is None
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[CachedFile]:
     reads = Counter[CachedFile]()
     read = CachedFile.read
 
@@ -207,20 +279,13 @@ async def test_what_the_page_cache_has_is_read_once_for_all_who_ask_in_one_turn(
         return read(self)
 
     monkeypatch.setattr(CachedFile, "read", counted)
-    async with stocked(node, *contents) as (_, served):
+    return reads
 
-        def turn() -> None:
-            for content in contents * 3:
-                answer = served.fast.answer(request(content))
-                assert answer is not None
-                assert answer.endswith(b"\r\n\r\n" + content)
 
-        turn()
-        assert sorted(reads.values()) == [1] * 16 + [3] * 4, "no more are kept, even so long"
-        reads.clear()
-        await asyncio.sleep(0)
-        turn()
-        assert sorted(reads.values()) == [1] * 16 + [3] * 4, "nothing is kept for the next turn"
+async def fetch(served: Depot, content: bytes) -> None:
+    async with RawClient.connect(served.url) as client:
+        await client.send(get(content))
+        assert (await client.answer()).body == content
 
 
 async def test_b4_what_the_page_cache_has_not_is_read_by_the_worker(node: Node) -> None:
@@ -237,6 +302,56 @@ async def test_where_the_disk_is_in_this_process_it_is_asked_for_every_byte(node
     node.workers = DeviceWorkers.THREAD
     async with stocked(node, SMALL) as (store, _):
         assert cached(store) is None
+
+
+async def test_where_the_calls_are_refused_the_worker_is_asked_for_every_byte(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    async with stocked(node, SMALL) as (store, _):
+        assert cached(store) == SMALL
+        monkeypatch.setattr(page_cache, "available", lambda: False)
+        assert cached(store) is None
+
+
+@pytest.fixture
+def node_in_memory() -> Iterator[Node]:
+    if memory_dir() is None:
+        pytest.skip("there is no filesystem in memory")
+    with TemporaryDirectory(dir=memory_dir()) as root:
+        yield Node.make(Path(root))
+
+
+async def test_b4_where_the_filesystem_is_not_known_to_tell_the_worker_is_asked_for_every_byte(
+    node_in_memory: Node,
+) -> None:
+    node = node_in_memory
+    node.workers = DeviceWorkers.PROCESS
+    async with node.open() as store:
+        await store.put_config(config(1, SMALL))
+        await put(store, SMALL)
+        assert store.holdings().cached_file(hash_of(SMALL), len(SMALL)) is None
+
+
+@dataclass(frozen=True)
+class FakeMirror:
+    file: CachedFile
+
+    def good_copy(self, artifact: ArtifactHash) -> ArtifactHash:
+        return artifact
+
+    def cached_file(self, _artifact: ArtifactHash, _size_bytes: int) -> CachedFile:
+        return self.file
+
+
+def test_b4_of_two_copies_the_one_that_would_be_read_first_is_asked_for() -> None:
+    suspect, healthy = (FakeMirror(CachedFile(name, 1, 0)) for name in ("suspect", "healthy"))
+    readable = [healthy, suspect]
+    mirrors = SimpleNamespace(all=(suspect, healthy), readable=lambda: readable)
+    holdings = Holdings(cast(MirrorSet, mirrors), cast(StateStore, None), Foreground())
+    assert holdings.cached_file(hash_of(SMALL), 1) is healthy.file
+    readable.clear()
+    assert holdings.cached_file(hash_of(SMALL), 1) is None
 
 
 HARMS: Final[dict[str, Harm]] = {
@@ -300,15 +415,12 @@ async def test_small_artifacts_of_all_sizes_are_read_together_wherever_they_are(
         found = await store.holdings().read([*map(hash_of, contents), hash_of(b"none")], 64 << 10)
         assert found == [*contents, None]
         async with depot(store) as served:
-
-            async def fetch(content: bytes) -> None:
-                async with RawClient.connect(served.url) as client:
-                    await client.send(get(content))
-                    assert (await client.answer()).body == content
-
+            for content in contents:
+                for dataset in (A, B):
+                    await off_loop(forget, node.file(dataset, content))
             async with asyncio.TaskGroup() as group:
                 for content in contents * 3:
-                    group.create_task(fetch(content))
+                    group.create_task(fetch(served, content))
             assert served.fast.answers == len(contents) * 3
 
 

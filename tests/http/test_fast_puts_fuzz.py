@@ -23,6 +23,7 @@ from depot.store import ArtifactStore
 from tests.http.raw import RawClient
 from tests.http.sled import Sled, agent_api
 from tests.http.test_fast_path_fuzz import comparable, converse, is_quiet
+from tests.memory_dir import memory_dir
 from tests.store.builders import Node, config, copies, hash_of
 
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "100"))
@@ -168,9 +169,8 @@ def _content(number: int) -> bytes:
 @pytest.fixture
 def sleds(blocking_calls_fail: BlockBuster) -> Iterator[Sleds]:
     # In memory where there is such a place: no put waits for a disk that others keep busy.
-    shared = Path("/dev/shm")
     with (
-        TemporaryDirectory(dir=shared if shared.is_dir() else None) as root,
+        TemporaryDirectory(dir=memory_dir()) as root,
         asyncio.Runner() as runner,
     ):
         nodes = []

@@ -35,6 +35,7 @@ from depot.dataset.disk import system_disk
 from depot.device.host import DeviceWorkers
 from depot.errors import DepotError, Io, LengthMismatch, NoDataset, QuotaExceeded
 from tests import ondisk
+from tests.memory_dir import memory_dir
 from tests.model import oracle
 from tests.model.gated import WAIT_S, GatedSource
 from tests.model.oracle import Refusal, Sled
@@ -81,10 +82,9 @@ class Rig:
     """
 
     def __init__(self, *, group_commit: bool, workers: DeviceWorkers) -> None:
-        shared = Path("/dev/shm")
         self.group_commit = group_commit
         self.workers = workers
-        self.root = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
+        self.root = Path(tempfile.mkdtemp(dir=memory_dir()))
         self.runner = asyncio.Runner()
         self.sled = Sled((Slot(0, self.root / "m2-a"), Slot(1, self.root / "m2-b")))
         self.disks: list[Disk] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from depot.dataset.page_cache import CachedFile
 from tests.loop_mount import DETACH, UNMOUNT, LoopDisk, at_the_end, loop_disk
 from tests.needs import Need, lack, need_page_cache
 from tests.torture import fault_mount
@@ -60,26 +61,42 @@ def test_b4_no_device_that_hangs_is_waited_for(disk: LoopDisk, below: FaultMount
     named.stat()
     _forget(below.path / "image")
 
+    device_id = disk.mount_point.stat().st_dev
     below.arm(Fault(call="read", effect="hang", times=None))
     stuck = threading.Thread(target=named.read_bytes, daemon=True)
-    found: list[bytes | None] = []
     try:
-        reading = threading.Thread(target=_read, args=((read, named, unknown), found), daemon=True)
-        reading.start()
-        reading.join(WAIT_S)
-        assert found == [CONTENT, None, None]
+        assert _read(device_id, read, named, unknown) == [True, False, False]
         assert not below.met().struck, "nobody asked the device"
         stuck.start()
-        stuck.join(0.2)
-        assert stuck.is_alive(), "it would have hung"
+        while not below.met().struck:
+            time.sleep(0.01)
+        assert _read(device_id, read, named, unknown) == [True, False, False], "nor waits for it"
+        assert stuck.is_alive(), "as who does not know better"
     finally:
         below.lift()
     stuck.join(WAIT_S)
     assert not stuck.is_alive()
 
 
-def _read(paths: tuple[Path, ...], found: list[bytes | None]) -> None:
-    found += [CachedFile(str(path), len(CONTENT)).read() for path in paths]
+_READER = """
+import sys
+from depot.dataset.page_cache import CachedFile
+
+device_id, *paths = sys.argv[1:]
+for path in paths:
+    content = CachedFile(path, 4096, int(device_id)).read()
+    assert content in (None, bytes(range(256)) * 16)
+    print(content is not None)
+"""
+
+
+def _read(device_id: int, *paths: Path) -> list[bool]:
+    """Tell which files are read, by a process of its own: none of its threads could tell."""
+    command = [sys.executable, "-c", _READER, str(device_id), *map(str, paths)]
+    # One that hangs is left behind: to wait for its end would be to hang, too.
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said, _ = reader.communicate(timeout=WAIT_S)
+    return [word == "True" for word in said.split()]
 
 
 def _forget(image: Path) -> None:

@@ -19,13 +19,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 import psutil
 import structlog
 
 from depot.freed_memory import give_back, give_back_large
+from tests.memory_dir import memory_dir
 
 SEED_BITS: Final = 40
 ENOUGH_VIOLATIONS: Final = 20
@@ -226,12 +226,6 @@ def begin_process() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def images_dir() -> Path | None:
-    """Where disk images are kept: in memory if possible. None: the usual temporary directory."""
-    memory = Path("/dev/shm")
-    return memory if os.access(memory, os.W_OK) else None
-
-
 def _violation(campaign: str, seed: int, error: Exception) -> Violation:
     said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
@@ -240,7 +234,7 @@ def _violation(campaign: str, seed: int, error: Exception) -> Violation:
 
 def _room() -> str:
     """What disk images in memory depend on: without it, a disk fails by itself."""
-    free = shutil.disk_usage(images_dir() or tempfile.gettempdir()).free
+    free = shutil.disk_usage(memory_dir() or tempfile.gettempdir()).free
     available = psutil.virtual_memory().available
     return f"free then: {available >> 20:,} MiB of memory, {free >> 20:,} MiB for disk images"
 

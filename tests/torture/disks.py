@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.loop_mount import DETACH, at_the_end
-from tests.torture.campaign import Skip, images_dir
+from tests.memory_dir import memory_dir
+from tests.torture.campaign import Skip
 
 MIB: Final = 1 << 20
 # _IOR('X', 125, __u32); the flag says not to flush the log.
@@ -153,7 +154,7 @@ def loop_disks(kinds: Sequence[str]) -> Iterator[list[LoopDisk]]:
     """
     skip_unless_possible(kinds)
     with ExitStack() as stack:
-        root = Path(tempfile.mkdtemp(prefix="torture-", dir=images_dir()))
+        root = Path(tempfile.mkdtemp(prefix="torture-", dir=memory_dir()))
         stack.callback(shutil.rmtree, root)
         yield [_make(stack, root, index, kind) for index, kind in enumerate(kinds)]
 

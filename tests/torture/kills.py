@@ -29,8 +29,9 @@ import psutil
 
 from depot.device.host import DeviceWorkers
 from depot.initialise import init_datasets
+from tests.memory_dir import memory_dir
 from tests.torture.bench import live_in_peace
-from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import TIMEOUT_S, Child, Tell
 from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.history import Event, History
@@ -215,7 +216,7 @@ def _strike(kind: type[Doomed], node: Node, seed: int, counts: Counter[str]) -> 
 
 def _run(kind: type[Doomed], plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=images_dir()) as root:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as root:
         node = Node(Path(root))
         return strike_each(plan, lambda seed: _strike(kind, node, seed, counts), counts)
 

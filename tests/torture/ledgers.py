@@ -28,8 +28,9 @@ from depot.initialise import init_datasets
 from depot.options import StoreOptions
 from depot.store import ArtifactStore
 from tests import ondisk
+from tests.memory_dir import memory_dir
 from tests.store.builders import BytesSource, hash_of
-from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import Child, Tell
 
 SLED: Final = "sled-under-torture"
@@ -293,7 +294,7 @@ class Expected:
 
 def _run(plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=images_dir()) as root:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as root:
         # Made in the first run: a store that cannot even found a node breaks a rule, too.
         template = cache(lambda: Template.make(Path(root) / "template"))
         return strike_each(plan, lambda seed: _strike(template(), seed, counts), counts)
@@ -301,7 +302,7 @@ def _run(plan: Plan) -> Outcome:
 
 def _strike(template: Template, seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(dir=images_dir()) as found:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as found:
         root = Path(found)
         template.copy(root)
         paths = [root / "a", root / "b"]

@@ -38,8 +38,9 @@ from depot.store import ArtifactStore
 from depot.streams.verified_read import VerifiedRead
 from depot.writing.stored import Stored
 from tests import ondisk
+from tests.memory_dir import memory_dir
 from tests.store.builders import MIB, BytesSource, hash_of
-from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import Child, Tell
 from tests.torture.harming import BY_NAME, CONTENTS, Harmed, harm_all
 
@@ -89,7 +90,7 @@ async def _found_node(root: Path) -> None:
 
 def _run(plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=images_dir()) as root:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as root:
         template = Path(root)
         _found(template)
         return strike_each(plan, lambda seed: _strike(template, seed, counts), counts)
@@ -97,7 +98,7 @@ def _run(plan: Plan) -> Outcome:
 
 def _strike(template: Path, seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(dir=images_dir()) as found:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as found:
         root = Path(found)
         for name in ("a", "b", "state"):
             shutil.copytree(template / name, root / name)

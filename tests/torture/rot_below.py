@@ -22,8 +22,9 @@ from typing import Final
 
 from depot.device.host import DeviceWorkers
 from depot.store import ArtifactStore
+from tests.memory_dir import memory_dir
 from tests.store.builders import BytesSource, hash_of
-from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import Tell
 from tests.torture.disks import loop_disks
 from tests.torture.side_by_side import (
@@ -82,7 +83,7 @@ def _run(plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
     with (
         loop_disks(["ext4", "ext4"]) as disks,
-        tempfile.TemporaryDirectory(dir=images_dir()) as root,
+        tempfile.TemporaryDirectory(dir=memory_dir()) as root,
     ):
         ours = Ours(disks, Path(root) / "state")
         ours.make()

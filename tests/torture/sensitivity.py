@@ -20,8 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from tests.memory_dir import memory_dir
 from tests.torture import syscalls
-from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.plants import PLANTS, Plant
 
 ROOT: Final = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def _violations(campaign: str, checkout: Path, *arguments: str) -> list[dict[str
 @contextmanager
 def checkout_copy() -> Iterator[Path]:
     """Copy what the campaigns need, for the block."""
-    with tempfile.TemporaryDirectory(dir=images_dir()) as found:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as found:
         copy = Path(found)
         for name in COPIED:
             source = ROOT / name

@@ -30,8 +30,9 @@ from depot.mirrors.open_artifact import OpenArtifact
 from depot.options import StoreOptions
 from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
+from tests.memory_dir import memory_dir
 from tests.store.builders import MIB, BytesSource, hash_of
-from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, Skip, strike_each
 from tests.torture.child import Child, Tell
 from tests.torture.disks import LoopDisk, loop_device, loop_disks, skip_unless_possible
 from tests.torture.history import Event
@@ -104,7 +105,7 @@ def theirs() -> Iterator[Theirs]:
     """
     skip_unless_possible(["btrfs"])
     with ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=images_dir())))
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory_dir())))
         images = [root / "0.btrfs", root / "1.btrfs"]
         for image in images:
             with image.open("wb") as file:

@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tests.memory_dir import memory_dir
 from tests.torture.bench import live_in_peace
-from tests.torture.campaign import Campaign, Outcome, Plan, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, strike_each
 from tests.torture.child import TIMEOUT_S, Child, Tell
 from tests.torture.cutting import CutPoint, CuttingDisk
 from tests.torture.history import Event, History
@@ -128,7 +129,7 @@ def _strike(node: Node, seed: int, counts: Counter[str]) -> None:
 
 def _run(plan: Plan) -> Outcome:
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=images_dir()) as root:
+    with tempfile.TemporaryDirectory(dir=memory_dir()) as root:
         node = Node(Path(root))
         return strike_each(plan, lambda seed: _strike(node, seed, counts), counts)
 

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests import ondisk
+from tests.memory_dir import memory_dir
 from tests.torture import fault_mount
-from tests.torture.campaign import Campaign, Outcome, Plan, Skip, images_dir, strike_each
+from tests.torture.campaign import Campaign, Outcome, Plan, Skip, strike_each
 from tests.torture.fault_fs import Fault
 from tests.torture.fault_mount import Met
 from tests.torture.history import History, name_of
@@ -401,7 +402,7 @@ def run(plan: Plan) -> Outcome:
     every = plan.runs >= len(CASES)
     seeds = range(plan.share[0], len(CASES), plan.share[1]) if every else plan.seeds()
     with (
-        tempfile.TemporaryDirectory(dir=images_dir()) as root,
+        tempfile.TemporaryDirectory(dir=memory_dir()) as root,
         fault_mount.fault_mount(Path(root)) as mount,
     ):
         runner = _Run(Stage(mount, Path(root)), counts, brief=plan.brief)

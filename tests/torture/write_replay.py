@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tests.memory_dir import memory_dir
 from tests.torture.bench import Bench, benches, listen, live_in_peace
 from tests.torture.campaign import (
     SEED_BITS,
@@ -35,7 +36,6 @@ from tests.torture.campaign import (
     Outcome,
     Plan,
     Skip,
-    images_dir,
     strike_each,
 )
 from tests.torture.child import Child, Tell
@@ -88,7 +88,7 @@ def _strike(ready: dict[str, Bench], seed: int, counts: Counter[str]) -> None:
     rng = random.Random(seed)
     everywhere = kind_cut_everywhere(seed)
     bench = ready[everywhere or rng.choice(KINDS)]
-    with tempfile.TemporaryDirectory(prefix="torture-", dir=images_dir()) as root:
+    with tempfile.TemporaryDirectory(prefix="torture-", dir=memory_dir()) as root:
         life = _Life(rng, f"{seed}")
         counts["disks died"] += life.dying is not None
         records = _record(bench, Path(root), life)

@@ -1,0 +1,126 @@
+"""Small artifacts by the names in requests: which there are, and what memory has of them.
+
+Rules kept here:
+- What is there is looked up anew whenever the store's state has changed.
+- One turn of the event loop reads and hashes no more than `TURN_BYTES` here (B4). What it has read
+  is for all who ask in the same turn, and for nobody later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from depot.artifact import ArtifactHash
+from depot.dataset.page_cache import CachedFile
+from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts
+
+TURN_BYTES: Final = 4 << 20
+# What a read takes besides, in bytes that could be read and hashed in that time: 25 us.
+_EACH_BYTES: Final = 32 << 10
+_NAME: Final = re.compile(rb"[0-9a-f]{64}")
+_NAMES_AT_ONCE: Final = 1024
+
+
+class Holdings(Protocol):
+    """What of a store's holdings is asked; see `depot.reading.holdings`."""
+
+    @property
+    def revision(self) -> int:
+        """As long as this stays the same, so do the answers of `size_of` and `cached_file`."""
+
+    def size_of(self, artifact: ArtifactHash, /) -> int | None:
+        """The size of every good copy; None when there is none, or they differ."""
+
+    def cached_file(self, artifact: ArtifactHash, size_bytes: int, /) -> CachedFile | None:
+        """A small artifact's copy that would be read first, as far as memory has it; unchecked."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallArtifact:
+    """A small artifact that is there.
+
+    Attributes:
+        head: of its answer.
+        file: what of it may be read at once.
+    """
+
+    artifact: ArtifactHash
+    size_bytes: int
+    head: bytes
+    file: CachedFile | None
+
+
+class SmallArtifacts:
+    """The small artifacts that are there; each is looked up once in a state of the store.
+
+    Args:
+        head: of the answer with all of an artifact of some size.
+    """
+
+    def __init__(self, holdings: Holdings, head: Callable[[ArtifactHash, int], bytes]) -> None:
+        self._holdings = holdings
+        self._head = head
+        self._revision = -1
+        self._found: dict[bytes, SmallArtifact | None] = {}
+
+    def find(self, name: bytes) -> SmallArtifact | None:
+        """What is there; None when it is not small, not there, or nobody's name."""
+        revision = self._holdings.revision
+        if revision != self._revision or len(self._found) >= _NAMES_AT_ONCE:
+            self._found.clear()
+            self._revision = revision
+        elif name in self._found:
+            return self._found[name]
+        found = self._found[name] = self._look_up(name)
+        return found
+
+    def _look_up(self, name: bytes) -> SmallArtifact | None:
+        if not _NAME.fullmatch(name):
+            return None
+        artifact = ArtifactHash(bytes.fromhex(name.decode()))
+        size_bytes = self._holdings.size_of(artifact)
+        if size_bytes is None or size_bytes > SMALL_BYTES:
+            return None
+        file = self._holdings.cached_file(artifact, size_bytes)
+        return SmallArtifact(artifact, size_bytes, self._head(artifact, size_bytes), file)
+
+
+class ReadsAtOnce:
+    """What this turn of the event loop has read out of the kernel's memory.
+
+    Args:
+        hot: takes in what was read, if it is what its name says.
+    """
+
+    def __init__(self, hot: HotArtifacts) -> None:
+        self._hot = hot
+        self._left_bytes = TURN_BYTES
+        self._read: dict[bytes, HotArtifact] = {}
+
+    def find(self, name: bytes) -> HotArtifact | None:
+        """What was read under that name."""
+        return self._read.get(name)
+
+    def read(self, name: bytes, small: SmallArtifact) -> HotArtifact | None:
+        """Read it now; None: that would take a device, or too long, or it is something else."""
+        cost_bytes = small.size_bytes + _EACH_BYTES
+        if small.file is None or cost_bytes > self._left_bytes:
+            return None
+        if self._left_bytes == TURN_BYTES:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._left_bytes -= cost_bytes
+        content = small.file.read()
+        if content is None:
+            return None
+        hot = self._hot.keep(small.artifact, small.head, content)
+        if hot is not None:
+            self._read[name] = hot
+        return hot
+
+    def _end_turn(self) -> None:
+        self._left_bytes = TURN_BYTES
+        self._read.clear()
