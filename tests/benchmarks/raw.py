@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.benchmarks.measure import MIB, Sample
 
 BLOCK_BYTES: Final = MIB
+QUIET_S: Final = 0.3
+"""Nothing was discarded for so long: there is nothing left to be."""
+MOST_SETTLING_S: Final = 30.0
 
 
 def sha256_pass(body: Path) -> Sample:
@@ -183,6 +186,32 @@ def remove(targets: Sequence[Path]) -> None:
 def settle() -> None:
     """Have everything written that waits for it, and the space of deleted files given back.
 
-    Else the next fsync of anyone pays for it: a filesystem may discard what was deleted.
+    Else whoever comes next pays for it: a filesystem may discard what was deleted, after the sync
+    and for a second or two, and a device that is busy with that writes half as fast.
     """
     os.sync()
+    give_up_s = time.monotonic() + MOST_SETTLING_S
+    quiet_since_s, discards = time.monotonic(), _discards()
+    while time.monotonic() < min(quiet_since_s + QUIET_S, give_up_s):
+        time.sleep(QUIET_S / 10)
+        if (now := _discards()) != discards or now.running:
+            quiet_since_s, discards = time.monotonic(), now
+
+
+class _Discards(NamedTuple):
+    """Of all disks.
+
+    Attributes:
+        running: requests of any kind that have not ended; a discard may be one of them.
+        ended: discards that have.
+    """
+
+    running: int
+    ended: int
+
+
+def _discards() -> _Discards:
+    """See Documentation/admin-guide/iostats.rst of the kernel."""
+    lines = Path("/proc/diskstats").read_text().splitlines()
+    fields = [[int(field) for field in line.split()[3:]] for line in lines]
+    return _Discards(sum(each[8] for each in fields), sum(each[11] for each in fields))
