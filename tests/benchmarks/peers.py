@@ -147,22 +147,23 @@ def naive(home: Path) -> Iterator[Server]:
     directories = [home / "a", home / "b"]
     for directory in directories:
         directory.mkdir(parents=True)
-    with _ours("naive", home, *directories) as server:
+    with _ours("naive", home, *map(str, directories)) as server:
         yield server
 
 
 @contextmanager
-def bare(home: Path, file: Path) -> Iterator[Server]:
+def bare(home: Path, file: Path, window_mib: int | None = None) -> Iterator[Server]:
     """`tests.benchmarks.bare` of a file."""
     home.mkdir()
-    with _ours("bare", home, file) as server:
+    window = [] if window_mib is None else [str(window_mib)]
+    with _ours("bare", home, str(file), *window) as server:
         yield server
 
 
 @contextmanager
-def _ours(module: str, home: Path, *arguments: Path) -> Iterator[Server]:
+def _ours(module: str, home: Path, *arguments: str) -> Iterator[Server]:
     process = _start(
-        [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)],
+        [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments],
         home,
         {"PYTHONPATH": str(Path(__file__).parents[2])},
     )

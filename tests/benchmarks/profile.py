@@ -7,6 +7,7 @@ server was doing is the system call that it was in, else the library whose code 
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -50,7 +51,7 @@ class Stack:
     """One sample.
 
     Attributes:
-        pid: the process that had the core; 0: nobody.
+        pid: the process that had the core; 0: nobody, as far as that is sampled at all.
         at_s: when, on the monotonic clock.
         frames: functions and the files that they are in, innermost first.
     """
@@ -82,29 +83,31 @@ class Profile:
     Attributes:
         work: the measurement.
         server: whose blocks they were.
+        core_s: how long these were, times the cores of the machine.
         doing: how many samples of the server by what it was doing.
+        others: how many samples of other processes, and of the kernel's own threads.
     """
 
     work: str
     server: str
+    core_s: float
     doing: Counter[str] = field(default_factory=Counter)
     others: int = 0
-    idle: int = 0
 
     def add(self, stack: Stack, pids: frozenset[int]) -> None:
         """Count a sample from a block of this server, which has the processes `pids`."""
         if stack.pid in pids:
             self.doing[stack.doing] += 1
-        elif stack.pid == _IDLE:
-            self.idle += 1
-        else:
+        elif stack.pid != _IDLE:
             self.others += 1
 
     def cells(self) -> tuple[str, ...]:
         """The line of the table."""
         own = self.doing.total()
-        every = own + self.others + self.idle or 1
-        shares = (f"{100 * part / every:.0f} %" for part in (own, self.others, self.idle))
+        # A core that sleeps is hardly sampled, so what nobody had is what is left of the time.
+        every = max(own + self.others, round(self.core_s * SAMPLES_PER_S), 1)
+        idle = every - own - self.others
+        shares = (f"{100 * part / every:.0f} %" for part in (own, self.others, idle))
         told = [
             f"{what} {100 * count / own:.0f} %"
             for what, count in self.doing.most_common()
@@ -130,20 +133,29 @@ def sampled(rig: Rig, work: str) -> Iterator[list[Profile]]:
             yield found
         finally:
             perf.send_signal(signal.SIGINT)
-    found += profiles(work, _stacks_in(path), processes.measured, rig.memory.names())
+    cores = os.cpu_count() or 1
+    found += profiles(work, _stacks_in(path), processes.measured, rig.memory.names(), cores)
     path.unlink()
 
 
 def profiles(
-    work: str, stacks: Iterable[Stack], blocks: Sequence[processes.Block], names: dict[int, str]
+    work: str,
+    stacks: Iterable[Stack],
+    blocks: Sequence[processes.Block],
+    names: dict[int, str],
+    cores: int,
 ) -> list[Profile]:
     """Give each sample to the block that it falls into; one profile for each server's name."""
     found: dict[str, Profile] = {}
+    of_block: list[Profile] = []
+    for block in blocks:
+        name = names.get(block.pids[0], "?").partition(" ")[0]
+        of_block.append(found.setdefault(name, Profile(work, name, 0.0)))
+        of_block[-1].core_s += cores * (block.ended_s - block.began_s)
     for stack in stacks:
-        for block in blocks:
+        for block, profile in zip(blocks, of_block, strict=True):
             if block.began_s <= stack.at_s <= block.ended_s:
-                name = names.get(block.pids[0], "?").partition(" ")[0]
-                found.setdefault(name, Profile(work, name)).add(stack, frozenset(block.pids))
+                profile.add(stack, frozenset(block.pids))
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -79,17 +80,33 @@ def test_a_sample_counts_for_the_block_that_it_falls_into() -> None:
         Stack(20, 3.5),
     ]
 
-    ours, theirs = profiles("get-1", samples, blocks, {10: "agent a 10", 20: "nginx"})
+    ours, theirs = profiles("get-1", samples, blocks, {10: "agent a 10", 20: "nginx"}, 2)
 
-    assert ours.cells() == ("get-1", "agent", "50 %", "25 %", "25 %", "SHA-256 100 %")
-    assert theirs.cells() == ("get-1", "nginx", "100 %", "0 %", "0 %", "rest of the kernel 100 %")
+    assert (ours.core_s, ours.doing, ours.others) == (4.0, {"SHA-256": 2}, 1)
+    assert (theirs.core_s, theirs.doing, theirs.others) == (2.0, {"rest of the kernel": 1}, 0)
+
+
+@pytest.mark.parametrize(
+    ("core_s", "shares"),
+    [
+        (4.0, ("25 %", "50 %", "25 %")),
+        (1.0, ("33 %", "67 %", "0 %")),
+        (0.0, ("33 %", "67 %", "0 %")),
+    ],
+)
+def test_what_nobody_had_of_the_cores_is_what_is_left_of_their_time(
+    core_s: float, shares: tuple[str, ...]
+) -> None:
+    found = Profile("put", "agent", core_s, Counter({"send": 897, "SHA-256": 100}), 1994)
+
+    assert found.cells() == ("put", "agent", *shares, "send 90 %, SHA-256 10 %")
 
 
 def test_the_profiles_replace_those_in_the_document_and_nothing_else(tmp_path: Path) -> None:
     begin, end = (report.PROFILES.format(mark) for mark in ("begin", "end"))
     document = tmp_path / "performance.md"
     document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    found = Profile("get-1", "agent", others=1)
+    found = Profile("get-1", "agent", 0.0, others=1)
     found.doing["send"] = 3
 
     report.write_profiles_into(document, {"cores": 2}, [found])

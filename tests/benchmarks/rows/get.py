@@ -65,17 +65,17 @@ def _beside(
     return versus(key, work, runs, against, target=target, note=not_found(lacking))
 
 
-def bare(connections: int) -> Callable[[Rig], list[Row]]:
+def bare(connections: int, window_mib: int | None = None) -> Callable[[Rig], list[Row]]:
     """The limit: how fast the same file leaves a program that does nothing else."""
-    return partial(_bare, connections=connections)
+    return partial(_bare, connections=connections, window_mib=window_mib)
 
 
-def _bare(rig: Rig, *, connections: int) -> list[Row]:
+def _bare(rig: Rig, *, connections: int, window_mib: int | None) -> list[Row]:
     lacking = missing("curl", "nginx")
     ours, theirs = None, None
     with ExitStack() as stack:
         if not lacking:
-            bare = stack.enter_context(peers.bare(rig.home(), rig.body.path))
+            bare = stack.enter_context(peers.bare(rig.home(), rig.body.path, window_mib))
             nginx = stack.enter_context(peers.nginx(rig.home(), rig.body.path.parent))
             url = f"{nginx.url}/{rig.body.path.name}"
             ours = partial(_fetch, rig, bare.url, bare.pid, connections)
@@ -83,8 +83,11 @@ def _bare(rig: Rig, *, connections: int) -> list[Row]:
             for warm_up in (ours, theirs):
                 warm_up()
         runs = rig.pairs(ours, theirs)
-    work = f"limit: GET {rig.size_text}, {_count(connections)}, of a file that stays mapped whole"
-    return [versus(f"limit-get-{connections}", work, runs, NGINX, note=not_found(lacking))]
+    key, how = f"limit-get-{connections}", "of a file that stays mapped whole"
+    if window_mib is not None:
+        key, how = f"limit-get-windows-{connections}", f"{window_mib} MiB of it mapped at a time"
+    work = f"limit: GET {rig.size_text}, {_count(connections)}, {how}"
+    return [versus(key, work, runs, NGINX, note=not_found(lacking))]
 
 
 def _count(connections: int) -> str:
