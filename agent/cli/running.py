@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+import agent.lean_structlog  # noqa: F401  before whoever else imports structlog
 from agent import daemon, logs
 from agent.cli.configured import FAILED, config_option, fail, settings_of
 from agent.daemon import Ready
