@@ -55,6 +55,7 @@ MEASUREMENTS: Final[Mapping[str, Callable[[Rig], list[Row]]]] = {
     "limit-get-windows-1": get.bare(1, window_mib=4),
     "limit-get-windows-8": get.bare(8, window_mib=4),
     "limit-put": put.limit,
+    "limit-small-put": small.limit,
     "limit-sha256-hot": limits.sha256_hot,
     "limit-sha256-cold": limits.sha256_cold,
     "limit-direct": limits.direct,

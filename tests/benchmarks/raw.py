@@ -13,11 +13,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from depot.dataset.filesystem import sync_whole
 from tests.benchmarks.measure import MIB, Sample
 
 BLOCK_BYTES: Final = MIB
@@ -104,6 +105,38 @@ def write_twice_beside_the_rest(body: Path, targets: Sequence[Path]) -> Sample:
         return Sample.of_bytes(size_bytes, time.perf_counter() - began_s, cpu_s)
     finally:
         remove(targets)
+
+
+def write_small_twice(number: int, size_bytes: int, batch: int, targets: Sequence[Path]) -> Sample:
+    """What many small PUTs cannot do without: as many files in each of two directories, durable.
+
+    A process for each directory, which must be empty. It writes a batch of files, syncs them all
+    at once, gives them their names and syncs those. No hash, no socket; what is there is left.
+    """
+    with ProcessPoolExecutor(len(targets)) as processes:
+        list(processes.map(os.listdir, targets))  # they are there
+        began_s = time.perf_counter()
+        work = partial(_write_small, number, size_bytes, batch)
+        cpu_s = sum(processes.map(work, targets))
+        return Sample(number, time.perf_counter() - began_s, cpu_s)
+
+
+def _write_small(number: int, size_bytes: int, batch: int, target: Path) -> float:
+    began_s = time.process_time()
+    body = os.urandom(size_bytes)
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    for begin in range(0, number, batch):
+        names = [f"{each:064x}" for each in range(begin, min(begin + batch, number))]
+        for name in names:
+            file = os.open(f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444, dir_fd=fd)
+            os.write(file, body)
+            os.close(file)
+        sync_whole(fd)
+        for name in names:
+            os.rename(f"{name}.new", name, src_dir_fd=fd, dst_dir_fd=fd)
+        os.fsync(fd)
+    os.close(fd)
+    return time.process_time() - began_s
 
 
 def _cpu_of(work: Callable[[], None]) -> float:

@@ -15,12 +15,13 @@ from tests.benchmarks.body import Body
 from tests.benchmarks.measure import KIB, REQUESTS_PER_S, Row, Sample, Target, versus
 from tests.benchmarks.processes import cpu_of
 from tests.benchmarks.programs import missing, not_found
-from tests.benchmarks.raw import settle
+from tests.benchmarks.raw import settle, write_small_twice
 from tests.benchmarks.rig import Rig
 
 SMALL_BYTES: Final = 4 * KIB
 PUT_BYTES: Final = KIB
 PUT_CONNECTIONS: Final = 64
+NAIVELY: Final = "naively: one fsync for each file"
 FILES: Final = Target(0.7)
 CACHED: Final = Target(0.9)
 
@@ -81,25 +82,43 @@ def put(rig: Rig) -> list[Row]:
             _check_stored(node.agent.datasets, bodies)
         return found
 
-    def theirs() -> Sample:
-        bodies, home = _bodies(number), rig.home()
-        with peers.naive(home) as server:
-            rig.memory.watch("naive", server.pid)
-            requests = {f"{server.url}/{each}": body for each, body in bodies.items()}
-            found = _put_all(requests, server.pid)
-            _check_stored([home / "a", home / "b"], bodies)
-        return found
-
-    runs = rig.pairs(ours, theirs)
+    runs = rig.pairs(ours, partial(_put_naively, rig))
     row = versus(
         "small-put",
         f"PUT {number:,} x 1 KiB, {PUT_CONNECTIONS} connections, 2 mirrors",
         runs,
-        "naively: one fsync for each file",
+        NAIVELY,
         unit=REQUESTS_PER_S,
         target=Target(5.0),
     )
     return [row]
+
+
+def limit(rig: Rig) -> list[Row]:
+    """The same files written by programs that do nothing else, beside the same naive store."""
+    number = rig.scale.small_puts
+
+    def written() -> Sample:
+        home = rig.home()
+        targets = [home / "a", home / "b"]
+        for target in targets:
+            target.mkdir(parents=True)
+        settle()
+        return write_small_twice(number, PUT_BYTES, PUT_CONNECTIONS, targets)
+
+    work = f"limit: {number:,} x 1 KiB written by a process for each of 2 directories, 64 at a time"
+    runs = rig.pairs(written, partial(_put_naively, rig))
+    return [versus("limit-small-put", work, runs, NAIVELY, unit=REQUESTS_PER_S)]
+
+
+def _put_naively(rig: Rig) -> Sample:
+    bodies, home = _bodies(rig.scale.small_puts), rig.home()
+    with peers.naive(home) as server:
+        rig.memory.watch("naive", server.pid)
+        requests = {f"{server.url}/{each}": body for each, body in bodies.items()}
+        found = _put_all(requests, server.pid)
+        _check_stored([home / "a", home / "b"], bodies)
+    return found
 
 
 def _put_all(bodies: Mapping[str, bytes], pid: int) -> Sample:
