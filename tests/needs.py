@@ -48,6 +48,6 @@ def need_page_cache(directory: Path) -> None:
     Or fail it, see `lack`.
     """
     if not has_page_cache(directory):
-        lack(Need.PAGE_CACHE, f"{directory} is on no ext4, xfs or btrfs, or this is no Linux 6.5")
+        lack(Need.PAGE_CACHE, f"{directory}: no ext4 or btrfs of Linux 6.5, nor xfs of 6.12")
     if not page_cache.available():
         lack(Need.PAGE_CACHE, "openat2 or cachestat are refused here")

@@ -7,8 +7,9 @@ its way, and with O_NOATIME nothing notes the access, which might wait for the f
 Whatever is not certain to be had at once is not had here. That holds where opening a file asks
 nobody else: see `filesystem.has_page_cache`.
 
-None of the calls lets another thread go on, because that takes longer than they do: if one of them
-had to wait after all, all of the process would.
+The two system calls that Python has no function for let no other thread go on, because that takes
+longer than they do: if one of them had to wait after all, all of the process would. The others do,
+and may take half a millisecond to have the interpreter back from a thread that computes.
 
 Sources: openat2(2), preadv2(2); cachestat is Linux 6.5 and newer (Documentation of the kernel).
 """
@@ -97,8 +98,8 @@ class CachedFile:
 def available() -> bool:
     """Tell whether this process can make these calls.
 
-    It cannot on other systems and older kernels, nor where a filter of system calls that is older
-    than `cachestat` refuses what it does not know.
+    To be asked where `filesystem.has_page_cache` says that the kernel has them. Then it is a filter
+    of system calls, older than `cachestat`, that refuses what it does not know; that is told once.
     """
     if sys.platform != "linux" or os.uname().machine not in _MACHINES:
         return False
@@ -113,7 +114,7 @@ def _exists(
 ) -> bool:
     call(*arguments)
     number = ctypes.get_errno()
-    if number not in (expected, errno.ENOSYS):
+    if number != expected:
         log.info("page_cache.refused", call=name, error=os.strerror(number))
     return number == expected
 

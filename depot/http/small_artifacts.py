@@ -2,14 +2,15 @@
 
 Rules kept here:
 - What is there is looked up anew whenever the store's state has changed.
-- One turn of the event loop reads and hashes no more than `TURN_BYTES` here (B4). What it has read
-  is for all who ask in the same turn, and for nobody later.
+- One turn of the event loop begins no read here once it has read and hashed for `TURN_S` (B4). What
+  it has read, or could not, is for all who ask in the same turn, and for nobody later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,9 +19,7 @@ from depot.artifact import ArtifactHash
 from depot.dataset.page_cache import CachedFile
 from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts
 
-TURN_BYTES: Final = 4 << 20
-# What a read takes besides, in bytes that could be read and hashed in that time: 25 us.
-_EACH_BYTES: Final = 32 << 10
+TURN_S: Final = 0.005
 _NAME: Final = re.compile(rb"[0-9a-f]{64}")
 _NAMES_AT_ONCE: Final = 1024
 
@@ -96,10 +95,11 @@ class ReadsAtOnce:
         hot: takes in what was read, if it is what its name says.
     """
 
-    def __init__(self, hot: HotArtifacts) -> None:
+    def __init__(self, hot: HotArtifacts, clock: Callable[[], float] = time.monotonic) -> None:
         self._hot = hot
-        self._left_bytes = TURN_BYTES
-        self._read: dict[bytes, HotArtifact] = {}
+        self._clock = clock
+        self._end_s: float | None = None
+        self._read: dict[bytes, HotArtifact | None] = {}
 
     def find(self, name: bytes) -> HotArtifact | None:
         """What was read under that name."""
@@ -107,20 +107,20 @@ class ReadsAtOnce:
 
     def read(self, name: bytes, small: SmallArtifact) -> HotArtifact | None:
         """Read it now; None: that would take a device, or too long, or it is something else."""
-        cost_bytes = small.size_bytes + _EACH_BYTES
-        if small.file is None or cost_bytes > self._left_bytes:
+        if small.file is None or name in self._read or not self._has_time():
             return None
-        if self._left_bytes == TURN_BYTES:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        self._left_bytes -= cost_bytes
         content = small.file.read()
-        if content is None:
-            return None
-        hot = self._hot.keep(small.artifact, small.head, content)
-        if hot is not None:
-            self._read[name] = hot
+        hot = None if content is None else self._hot.keep(small.artifact, small.head, content)
+        self._read[name] = hot
         return hot
 
+    def _has_time(self) -> bool:
+        now_s = self._clock()
+        if self._end_s is None:
+            self._end_s = now_s + TURN_S
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return now_s < self._end_s
+
     def _end_turn(self) -> None:
-        self._left_bytes = TURN_BYTES
+        self._end_s = None
         self._read.clear()

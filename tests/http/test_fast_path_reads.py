@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,13 +22,13 @@ from depot.concurrency.foreground import Foreground
 from depot.dataset import page_cache
 from depot.dataset.page_cache import CachedFile
 from depot.device.host import DeviceWorkers
+from depot.http import small_artifacts
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH
-from depot.http.hot_artifacts import SMALL_BYTES, HotArtifacts
+from depot.http.hot_artifacts import HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.service import ACTIVITY
-from depot.http.small_artifacts import TURN_BYTES
 from depot.mirrors.mirror_set import MirrorSet
 from depot.reading.holdings import Holdings
 from depot.reading.reader import VerifyReads
@@ -212,6 +213,7 @@ async def test_what_the_page_cache_has_is_read_once_for_all_who_ask_in_one_turn(
 ) -> None:
     node.workers = DeviceWorkers.PROCESS
     contents = [bytes([number]) * 100 for number in range(20)]
+    monkeypatch.setattr(small_artifacts, "TURN_S", 20.0)
     reads = count_reads(monkeypatch)
     async with stocked(node, *contents) as (_, served):
         for _ in range(2):
@@ -228,19 +230,39 @@ async def test_b4_no_more_is_read_at_once_than_one_turn_may_take(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.workers = DeviceWorkers.PROCESS
-    contents = [bytes([number]) * SMALL_BYTES for number in range(TURN_BYTES // SMALL_BYTES)]
-    reads = count_reads(monkeypatch)
+    contents = [bytes([number]) * 100 for number in range(20)]
+    monkeypatch.setattr(small_artifacts, "TURN_S", 0.02)
+    read = CachedFile.read
+
+    def slow(self: CachedFile) -> bytes | None:
+        now_s = time.monotonic()
+        while time.monotonic() < now_s + 0.005:
+            pass
+        return read(self)
+
+    monkeypatch.setattr(CachedFile, "read", slow)
     async with stocked(node, *contents) as (_, served):
         for _ in range(2):
-            answers = [served.fast.answer(request(content)) for content in contents]
-            assert 0 < answers.index(None) == len(reads) < len(contents)
-            assert not any(answers[len(reads) :]), "the rest is for the worker"
+            found = [served.fast.answer(request(content)) is not None for content in contents]
+            count = sum(found)
+            assert 0 < count <= 4
+            assert found == [True] * count + [False] * (20 - count), "the rest is for the worker"
             assert served.fast.answer(request(contents[0])) is not None, "it has been read"
-            reads.clear()
             await asyncio.sleep(0)
         async with asyncio.TaskGroup() as group:
             for content in contents:
                 group.create_task(fetch(served, content))
+
+
+async def test_what_the_page_cache_has_not_is_looked_for_once_in_a_turn(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.workers = DeviceWorkers.PROCESS
+    reads = count_reads(monkeypatch)
+    async with stocked(node, SMALL) as (_, served):
+        await off_loop(forget, node.file(A, SMALL))
+        assert [served.fast.answer(request(SMALL)) for _ in range(3)] == [None] * 3
+        assert list(reads.values()) == [1]
 
 
 async def test_what_is_not_to_be_answered_at_once_is_not_read(

@@ -68,7 +68,9 @@ def test_b4_no_device_that_hangs_is_waited_for(disk: LoopDisk, below: FaultMount
         assert _read(device_id, read, named, unknown) == [True, False, False]
         assert not below.met().struck, "nobody asked the device"
         stuck.start()
+        give_up_s = time.monotonic() + WAIT_S
         while not below.met().struck:
+            assert time.monotonic() < give_up_s, "a plain read asks it"
             time.sleep(0.01)
         assert _read(device_id, read, named, unknown) == [True, False, False], "nor waits for it"
         assert stuck.is_alive(), "as who does not know better"
