@@ -1,7 +1,7 @@
 """Imports structlog without rich, which it would draw tracebacks with; for who imports this first.
 
-The daemon's log has plain ones. Rich and what it needs are 90 modules, 5 MiB of memory and a
-seventh of the processor time that a start takes.
+The daemon's log has plain ones. Rich and what it needs are 70 modules, 3 MiB of memory and a tenth
+of the processor time that imports take.
 """
 
 from __future__ import annotations

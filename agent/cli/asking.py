@@ -23,8 +23,9 @@ from rich.text import Text
 
 from agent.cli import options
 from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.formats import printable, with_paths, wrapped
+from agent.cli.formats import with_paths, wrapped
 from agent.cli.options import AGENT_VARIABLE, DEFAULT_AGENT_URL, Common
+from agent.cli.printable import printable
 from agent.cli.servers import agent
 from agent.client import AgentClient
 from agent.config.loading import ConfigurationError, load

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 import click
 
-from agent.cli.formats import printable
+from agent.cli.printable import printable
 from agent.config.loading import ConfigurationError, load
 from agent.config.settings import Settings
 

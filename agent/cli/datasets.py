@@ -13,9 +13,9 @@ from rich.text import Text
 
 from agent.cli.asking import asking, exchange, show, url_of
 from agent.cli.failures import Failure, refused
-from agent.cli.formats import printable
 from agent.cli.options import Common
 from agent.cli.output import Output
+from agent.cli.printable import printable
 from agent.cli.verbs.status import dataset_table
 from agent.client import AgentClient
 from agent.wire.datasets import DatasetBody

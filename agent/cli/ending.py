@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.output import Manner, Output
+
+if TYPE_CHECKING:
+    from agent.cli.output import Manner
 
 
 def run(command: click.Command, manner: Manner, arguments: Sequence[str]) -> int:
@@ -54,5 +57,7 @@ def _internal(error: Exception, program: str) -> Failure:
 
 
 def _failed(manner: Manner, failure: Failure) -> int:
+    from agent.cli.output import Output  # the daemon draws nothing
+
     Output(manner).failure(failure)
     return failure.exit_code

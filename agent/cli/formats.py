@@ -21,6 +21,7 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
+from agent.cli.printable import printable
 from agent.sizes import size as size  # one of the words for people, as the others here
 
 SHORT: Final = 12
@@ -30,16 +31,6 @@ PROSE_MIN_WIDTH: Final = 24
 _NUMBERED: Final = re.compile(r"\bdataset ([1-9][0-9]{0,3})\b", re.ASCII)
 _PLURALS: Final = {"copy": "copies", "entry": "entries", "hash": "hashes"}
 _SPANS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-
-
-def printable(text: str) -> str:
-    r"""Escape what is not printable: control characters, line breaks, lone surrogates.
-
-    A message or a file name must not be able to move the cursor or colour the rest of the screen.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plural(count: int, noun: str) -> str:

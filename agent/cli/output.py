@@ -10,7 +10,7 @@ Rules kept here:
   that takes no more (a full disk) is a failure like any other.
 - A file of the user's that cannot be looked at, read or written is a failure with its name,
   wherever a verb comes upon it: `reporting` is the one place that turns an OSError into one.
-- Text from elsewhere is escaped before it is written (`formats.printable`).
+- Text from elsewhere is escaped before it is written (`printable`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.text import Text
 
 from agent.cli.failures import ExitCode, Failure, local, local_errors
-from agent.cli.formats import printable, wrapped
+from agent.cli.formats import wrapped
+from agent.cli.printable import printable
 
 Document = Mapping[str, object]
 

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from agent.cli.configured import FAILED, REFUSED, config_option, fail, settings_of
-from agent.cli.formats import printable
+from agent.cli.printable import printable
 from agent.config.settings import state_directory
 from agent.config.units import format_size
 from depot.config.state_dir import acknowledged

@@ -28,8 +28,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from agent.cli.formats import middle, printable, size, span
+from agent.cli.formats import middle, size, span
 from agent.cli.output import Output
+from agent.cli.printable import printable
 
 LINE_INTERVAL_S: Final = 5.0
 LABEL_WIDTH: Final = 22

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from agent.cli.configured import USAGE, config_option
-from agent.cli.formats import printable
+from agent.cli.printable import printable
 from agent.config.loading import ConfigurationError
 from agent.config.settings import Networks
 from agent.config.units import format_size

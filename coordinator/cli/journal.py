@@ -11,9 +11,10 @@ import click
 from rich.text import Text
 
 from agent.cli.failures import usage
-from agent.cli.formats import Column, moment, printable, table
+from agent.cli.formats import Column, moment, table
 from agent.cli.options import Number
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from agent.cli.resolving import hash_or_prefix
 from coordinator.cli import options
 from coordinator.cli.journal_drop import drop

@@ -12,9 +12,10 @@ from typing import Final
 import click
 from rich.text import Text
 
-from agent.cli.formats import Column, moment, plural, printable, short, size, table
+from agent.cli.formats import Column, moment, plural, short, size, table
 from agent.cli.options import Number
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common

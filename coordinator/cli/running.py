@@ -11,7 +11,7 @@ import click
 
 from agent import logs
 from agent.cli.configured import FAILED, config_option
-from agent.cli.formats import printable
+from agent.cli.printable import printable
 from agent.process import CannotStart
 from coordinator.cli.checking import settings_of
 

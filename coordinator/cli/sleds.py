@@ -11,9 +11,10 @@ import click
 from rich.text import Text
 
 from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.formats import Column, age, moment, plural, printable, size, table
+from agent.cli.formats import Column, age, moment, plural, size, table
 from agent.cli.options import Number, url
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from coordinator.cli import options
 from coordinator.cli.confirming import confirm
 from coordinator.cli.options import Common

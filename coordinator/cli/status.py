@@ -9,8 +9,9 @@ from typing import Final
 import click
 from rich.text import Text
 
-from agent.cli.formats import Column, moment, plural, printable, short, size, table, wrapped
+from agent.cli.formats import Column, moment, plural, short, size, table, wrapped
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from coordinator.cli import options
 from coordinator.cli.options import Common
 from coordinator.cli.servers import coordinator

@@ -9,12 +9,12 @@ from agent.cli.formats import (
     fields,
     middle,
     plural,
-    printable,
     short,
     size,
     span,
     table,
 )
+from agent.cli.printable import printable
 
 SHA256 = "9953b7c2db0600d931a7be2a293bb5f4db9937cf0c7f268802f2e78bfef76586"
 

@@ -10,9 +10,10 @@ import click
 from rich.text import Text
 
 from agent.cli import options
-from agent.cli.formats import fields, printable, short, size, wrapped
+from agent.cli.formats import fields, short, size, wrapped
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from agent.cli.resolving import WHOLE
 from agent.cli.servers import agent
 from agent.client import AgentClient

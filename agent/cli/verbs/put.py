@@ -24,10 +24,11 @@ from agent.cli.adding import (
 )
 from agent.cli.changes import Change
 from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.formats import Column, plural, printable, table
+from agent.cli.formats import Column, plural, table
 from agent.cli.hashing import LocalFile, hash_files
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from agent.cli.sending import Outcome, Sender
 from agent.cli.servers import agent
 from agent.cli.standing import datasets_now, room, shortfall

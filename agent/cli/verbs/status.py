@@ -14,7 +14,6 @@ from agent.cli.formats import (
     Column,
     moment,
     plural,
-    printable,
     short,
     size,
     span,
@@ -23,6 +22,7 @@ from agent.cli.formats import (
 )
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from agent.cli.servers import agent
 from agent.wire.artifacts import ArtifactsBody
 from agent.wire.datasets import DatasetBody

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from agent.cli import options
 from agent.cli.failures import ExitCode, Failure, usage
-from agent.cli.formats import plural, printable
+from agent.cli.formats import plural
 from agent.cli.hashing import LocalFile, hash_files
 from agent.cli.options import Common
 from agent.cli.output import Output, reporting
+from agent.cli.printable import printable
 from agent.cli.servers import agent
 
 _HASH_NAME: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
