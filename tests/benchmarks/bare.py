@@ -11,6 +11,7 @@ its disk.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import mmap
 import os
 import socket
@@ -23,6 +24,7 @@ BLOCK_BYTES: Final = 1 << 20
 _HEAD_END: Final = b"\r\n\r\n"
 # Of Linux 5.14 and newer; Python 3.11 has no name for it.
 _MADV_POPULATE_READ: Final = 22
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -50,10 +52,17 @@ def main() -> None:
 def _windows(fd: int, size_bytes: int, window_bytes: int) -> Iterator[memoryview]:
     for begin in range(0, size_bytes, window_bytes):
         length = min(window_bytes, size_bytes - begin)
-        with mmap.mmap(fd, length, prot=mmap.PROT_READ, offset=begin) as window:
-            window.madvise(_MADV_POPULATE_READ)
+        with mmap.mmap(fd, length, mmap.MAP_PRIVATE, offset=begin) as window:
+            _populate(window)
             with memoryview(window) as content:
                 yield content
+
+
+def _populate(window: mmap.mmap) -> None:
+    # The method of `window` would have the threads of all other connections wait.
+    first = ctypes.c_char.from_buffer(window)
+    if _libc.madvise(ctypes.byref(first), ctypes.c_size_t(len(window)), _MADV_POPULATE_READ):
+        raise OSError(ctypes.get_errno(), "madvise")
 
 
 def _serve(connection: socket.socket, size_bytes: int, parts: Iterator[memoryview]) -> None:

@@ -126,6 +126,8 @@ def sampled(rig: Rig, work: str) -> Iterator[list[Profile]]:
     found: list[Profile] = []
     path = rig.directory / "samples"
     command = [path_of(PROGRAM), "record", "-a", "-g", "-q", "-F", str(SAMPLES_PER_S)]
+    # A clock, and not a counter of cycles: that counts faster where a core does more.
+    command += ["-e", "cpu-clock"]
     command += ["-k", "CLOCK_MONOTONIC", "-o", str(path)]
     processes.measured.clear()
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as perf:

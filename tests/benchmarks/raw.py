@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import multiprocessing
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -113,8 +115,12 @@ def write_small_twice(number: int, size_bytes: int, batch: int, targets: Sequenc
     A process for each directory, which must be empty. It writes a batch of files, syncs them all
     at once, gives them their names and syncs those. No hash, no socket; what is there is left.
     """
-    with ProcessPoolExecutor(len(targets)) as processes:
-        list(processes.map(os.listdir, targets))  # they are there
+    fork = multiprocessing.get_context("fork")
+    there = fork.Barrier(len(targets) + 1)
+    with ProcessPoolExecutor(len(targets), fork, there.wait) as processes:
+        for target in targets:
+            processes.submit(os.listdir, target)
+        there.wait()
         began_s = time.perf_counter()
         work = partial(_write_small, number, size_bytes, batch)
         cpu_s = sum(processes.map(work, targets))
@@ -225,14 +231,17 @@ def settle() -> None:
     os.sync()
     give_up_s = time.monotonic() + MOST_SETTLING_S
     quiet_since_s, discards = time.monotonic(), _discards()
-    while time.monotonic() < min(quiet_since_s + QUIET_S, give_up_s):
+    while (now_s := time.monotonic()) < quiet_since_s + QUIET_S:
+        if now_s > give_up_s:
+            print(f"the disks were still busy after {MOST_SETTLING_S:.0f} s", file=sys.stderr)
+            return
         time.sleep(QUIET_S / 10)
         if (now := _discards()) != discards or now.running:
             quiet_since_s, discards = time.monotonic(), now
 
 
 class _Discards(NamedTuple):
-    """Of all disks.
+    """Of all disks that discard at all.
 
     Attributes:
         running: requests of any kind that have not ended; a discard may be one of them.
@@ -247,4 +256,5 @@ def _discards() -> _Discards:
     """See Documentation/admin-guide/iostats.rst of the kernel."""
     lines = Path("/proc/diskstats").read_text().splitlines()
     fields = [[int(field) for field in line.split()[3:]] for line in lines]
-    return _Discards(sum(each[8] for each in fields), sum(each[11] for each in fields))
+    discarding = [each for each in fields if each[11]]
+    return _Discards(sum(each[8] for each in discarding), sum(each[11] for each in discarding))
