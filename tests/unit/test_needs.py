@@ -17,6 +17,7 @@ OTHERWISE: Final = {
     "tests/coordinator/api/test_uploads.py",
     "tests/coordinator/releases/test_sample.py",
     "tests/http/test_depot_zstd.py",
+    "tests/http/test_fast_path_reads.py",
     "tests/http/test_limits.py",
     "tests/http/test_reference_contract.py",
     "tests/snapshots/test_download.py",
@@ -24,6 +25,7 @@ OTHERWISE: Final = {
     "tests/store/builders.py",
     "tests/store/test_group_commit.py",
     "tests/system/test_packaging.py",
+    "tests/unit/test_page_cache.py",
     "tests/unit/test_rules_are_tested.py",
 }
 
