@@ -118,15 +118,17 @@ class MemoryWatch:
 
     def __init__(self) -> None:
         self._watched: dict[str, _Watched] = {}
+        self._names: dict[int, str] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
 
     def phase(self) -> None:
         """Forget what was watched so far."""
-        self._watched = {}
+        self._watched, self._names = {}, {}
 
     def watch(self, name: str, pid: int) -> None:
-        """Watch a server; another call for the same one changes nothing."""
+        """Watch a server; the memory of another one with its name is not looked at."""
+        self._names[pid] = name
         if name not in self._watched:
             self._watched = {**self._watched, name: _Watched(family(pid), time.monotonic())}
 
@@ -136,7 +138,7 @@ class MemoryWatch:
 
     def names(self) -> dict[int, str]:
         """The servers of this phase, by their main process."""
-        return {each.pids[0]: name for name, each in self._watched.items()}
+        return dict(self._names)
 
     def __enter__(self) -> Self:
         self._thread.start()
