@@ -16,6 +16,24 @@ from depot.http.hot_artifacts import HotArtifacts
 from depot.mirrors.open_artifact import OpenArtifact
 
 
+class FakeCachedFile(CachedFile):
+    """A file of which memory has `content`, or nothing.
+
+    Attributes:
+        reads: how often it was read.
+    """
+
+    def __init__(self, content: bytes | None, on_read: Callable[[], None] = lambda: None) -> None:
+        self.reads = 0
+        self._content = content
+        self._on_read = on_read
+
+    def read(self) -> bytes | None:
+        self.reads += 1
+        self._on_read()
+        return self._content
+
+
 class FakeStore:
     """Artifacts on two mirrors, without any of the rules of the real store.
 
@@ -38,8 +56,7 @@ class FakeStore:
         self._asked = 0
         self.hot: HotArtifacts | None = None
         self.reads_together: asyncio.Event | None = None
-        self.in_memory = False
-        self._device_id = root.stat().st_dev
+        self.cached: dict[ArtifactHash, FakeCachedFile] = {}
         self.reads = 0
 
     async def add(
@@ -93,11 +110,8 @@ class FakeStore:
         there = any((artifact, mirror) not in self._removed for mirror in range(len(self.mirrors)))
         return self._sizes.get(artifact) if there and not self.gone else None
 
-    def cached_file(self, artifact: ArtifactHash, size_bytes: int) -> CachedFile | None:
-        if not self.in_memory:
-            return None
-        path = self.mirrors[0] / str(artifact)
-        return CachedFile(str(path), size_bytes, self._device_id)
+    def cached_file(self, artifact: ArtifactHash, _size_bytes: int) -> CachedFile | None:
+        return self.cached.get(artifact)
 
     async def read(
         self, artifacts: Sequence[ArtifactHash], most_bytes: int

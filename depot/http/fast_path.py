@@ -13,7 +13,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
@@ -23,22 +23,13 @@ from depot.http.answer_lines import DateLines, RequestIds
 from depot.http.hot_artifacts import SMALL_BYTES, HotArtifact, HotArtifacts, head_of
 from depot.http.plain_requests import MAX_HEAD_BYTES, PlainRequests
 from depot.http.shared_reads import SharedReads
-from depot.http.small_artifacts import Holdings, ReadsAtOnce, SmallArtifacts
+from depot.http.small_artifacts import GoodCopies, ReadsAtOnce, SmallArtifacts
 from depot.streams.budget import Budget
 
 PATH: Final = "/artifact/sha256/"
 _LINE: Final = f"GET {PATH}".encode()
 _NAME_START: Final = len(_LINE)
 _NAME_END: Final = _NAME_START + 64
-
-
-class GoodCopies(Holdings, Protocol):
-    """What of a store's holdings the fast path asks; see `depot.reading.holdings`."""
-
-    async def read(
-        self, artifacts: Sequence[ArtifactHash], most_bytes: int, /
-    ) -> Sequence[bytes | None]:
-        """Read artifacts whole and unchecked; None for each that cannot be read like this."""
 
 
 class FastPath:

@@ -35,7 +35,6 @@ from depot.http.conditional import (
     plan_choice,
     zstd_entity_tag,
 )
-from depot.http.fast_path import GoodCopies
 from depot.http.hot_artifacts import HotArtifacts, head_of
 from depot.http.negotiation import Wish, zstd_wish
 from depot.http.openapi import OCTETS
@@ -43,6 +42,7 @@ from depot.http.outlet import Outlet, outlet
 from depot.http.patience import patience
 from depot.http.pump import Pump
 from depot.http.requests import header
+from depot.http.small_artifacts import GoodCopies
 from depot.http.turn import is_nobodys_fault
 from depot.mirrors.open_artifact import OpenArtifact
 from depot.os_errors import describe_error

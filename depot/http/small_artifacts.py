@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,7 +24,7 @@ _NAME: Final = re.compile(rb"[0-9a-f]{64}")
 _NAMES_AT_ONCE: Final = 1024
 
 
-class Holdings(Protocol):
+class GoodCopies(Protocol):
     """What of a store's holdings is asked; see `depot.reading.holdings`."""
 
     @property
@@ -36,6 +36,11 @@ class Holdings(Protocol):
 
     def cached_file(self, artifact: ArtifactHash, size_bytes: int, /) -> CachedFile | None:
         """A small artifact's copy that would be read first, as far as memory has it; unchecked."""
+
+    async def read(
+        self, artifacts: Sequence[ArtifactHash], most_bytes: int, /
+    ) -> Sequence[bytes | None]:
+        """Read artifacts whole and unchecked; None for each that cannot be read like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +65,15 @@ class SmallArtifacts:
         head: of the answer with all of an artifact of some size.
     """
 
-    def __init__(self, holdings: Holdings, head: Callable[[ArtifactHash, int], bytes]) -> None:
-        self._holdings = holdings
+    def __init__(self, copies: GoodCopies, head: Callable[[ArtifactHash, int], bytes]) -> None:
+        self._copies = copies
         self._head = head
         self._revision = -1
         self._found: dict[bytes, SmallArtifact | None] = {}
 
     def find(self, name: bytes) -> SmallArtifact | None:
         """What is there; None when it is not small, not there, or nobody's name."""
-        revision = self._holdings.revision
+        revision = self._copies.revision
         if revision != self._revision or len(self._found) >= _NAMES_AT_ONCE:
             self._found.clear()
             self._revision = revision
@@ -81,10 +86,10 @@ class SmallArtifacts:
         if not _NAME.fullmatch(name):
             return None
         artifact = ArtifactHash(bytes.fromhex(name.decode()))
-        size_bytes = self._holdings.size_of(artifact)
+        size_bytes = self._copies.size_of(artifact)
         if size_bytes is None or size_bytes > SMALL_BYTES:
             return None
-        file = self._holdings.cached_file(artifact, size_bytes)
+        file = self._copies.cached_file(artifact, size_bytes)
         return SmallArtifact(artifact, size_bytes, self._head(artifact, size_bytes), file)
 
 
@@ -93,6 +98,7 @@ class ReadsAtOnce:
 
     Args:
         hot: takes in what was read, if it is what its name says.
+        clock: monotonic, in seconds.
     """
 
     def __init__(self, hot: HotArtifacts, clock: Callable[[], float] = time.monotonic) -> None:

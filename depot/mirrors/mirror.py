@@ -19,11 +19,10 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.threads import wait_within
-from depot.dataset import page_cache
 from depot.dataset.attaching import Opened, open_for_another, open_here, open_staged, release
 from depot.dataset.dataset import Dataset
 from depot.dataset.marker import MARKER_FILE, Marker, encode_marker
-from depot.dataset.page_cache import CachedFile
+from depot.dataset.page_cache import CachedFile, available
 from depot.dataset.space import Space
 from depot.device.host import HostOf, thread_host
 from depot.device.resident import let_go
@@ -235,7 +234,7 @@ class Mirror:
         dataset = self._dataset
         if dataset is None or not self.host.remote or not dataset.has_page_cache:
             return None
-        if not page_cache.available():
+        if not available():
             return None
         return CachedFile(f"{dataset.path}/{artifact}", size_bytes, dataset.device_id)
 

@@ -12,13 +12,11 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import pytest
 from yarl import URL
 
-from depot.device.host import DeviceWorkers
 from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH, FastPath
@@ -26,14 +24,11 @@ from depot.http.hot_artifacts import SMALL_BYTES, HotArtifacts
 from depot.http.limits import HttpLimits
 from depot.http.responder import ArtifactReader
 from depot.http.service import ACTIVITY, HttpService
-from depot.store import ArtifactStore
 from depot.streams.budget import Budget
 from tests.fakes import FakeStore
 from tests.http.raw import Answer, RawClient
 from tests.http.servers import serve
-from tests.http.test_verified_reads import flip, hurt, truncate
-from tests.needs import need_page_cache
-from tests.store.builders import A, B, Node, config, hash_of, off_loop, put
+from tests.store.builders import hash_of
 
 SMALL = b"a small artifact" * 10
 OTHER = b"another small artifact"
@@ -96,48 +91,6 @@ async def store(empty: FakeStore) -> FakeStore:
     for content in (b"", SMALL, OTHER, bytes(SMALL_BYTES), bytes(SMALL_BYTES + 1)):
         await store.add(content)
     return store
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node.make(tmp_path)
-
-
-class Memory(StrEnum):
-    """What answers at once."""
-
-    OURS = "ours"
-    KERNEL = "kernel"
-
-    def keeps(self) -> HotArtifacts:
-        return HotArtifacts() if self is Memory.OURS else HotArtifacts(0)
-
-    async def prepare(self, node: Node) -> None:
-        if self is Memory.KERNEL:
-            await off_loop(need_page_cache, node.root)
-            node.workers = DeviceWorkers.PROCESS
-
-
-memories = pytest.mark.parametrize("memory", Memory)
-
-
-@asynccontextmanager
-async def real_depot(
-    node: Node, *contents: bytes, memory: Memory = Memory.OURS
-) -> AsyncIterator[tuple[Depot, RawClient, ArtifactStore]]:
-    """A depot on a real store that holds `contents`, all of them in memory."""
-    await memory.prepare(node)
-    async with node.open() as store:
-        await store.put_config(config(1, *contents))
-        for content in contents:
-            await put(store, content)
-        async with (
-            depot(store, hot=memory.keeps()) as served,
-            served.warm(*contents) as client,
-        ):
-            for content in contents:
-                assert await served.is_fast(client, content)
-            yield served, client, store
 
 
 def get(content: bytes) -> str:
@@ -409,93 +362,3 @@ async def test_s2_a_client_that_takes_no_answers_is_given_up(store: FakeStore) -
             while served.service.connections:
                 await round_trip(served)
     assert served.fast.answers > 0
-
-
-# ---- what the store finds out
-
-
-@memories
-async def test_what_was_deleted_is_not_given_away_any_more(node: Node, memory: Memory) -> None:
-    async with real_depot(node, SMALL, OTHER, memory=memory) as (served, client, store):
-        await store.put_config(config(2, SMALL))
-        assert (await ask(client, OTHER)).status == 200, "it is still there"
-        await store.reconcile()
-        assert (await ask(client, OTHER)).code == "404 NotFound"
-        assert await served.is_at_once(client, SMALL)
-
-
-@memories
-async def test_what_was_deleted_and_stored_again_is_there_again(node: Node, memory: Memory) -> None:
-    async with real_depot(node, SMALL, OTHER, memory=memory) as (served, client, store):
-        await store.put_config(config(2, SMALL))
-        await store.reconcile()
-        assert (await ask(client, OTHER)).code == "404 NotFound"
-        await store.put_config(config(3, SMALL, OTHER))
-        await put(store, OTHER, generation=3)
-        assert await served.is_at_once(client, OTHER)
-
-
-async def test_b6_what_is_known_to_be_damaged_everywhere_is_not_given_away(node: Node) -> None:
-    async with real_depot(node, SMALL) as (served, client, store):
-        for index in (A, B):
-            await hurt(node, index, SMALL, flip(3))
-        assert await served.is_fast(client, SMALL), "the bytes that are kept are good"
-        await store.scrub()
-        answer = await ask(client, SMALL)
-        assert answer.code == "404 NotFound"
-        assert answer.json()["details"] == {"damaged": 2}
-
-
-@memories
-async def test_b5_a_rotten_copy_is_found_and_healed_behind_good_bytes(
-    node: Node, memory: Memory
-) -> None:
-    async with real_depot(node, SMALL, memory=memory) as (served, client, store):
-        await hurt(node, A, SMALL, flip(3))
-        await store.scrub()
-        assert await served.is_at_once(client, SMALL)
-        assert await store.remirror() == 1
-        assert await node.read(A, SMALL) == SMALL
-        assert await served.is_at_once(client, SMALL)
-
-
-@memories
-async def test_copies_of_different_sizes_are_for_the_plain_path_to_judge(
-    node: Node, memory: Memory
-) -> None:
-    await memory.prepare(node)
-    async with node.open() as store:
-        await store.put_config(config(1, SMALL))
-        await put(store, SMALL)
-    await hurt(node, B, SMALL, truncate(9))
-    # With what is remembered, a start knows which of them is short.
-    await asyncio.to_thread((node.state_dir / "copies.sqlite3").unlink)
-    async with node.open() as store:
-        holdings = store.holdings()
-        assert holdings.size_of(hash_of(SMALL)) is None
-        async with depot(store, hot=memory.keeps()) as served, served.warm(SMALL) as client:
-            assert holdings.size_of(hash_of(SMALL)) == len(SMALL), "the short one was found out"
-            assert await served.is_at_once(client, SMALL)
-
-
-@memories
-async def test_without_a_dataset_nothing_is_given_away(node: Node, memory: Memory) -> None:
-    async with real_depot(node, SMALL, memory=memory) as (served, client, store):
-        await node.take_away(A)
-        await store.check_datasets()
-        assert await served.is_at_once(client, SMALL), "the other has it"
-        await node.take_away(B)
-        await store.check_datasets()
-        assert (await ask(client, SMALL)).code == "503 NoDataset"
-        await node.bring_back(B)
-        await store.check_datasets()
-        assert (await ask(client, SMALL)).code == "200"
-
-
-@memories
-async def test_a_released_dataset_is_not_served_from_memory(node: Node, memory: Memory) -> None:
-    async with real_depot(node, SMALL, memory=memory) as (served, client, store):
-        await store.release_dataset(node.paths[A])
-        assert await served.is_at_once(client, SMALL), "the other has it"
-        await store.release_dataset(node.paths[B], last=True)
-        assert (await ask(client, SMALL)).code == "503 NoDataset"

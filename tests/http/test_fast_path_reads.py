@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from collections import Counter
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,11 +19,8 @@ import pytest
 
 from depot.artifact import ArtifactHash
 from depot.concurrency.foreground import Foreground
-from depot.dataset import page_cache
 from depot.dataset.page_cache import CachedFile
 from depot.device.host import DeviceWorkers
-from depot.http import small_artifacts
-from depot.http.compressing import Compressor
 from depot.http.depot_api import depot_app
 from depot.http.fast_path import FAST_PATH
 from depot.http.hot_artifacts import HotArtifacts
@@ -34,7 +31,6 @@ from depot.reading.holdings import Holdings
 from depot.reading.reader import VerifyReads
 from depot.state.tables import StateStore
 from depot.store import ArtifactStore
-from depot.streams.budget import Budget
 from tests.fakes import FakeStore
 from tests.http.raw import RawClient
 from tests.http.servers import serve
@@ -42,6 +38,7 @@ from tests.http.test_fast_path import OTHER, SMALL, Depot, ask, depot, get, requ
 from tests.http.test_verified_reads import Harm, flip, hurt, truncate
 from tests.memory_dir import memory_dir
 from tests.needs import need_page_cache
+from tests.seccomp import CACHESTAT, NONE, OPENAT2
 from tests.store.builders import A, B, Node, config, hash_of, off_loop, put
 
 
@@ -208,102 +205,6 @@ async def test_what_the_page_cache_has_is_answered_at_once(node: Node) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-async def test_what_the_page_cache_has_is_read_once_for_all_who_ask_in_one_turn(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node.workers = DeviceWorkers.PROCESS
-    contents = [bytes([number]) * 100 for number in range(20)]
-    monkeypatch.setattr(small_artifacts, "TURN_S", 20.0)
-    reads = count_reads(monkeypatch)
-    async with stocked(node, *contents) as (_, served):
-        for _ in range(2):
-            for content in contents * 3:
-                answer = served.fast.answer(request(content))
-                assert answer is not None
-                assert answer.endswith(b"\r\n\r\n" + content)
-            assert list(reads.values()) == [1] * 20
-            reads.clear()
-            await asyncio.sleep(0)  # nothing is kept for the next turn
-
-
-async def test_b4_no_more_is_read_at_once_than_one_turn_may_take(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node.workers = DeviceWorkers.PROCESS
-    contents = [bytes([number]) * 100 for number in range(20)]
-    monkeypatch.setattr(small_artifacts, "TURN_S", 0.02)
-    read = CachedFile.read
-
-    def slow(self: CachedFile) -> bytes | None:
-        now_s = time.monotonic()
-        while time.monotonic() < now_s + 0.005:
-            pass
-        return read(self)
-
-    monkeypatch.setattr(CachedFile, "read", slow)
-    async with stocked(node, *contents) as (_, served):
-        for _ in range(2):
-            found = [served.fast.answer(request(content)) is not None for content in contents]
-            count = sum(found)
-            assert 0 < count <= 4
-            assert found == [True] * count + [False] * (20 - count), "the rest is for the worker"
-            assert served.fast.answer(request(contents[0])) is not None, "it has been read"
-            await asyncio.sleep(0)
-        async with asyncio.TaskGroup() as group:
-            for content in contents:
-                group.create_task(fetch(served, content))
-
-
-async def test_what_the_page_cache_has_not_is_looked_for_once_in_a_turn(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node.workers = DeviceWorkers.PROCESS
-    reads = count_reads(monkeypatch)
-    async with stocked(node, SMALL) as (_, served):
-        await off_loop(forget, node.file(A, SMALL))
-        assert [served.fast.answer(request(SMALL)) for _ in range(3)] == [None] * 3
-        assert list(reads.values()) == [1]
-
-
-async def test_what_is_not_to_be_answered_at_once_is_not_read(
-    store: FakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await off_loop(need_page_cache, store.mirrors[0])
-    store.in_memory = True
-    reads = count_reads(monkeypatch)
-    plain = request(SMALL)
-    encoded = plain[:-2] + b"Accept-Encoding: zstd\r\n\r\n"
-    limited = depot_app(store, hot=HotArtifacts(0), budget=Budget(1 << 20))
-    compressing = depot_app(store, hot=HotArtifacts(0), compressor=Compressor(min_size_bytes=1))
-    assert limited[FAST_PATH].answer(plain) is None
-    assert compressing[FAST_PATH].answer(encoded) is None
-    assert compressing[FAST_PATH].answer(plain[:-2] + b"Range: bytes=0-1\r\n\r\n") is None
-    assert not reads
-    assert compressing[FAST_PATH].answer(plain) is not None
-    assert len(reads) == 1
-
-
-async def test_what_this_turn_has_read_is_given_to_nobody_once_it_is_gone(store: FakeStore) -> None:
-    await off_loop(need_page_cache, store.mirrors[0])
-    store.in_memory = True
-    fast = depot_app(store, hot=HotArtifacts(0))[FAST_PATH]
-    assert fast.answer(request(SMALL)) is not None
-    store.gone = True
-    assert fast.answer(request(SMALL)) is None
-
-
-def count_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[CachedFile]:
-    reads = Counter[CachedFile]()
-    read = CachedFile.read
-
-    def counted(self: CachedFile) -> bytes | None:
-        reads[self] += 1
-        return read(self)
-
-    monkeypatch.setattr(CachedFile, "read", counted)
-    return reads
-
-
 async def fetch(served: Depot, content: bytes) -> None:
     async with RawClient.connect(served.url) as client:
         await client.send(get(content))
@@ -326,14 +227,37 @@ async def test_where_the_disk_is_in_this_process_it_is_asked_for_every_byte(node
         assert cached(store) is None
 
 
-async def test_where_the_calls_are_refused_the_worker_is_asked_for_every_byte(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+_UNDER_A_FILTER = """
+import asyncio, errno, sys
+from pathlib import Path
+from depot.device.host import DeviceWorkers
+from tests.seccomp import refuse
+from tests.store.builders import Node, config, hash_of, put
+
+async def main():
+    node = Node.make(Path(sys.argv[1]))
     node.workers = DeviceWorkers.PROCESS
-    async with stocked(node, SMALL) as (store, _):
-        assert cached(store) == SMALL
-        monkeypatch.setattr(page_cache, "available", lambda: False)
-        assert cached(store) is None
+    refuse(int(sys.argv[2]), errno.EPERM)
+    async with node.open() as store:
+        await store.put_config(config(1, b"small"))
+        await put(store, b"small")
+        file = store.holdings().cached_file(hash_of(b"small"), 5)
+        print(file and file.read(), await store.holdings().read([hash_of(b"small")], 5))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "at_once"), [(CACHESTAT, None), (OPENAT2, None), (NONE, b"small")]
+)
+def test_where_a_call_is_refused_the_worker_is_asked_for_every_byte(
+    tmp_path: Path, number: int, at_once: bytes | None
+) -> None:
+    need_page_cache(tmp_path)
+    command = [sys.executable, "-c", _UNDER_A_FILTER, str(tmp_path), str(number)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"{at_once!r} {[b'small']}"
 
 
 @pytest.fixture

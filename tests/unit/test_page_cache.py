@@ -16,6 +16,7 @@ import pytest
 from depot.dataset.filesystem import has_page_cache
 from depot.dataset.page_cache import MOST_BYTES, CachedFile
 from tests.needs import need_page_cache
+from tests.seccomp import CACHESTAT, NONE, OPENAT2
 
 CONTENT = b"in memory"
 
@@ -125,26 +126,21 @@ def test_b4_what_no_device_is_behind_is_not_believed_to_be_such_a_filesystem() -
 
 
 _REFUSE = """
-import ctypes, json, struct, sys
+import json, sys
 from structlog.testing import capture_logs
 from depot.dataset.page_cache import available
+from tests.seccomp import refuse
 
-refused, error = map(int, sys.argv[1:])
-# Load the number of the call; if it is the one, return the error; allow all others.
-rules = [(0x20, 0, 0, 0), (0x15, 0, 1, refused), (0x06, 0, 0, 0x00050000 | error),
-         (0x06, 0, 0, 0x7FFF0000)]
-filters = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
-program = struct.pack("HxxxxxxQ", len(rules), ctypes.addressof(filters))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, program, 0, 0) == 0
+refuse(*map(int, sys.argv[1:]))
 with capture_logs() as said:
     answers = [available(), available()]
 print(json.dumps([answers, said]))
 """
 
 
-@pytest.mark.parametrize(("call", "number"), [("openat2", 437), ("cachestat", 451), ("none", 999)])
+@pytest.mark.parametrize(
+    ("call", "number"), [("openat2", OPENAT2), ("cachestat", CACHESTAT), ("none", NONE)]
+)
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 def test_where_a_call_is_refused_nothing_is_tried(
     file: Path, call: str, number: int, error: int
