@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from depot.dataset.filesystem import sync_whole
 from tests.benchmarks.measure import MIB, Sample
@@ -230,17 +230,17 @@ def settle() -> None:
     """
     os.sync()
     give_up_s = time.monotonic() + MOST_SETTLING_S
-    quiet_since_s, discards = time.monotonic(), _discards()
+    quiet_since_s, discards = time.monotonic(), Discards.now()
     while (now_s := time.monotonic()) < quiet_since_s + QUIET_S:
         if now_s > give_up_s:
             print(f"the disks were still busy after {MOST_SETTLING_S:.0f} s", file=sys.stderr)
             return
         time.sleep(QUIET_S / 10)
-        if (now := _discards()) != discards or now.running:
+        if (now := Discards.now()) != discards or now.running:
             quiet_since_s, discards = time.monotonic(), now
 
 
-class _Discards(NamedTuple):
+class Discards(NamedTuple):
     """Of all disks that discard at all.
 
     Attributes:
@@ -251,10 +251,14 @@ class _Discards(NamedTuple):
     running: int
     ended: int
 
+    @classmethod
+    def now(cls) -> Self:
+        """As the kernel tells them."""
+        return cls.told_by(Path("/proc/diskstats").read_text())
 
-def _discards() -> _Discards:
-    """See Documentation/admin-guide/iostats.rst of the kernel."""
-    lines = Path("/proc/diskstats").read_text().splitlines()
-    fields = [[int(field) for field in line.split()[3:]] for line in lines]
-    discarding = [each for each in fields if each[11]]
-    return _Discards(sum(each[8] for each in discarding), sum(each[11] for each in discarding))
+    @classmethod
+    def told_by(cls, diskstats: str) -> Self:
+        """As told by a text like `/proc/diskstats`; see the kernel's admin-guide/iostats.rst."""
+        fields = [[int(field) for field in line.split()[3:]] for line in diskstats.splitlines()]
+        discarding = [each for each in fields if each[11]]
+        return cls(sum(each[8] for each in discarding), sum(each[11] for each in discarding))

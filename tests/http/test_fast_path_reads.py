@@ -242,22 +242,23 @@ async def main():
         await store.put_config(config(1, b"small"))
         await put(store, b"small")
         file = store.holdings().cached_file(hash_of(b"small"), 5)
-        print(file and file.read(), await store.holdings().read([hash_of(b"small")], 5))
+        print("nothing" if file is None else file.read())
+        print(await store.holdings().read([hash_of(b"small")], 5))
 
 asyncio.run(main())
 """
 
 
 @pytest.mark.parametrize(
-    ("number", "at_once"), [(CACHESTAT, None), (OPENAT2, None), (NONE, b"small")]
+    ("number", "at_once"), [(CACHESTAT, "nothing"), (OPENAT2, "nothing"), (NONE, "b'small'")]
 )
 def test_where_a_call_is_refused_the_worker_is_asked_for_every_byte(
-    tmp_path: Path, number: int, at_once: bytes | None
+    tmp_path: Path, number: int, at_once: str
 ) -> None:
     need_page_cache(tmp_path)
     command = [sys.executable, "-c", _UNDER_A_FILTER, str(tmp_path), str(number)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == f"{at_once!r} {[b'small']}"
+    assert done.stdout.splitlines()[-2:] == [at_once, "[b'small']"]
 
 
 @pytest.fixture
