@@ -1,8 +1,7 @@
-"""An agent put together from its settings: what is built, in which order, and who owns it.
+"""An agent put together around its store: what is built, in which order, and who owns it.
 
-Rules: the store comes first, because it holds the lock that keeps a second agent out; everything
-is closed in the opposite order, also when building fails half-way; every long task is started in
-the task group of whoever runs the agent.
+Rules: everything is closed in the opposite order, also when building fails half-way; every long
+task is started in the task group of whoever runs the agent.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from agent.metrics import Metrics, agent_figures
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
 from agent.wire.status import REGISTRATION_DUTY
-from depot.device.host import DeviceWorkers
 from depot.errors import DepotError
 from depot.http.browsers import OwnNames
 from depot.http.compressing import Compressor
@@ -43,8 +41,6 @@ from depot.http.pump import Pump
 from depot.http.responder import ArtifactResponder
 from depot.http.service import HttpService
 from depot.http.way import Way
-from depot.options import StoreOptions
-from depot.reading.reader import VerifyReads
 from depot.store import ArtifactStore
 from depot.streams.budget import Budget
 from depot.urls import base_url
@@ -116,24 +112,16 @@ class Agent:
 
 
 @asynccontextmanager
-async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]:
-    """Build an agent and take it apart again.
+async def assembled(
+    settings: Settings, state_dir: Path, store: ArtifactStore, relay: EventRelay
+) -> AsyncIterator[Agent]:
+    """Build an agent around an open store whose events go to `relay`, and take it apart again.
 
     Raises:
-        DatasetBusy: another agent holds the state directory or every dataset.
         DepotError, OSError: the state directory cannot be used.
     """
-    relay = EventRelay()
     async with AsyncExitStack() as stack:
         lag = stack.enter_context(measured_lag())
-        store = await stack.enter_async_context(
-            await ArtifactStore.open(
-                settings.dataset_paths,
-                state_dir=state_dir,
-                options=store_options(settings),
-                on_event=relay,
-            )
-        )
         events = await stack.enter_async_context(
             await EventLog.open(state_dir, max_entries=settings.events.max_entries)
         )
@@ -176,35 +164,6 @@ async def assembled(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]
             agent_server=agent_server,
             depot_server=depot_server,
         )
-
-
-def store_options(settings: Settings) -> StoreOptions:
-    """The part of the settings that is the store's."""
-    storage = settings.storage
-    return StoreOptions(
-        quota_bytes=storage.quota_bytes,
-        max_artifact_size_bytes=storage.max_artifact_size_bytes,
-        require_mountpoint=storage.require_mountpoint,
-        min_copies=storage.min_copies,
-        max_concurrent_puts=storage.max_concurrent_puts,
-        max_concurrent_copies=settings.copy_.max_concurrent,
-        delete_grace_s=storage.delete_grace_s,
-        reconcile_interval_s=storage.reconcile_interval_s,
-        device_timeout_s=storage.device_timeout_s,
-        mirror_lag_s=storage.mirror_lag_s,
-        group_commit=storage.group_commit,
-        device_workers=DeviceWorkers(storage.device_workers),
-        verify_reads=VerifyReads(storage.verify_reads),
-        direct_io=storage.direct_io == "auto",
-        chained_digests=storage.block_digests == "chained",
-        scrub_interval_s=settings.scrub.interval_s,
-        scrub_max_bytes_per_s=settings.scrub.max_bytes_per_s,
-        heal_max_bytes_per_s=settings.heal.max_bytes_per_s,
-        quarantine_bytes=storage.quarantine_bytes,
-        sled_id=settings.sled_id,
-        checksum_state=settings.debug.checksum_state,
-        relay=settings.depot.relay,
-    )
 
 
 def http_limits(http: HttpTable) -> HttpLimits:

@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from agent import garbage, process
-from agent.assembly import Agent, assembled
 from agent.config.settings import Settings, state_directory
 from agent.notify import Notifier
+from agent.opening import opened
 from agent.process import EXIT_OK, CannotStart, StopSignals, leave_within
 from depot.dataset.lock import LOCK
 from depot.errors import DatasetBusy, DepotError
 from depot.store_status import StoreStatus
+
+if TYPE_CHECKING:
+    from agent.assembly import Agent
 
 # What closing may take beyond draining: cancelled requests, the event log, the datasets.
 _CLOSE_TIMEOUT_S: Final = 40.0
@@ -72,7 +75,7 @@ async def _live(
     try:
         async with AsyncExitStack() as stack:
             with garbage.uncollected():
-                agent = await stack.enter_async_context(assembled(settings, state_dir))
+                agent = await stack.enter_async_context(opened(settings, state_dir))
                 await agent.listen()
                 garbage.keep_what_is_there()
             await _serve(agent, signals, notifier, announce)

@@ -18,7 +18,7 @@ from typing import Final, Self
 from depot.errors import InvalidRequest
 
 MAX_GENERATION: Final = 2**63 - 1
-_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
@@ -40,8 +40,8 @@ class ArtifactHash(bytes):
 
     def __new__(cls, digest: bytes) -> Self:
         """Raises InvalidRequest unless `digest` has 32 bytes."""
-        if len(digest) != _DIGEST_BYTES:
-            raise InvalidRequest(f"a SHA-256 has {_DIGEST_BYTES} bytes, found {len(digest)}")
+        if len(digest) != DIGEST_BYTES:
+            raise InvalidRequest(f"a SHA-256 has {DIGEST_BYTES} bytes, found {len(digest)}")
         return super().__new__(cls, digest)
 
     @classmethod
@@ -63,7 +63,7 @@ class ArtifactHash(bytes):
     @classmethod
     def divide(cls, digests: bytes | bytearray) -> list[Self]:
         """Cut many hashes, one after the other, apart; what is left at the end is no hash."""
-        make, size = super().__new__, _DIGEST_BYTES
+        make, size = super().__new__, DIGEST_BYTES
         return [
             make(cls, digests[at : at + size]) for at in range(0, len(digests) - size + 1, size)
         ]

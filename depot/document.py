@@ -37,7 +37,12 @@ def decode(content: bytes, *, name: str, newest: int) -> dict[str, object]:
         Unreadable: torn, empty, not JSON, not an object, or the checksum does not match.
         FormatTooNew: written by a newer program; naming what was expected and found.
     """
-    fields = parse_object(content, name=name)
+    return checked(parse_object(content, name=name), name=name, newest=newest)
+
+
+def checked(parsed: Mapping[str, object], *, name: str, newest: int) -> dict[str, object]:
+    """Check a document that was parsed already; as `decode`."""
+    fields = dict(parsed)
     version = fields.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise Unreadable(f"{name}: expected a format version, found {version!r}")

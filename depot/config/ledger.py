@@ -160,7 +160,7 @@ def decode_ledger(content: bytes, sled_id: str | None = None) -> Ledger:
     """
     fields = document.parse_object(content, name=LEDGER_NAME)
     if "format" in fields:
-        fields = document.decode(content, name=LEDGER_NAME, newest=FORMAT)
+        fields = document.checked(fields, name=LEDGER_NAME, newest=FORMAT)
     elif "checksum" in fields or "epoch" in fields:
         raise Unreadable(f"{LEDGER_NAME}: expected a format version, found none")
     whose = fields.get("sled_id")

@@ -7,13 +7,12 @@ whoever goes through them, one after the other.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from depot.artifact import ArtifactHash, shared
-
-_IDENTITY: Final = "{}:{}".format
 
 
 class FoundFile(NamedTuple):
@@ -21,7 +20,8 @@ class FoundFile(NamedTuple):
 
     Attributes:
         inode: 0 when the file could not be looked at.
-        mtime_ns: with the inode, it tells a file from another one under the name.
+        mtime_ns: when it was written to; with the inode, it tells a file from another one under
+            the name.
         changed_at_s: Unix time when anything about it changed, its name included.
     """
 
@@ -30,10 +30,14 @@ class FoundFile(NamedTuple):
     mtime_ns: int
     changed_at_s: float
 
-    @property
-    def identity(self) -> str:
-        """Inode and modification time; another file under the name has another one."""
-        return _IDENTITY(self.inode, self.mtime_ns)
+
+class Stretch(NamedTuple):
+    """Files that lie side by side, column by column."""
+
+    artifacts: tuple[ArtifactHash, ...]
+    sizes_bytes: array[int]
+    inodes: array[int]
+    mtimes_ns: array[int]
 
 
 class FoundFiles:
@@ -69,12 +73,19 @@ class FoundFiles:
         """Each artifact with the size of its file in bytes."""
         return zip(self._artifacts, self._sizes, strict=True)
 
-    def identities(self) -> Iterator[tuple[ArtifactHash, int, str]]:
-        """Each artifact with size and identity of its file; for those who compare every one."""
-        named = map(_IDENTITY, self._inodes, self._mtimes)
-        return zip(self._artifacts, self._sizes, named, strict=True)
+    def stretch(self, digests: Sequence[bytes]) -> Stretch | None:
+        """The files of these, when they follow each other here as they do there; None: not so.
 
-    def find(self, artifact: ArtifactHash) -> FoundFile | None:
+        For those who compare every one. That takes files which were added in order.
+        """
+        begin = bisect_left(self._artifacts, digests[0]) if digests else 0
+        at = slice(begin, begin + len(digests))
+        artifacts = tuple(self._artifacts[at])
+        if artifacts != tuple(digests):
+            return None
+        return Stretch(artifacts, self._sizes[at], self._inodes[at], self._mtimes[at])
+
+    def find(self, artifact: bytes) -> FoundFile | None:
         """The file of one artifact."""
         place = self._places.get(artifact)
         if place is None:
@@ -82,6 +93,10 @@ class FoundFiles:
         return FoundFile(
             self._sizes[place], self._inodes[place], self._mtimes[place], self._changes[place]
         )
+
+    def named(self, digest: bytes) -> ArtifactHash:
+        """The one object that names an artifact which is here."""
+        return self._artifacts[self._places[digest]]
 
     def __contains__(self, artifact: ArtifactHash) -> bool:
         return artifact in self._places
@@ -94,7 +109,7 @@ class FoundFiles:
         return ArtifactHash.divide(self._digests)
 
     @cached_property
-    def _places(self) -> dict[ArtifactHash, int]:
+    def _places(self) -> dict[bytes, int]:
         return {artifact: place for place, artifact in enumerate(self._artifacts)}
 
     def __reduce__(self) -> tuple[object, ...]:

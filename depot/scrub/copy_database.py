@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Set
+import struct
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
-from depot.artifact import ArtifactHash
+from depot.artifact import DIGEST_BYTES, ArtifactHash
 from depot.concurrency.unhurried import leisurely
 from depot.errors import FormatTooNew
 
 FILE_NAME: Final = "copies.sqlite3"
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAX_DATASETS: Final = 16
 """Datasets that are remembered: more than a node has, so that disks may come and go."""
 BUSY_TIMEOUT_S: Final = 1.0
@@ -33,11 +36,7 @@ _SCHEMA: Final = """
     CREATE TABLE copy (
         dataset_id TEXT NOT NULL,
         sha256 BLOB NOT NULL,
-        size_bytes INTEGER NOT NULL,
-        identity TEXT NOT NULL,
-        seen_at REAL NOT NULL,
-        verified_at REAL,
-        damaged INTEGER NOT NULL,
+        facts BLOB NOT NULL,
         PRIMARY KEY (dataset_id, sha256)
     ) WITHOUT ROWID;
     CREATE TABLE finding (
@@ -48,45 +47,91 @@ _SCHEMA: Final = """
     ) WITHOUT ROWID;
     CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-# Since format 1 was first written; a program that does not know it leaves it alone.
 _HAD: Final = "CREATE TABLE IF NOT EXISTS had (sha256 BLOB PRIMARY KEY) WITHOUT ROWID"
-# A page that has rotted may hold anything: text where numbers were, for one.
-_ROTTEN: Final = """
-    SELECT count(*) FROM copy WHERE dataset_id = ? AND NOT (
-        typeof(sha256) = 'blob' AND length(sha256) = 32 AND typeof(size_bytes) = 'integer'
-        AND typeof(identity) = 'text' AND typeof(seen_at) = 'real'
-        AND typeof(verified_at) IN ('real', 'null') AND typeof(damaged) = 'integer')
-"""
-_ROWS: Final = """
-    SELECT sha256, size_bytes, identity, seen_at, verified_at, damaged FROM copy
-    WHERE dataset_id = ?
-"""
-_SAY_BAD: Final = """
-    UPDATE copy SET damaged = 1, verified_at = NULL WHERE dataset_id = ? AND sha256 = ?
-"""
+_ROWS: Final = "SELECT sha256, facts FROM copy WHERE dataset_id = ? ORDER BY sha256"
+_ONE_ROW: Final = "SELECT sha256, facts FROM copy WHERE dataset_id = ? AND sha256 = ?"
+_FACTS: Final = struct.Struct("=QQqddQ")
+"""The fields of a `Row` in their order, each of eight bytes; 0.0 for what was never verified."""
+_FIELDS: Final = _FACTS.size // 8
+_ROTTEN: Final = "what is remembered of a copy is not what was written"
+_PART: Final = 512
+"""Rows that are looked at together: few enough that one change among them costs little."""
 # The disk or somebody else's lock: nothing is wrong with the contents, and it may pass.
 _PASSING: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 )
 
 
-Recalled = tuple[bytes, int, str, float, float | None, int]
-"""The digest of an artifact and what a `Row` of it has, as they stand in the database."""
-
-
 class Row(NamedTuple):
     """What is remembered of one copy; times are Unix seconds.
 
     Attributes:
-        identity: of the file that this is about; of another file, it says nothing.
+        inode, mtime_ns: of the file that this is about; of another file, it says nothing.
         seen_at_s: when the file was first seen, or written.
     """
 
     size_bytes: int
-    identity: str
+    inode: int
+    mtime_ns: int
     seen_at_s: float
     verified_at_s: float | None
     damaged: bool
+
+    def packed(self) -> bytes:
+        """As it stands in the database."""
+        return _FACTS.pack(*self._replace(verified_at_s=self.verified_at_s or 0.0))
+
+    @classmethod
+    def unpacked(cls, facts: bytes) -> Self:
+        """Raises struct.error for what is none."""
+        size_bytes, inode, mtime_ns, seen_at_s, verified_at_s, damaged = _FACTS.unpack(facts)
+        return cls(size_bytes, inode, mtime_ns, seen_at_s, verified_at_s or None, bool(damaged))
+
+
+class Rows(NamedTuple):
+    """What is remembered of some copies, in the order of their digests, column by column.
+
+    A hundred thousand are gone through at every start, nearly all of which say what the files do:
+    columns are compared at once. They are the fields of `Row`; a `verified_at_s` of 0 is never.
+    """
+
+    digests: tuple[bytes, ...]
+    facts: tuple[bytes, ...]
+    sizes_bytes: array[int]
+    inodes: array[int]
+    mtimes_ns: array[int]
+    seen_at_s: array[float]
+    verified_at_s: array[float]
+    damaged: array[int]
+
+    @classmethod
+    def of(cls, digests: tuple[bytes, ...], facts: tuple[bytes, ...]) -> Self:
+        """Raises ValueError, TypeError for what was never written: a page that has rotted."""
+        lengths = set(map(len, digests)), set(map(len, facts))
+        if lengths != ({DIGEST_BYTES}, {_FACTS.size}):
+            raise ValueError(_ROTTEN)
+        packed = b"".join(facts)
+        numbers, times = array("Q", packed), array("d", packed)
+        size, inode, mtime, seen, verified, damaged = (
+            slice(n, None, _FIELDS) for n in range(_FIELDS)
+        )
+        rows = cls(
+            digests,
+            facts,
+            numbers[size],
+            numbers[inode],
+            array("q", packed)[mtime],
+            times[seen],
+            times[verified],
+            numbers[damaged],
+        )
+        if not isfinite(sum(rows.seen_at_s) + sum(rows.verified_at_s)):
+            raise ValueError(_ROTTEN)
+        return rows
+
+    def each(self) -> Iterator[tuple[bytes, Row]]:
+        """One by one, each with its digest."""
+        return zip(self.digests, map(Row.unpacked, self.facts), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +139,11 @@ class Remembered:
     """What is remembered of one dataset.
 
     Attributes:
-        rows: each copy's, read from the database as they are asked for, once. They are plain: a
-            hundred thousand are gone through at every start.
+        rows: of its copies, some at a time, read from the database as they are asked for, once.
         findings: when each bad copy was found that has not been made good since.
     """
 
-    rows: Iterable[Recalled] = ()
+    rows: Iterable[Rows] = ()
     findings: Mapping[ArtifactHash, float] = field(default_factory=dict)
 
 
@@ -155,14 +199,12 @@ class CopyDatabase:
             ):
                 self._db.execute(statement, (gone,))
         self._db.execute("COMMIT")
-        (rotten,) = self._db.execute(_ROTTEN, (dataset_id,)).fetchone()
-        if rotten:
-            raise ValueError("what is remembered of a copy is not what was written")
-        rows = self._db.execute(_ROWS, (dataset_id,))
         found = self._db.execute(
             "SELECT sha256, found_at FROM finding WHERE dataset_id = ?", (dataset_id,)
         )
-        return Remembered(rows, {ArtifactHash(digest): float(at) for digest, at in found})
+        return Remembered(
+            self._rows(dataset_id), {ArtifactHash(digest): float(at) for digest, at in found}
+        )
 
     def write(self, changes: Collection[Changes]) -> None:
         """Write what changed, all of it or nothing."""
@@ -170,7 +212,7 @@ class CopyDatabase:
         for each in changes:
             self._write_rows(each.dataset_id, each.rows)
             self._write_findings(each.dataset_id, each.findings)
-            self._db.executemany(_SAY_BAD, [(each.dataset_id, a.digest) for a in each.bad])
+            self._say_bad(each.dataset_id, each.bad)
         self._db.execute("COMMIT")
 
     def compare_had(self, seen: Set[ArtifactHash]) -> tuple[list[ArtifactHash], Set[ArtifactHash]]:
@@ -230,6 +272,8 @@ class CopyDatabase:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > FORMAT:
             raise FormatTooNew(f"{path} has format {version}, this program knows up to {FORMAT}")
+        if 0 < version < FORMAT:
+            raise ValueError(f"format {version} is not read any more")
         self._db.execute("PRAGMA journal_mode=WAL")
         # What the last seconds told may be lost in a power cut: it is found out again.
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -244,27 +288,29 @@ class CopyDatabase:
         self._db.execute(_HAD)
         self._db.execute("COMMIT")
 
+    def _rows(self, dataset_id: str) -> Iterator[Rows]:
+        cursor = self._db.execute(_ROWS, (dataset_id,))
+        while part := cursor.fetchmany(_PART):
+            yield Rows.of(*zip(*part, strict=True))
+
     def _write_rows(self, dataset_id: str, rows: Mapping[ArtifactHash, Row | None]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    dataset_id,
-                    artifact.digest,
-                    row.size_bytes,
-                    row.identity,
-                    row.seen_at_s,
-                    row.verified_at_s,
-                    int(row.damaged),
-                )
-                for artifact, row in rows.items()
-                if row is not None
-            ],
+            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?)",
+            [(dataset_id, a.digest, r.packed()) for a, r in rows.items() if r is not None],
         )
         self._db.executemany(
             "DELETE FROM copy WHERE dataset_id = ? AND sha256 = ?",
             [(dataset_id, artifact.digest) for artifact, row in rows.items() if row is None],
         )
+
+    def _say_bad(self, dataset_id: str, artifacts: Iterable[ArtifactHash]) -> None:
+        said: dict[ArtifactHash, Row] = {}
+        for artifact in artifacts:
+            key = (dataset_id, artifact.digest)
+            found = self._db.execute(_ONE_ROW, key).fetchall()
+            for _, row in Rows.of(*zip(*found, strict=True)).each() if found else ():
+                said[artifact] = row._replace(damaged=True, verified_at_s=None)
+        self._write_rows(dataset_id, said)
 
     def _write_findings(self, dataset_id: str, found: Mapping[ArtifactHash, float | None]) -> None:
         self._db.executemany(

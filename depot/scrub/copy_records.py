@@ -343,7 +343,7 @@ class CopyRecords:
         if verified_at_s is not None and file.changed_at_s > verified_at_s:
             verified_at_s = None  # this file may not be the one that was verified
         seen_at_s = book.ages.get(artifact) or copy.verified_at_s or self._clock()
-        return Row(file.size_bytes, file.identity, seen_at_s, verified_at_s, copy.damaged)
+        return Row(*file[:3], seen_at_s, verified_at_s, copy.damaged)
 
     # The database
 

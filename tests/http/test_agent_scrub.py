@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ from tests.http.sled import (
     sled_with_store,
     take_away,
 )
+from tests.kept_rows import age_rows
 
 CONTENT = b"an artifact's bytes"
 NAME = ArtifactHash.of(CONTENT)
@@ -191,12 +191,7 @@ async def test_the_figures_tell_how_old_the_oldest_verification_is(root: Path) -
         await sled.put_config(1, NAME)
         await sled.put(CONTENT)
 
-    def age() -> None:
-        with sqlite3.connect(root / "state" / FILE_NAME) as db:
-            db.execute("UPDATE copy SET verified_at = verified_at - 7200")
-        db.close()
-
-    await asyncio.to_thread(age)
+    await asyncio.to_thread(age_rows, root / "state" / FILE_NAME, 7200)
     async with sled_with_store(root) as sled:
         figures = await scrape(sled)
         for dataset in dataset_paths(root):

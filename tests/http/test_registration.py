@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 from blockbuster import BlockBuster
 
-from agent.assembly import Agent, assembled
+from agent.assembly import Agent
 from agent.config.loading import check
+from agent.opening import opened
 from agent.registration import Registration, SledAddress
 from depot import init_datasets
 from depot.errors import DepotError, NoDataset, Refused, Unreachable
@@ -155,7 +156,7 @@ async def running(root: Path, *coordinators: str, **agent: object) -> AsyncItera
     )
     assert not problems
     async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(assembled(settings, root / "state"))
+        made = await stack.enter_async_context(opened(settings, root / "state"))
         await made.listen()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = made.begin_duties(group)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +19,7 @@ from depot.errors import FormatTooNew
 from depot.mirrors.open_artifact import OpenArtifact
 from depot.scrub.copy_database import FILE_NAME, MAX_DATASETS, Changes, CopyDatabase, Row
 from depot.store import ArtifactStore
+from tests.kept_rows import age_rows, change_rows
 from tests.store.builders import ONE, TWO, A, B, Node, config, copies, hash_of, off_loop, put
 
 
@@ -109,12 +112,7 @@ async def test_a_file_that_changed_after_it_was_verified_is_not_called_verified(
 async def test_a_time_of_verification_that_is_to_come_is_not_believed(node: Node) -> None:
     await stored(node)
 
-    def set_clock_back() -> None:
-        with sqlite3.connect(database(node)) as db:
-            db.execute("UPDATE copy SET verified_at = verified_at + 86400")
-        db.close()
-
-    await off_loop(set_clock_back)
+    await off_loop(age_rows, database(node), -86400)
     async with node.open() as store:
         assert await verified_at(store, ONE) == [None, None]
 
@@ -163,13 +161,44 @@ def other_tables(path: Path) -> None:
     db.close()
 
 
-def strange_values(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE copy SET verified_at = 'yesterday'")
-    db.close()
+def an_old_format(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 1")
 
 
-@pytest.mark.parametrize("damage", [torn, garbage, a_directory, other_tables, strange_values])
+def text_for_facts(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE copy SET facts = 'yesterday'")
+
+
+def half_the_facts(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE copy SET facts = substr(facts, 1, 24)")
+
+
+def a_name_that_is_none(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE copy SET sha256 = substr(sha256, 1, 31)")
+
+
+def no_time(path: Path) -> None:
+    change_rows(path, lambda row: row._replace(verified_at_s=math.nan))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        torn,
+        garbage,
+        a_directory,
+        other_tables,
+        an_old_format,
+        text_for_facts,
+        half_the_facts,
+        a_name_that_is_none,
+        no_time,
+    ],
+)
 async def test_s5_a_database_that_cannot_be_used_is_set_aside_and_begun_anew(
     node: Node, damage: object
 ) -> None:
@@ -248,10 +277,10 @@ async def test_the_record_of_twenty_thousand_copies_is_written_and_read(tmp_path
     # Not a measurement: it must only not be refused for its size.
     db = await off_loop(CopyDatabase, tmp_path / FILE_NAME)
     names = [ArtifactHash(n.to_bytes(32, "big")) for n in range(20_000)]
-    row = Row(1, "1:1", 1.0, 2.0, damaged=False)
+    row = Row(1, 2, 3, 1.0, 2.0, damaged=False)
     await off_loop(db.write, [Changes("d", dict.fromkeys(names, row), {})])
     remembered = await off_loop(lambda: list(db.recall("d", 3.0).rows))
-    assert remembered == [(name, *row) for name in names]
+    assert [each for rows in remembered for each in rows.each()] == [(name, row) for name in names]
     await off_loop(db.close)
 
 

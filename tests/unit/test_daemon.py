@@ -13,7 +13,6 @@ import pytest
 from blockbuster import BlockBuster
 
 from agent.assembly import (
-    assembled,
     body_pump,
     compressor,
     copy_options,
@@ -21,7 +20,6 @@ from agent.assembly import (
     http_limits,
     own_names,
     peer_limits,
-    store_options,
 )
 from agent.config.loading import check
 from agent.config.settings import Settings
@@ -30,6 +28,7 @@ from agent.copies.peers import PeerLimits
 from agent.daemon import Ready, status_line, why_not
 from agent.duties import UNATTENDED
 from agent.event_relay import EventRelay
+from agent.opening import opened, store_options
 from depot.artifact import ArtifactHash
 from depot.device.host import DeviceWorkers
 from depot.errors import DatasetBusy, FormatTooNew
@@ -251,7 +250,7 @@ async def test_s5_an_agent_shows_the_errors_that_nothing_in_it_waits_for(
     blocking_calls_fail.deactivate()  # before it serves anyone, an agent may look up its version
     made = settings(datasets=[{"path": str(tmp_path / "a")}, {"path": str(tmp_path / "b")}])
     loop = asyncio.get_running_loop()
-    async with assembled(made, tmp_path / "state") as agent:
+    async with opened(made, tmp_path / "state") as agent:
         loop.call_soon({}.popitem)
         await asyncio.sleep(0)
         (duty,) = agent.duties.snapshot()

@@ -28,9 +28,7 @@ def test_files_that_were_packed_are_what_they_were(
 ) -> None:
     found = packed(expected)
     for there in (found, pickle.loads(pickle.dumps(found, protocol=5))):
-        named = [(a, file.size_bytes, file.identity) for a, file in expected.items()]
-        assert list(there.identities()) == named
-        assert list(there.sizes()) == [each[:2] for each in named]
+        assert list(there.sizes()) == [(a, file.size_bytes) for a, file in expected.items()]
         assert {artifact: there.find(artifact) for artifact in expected} == expected
         assert (there.find(other) is None) == (other not in expected)
         assert len(there) == len(expected)
@@ -49,7 +47,26 @@ def test_what_was_unpacked_meanwhile_does_not_cross() -> None:
     assert pickle.dumps(found, protocol=5) == before
 
 
-def test_another_file_under_the_name_has_another_identity() -> None:
-    file = FoundFile(1, 2, 3, 4.0)
-    assert file.identity != file._replace(inode=9).identity != file._replace(mtime_ns=9).identity
-    assert file.identity == file._replace(changed_at_s=9.0).identity
+@given(tables, st.data())
+def test_a_stretch_is_of_files_that_follow_each_other(
+    expected: dict[ArtifactHash, FoundFile], data: st.DataObject
+) -> None:
+    in_order = sorted(expected)
+    found = packed({artifact: expected[artifact] for artifact in in_order})
+    asked = data.draw(st.lists(st.sampled_from(in_order), min_size=1) if in_order else st.just([]))
+    begin = in_order.index(asked[0]) if asked else 0
+    stretch = found.stretch([artifact.digest for artifact in asked])
+    if asked == in_order[begin : begin + len(asked)]:
+        assert stretch is not None
+        files = [expected[artifact] for artifact in asked]
+        assert list(stretch.artifacts) == asked
+        assert list(zip(*stretch[1:], strict=True)) == [file[:3] for file in files]
+    else:
+        assert stretch is None
+
+
+def test_those_that_were_not_added_in_order_are_no_stretch_at_worst() -> None:
+    file, first, last = FoundFile(1, 2, 3, 4.0), ArtifactHash(bytes(32)), ArtifactHash(b"x" * 32)
+    found = packed({last: file, first: file})
+    assert found.stretch([first, last]) is None
+    assert found.find(first) == found.find(last) == file
