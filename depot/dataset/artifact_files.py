@@ -35,40 +35,39 @@ def scan(root_fd: int, durability: Durability, disk: Disk) -> FoundFiles:
         names = disk.listdir(root)
     # In order, as the database of copies and every list of artifacts is: what is made of each
     # then lies side by side in memory, and who goes through one goes through the others.
-    is_artifact, found = ARTIFACT_NAME.fullmatch, FoundFiles()
-    for name in sorted(names):
-        if is_artifact(name):
-            _look_at(root_fd, name, bytes.fromhex(name), durability, disk, found)
-    return found
+    is_artifact, digest_of = ARTIFACT_NAME.fullmatch, bytes.fromhex
+    named = ((name, digest_of(name)) for name in sorted(names) if is_artifact(name))
+    return _found(named, root_fd, durability, disk)
 
 
 def look_at(
     root_fd: int, artifacts: Iterable[ArtifactHash], durability: Durability, disk: Disk
 ) -> FoundFiles:
     """Find the files of some artifacts, where there are any."""
+    return _found(((str(each), each) for each in artifacts), root_fd, durability, disk)
+
+
+def _found(
+    named: Iterable[tuple[str, bytes]], root_fd: int, durability: Durability, disk: Disk
+) -> FoundFiles:
     found = FoundFiles()
-    for artifact in artifacts:
-        _look_at(root_fd, str(artifact), artifact, durability, disk, found)
+    is_certain, look = durability.is_certain, disk.stat  # once, not for each of so many
+    for name, digest in named:
+        if not is_certain(digest):
+            continue
+        try:
+            status = look(name, dir_fd=root_fd)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in _BAD_INODE:
+                raise
+            found.add(digest, 0)
+            continue
+        if stat.S_ISREG(status.st_mode):
+            changed_at_s = status.st_ctime_ns / 1e9
+            found.add(digest, status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
     return found
-
-
-def _look_at(
-    root_fd: int, name: str, digest: bytes, durability: Durability, disk: Disk, found: FoundFiles
-) -> None:
-    if not durability.is_certain(digest):
-        return
-    try:
-        status = disk.stat(name, dir_fd=root_fd)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in _BAD_INODE:
-            raise
-        found.add(digest, 0)
-        return
-    if stat.S_ISREG(status.st_mode):
-        changed_at_s = status.st_ctime_ns / 1e9
-        found.add(digest, status.st_size, status.st_ino, status.st_mtime_ns, changed_at_s)
 
 
 def open_file(root_fd: int, artifact: ArtifactHash, disk: Disk) -> tuple[int, int]:
