@@ -26,7 +26,7 @@ from agent.duties import Duties, unattended_work
 from agent.event_relay import EventRelay, log_event
 from agent.events import EventLog
 from agent.listening import listen_at
-from agent.loop_lag import LoopLag, measured_lag
+from agent.loop_lag import LoopLag
 from agent.metrics import Metrics, agent_figures
 from agent.node import INTERVAL_S, NodeSampler
 from agent.status import StatusSource
@@ -113,15 +113,16 @@ class Agent:
 
 @asynccontextmanager
 async def assembled(
-    settings: Settings, state_dir: Path, store: ArtifactStore, relay: EventRelay
+    settings: Settings, state_dir: Path, store: ArtifactStore, relay: EventRelay, lag: LoopLag
 ) -> AsyncIterator[Agent]:
     """Build an agent around an open store whose events go to `relay`, and take it apart again.
+
+    `agent.opening` opens both, and measures how late the event loop is.
 
     Raises:
         DepotError, OSError: the state directory cannot be used.
     """
     async with AsyncExitStack() as stack:
-        lag = stack.enter_context(measured_lag())
         events = await stack.enter_async_context(
             await EventLog.open(state_dir, max_entries=settings.events.max_entries)
         )

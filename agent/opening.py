@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 from agent.config.settings import Settings
 from agent.event_relay import EventRelay
+from agent.loop_lag import LoopLag, measured_lag
+from agent.process import CannotStart
+from depot.concurrency.threads import DaemonThreads
 from depot.device.host import DeviceWorkers
 from depot.options import StoreOptions
 from depot.reading.reader import VerifyReads
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from agent.assembly import Agent
 
 _Assembled = Callable[
-    [Settings, Path, ArtifactStore, EventRelay], AbstractAsyncContextManager["Agent"]
+    [Settings, Path, ArtifactStore, EventRelay, LoopLag], AbstractAsyncContextManager["Agent"]
 ]
 
 
@@ -35,10 +38,15 @@ async def opened(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]:
     Raises:
         DatasetBusy: another agent holds the state directory or every dataset.
         DepotError, OSError: the state directory cannot be used.
+        CannotStart: a part of the program cannot be imported.
     """
     relay = EventRelay()
-    importing = asyncio.get_running_loop().run_in_executor(None, _imported)
     async with AsyncExitStack() as stack:
+        lag = stack.enter_context(measured_lag())
+        # A daemon thread: when the store cannot be opened, nobody waits for it.
+        thread = DaemonThreads("imports", 1)
+        importing = thread.submit(_imported)
+        thread.close()
         store = await stack.enter_async_context(
             await ArtifactStore.open(
                 settings.dataset_paths,
@@ -47,13 +55,15 @@ async def opened(settings: Settings, state_dir: Path) -> AsyncIterator[Agent]:
                 on_event=relay,
             )
         )
-        assembled = await importing
-        yield await stack.enter_async_context(assembled(settings, state_dir, store, relay))
+        assembled = await asyncio.wrap_future(importing)
+        yield await stack.enter_async_context(assembled(settings, state_dir, store, relay, lag))
 
 
 def _imported() -> _Assembled:
-    from agent.assembly import assembled
-
+    try:
+        from agent.assembly import assembled
+    except (ImportError, OSError) as error:
+        raise CannotStart(f"agent.assembly cannot be imported: {error}") from error
     return assembled
 
 

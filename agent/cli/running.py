@@ -1,4 +1,4 @@
-"""`sled-agent run`: the daemon. Nobody else imports this, because it imports everything."""
+"""`sled-agent run`: the daemon. Nobody else imports this: it imports half of the program."""
 
 from __future__ import annotations
 

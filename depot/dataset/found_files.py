@@ -74,11 +74,11 @@ class FoundFiles:
         return zip(self._artifacts, self._sizes, strict=True)
 
     def stretch(self, digests: Sequence[bytes]) -> Stretch | None:
-        """The files of these, when they follow each other here as they do there; None: not so.
+        """The files of these, at least one, when they follow each other here as well; else None.
 
         For those who compare every one. That takes files which were added in order.
         """
-        begin = bisect_left(self._artifacts, digests[0]) if digests else 0
+        begin = bisect_left(self._artifacts, digests[0])
         at = slice(begin, begin + len(digests))
         artifacts = tuple(self._artifacts[at])
         if artifacts != tuple(digests):

@@ -116,12 +116,12 @@ def _take_all(
     book: Book,
     copies: dict[ArtifactHash, Copy],
 ) -> None:
-    """What `_match_each` comes to when nothing is new, in a third of the time."""
+    """What `_match_each` comes to when nothing is new, in less than half of the time."""
     verified_at_s = [at_s or None for at_s in rows.verified_at_s]
     known = map(Copy, rows.sizes_bytes, verified_at_s)
     copies.update(zip(artifacts, known, strict=True))
-    times_s = zip(rows.verified_at_s, rows.seen_at_s, strict=True)
-    ages_s = [verified or min(seen, now_s) for verified, seen in times_s]
+    times_s = zip(verified_at_s, rows.seen_at_s, strict=True)
+    ages_s = [min(seen, now_s) if verified is None else verified for verified, seen in times_s]
     book.ages.update(zip(artifacts, ages_s, strict=True))
 
 

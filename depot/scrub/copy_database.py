@@ -51,7 +51,8 @@ _HAD: Final = "CREATE TABLE IF NOT EXISTS had (sha256 BLOB PRIMARY KEY) WITHOUT 
 _ROWS: Final = "SELECT sha256, facts FROM copy WHERE dataset_id = ? ORDER BY sha256"
 _ONE_ROW: Final = "SELECT sha256, facts FROM copy WHERE dataset_id = ? AND sha256 = ?"
 _FACTS: Final = struct.Struct("=QQqddQ")
-"""The fields of a `Row` in their order, each of eight bytes; 0.0 for what was never verified."""
+"""The fields of a `Row` in their order, each of eight bytes, as this machine has them in memory:
+the database is of one sled. 0.0 stands for what was never verified."""
 _FIELDS: Final = _FACTS.size // 8
 _ROTTEN: Final = "what is remembered of a copy is not what was written"
 _PART: Final = 512
@@ -106,11 +107,14 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, digests: tuple[bytes, ...], facts: tuple[bytes, ...]) -> Self:
-        """Raises ValueError, TypeError for what was never written: a page that has rotted."""
-        lengths = set(map(len, digests)), set(map(len, facts))
-        if lengths != ({DIGEST_BYTES}, {_FACTS.size}):
+        """Raises ValueError for what was never written: a page that has rotted holds anything."""
+        try:
+            lengths = len(b"".join(digests)), set(map(len, digests)), set(map(len, facts))
+            packed = b"".join(facts)
+        except TypeError as error:
+            raise ValueError(_ROTTEN) from error
+        if lengths != (DIGEST_BYTES * len(digests), {DIGEST_BYTES}, {_FACTS.size}):
             raise ValueError(_ROTTEN)
-        packed = b"".join(facts)
         numbers, times = array("Q", packed), array("d", packed)
         size, inode, mtime, seen, verified, damaged = (
             slice(n, None, _FIELDS) for n in range(_FIELDS)
@@ -125,7 +129,9 @@ class Rows(NamedTuple):
             times[verified],
             numbers[damaged],
         )
-        if not isfinite(sum(rows.seen_at_s) + sum(rows.verified_at_s)):
+        # A sum is no number if one of them is none.
+        finite = isfinite(sum(rows.seen_at_s) + sum(rows.verified_at_s))
+        if not finite or max(rows.damaged) > 1:
             raise ValueError(_ROTTEN)
         return rows
 
@@ -273,7 +279,7 @@ class CopyDatabase:
         if version > FORMAT:
             raise FormatTooNew(f"{path} has format {version}, this program knows up to {FORMAT}")
         if 0 < version < FORMAT:
-            raise ValueError(f"format {version} is not read any more")
+            raise ValueError(f"format {version}, expected {FORMAT}")
         self._db.execute("PRAGMA journal_mode=WAL")
         # What the last seconds told may be lost in a power cut: it is found out again.
         self._db.execute("PRAGMA synchronous=NORMAL")

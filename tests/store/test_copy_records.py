@@ -375,9 +375,11 @@ async def test_b6_what_was_said_to_be_bad_before_a_dataset_went_is_not_called_go
         await store.check_datasets()
         if not restarted:
             await come_back(node, store, good_copies=1)
+            assert (await verified_at(store, ONE))[B] is None
     if restarted:
         async with node.open() as store:
             await come_back(node, store, good_copies=1)
+            assert (await verified_at(store, ONE))[B] is None
 
 
 @pytest.mark.parametrize("restarted", [False, True])
