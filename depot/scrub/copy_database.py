@@ -33,12 +33,6 @@ BUSY_TIMEOUT_S: Final = 1.0
 _SIDE_FILES: Final = ("", "-wal", "-shm")
 _SCHEMA: Final = """
     CREATE TABLE dataset (id TEXT PRIMARY KEY, seen_at REAL NOT NULL) WITHOUT ROWID;
-    CREATE TABLE copy (
-        dataset_id TEXT NOT NULL,
-        sha256 BLOB NOT NULL,
-        facts BLOB NOT NULL,
-        PRIMARY KEY (dataset_id, sha256)
-    ) WITHOUT ROWID;
     CREATE TABLE finding (
         dataset_id TEXT NOT NULL,
         sha256 BLOB NOT NULL,
@@ -46,6 +40,19 @@ _SCHEMA: Final = """
         PRIMARY KEY (dataset_id, sha256)
     ) WITHOUT ROWID;
     CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_COPIES: Final = """
+    CREATE TABLE copy (
+        dataset_id TEXT NOT NULL,
+        sha256 BLOB NOT NULL,
+        facts BLOB NOT NULL,
+        PRIMARY KEY (dataset_id, sha256)
+    ) WITHOUT ROWID
+"""
+_KEEP: Final = "INSERT OR REPLACE INTO copy VALUES (?, ?, ?)"
+# In format 1 each fact had a column, and inode and time were one text.
+_COPIES_1: Final = """
+    SELECT dataset_id, sha256, size_bytes, identity, seen_at, verified_at, damaged FROM copy
 """
 _HAD: Final = "CREATE TABLE IF NOT EXISTS had (sha256 BLOB PRIMARY KEY) WITHOUT ROWID"
 _ROWS: Final = "SELECT sha256, facts FROM copy WHERE dataset_id = ? ORDER BY sha256"
@@ -278,8 +285,6 @@ class CopyDatabase:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > FORMAT:
             raise FormatTooNew(f"{path} has format {version}, this program knows up to {FORMAT}")
-        if 0 < version < FORMAT:
-            raise ValueError(f"format {version}, expected {FORMAT}")
         self._db.execute("PRAGMA journal_mode=WAL")
         # What the last seconds told may be lost in a power cut: it is found out again.
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -287,12 +292,38 @@ class CopyDatabase:
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
         self._begin()  # finds out now that it cannot be written
+        kept = self._copies_of_format_1() if version == 1 else []
         if version == 0:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
+        if version < FORMAT:
+            self._db.execute(_COPIES)
+            self._db.executemany(_KEEP, kept)
             self._db.execute(f"PRAGMA user_version={FORMAT}")
         self._db.execute(_HAD)
         self._db.execute("COMMIT")
+
+    def _copies_of_format_1(self) -> list[tuple[str, bytes, bytes]]:
+        """Take its table out; raises ValueError for what was never written."""
+        found = self._db.execute(_COPIES_1).fetchall()
+        self._db.execute("DROP TABLE copy")
+        kept: list[tuple[str, bytes, bytes]] = []
+        try:
+            for (
+                dataset_id,
+                digest,
+                size_bytes,
+                identity,
+                seen_at_s,
+                verified_at_s,
+                damaged,
+            ) in found:
+                inode, mtime_ns = map(int, identity.split(":"))
+                row = Row(size_bytes, inode, mtime_ns, seen_at_s, verified_at_s, damaged)
+                kept.append((dataset_id, digest, row.packed()))
+        except (AttributeError, TypeError, ValueError, struct.error) as error:
+            raise ValueError(_ROTTEN) from error
+        return kept
 
     def _rows(self, dataset_id: str) -> Iterator[Rows]:
         cursor = self._db.execute(_ROWS, (dataset_id,))
@@ -301,7 +332,7 @@ class CopyDatabase:
 
     def _write_rows(self, dataset_id: str, rows: Mapping[ArtifactHash, Row | None]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?)",
+            _KEEP,
             [(dataset_id, a.digest, r.packed()) for a, r in rows.items() if r is not None],
         )
         self._db.executemany(

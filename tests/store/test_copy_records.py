@@ -161,9 +161,47 @@ def other_tables(path: Path) -> None:
     db.close()
 
 
-def an_old_format(path: Path) -> None:
+def an_old_format_without_its_columns(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 1")
+
+
+def an_old_format_that_rotted(path: Path) -> None:
+    as_format_1(path, identity="no numbers")
+
+
+def as_format_1(path: Path, identity: str | None = None) -> None:
+    """Write the rows as the program did before facts were one column."""
+    with closing(sqlite3.connect(path)) as db, db:
+        rows = db.execute("SELECT dataset_id, sha256, facts FROM copy").fetchall()
+        db.execute("DROP TABLE copy")
+        db.execute(
+            "CREATE TABLE copy (dataset_id TEXT NOT NULL, sha256 BLOB NOT NULL,"
+            " size_bytes INTEGER NOT NULL, identity TEXT NOT NULL, seen_at REAL NOT NULL,"
+            " verified_at REAL, damaged INTEGER NOT NULL, PRIMARY KEY (dataset_id, sha256))"
+            " WITHOUT ROWID"
+        )
+        for *key, facts in rows:
+            row = Row.unpacked(facts)
+            named = identity or f"{row.inode}:{row.mtime_ns}"
+            values = (*key, row.size_bytes, named, *row[3:])
+            db.execute("INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        db.execute("PRAGMA user_version = 1")
+
+
+async def test_b6_what_a_program_before_this_one_remembered_is_known(node: Node) -> None:
+    async with node.open() as store:
+        await put_both(store)
+        await store._parts.records.keep_note("a note", "kept")
+        say_bad(store, await store.open_artifact(hash_of(ONE), exclude=[A]))
+        times = await verified_at(store, TWO)
+    await off_loop(as_format_1, database(node))
+    for _ in range(2):  # also when it is in the format of today
+        async with node.open() as store:
+            assert copies(store) == {hash_of(ONE): 1, hash_of(TWO): 2}
+            assert await verified_at(store, TWO) == times
+            assert store._parts.records.read_note("a note") == "kept"
+            assert store._parts.records.problems == ()
 
 
 def text_for_facts(path: Path) -> None:
@@ -192,7 +230,8 @@ def no_time(path: Path) -> None:
         garbage,
         a_directory,
         other_tables,
-        an_old_format,
+        an_old_format_without_its_columns,
+        an_old_format_that_rotted,
         text_for_facts,
         half_the_facts,
         a_name_that_is_none,
