@@ -32,7 +32,7 @@ def start(agent: RunningAgent, what: str) -> subprocess.CompletedProcess[str]:
 def test_why_a_store_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
     agent = RunningAgent(tmp_path).prepare()
     with RunningAgent(tmp_path):
-        done = start(agent, "threading.Event().wait()")
+        done = start(agent, "threading.Event().wait(20)")
     assert done.returncode == 1
     assert "another agent" in done.stderr
     assert "leaving" not in done.stderr
