@@ -10,13 +10,17 @@ import pytest
 
 from tests.system.agents import RunningAgent
 
+# The module waits or fails as it is executed: while it is looked for, an import of any other module
+# in any other thread would wait as well.
 BEGIN = """
-import importlib.abc, sys, threading
-class Finder(importlib.abc.MetaPathFinder):
+import importlib.abc, importlib.machinery, sys, threading
+class Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
         if name == "agent.assembly":
-            {what}
-sys.meta_path.insert(0, Finder())
+            return importlib.machinery.ModuleSpec(name, self)
+    def exec_module(self, module):
+        {what}
+sys.meta_path.insert(0, Importer())
 from agent.cli.sled_agent import main
 sys.argv = ["sled-agent", "run", "--config", {config!r}]
 main()
@@ -32,7 +36,7 @@ def start(agent: RunningAgent, what: str) -> subprocess.CompletedProcess[str]:
 def test_why_a_store_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
     agent = RunningAgent(tmp_path).prepare()
     with RunningAgent(tmp_path):
-        done = start(agent, "threading.Event().wait(20)")
+        done = start(agent, "threading.Event().wait()")
     assert done.returncode == 1
     assert "another agent" in done.stderr
     assert "leaving" not in done.stderr
