@@ -171,22 +171,26 @@ class PlainTransaction:
 
 
 class PlainStore:
-    """The store of a process in service."""
+    """The store of a process in service.
+
+    Attributes:
+        latest: the state as of now.
+    """
 
     checked: Final = False
 
     def __init__(self) -> None:
-        self._latest = PlainSnapshot(0, {}, {})
+        self.latest = PlainSnapshot(0, {}, {})
         self._writing = False
         self._waiting: dict[asyncio.Future[None], frozenset[str]] = {}
 
     def table(self, name: str) -> Table[Any, Any]:
         """See `StateStore`."""
-        return Table(self, name)
+        return _PlainTable(self, name)
 
     def snapshot(self) -> PlainSnapshot:
         """See `StateStore`."""
-        return self._latest
+        return self.latest
 
     @contextmanager
     def transaction(self) -> Iterator[PlainTransaction]:
@@ -199,7 +203,7 @@ class PlainStore:
             raise RuntimeError("a transaction is open already; state has one writer")
         self._writing = True
         try:
-            transaction = PlainTransaction(self._latest)
+            transaction = PlainTransaction(self.latest)
             yield transaction
             self._commit(transaction.changed)
         finally:
@@ -220,9 +224,9 @@ class PlainStore:
     def _commit(self, changed: Mapping[str, PersistentMap[Any, Any]]) -> None:
         if not changed:
             return
-        before = self._latest
+        before = self.latest
         revision = before.revision + 1
-        self._latest = PlainSnapshot(
+        self.latest = PlainSnapshot(
             revision,
             {**before.contents, **changed},
             {**before.revisions, **dict.fromkeys(changed, revision)},
@@ -230,3 +234,32 @@ class PlainStore:
         for waiting, names in self._waiting.items():
             if not waiting.done() and not names.isdisjoint(changed):
                 waiting.set_result(None)
+
+
+class _PlainTable(Table[K, V]):
+    """A table of a store in service: a row is looked up some fifty times for each put."""
+
+    __slots__ = ()
+
+    store: PlainStore
+
+    @property
+    def rows(self) -> Mapping[K, V]:
+        """The rows as of now."""
+        rows: Mapping[K, V] = self.store.latest.contents.get(self.name, _EMPTY)
+        return rows
+
+    def __getitem__(self, key: K) -> V:
+        row: V = self.store.latest.contents.get(self.name, _EMPTY)[key]
+        return row
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, /, default: V | T) -> V | T: ...
+    def get(self, key: K, /, default: V | T | None = None) -> V | T | None:
+        """Look a row up."""
+        return self.store.latest.contents.get(self.name, _EMPTY).get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.store.latest.contents.get(self.name, _EMPTY)
