@@ -170,7 +170,8 @@ class Dataset:
 
         A file that cannot even be looked at counts as empty, which no copy is.
         """
-        file = self.look_at((artifact,)).find(artifact)
+        found = self.look_at((artifact,))
+        file = found.find(artifact) if found else None  # a put asks, and there is none
         return None if file is None else file.size_bytes
 
     def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:

@@ -45,6 +45,30 @@ class Entry(NamedTuple):
     aside: str | None
 
 
+class Batch(tuple[Entry, ...]):
+    """Entries on their way to another process, which takes them a tenth of the time like this."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross column by column."""
+        return _batch_of, (
+            b"".join([entry.artifact for entry in self]),
+            [entry.staged for entry in self],
+            [entry.content for entry in self],
+            [entry.aside for entry in self],
+        )
+
+
+def _batch_of(
+    digests: bytes,
+    staged: Sequence[str],
+    contents: Sequence[bytes],
+    asides: Sequence[str | None],
+) -> Batch:
+    return Batch(map(Entry, ArtifactHash.divide(digests), staged, contents, asides))
+
+
 class Published(NamedTuple):
     """The artifact's file is there for good.
 
@@ -53,6 +77,10 @@ class Published(NamedTuple):
     """
 
     aside_bytes: int | None
+
+
+_WHERE_NOTHING_WAS: Final = Published(None)
+"""One for all, which crosses to another process once."""
 
 
 @dataclass(slots=True)
@@ -106,7 +134,11 @@ def publish(dataset: Dataset, entries: Sequence[Entry]) -> list[Published | OSEr
         _give_names(dataset, items)
     finally:
         _discard(dataset, [item for item in items if not (item.named or item.entry.staged)])
-    return [item.failure or Published(item.aside_bytes) for item in items]
+    return [item.failure or _published(item.aside_bytes) for item in items]
+
+
+def _published(aside_bytes: int | None) -> Published:
+    return _WHERE_NOTHING_WAS if aside_bytes is None else Published(aside_bytes)
 
 
 def _left(items: Sequence[_Item]) -> list[_Item]:

@@ -188,7 +188,8 @@ class Mirror:
 
     def good_copy(self, artifact: ArtifactHash) -> Copy | None:
         """The artifact's copy here, unless it is known to be damaged or cannot be whole."""
-        return good_in(self.artifacts.rows, artifact) if self.readable else None
+        copy = good_in(self.artifacts, artifact)
+        return copy if copy is not None and self.readable else None
 
     def certain_copy(self, artifact: ArtifactHash) -> Copy | None:
         """The artifact's good copy here if it counts: one in doubt can be read, checked, only."""

@@ -256,9 +256,11 @@ class MirrorSet:
             return
         if self._comparing.locked():
             self._appeared.add(artifact)
-        copies = (other.artifacts.get(artifact) for other in self.all if other is not mirror)
-        if any(copy is not None and copy.size_bytes != after.size_bytes for copy in copies):
-            self._doubt_differing((artifact,))
+        for other in self.all:
+            copy = None if other is mirror else other.artifacts.get(artifact)
+            if copy is not None and copy.size_bytes != after.size_bytes:
+                self._doubt_differing((artifact,))
+                return
 
     def _doubt_differing(self, artifacts: Iterable[ArtifactHash]) -> None:
         """Have copies that were never verified in doubt where there is one of another size."""

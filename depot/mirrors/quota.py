@@ -54,7 +54,8 @@ class Quota:
 
     def _move_reserved(self, change_bytes: int) -> bool:
         with self._lock:
-            if change_bytes > self.available_bytes:
+            left_bytes = self.limit_bytes - self._used_bytes - self._reserved_bytes
+            if change_bytes > 0 and change_bytes > left_bytes:
                 return False
             self._reserved_bytes += change_bytes
             return True

@@ -33,6 +33,7 @@ def record_all(records: Sequence[Record]) -> None:
     records = [record for record in records if record.mirrors]
     if not records:
         return
+    doubtful = {m for m in {m for r in records for m in r.mirrors} if m.doubtful}
     befores = [[m.artifacts.get(r.artifact) for m in r.mirrors] for r in records]
     with records[0].mirrors[0].store.transaction() as change:
         for mirrors, artifact, copy in records:
@@ -41,7 +42,7 @@ def record_all(records: Sequence[Record]) -> None:
                     change.delete(mirror.artifacts, artifact)
                 else:
                     change.put(mirror.artifacts, artifact, copy)
-                if _is_settled(mirror, copy):
+                if mirror not in doubtful and _is_settled(copy):
                     change.delete(mirror.doubts, artifact)
     for (mirrors, artifact, copy), before_each in zip(records, befores, strict=True):
         for mirror, before in zip(mirrors, before_each, strict=True):
@@ -52,10 +53,11 @@ def record_all(records: Sequence[Record]) -> None:
             mirror.on_record(mirror, artifact, before, copy)
 
 
-def _is_settled(mirror: Mirror, copy: Copy | None) -> bool:
-    """Tell whether no doubt is left of a copy that is recorded as this."""
-    if mirror.doubtful:
-        return False  # it may be memory that was read: `depot.mirrors.reverify` settles it
+def _is_settled(copy: Copy | None) -> bool:
+    """Tell whether no doubt is left of a copy that is recorded as this.
+
+    On a doubtful dataset it may be memory that was read: `depot.mirrors.reverify` settles it.
+    """
     return copy is None or copy.damaged or copy.verified_at_s is not None
 
 

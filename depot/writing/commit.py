@@ -154,7 +154,7 @@ class Commit:
         """Leave out datasets that left while another one was waited for: nobody can read them."""
         mirrors = [self._desk.mirrors.all[index] for index in sorted(published)]
         there = [mirror for mirror in mirrors if mirror.has(staged[mirror.index].dataset)]
-        for mirror in mirrors:
+        for mirror in mirrors if len(there) < len(mirrors) else ():
             if mirror not in there:
                 self._tally.failures.append(f"dataset {mirror.index + 1}: not there any more")
         return there

@@ -1,14 +1,19 @@
-"""Commits, as many at once as there are: what waits while one batch is made durable is the next.
+"""Commits, many at once: of what waits while one batch is made durable the next is made.
 
 Nothing waits for company: a put that comes alone is a batch of one. A mirror has one batch under
-way, so that those behind it become one, and no mirror waits for another. When the dataset fails
-with a batch, those behind it fail with it, without a call that would only fail, or hang, again.
+way, and no mirror waits for another. Where a batch is quick, the next leaves half of what is under
+way for the one after it: with all of it in one batch, everybody would be answered and come back
+while the mirror has nothing to do. Where it is not, half would take as long as all.
+
+When the dataset fails with a batch, those behind it fail with it, without a call that would only
+fail, or hang, again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,13 +23,17 @@ from functools import partial
 from typing import Final
 
 from depot.dataset.dataset import Dataset
-from depot.dataset.publishing import Entry, Published, publish
+from depot.dataset.publishing import Batch, Entry, Published, publish
 from depot.errors import DatasetUnusable
 from depot.mirrors.mirror import Mirror
 
 MOST_ENTRIES: Final = 256
 MOST_BYTES: Final = 4 << 20
 """Contents of one batch, which are copied to the process that writes them."""
+FEW: Final = 16
+"""Up to so many are one batch in any case."""
+_OWN_WORK_S: Final = 0.0004
+"""What this process does for one put, about. A batch is quick that takes less than that for all."""
 
 Outcome = Published | OSError | DatasetUnusable
 End = asyncio.Future[Outcome | None]
@@ -43,7 +52,7 @@ class GroupCommit:
     def __init__(self, mirrors: Sequence[Mirror], *, together: bool, lag_s: float) -> None:
         self._mirrors = mirrors
         self._lines = [_Line(mirror, together=together) for mirror in mirrors]
-        self._lag_s = lag_s
+        self._deadlines = Deadlines(lag_s)
 
     async def publish(
         self, entries: Mapping[int, tuple[Dataset, Entry]], on_late: OnLate
@@ -71,7 +80,7 @@ class GroupCommit:
         self, entries: Mapping[int, tuple[Dataset, Entry]], tell: Callable[[Publication], None]
     ) -> Publication:
         """Begin to do what `publish` does; `tell` is called once there is a result."""
-        publication = Publication(self._mirrors, self._lag_s, tell)
+        publication = Publication(self._mirrors, len(entries), self._deadlines, tell)
         for index, (dataset, entry) in entries.items():
             publication.waiting[index] = _Waiting(publication, index, entry, dataset)
         for index, waiting in publication.waiting.items():
@@ -88,17 +97,21 @@ class Publication:
         waiting: each of them, by mirror.
     """
 
-    __slots__ = ("_broken", "_lag_s", "_mirrors", "_outcomes", "_tell", "_timer", "waiting")
+    __slots__ = ("_broken", "_deadlines", "_left", "_mirrors", "_outcomes", "_tell", "waiting")
 
     def __init__(
-        self, mirrors: Sequence[Mirror], lag_s: float, tell: Callable[[Publication], None]
+        self,
+        mirrors: Sequence[Mirror],
+        entries: int,
+        deadlines: Deadlines,
+        tell: Callable[[Publication], None],
     ) -> None:
         self.waiting: dict[int, _Waiting] = {}
         self._mirrors = mirrors
         self._outcomes: dict[int, Outcome] = {}
         self._broken: Exception | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._lag_s = lag_s
+        self._left = entries
+        self._deadlines = deadlines
         self._tell = tell
 
     def result(self, on_late: OnLate) -> Mapping[int, Outcome]:
@@ -112,7 +125,8 @@ class Publication:
 
     def give_up(self, on_late: OnLate) -> None:
         """Wait for nothing more: nobody learns the outcomes, not even those that are known."""
-        self._stop_timer()
+        self._left = 0
+        self._deadlines.drop(self)
         for index, waiting in self.waiting.items():
             waiting.give_up()
             on_late(index, waiting.end())
@@ -123,14 +137,17 @@ class Publication:
             self._outcomes[index] = outcome
         else:
             self._broken = outcome
-        if all(waiting.told for waiting in self.waiting.values()):
+        self._left -= 1
+        if not self._left:
             self._end()
-        elif self._timer is None and isinstance(outcome, Published):
+        elif isinstance(outcome, Published):
             # Where it is on no other, nobody is slowed down.
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._lag_s, self._too_late)
+            self._deadlines.begin(self)
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """Wait for none of the others: their datasets are too slow."""
+        if not self._left:  # it ended in the meantime
+            return
         too_slow = OSError(errno.ETIMEDOUT, "the device is too slow for this write")
         for index, waiting in self.waiting.items():
             if not waiting.told:
@@ -140,12 +157,41 @@ class Publication:
         self._end()
 
     def _end(self) -> None:
-        self._stop_timer()
+        self._deadlines.drop(self)
         self._tell(self)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+
+class Deadlines:
+    """Ends the patience of publications, all of which have the same; one timer for all."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._due_s: dict[Publication, float] = {}  # as they began, so the first is due first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, publication: Publication) -> None:
+        """Call `too_late` once its patience is over; a second call changes nothing."""
+        if publication in self._due_s:
+            return
+        loop = asyncio.get_running_loop()
+        self._due_s[publication] = loop.time() + self._patience_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._patience_s, self._look)
+
+    def drop(self, publication: Publication) -> None:
+        """It is over."""
+        self._due_s.pop(publication, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._due_s:
+            publication, due_s = next(iter(self._due_s.items()))
+            if due_s > loop.time():
+                self._timer = loop.call_at(due_s, self._look)
+                return
+            del self._due_s[publication]
+            loop.call_soon(publication.too_late)
 
 
 @dataclass(slots=True, eq=False)
@@ -220,6 +266,7 @@ class _Line:
         self._together = together
         self._queue: deque[_Waiting] = deque()
         self._busy = False
+        self._took_s = math.inf  # the last batch; before the first, nobody knows
         self._running: set[asyncio.Task[None]] = set()
 
     def add(self, waiting: _Waiting) -> None:
@@ -233,14 +280,20 @@ class _Line:
             task.add_done_callback(self._running.discard)
 
     async def _work_off(self) -> None:
-        while batch := self._next_batch():
+        clock = asyncio.get_running_loop().time
+        batch: list[_Waiting] = []
+        while batch := self._next_batch(len(batch)):
+            began_s = clock()
             await self._publish(batch)
+            self._took_s = clock() - began_s
         self._busy = False
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _next_batch(self, ended: int) -> list[_Waiting]:
+        """Take what is to be published next, behind so many that have just been."""
+        most = most_of_a_batch(len(self._queue) + ended, self._took_s)
         batch: list[_Waiting] = []
         size_bytes = 0
-        while self._queue and len(batch) < MOST_ENTRIES:
+        while self._queue and len(batch) < most:
             waiting = self._queue[0]
             size_bytes += 0 if waiting.told else len(waiting.entry.content)
             if batch and size_bytes > MOST_BYTES:
@@ -261,7 +314,7 @@ class _Line:
         here = [waiting for waiting in batch if self._is_here(waiting)]
         if not here:
             return
-        dataset, entries = here[0].dataset, [waiting.entry for waiting in here]
+        dataset, entries = here[0].dataset, Batch(waiting.entry for waiting in here)
         for waiting in here:
             waiting.begun = True
         call = self._mirror.begin(publish, dataset, entries)
@@ -313,6 +366,17 @@ class _Line:
             path = self._mirror.path
             waiting.settle(DatasetUnusable(f"{path} went away and came back during the write"))
         return here
+
+
+def most_of_a_batch(under_way: int, took_s: float) -> int:
+    """How many entries the next batch may have.
+
+    Args:
+        under_way: entries that wait, or were published with the batch before.
+        took_s: what that batch took.
+    """
+    quick = took_s < under_way * _OWN_WORK_S
+    return min(MOST_ENTRIES, max(FEW, (under_way + 1) // 2) if quick else under_way)
 
 
 def _ended(

@@ -101,7 +101,7 @@ class Landings:
 
     def has_landed(self, mirror: Mirror, artifact: ArtifactHash) -> bool:
         """Tell whether a good file has the name by a late write that is about to be settled."""
-        return any(
+        return bool(self._late) and any(
             late.mirror is mirror
             and late.entry.artifact == artifact
             and end.done()

@@ -8,12 +8,13 @@ it staged and got no name is removed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from depot.artifact import ArtifactHash, Generation
 from depot.errors import DatasetUnusable, HashMismatch, LengthMismatch
+from depot.mirrors.mirror import Mirror
 from depot.streams.sources import Source
 from depot.writing.arriving import Arrival
 from depot.writing.commit import Commit
@@ -34,6 +35,9 @@ WHOLE_BYTES: Final = 64 << 10
 class Put:
     """An admitted write.
 
+    Args:
+        healthy: the datasets that can be written.
+
     Attributes:
         room: where it goes.
         commit: the steps of its commit, for `ShortPuts`.
@@ -46,8 +50,8 @@ class Put:
         generation: Generation,
         length_bytes: int | None,
         event: str | None,
+        healthy: Sequence[Mirror],
     ) -> None:
-        healthy = desk.mirrors.healthy()
         self._desk = desk
         self._artifact = artifact
         self._generation = generation
@@ -106,13 +110,13 @@ class Put:
             self._note_failures(ingested.failures, targets)
             return await self._land(ingested, arrival=arrival)
 
-    def take_whole(self, content: bytes) -> Ingested:
-        """Choose where a body goes that was read whole, and look at it.
+    def take_whole(self, content: bytes, unstaged: Mapping[int, StagedCopy]) -> Ingested:
+        """Look at a body that was read whole and goes there.
 
         Raises:
             HashMismatch, LengthMismatch.
         """
-        ingested = _whole(content, self.room.choose_targets())
+        ingested = _whole(content, unstaged)
         self._check_content(ingested)
         return ingested
 
@@ -174,7 +178,8 @@ class Put:
             raise
 
     async def _store(self, content: bytes, targets: Mapping[int, Target]) -> Stored:
-        return await self._land(_whole(content, targets), content)
+        unstaged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
+        return await self._land(_whole(content, unstaged), content)
 
     async def _land(
         self, ingested: Ingested, content: bytes = b"", *, arrival: Arrival | None = None
@@ -214,6 +219,5 @@ class Put:
             )
 
 
-def _whole(content: bytes, targets: Mapping[int, Target]) -> Ingested:
-    staged = {index: StagedCopy(target.dataset, "") for index, target in targets.items()}
-    return Ingested(ArtifactHash.of(content), len(content), None, staged, {})
+def _whole(content: bytes, unstaged: Mapping[int, StagedCopy]) -> Ingested:
+    return Ingested(ArtifactHash.of(content), len(content), None, unstaged, {})

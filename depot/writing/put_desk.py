@@ -19,6 +19,7 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.quarantine.keeper import QuarantineKeeper
 from depot.state.tables import StateStore, Table
 from depot.writing.arriving import Arrivals
+from depot.writing.ground import Ground, survey
 from depot.writing.group_commit import GroupCommit
 from depot.writing.ingest import Ingestor
 from depot.writing.landing import Landings
@@ -98,7 +99,7 @@ class PutDesk:
         """Admit a write for the block; see `ArtifactStore.begin_put`."""
         self._check(artifact, generation)
         self.count_writers((artifact,), 1)
-        put = Put(self, artifact, generation, length_bytes, event)
+        put = Put(self, artifact, generation, length_bytes, event, self.mirrors.healthy())
         try:
             await put.room.look_for_copies()
             if put.held is None:
@@ -112,8 +113,18 @@ class PutDesk:
             put.room.release()
             self.count_writers((artifact,), -1)
 
+    def survey(self) -> Ground | None:
+        """The datasets for `begin_at_once`, in this step of the event loop; see `ground.survey`."""
+        return survey(self.mirrors, self.quarantine)
+
     def begin_at_once(
-        self, artifact: ArtifactHash, generation: Generation, length_bytes: int, *, event: str
+        self,
+        artifact: ArtifactHash,
+        generation: Generation,
+        length_bytes: int,
+        ground: Ground,
+        *,
+        event: str,
     ) -> Put | None:
         """Admit a write without waiting for anything; None where that cannot be.
 
@@ -121,23 +132,23 @@ class PutDesk:
         with `count_writers` in the same step of the event loop.
 
         Raises:
-            as `begin`.
+            NoConfig, ArtifactGeneration, LedgerUnknown, NotInConfig, TooManyPuts.
         """
-        self._check(artifact, generation)
+        fencing.check_write(self.keeper.resolved, artifact, generation)
+        self._check_place()
         if not self.commits.take_now(artifact):
             return None
-        put = Put(self, artifact, generation, length_bytes, event)
         try:
-            if put.room.reserve_at_once():
-                self._check_place()
-                self.running += 1
-                return put
+            put = Put(self, artifact, generation, length_bytes, event, ground.healthy)
+            reserved = put.room.reserve_at_once(ground)
         except BaseException:
-            put.room.release()
             self.commits.release(artifact)
             raise
-        self.commits.release(artifact)
-        return None
+        if not reserved:
+            self.commits.release(artifact)
+            return None
+        self.running += 1
+        return put
 
     def end(self, put: Put, artifact: ArtifactHash) -> None:
         """End what `begin_at_once` began."""

@@ -20,6 +20,7 @@ from depot.mirrors.mirror_set import MirrorSet
 from depot.mirrors.quota import Reservation
 from depot.mirrors.verify import verify_copy
 from depot.quarantine.keeper import QuarantineKeeper
+from depot.writing.ground import Ground
 from depot.writing.lanes import Target
 from depot.writing.stored import Stored, Tally
 
@@ -104,18 +105,22 @@ class Room:
             raise QuotaExceeded(f"no dataset has room for the {size_bytes} bytes now")
         self.held = self._held()
 
-    def reserve_at_once(self) -> bool:
-        """Reserve space; False where a dataset has to be looked at, or may have to, before that.
+    def reserve_at_once(self, ground: Ground) -> bool:
+        """Reserve space on every healthy dataset; False, and nothing is, where that is not all.
 
-        Raises:
-            as `reserve`.
+        There may be a copy to look at, or one of them may have no room.
         """
-        size_bytes, in_the_way = self._length_bytes, self._quarantine.is_in_the_way
-        if size_bytes is None or self._found():
+        size_bytes = self._length_bytes
+        if size_bytes is None or not 0 <= size_bytes <= self._most_bytes(ground):
             return False
-        if any(in_the_way(mirror, size_bytes) for mirror in self._lacking()):
+        if ground.has(self._artifact):
             return False
-        self.reserve()
+        for mirror in ground.healthy:
+            reservation = mirror.quota.reserve(size_bytes)
+            if reservation is None:
+                self.release()
+                return False
+            self.reservations[mirror.index] = reservation
         return True
 
     def choose_targets(self) -> Mapping[int, Target]:
@@ -157,6 +162,9 @@ class Room:
         """Give back what is still reserved."""
         for reservation in self.reservations.values():
             reservation.release()
+
+    def _most_bytes(self, ground: Ground) -> int:
+        return min(self._max_artifact_size_bytes, ground.most_bytes)
 
     def _found(self) -> list[Mirror]:
         return [mirror for mirror in self._healthy if self._artifact in mirror.artifacts]

@@ -25,6 +25,7 @@ from depot.concurrency.foreground import Foreground
 from depot.dataset.dataset import Dataset
 from depot.dataset.publishing import Entry
 from depot.mirrors.records import Record
+from depot.writing.ground import Ground
 from depot.writing.group_commit import Publication
 from depot.writing.ingest import Ingested
 from depot.writing.put import WHOLE_BYTES, Put
@@ -87,8 +88,10 @@ class ShortPuts:
         asked, self._asked = self._asked, []
         running: list[_Running] = []
         others: list[_Asked] = []
+        ground = self._survey()
         for each in asked:
-            if (admitted := self._admitted(each)) is not None:
+            admitted = None if ground is None else self._admitted(each, ground)
+            if admitted is not None:
                 running.append(admitted)
             else:
                 others.append(each)
@@ -98,17 +101,23 @@ class ShortPuts:
         for each in others:
             _tell(each.tell, None)
 
-    def _admitted(self, asked: _Asked) -> _Running | None:
-        desk, artifact, content = self._desk, asked.artifact, asked.content
+    def _survey(self) -> Ground | None:
         # A root: whatever is wrong is wrong on the ordinary way, too, which has somebody to tell.
         try:
-            put = desk.begin_at_once(artifact, asked.generation, len(content), event=EVENT)
+            return self._desk.survey()
+        except Exception:
+            return None
+
+    def _admitted(self, asked: _Asked, ground: Ground) -> _Running | None:
+        desk, artifact, content = self._desk, asked.artifact, asked.content
+        try:  # a root, as above
+            put = desk.begin_at_once(artifact, asked.generation, len(content), ground, event=EVENT)
         except Exception:
             return None
         if put is None:
             return None
         try:
-            ingested = put.take_whole(content)
+            ingested = put.take_whole(content, ground.unstaged)
             entries = put.commit.entries(ingested, content)
         except Exception:
             desk.end(put, artifact)

@@ -56,10 +56,12 @@ class Tally:
 
     def stored(self, holders: Sequence[Mirror]) -> Stored:
         """How many of these mirrors hold a copy now."""
+        copies = 0
         for mirror in holders:
             if self._artifact in mirror.doubts:
                 self.failures.append(f"dataset {mirror.index + 1}: in doubt")
-        copies = sum(mirror.certain_copy(self._artifact) is not None for mirror in holders)
+            elif mirror.good_copy(self._artifact) is not None:
+                copies += 1
         return Stored(len(self._healthy), copies, tuple(self.failures))
 
     def check(self, stored: Stored) -> Stored:
