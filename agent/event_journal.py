@@ -47,12 +47,17 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event that happened, and its number in its epoch."""
+    """An event that happened, and its number in its epoch; see `Draft`."""
 
     sequence: int
     time: float
     kind: str
-    fields: Mapping[str, object]
+    text: str
+
+    @property
+    def fields(self) -> Mapping[str, object]:
+        """What else it carries: read when somebody asks, because of most events nobody does."""
+        return _fields(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +135,12 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         first = self._highest() + 1
         events = [
-            Event(number, draft.time, draft.kind, _fields(draft.fields))
+            Event(number, draft.time, draft.kind, draft.fields)
             for number, draft in enumerate(drafts, start=first)
         ]
         self._db.executemany(
             "INSERT INTO event (sequence, time, kind, fields) VALUES (?, ?, ?, ?)",
-            ((e.sequence, e.time, e.kind, d.fields) for e, d in zip(events, drafts, strict=True)),
+            [(event.sequence, event.time, event.kind, event.text) for event in events],
         )
         self._db.execute(
             "DELETE FROM event WHERE sequence <= ?", (events[-1].sequence - self._max_entries,)
@@ -207,8 +212,9 @@ def _text(content: bytes) -> str:
 
 
 def _event(row: tuple[int, float, str, str]) -> Event:
-    number, time, kind, text = row
-    return Event(number, time, kind, _fields(text))
+    event = Event(*row)
+    _fields(event.text)
+    return event
 
 
 def _fields(text: str) -> Mapping[str, object]:

@@ -46,6 +46,9 @@ FILE_NAME: Final = "events.sqlite3"
 MAX_FIELDS_BYTES: Final = 16 * 1024
 _ENOUGH: Final = 256
 """Events of one transaction from which it does not wait for more."""
+_PAUSE_S: Final = 0.05
+"""Behind a transaction of fewer, unless as many wait by then: each is a sync, which whoever shares
+the disk has to wait for."""
 _CLOSE_TIMEOUT_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -104,6 +107,7 @@ class EventLog:
         self._queue: queue.SimpleQueue[list[Draft] | None] = queue.SimpleQueue()
         self._published = asyncio.Event()
         self._waiting_is_over = self._closed = False
+        self._hurry = threading.Event()
         self._writer = threading.Thread(target=self._write, name="event-log", daemon=True)
 
     @classmethod
@@ -148,6 +152,7 @@ class EventLog:
         """Commit what is queued and close the database. Waits for a stuck disk only so long."""
         self.stop_waiting()
         self._closed = True
+        self._hurry.set()
         if self._writer.is_alive():
             self._send()
             self._queue.put(None)
@@ -171,6 +176,8 @@ class EventLog:
                 self._loop.call_soon(self._send)
             self._unsent.append(draft)
             self._unwritten += 1
+            if self._unwritten == _ENOUGH:
+                self._hurry.set()
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -188,6 +195,8 @@ class EventLog:
                 except sqlite3.Error as error:
                     self._on_loop(self._go_on_in_memory, str(error), batch)
                     return
+                if len(batch) < _ENOUGH:
+                    self._hurry.wait(_PAUSE_S)
         finally:
             journal.close()
 
@@ -210,7 +219,7 @@ class EventLog:
 
     def _numbered(self, draft: Draft) -> Event:
         """Number an event without a database."""
-        return Event(self._latest + 1, draft.time, draft.kind, json.loads(draft.fields))
+        return Event(self._latest + 1, draft.time, draft.kind, draft.fields)
 
     def _go_on_in_memory(self, problem: str, lost: Sequence[Draft]) -> None:
         """Leave the database behind; what is known so far opens the new epoch."""
@@ -234,6 +243,8 @@ class EventLog:
 
     def _written(self, events: Sequence[Event]) -> None:
         self._unwritten -= len(events)
+        if self._unwritten < _ENOUGH and not self._closed:
+            self._hurry.clear()
         self._publish(events)
 
     def _publish(self, events: Sequence[Event]) -> None:

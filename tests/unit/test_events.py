@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -190,7 +191,7 @@ from agent.event_journal import Draft, Journal
 journal = Journal(Path(sys.argv[1]), 100)
 print(journal.append([Draft(0.0, "put", "{}")] * 3)[-1].sequence, flush=True)
 journal._db.execute("BEGIN IMMEDIATE")
-journal._insert(Draft(0.0, "put", "{}"))
+journal._db.execute("INSERT INTO event (time, kind, fields) VALUES (0.0, 'put', '{}')")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -199,11 +200,11 @@ def test_no_number_is_used_twice_when_the_process_is_killed_between_and_in_commi
     tmp_path: Path,
 ) -> None:
     path = tmp_path / FILE_NAME
-    seen = [
-        int(subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True).stdout)
-        for _ in range(3)
+    runs = [
+        subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True) for _ in range(3)
     ]
-    assert seen == [3, 6, 9]
+    assert [run.returncode for run in runs] == [-signal.SIGKILL] * 3
+    assert [int(run.stdout) for run in runs] == [3, 6, 9]
     with closing(Journal(path, 100)) as journal:
         assert [event.sequence for event in journal.recovered] == list(range(1, 10))
 
