@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import socket
 import time
 from collections.abc import Iterator
@@ -72,6 +73,21 @@ async def test_s1_a_put_that_is_broken_off_leaves_no_blocks(node: Node, tmp_path
 def _wait(kind: type, held: bool) -> None:
     """Wait until there are objects of that kind, or none."""
     deadline_s = time.monotonic() + WAIT_S
-    while any(isinstance(each, kind) for each in gc.get_objects()) is not held:
-        assert time.monotonic() < deadline_s, f"{kind.__name__}: expected {held}"
+    while bool(there := [each for each in gc.get_objects() if isinstance(each, kind)]) is not held:
+        expected = f"{kind.__name__}: expected {held}"
+        assert time.monotonic() < deadline_s, "\n".join([expected, *_holders(there)])
         time.sleep(0.01)
+
+
+def _holders(objects: list[object], depth: int = 6) -> list[str]:
+    """What refers to these, what to that, and so on: who has forgotten to let go."""
+    said, seen, known = [], {id(objects)}, objects
+    for distance in range(1, depth + 1):
+        known = [each for each in gc.get_referrers(*known) if id(each) not in seen]
+        known = [each for each in known if not inspect.isframe(each) or each.f_code not in _OURS]
+        seen |= {id(known), *map(id, known)}
+        said += [f"{distance}: {type(each).__name__} {each!r:.200}" for each in known[:20]]
+    return said
+
+
+_OURS = (_wait.__code__, _holders.__code__)
