@@ -46,9 +46,11 @@ FILE_NAME: Final = "events.sqlite3"
 MAX_FIELDS_BYTES: Final = 16 * 1024
 _ENOUGH: Final = 256
 """Events of one transaction from which it does not wait for more."""
+_STREAM: Final = 8
+"""Events of one transaction behind which more are to be expected."""
 _PAUSE_S: Final = 0.05
-"""Behind a transaction of fewer, unless as many wait by then: each is a sync, which whoever shares
-the disk has to wait for."""
+"""Behind such a transaction, unless enough wait before: each is a sync, which whoever shares the
+disk has to wait for."""
 _CLOSE_TIMEOUT_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -195,7 +197,7 @@ class EventLog:
                 except sqlite3.Error as error:
                     self._on_loop(self._go_on_in_memory, str(error), batch)
                     return
-                if len(batch) < _ENOUGH:
+                if _STREAM <= len(batch) < _ENOUGH:
                     self._hurry.wait(_PAUSE_S)
         finally:
             journal.close()

@@ -76,6 +76,7 @@ def _wait(kind: type, held: bool) -> None:
     while bool(there := [each for each in gc.get_objects() if isinstance(each, kind)]) is not held:
         expected = f"{kind.__name__}: expected {held}"
         assert time.monotonic() < deadline_s, "\n".join([expected, *_holders(there)])
+        del there  # or it would be what holds them
         time.sleep(0.01)
 
 
