@@ -54,8 +54,7 @@ class Quota:
 
     def _move_reserved(self, change_bytes: int) -> bool:
         with self._lock:
-            left_bytes = self.limit_bytes - self._used_bytes - self._reserved_bytes
-            if change_bytes > 0 and change_bytes > left_bytes:
+            if change_bytes > self.available_bytes:
                 return False
             self._reserved_bytes += change_bytes
             return True
