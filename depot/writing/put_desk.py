@@ -136,12 +136,13 @@ class PutDesk:
         """
         fencing.check_write(self.keeper.resolved, artifact, generation)
         self._check_place()
+        put = Put(self, artifact, generation, length_bytes, event, ground.healthy)
         if not self.commits.take_now(artifact):
             return None
         try:
-            put = Put(self, artifact, generation, length_bytes, event, ground.healthy)
             reserved = put.room.reserve_at_once(ground)
         except BaseException:
+            put.room.release()
             self.commits.release(artifact)
             raise
         if not reserved:
