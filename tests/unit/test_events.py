@@ -150,6 +150,17 @@ async def whole_log(log: EventLog) -> None:
     assert log.health().oldest == 3
 
 
+async def test_behind_a_stream_of_events_the_next_is_written_without_another(
+    tmp_path: Path,
+) -> None:
+    async with await EventLog.open(tmp_path) as log:
+        for _ in range(10):
+            log.emit("put")
+        await read_to(log, 10)
+        log.emit("put")
+        assert (await read_to(log, 11)).latest == 11
+
+
 async def test_older_events_that_cannot_be_read_leave_those_in_memory(tmp_path: Path) -> None:
     async with await EventLog.open(tmp_path, recent=2) as log:
         for _ in range(5):
