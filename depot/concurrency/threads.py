@@ -134,7 +134,8 @@ async def wait_within(timeout_s: float, call: Future[T], name: str) -> T:
 async def ended_within(call: Future[T], *, queue_s: float, run_s: float, check_s: float) -> bool:
     """Wait for a call, so long for its begin and so long from then on; tell whether it has ended.
 
-    It is looked at every `check_s` seconds. Given up only when the wait itself is.
+    It is looked at every `check_s` seconds. One that has not begun in time never will: it is
+    cancelled then. One that runs too long goes on.
     """
     waiting = waiting_for(call)
     since_s, begun = time.monotonic(), False
@@ -143,7 +144,8 @@ async def ended_within(call: Future[T], *, queue_s: float, run_s: float, check_s
             now_s = time.monotonic()
             if not begun and call.running():
                 since_s, begun = now_s, True
-            if now_s - since_s > (run_s if begun else queue_s):
+            # It may have begun since, and then has all of its time.
+            if now_s - since_s > (run_s if begun else queue_s) and (begun or call.cancel()):
                 return False
         return True
     except asyncio.CancelledError:
