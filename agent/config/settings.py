@@ -142,7 +142,7 @@ class DepotTable(_Table):
     zstd_min_size_bytes: Size = Field(default=DEFAULT_MIN_SIZE_BYTES, alias="zstd_min_size")
     max_bytes_per_s: Limit = 0
     relay: bool = True
-    send: Literal["splice", "copy", "pipe"] = "splice"
+    send: Literal["auto", "splice", "copy", "pipe"] = "auto"
     fast_path: bool = True
     hot_cache_bytes: Limit = Field(default=DEFAULT_BUDGET_BYTES, alias="hot_cache")
 

@@ -24,7 +24,7 @@ from depot.device.messages import Passed
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
 from depot.http.carrier import ReadInto
-from depot.http.lent_turn import Done, take_lent_turn
+from depot.http.lent_turn import Done, Manner, take_lent_turn
 from depot.http.outlet import Outlet
 from depot.http.permit import Lent
 from depot.http.turn import TURN_S, Outcome, State, not_read, turn_end
@@ -47,6 +47,7 @@ class LentTurn:
     Attributes:
         offset: first byte that was not sent yet; exact whenever no turn runs.
         patient: whether to wait a moment for a client that takes no more.
+        mapped: whether to send out of a mapping, where nothing is read through memory.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LentTurn:
     ) -> None:
         self.offset = start
         self.patient = False
+        self.mapped = False
         self._file, self._host = remote
         self._outlet = outlet
         self._socket = outlet.socket
@@ -133,7 +135,7 @@ class LentTurn:
             self.offset,
             self._end,
             only_for(self._read, self.offset, turn_end(self.offset, self._end)),
-            self.patient,
+            Manner(self.patient, self.mapped),
             passed,
         )
         lent.passed()
@@ -153,7 +155,7 @@ class LentTurn:
             return Outcome(State.READ_FAILED, lost)
         except OSError as error:
             return not_read(error)
-        if turn.cancel():
+        if turn.cancelled():
             return Outcome(State.ABANDONED)
         silence = OSError(errno.ETIMEDOUT, f"no answer in {self._timeout_s:g} s")
         return Outcome(State.READ_FAILED, silence)

@@ -19,6 +19,14 @@ from depot.streams.verified_read import VerifiedRead
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How to take a turn: what `Turn` says of the attributes of these names."""
+
+    patient: bool = False
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """How a turn ended; `offset` is the first byte that it did not send."""
 
@@ -27,7 +35,7 @@ class Done:
 
 
 def take_lent_turn(
-    fd: int, start: int, end: int, read: ReadInto | None, patient: bool, lent: tuple[int, int, int]
+    fd: int, start: int, end: int, read: ReadInto | None, manner: Manner, lent: tuple[int, int, int]
 ) -> Done:
     """Send as much of bytes `start` to `end` of a file as one turn may.
 
@@ -45,8 +53,9 @@ def take_lent_turn(
         own_fd = os.dup(fd)
         held.callback(os.close, own_fd)
         turn = Turn(own_fd, sock, start, end, read, permit=PassedPermit(outlet, inlet))
-        turn.patient = patient
-        if patient and isinstance(read, VerifiedRead):
+        turn.patient = manner.patient
+        turn.mapped = manner.mapped
+        if manner.patient and isinstance(read, VerifiedRead):
             outcome = PairedTurn(turn, own_fd, read, end).run()
         else:
             outcome = turn.run()

@@ -47,6 +47,14 @@ class Outlet:
         self.sent_bytes = 0
         self._pace = pace
 
+    def is_local(self) -> bool:
+        """Tell whether the client is on this machine, and has its address."""
+        try:
+            ours, theirs = self.socket.getsockname(), self.socket.getpeername()
+        except OSError:  # it has ended
+            return False
+        return isinstance(ours, tuple) and bool(ours[0] == theirs[0])
+
     def cut(self) -> None:
         """End the connection, whoever has its socket."""
         with suppress(OSError):  # it has ended

@@ -80,13 +80,14 @@ class Pump:
         threads_per_dataset: int = THREADS_PER_DATASET,
         read_timeout_s: float = 30.0,
         read: ReadInto | None = None,
-        way: Way = Way.SPLICE,
+        way: Way = Way.AUTO,
     ) -> None:
         self._read = read
         self.way = way
         self._threads_per_dataset = threads_per_dataset
         self._read_timeout_s = read_timeout_s
         self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
+        self._turns_now = 0
         self._by_dataset: dict[int, DaemonThreads] = {}
         self._places = defaultdict[int, asyncio.Semaphore](
             partial(asyncio.Semaphore, _LENT_AT_ONCE)
@@ -125,7 +126,7 @@ class Pump:
         if not await ended_within(
             reading, queue_s=timeout_s, run_s=timeout_s, check_s=self._check_s
         ):
-            if reading.cancel():  # it was never begun
+            if reading.cancelled():  # it was never begun
                 raise OSError(errno.EBUSY, "every reader is busy")
             raise OSError(errno.ETIMEDOUT, f"no answer in {timeout_s:g} s")
         try:
@@ -185,7 +186,15 @@ class Pump:
         self, outlet: Outlet, opened: OpenArtifact, turn: Turn | LentTurn, end: int
     ) -> Outcome:
         """Take a turn, or send a little from memory if there is nothing left to take one with."""
-        outcome = await self._take(turn, opened.dataset)
+        self._turns_now += 1
+        try:
+            if isinstance(turn, LentTurn):
+                turn.mapped = turn.patient and self._is_lone(outlet)
+                outcome = await turn.take()
+            else:
+                outcome = await self._take(turn, opened.dataset)
+        finally:
+            self._turns_now -= 1
         if outcome.state is not State.SHORT:
             return outcome
         try:
@@ -209,9 +218,10 @@ class Pump:
         for threads in self._by_dataset.values():
             threads.close()
 
-    async def _take(self, turn: Turn | LentTurn, dataset: int) -> Outcome:
-        if isinstance(turn, LentTurn):
-            return await turn.take()
+    def _is_lone(self, outlet: Outlet) -> bool:
+        return self.way is Way.AUTO and self._turns_now == 1 and outlet.is_local()
+
+    async def _take(self, turn: Turn, dataset: int) -> Outcome:
         submitted = self._threads(dataset).submit(turn.run)
         future = asyncio.wrap_future(submitted)
         queued_s = time.monotonic()

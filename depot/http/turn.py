@@ -23,13 +23,14 @@ from typing import Final
 
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
+from depot.http.window import open_window_carrier
 from depot.os_errors import is_shortage
 from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""
-TURN_BYTES: Final = 32 << 20
-TURN_S: Final = 1.0
+TURN_BYTES: Final = 128 << 20
+TURN_S: Final = 0.25
 FULL_WAIT_S: Final = 0.01
 
 
@@ -94,6 +95,7 @@ class Turn:
     Attributes:
         patient: whether to wait a moment for a client that takes no more. Not for one that has not
             shown yet that it is fast.
+        mapped: whether to send out of a mapping, where nothing is read through memory.
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
         reading_since_s: monotonic time at which the running read began, None outside one.
     """
@@ -118,6 +120,7 @@ class Turn:
         self._permit = permit or self._gate
         self._feeder = feeder
         self.patient = False
+        self.mapped = False
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
@@ -130,9 +133,11 @@ class Turn:
         return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
 
     def _open_carrier(self, end: int) -> AbstractContextManager[Carrier]:
-        if self._feeder is None:
-            return open_carrier(self._read)
-        return self._feeder(self.offset, end, self._read, lambda: self._gate.shut)
+        if self._feeder is not None:
+            return self._feeder(self.offset, end, self._read, lambda: self._gate.shut)
+        if self.mapped and self._read is None:
+            return open_window_carrier()
+        return open_carrier(self._read)
 
     def abandon(self) -> None:
         """Send nothing more; for a turn that has its own gate."""

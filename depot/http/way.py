@@ -8,6 +8,8 @@ from enum import StrEnum
 class Way(StrEnum):
     """How large bodies leave, where nothing has to look at the bytes."""
 
+    AUTO = "auto"
+    """As SPLICE; to a lone client of the same machine out of a mapping (`window.py`)."""
     COPY = "copy"
     """By whoever has the file open: read into memory, and sent from there."""
     SPLICE = "splice"

@@ -84,7 +84,7 @@ class PlayedWorker:
     def begin(self) -> PlayedTurn:
         """Take the call out of the queue, as a worker's thread would."""
         assert self.answer.set_running_or_notify_cancel()
-        start, _end, _read, _patient, lent = unpack(self._message)  # type: ignore[misc]
+        start, _end, _read, _manner, lent = unpack(self._message)  # type: ignore[misc]
         return PlayedTurn(start, lent)  # type: ignore[has-type]
 
     def drop(self) -> None:
@@ -117,13 +117,17 @@ class Connection:
         self.places = asyncio.Semaphore(1)
 
     def turn(
-        self, timeout_s: float = 30.0, take_back_s: float = 30.0, read: ReadInto | None = None
+        self,
+        timeout_s: float = 30.0,
+        take_back_s: float = 30.0,
+        read: ReadInto | None = None,
+        end: int = 9000,
     ) -> LentTurn:
         return LentTurn(
             (FILE, self.worker),  # type: ignore[arg-type]
             self.outlet,
             1000,
-            9000,
+            end,
             read,
             places=self.places,
             timeout_s=timeout_s,
@@ -279,11 +283,11 @@ async def test_of_the_digests_of_a_long_artifact_a_turn_takes_its_own_only(
 ) -> None:
     blocks = 100_000
     digests = BlockDigests(hash_of(LARGE), blocks * MIB, random.Random(5).randbytes(32 * blocks))
-    turn = connection.turn(read=VerifiedRead(digests))
+    turn = connection.turn(read=VerifiedRead(digests), end=blocks * MIB)
     taking, played = await began(connection, turn)
     assert connection.worker.call_bytes <= INLINE_CALL_BYTES
     played.die()
-    connection.worker.answer.set_result(Done(9000, Outcome(State.SENT)))
+    connection.worker.answer.set_result(Done(blocks * MIB, Outcome(State.SENT)))
     await taking
 
 
@@ -371,7 +375,7 @@ async def depot(node: Node, way: Way, verify_reads: VerifyReads) -> AsyncIterato
             yield service.url, pid
 
 
-ways = pytest.mark.parametrize("way", [Way.COPY, Way.SPLICE, Way.PIPE])
+ways = pytest.mark.parametrize("way", list(Way))
 checks = pytest.mark.parametrize("verify_reads", [VerifyReads.NEVER, VerifyReads.ALWAYS])
 REQUEST: Final = f"GET /artifact/sha256/{hash_of(LARGE)} HTTP/1.1"
 
@@ -558,7 +562,7 @@ def mount(tmp_path: Path) -> Iterator[FaultMount]:
         yield mounted
 
 
-@pytest.mark.parametrize("way", [Way.COPY, Way.SPLICE])
+@pytest.mark.parametrize("way", [Way.AUTO, Way.COPY, Way.SPLICE])
 @checks
 @pytest.mark.parametrize("effect", ["error", "hang"])
 async def test_b4_a_read_fails_or_hangs_in_the_middle_of_a_body_and_the_other_goes_on(

@@ -90,7 +90,7 @@ async def hurt(node: Node, index: int, content: bytes, harm: Harm) -> None:
 
 @asynccontextmanager
 async def depot(
-    node: Node, *contents: bytes, verify_reads: str = "always", way: Way = Way.SPLICE
+    node: Node, *contents: bytes, verify_reads: str = "always", way: Way = Way.AUTO
 ) -> AsyncIterator[tuple[ArtifactStore, str]]:
     """A stocked store and the address of its depot."""
     async with node.open(verify_reads=VerifyReads(verify_reads)) as store:

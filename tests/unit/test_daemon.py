@@ -200,7 +200,7 @@ def test_the_defaults_of_the_configuration_are_those_of_the_libraries() -> None:
 
 
 def test_large_bodies_leave_as_the_settings_say() -> None:
-    assert body_pump(settings()).way is Way.SPLICE
+    assert body_pump(settings()).way is Way.AUTO
     for way in Way:
         assert body_pump(settings(depot={"send": str(way)})).way is way
 

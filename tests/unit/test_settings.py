@@ -27,7 +27,7 @@ WRONG = {
     "depot.zstd_min_size": ('"-1"', "expected a size"),
     "depot.max_bytes_per_s": ('"fast"', "expected a size"),
     "depot.relay": ("1", "expected true or false, found 1"),
-    "depot.send": ('"mail"', "expected 'splice', 'copy' or 'pipe', found"),
+    "depot.send": ('"mail"', "expected 'auto', 'splice', 'copy' or 'pipe', found"),
     "depot.fast_path": ("1", "expected true or false, found 1"),
     "depot.hot_cache": ('"many"', 'expected a size such as "20GiB"'),
     "coordinator.urls": ('["ftp://x"]', "expected a URL like http://host:port"),
