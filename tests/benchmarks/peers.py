@@ -144,19 +144,31 @@ def caddy(home: Path, root: Path) -> Iterator[Server]:
 @contextmanager
 def naive(home: Path) -> Iterator[Server]:
     """`tests.benchmarks.naive` on the directories a and b in `home`."""
-    directories = [home / "a", home / "b"]
-    for directory in directories:
-        directory.mkdir(parents=True)
-    with _ours("naive", home, *map(str, directories)) as server:
+    with _on_two("naive", home) as server:
         yield server
 
 
 @contextmanager
-def bare(home: Path, file: Path, window_mib: int | None = None) -> Iterator[Server]:
+def bare_put(home: Path) -> Iterator[Server]:
+    """`tests.benchmarks.bare_put` on the directories a and b in `home`."""
+    with _on_two("bare_put", home) as server:
+        yield server
+
+
+@contextmanager
+def _on_two(module: str, home: Path) -> Iterator[Server]:
+    directories = [home / "a", home / "b"]
+    for directory in directories:
+        directory.mkdir(parents=True)
+    with _ours(module, home, *map(str, directories)) as server:
+        yield server
+
+
+@contextmanager
+def bare(home: Path, file: Path, how: str) -> Iterator[Server]:
     """`tests.benchmarks.bare` of a file."""
     home.mkdir()
-    window = [] if window_mib is None else [str(window_mib)]
-    with _ours("bare", home, str(file), *window) as server:
+    with _ours("bare", home, str(file), how) as server:
         yield server
 
 

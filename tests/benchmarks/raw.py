@@ -132,17 +132,24 @@ def _write_small(number: int, size_bytes: int, batch: int, target: Path) -> floa
     body = os.urandom(size_bytes)
     fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     for begin in range(0, number, batch):
-        names = [f"{each:064x}" for each in range(begin, min(begin + batch, number))]
-        for name in names:
-            file = os.open(f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444, dir_fd=fd)
-            os.write(file, body)
-            os.close(file)
-        sync_whole(fd)
-        for name in names:
-            os.rename(f"{name}.new", name, src_dir_fd=fd, dst_dir_fd=fd)
-        os.fsync(fd)
+        write_durably(
+            fd, [(f"{each:064x}", body) for each in range(begin, min(begin + batch, number))]
+        )
     os.close(fd)
     return time.process_time() - began_s
+
+
+def write_durably(directory_fd: int, files: Sequence[tuple[str, bytes]]) -> None:
+    """Write new files: a sync for the contents of all of them, and one for their names."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    for name, content in files:
+        file = os.open(f"{name}.new", flags, 0o444, dir_fd=directory_fd)
+        os.write(file, content)
+        os.close(file)
+    sync_whole(directory_fd)
+    for name, _ in files:
+        os.rename(f"{name}.new", name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    os.fsync(directory_fd)
 
 
 def _cpu_of(work: Callable[[], None]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from tests.benchmarks import clients, peers, raw
 from tests.benchmarks.measure import Contender, Row, Sample, Target, versus
@@ -16,6 +16,10 @@ from tests.benchmarks.programs import missing, not_found
 from tests.benchmarks.rig import Rig
 
 NGINX = "nginx, sendfile, 1 worker"
+BARE: Final = {
+    "mapped": "of a file that stays mapped whole",
+    "spliced": "references through a pipe",
+}
 
 
 class StartsPeer(Protocol):
@@ -65,17 +69,17 @@ def _beside(
     return versus(key, work, runs, against, target=target, note=not_found(lacking))
 
 
-def bare(connections: int, window_mib: int | None = None) -> Callable[[Rig], list[Row]]:
+def bare(connections: int, how: str) -> Callable[[Rig], list[Row]]:
     """The limit: how fast the same file leaves a program that does nothing else."""
-    return partial(_bare, connections=connections, window_mib=window_mib)
+    return partial(_bare, connections=connections, how=how)
 
 
-def _bare(rig: Rig, *, connections: int, window_mib: int | None) -> list[Row]:
+def _bare(rig: Rig, *, connections: int, how: str) -> list[Row]:
     lacking = missing("curl", "nginx")
     ours, theirs = None, None
     with ExitStack() as stack:
         if not lacking:
-            bare = stack.enter_context(peers.bare(rig.home(), rig.body.path, window_mib))
+            bare = stack.enter_context(peers.bare(rig.home(), rig.body.path, how))
             nginx = stack.enter_context(peers.nginx(rig.home(), rig.body.path.parent))
             url = f"{nginx.url}/{rig.body.path.name}"
             ours = partial(_fetch, rig, bare.url, bare.pid, connections)
@@ -83,11 +87,8 @@ def _bare(rig: Rig, *, connections: int, window_mib: int | None) -> list[Row]:
             for warm_up in (ours, theirs):
                 warm_up()
         runs = rig.pairs(ours, theirs)
-    key, how = f"limit-get-{connections}", "of a file that stays mapped whole"
-    if window_mib is not None:
-        key, how = f"limit-get-windows-{connections}", f"{window_mib} MiB of it mapped at a time"
-    work = f"limit: GET {rig.size_text}, {_count(connections)}, {how}"
-    return [versus(key, work, runs, NGINX, note=not_found(lacking))]
+    work = f"limit: GET {rig.size_text}, {_count(connections)}, {BARE[how]}"
+    return [versus(f"limit-get-{how}-{connections}", work, runs, NGINX, note=not_found(lacking))]
 
 
 def _count(connections: int) -> str:

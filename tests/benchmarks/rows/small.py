@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 from tests.benchmarks import clients, load, peers
 from tests.benchmarks.body import Body
 from tests.benchmarks.measure import KIB, REQUESTS_PER_S, Row, Sample, Target, versus
+from tests.benchmarks.peers import Server
 from tests.benchmarks.processes import cpu_of
 from tests.benchmarks.programs import missing, not_found
 from tests.benchmarks.raw import settle, write_small_twice
@@ -82,7 +83,7 @@ def put(rig: Rig) -> list[Row]:
             _check_stored(node.agent.datasets, bodies)
         return found
 
-    runs = rig.pairs(ours, partial(_put_naively, rig))
+    runs = rig.pairs(ours, partial(_put_to, rig, peers.naive))
     row = versus(
         "small-put",
         f"PUT {number:,} x 1 KiB, {PUT_CONNECTIONS} connections, 2 mirrors",
@@ -94,7 +95,7 @@ def put(rig: Rig) -> list[Row]:
     return [row]
 
 
-def limit(rig: Rig) -> list[Row]:
+def files_limit(rig: Rig) -> list[Row]:
     """The same files written by programs that do nothing else, beside the same naive store."""
     number = rig.scale.small_puts
 
@@ -107,13 +108,21 @@ def limit(rig: Rig) -> list[Row]:
         return write_small_twice(number, PUT_BYTES, PUT_CONNECTIONS, targets)
 
     work = f"limit: {number:,} x 1 KiB written by a process for each of 2 directories, 64 at a time"
-    runs = rig.pairs(written, partial(_put_naively, rig))
-    return [versus("limit-small-put", work, runs, NAIVELY, unit=REQUESTS_PER_S)]
+    runs = rig.pairs(written, partial(_put_to, rig, peers.naive))
+    return [versus("limit-small-put-files", work, runs, NAIVELY, unit=REQUESTS_PER_S)]
 
 
-def _put_naively(rig: Rig) -> Sample:
+def server_limit(rig: Rig) -> list[Row]:
+    """The same requests to a server that does nothing else with them, beside the naive store."""
+    number = rig.scale.small_puts
+    work = f"limit: PUT {number:,} x 1 KiB, hashed and written by a server with no other duty"
+    runs = rig.pairs(partial(_put_to, rig, peers.bare_put), partial(_put_to, rig, peers.naive))
+    return [versus("limit-small-put-server", work, runs, NAIVELY, unit=REQUESTS_PER_S)]
+
+
+def _put_to(rig: Rig, serving: Callable[[Path], AbstractContextManager[Server]]) -> Sample:
     bodies, home = _bodies(rig.scale.small_puts), rig.home()
-    with peers.naive(home) as server:
+    with serving(home) as server:
         rig.memory.watch("naive", server.pid)
         requests = {f"{server.url}/{each}": body for each, body in bodies.items()}
         found = _put_all(requests, server.pid)
