@@ -1,4 +1,4 @@
-"""What memory has of a small file, for whoever must not wait for a device.
+"""What memory has of a file, for whoever must not wait for a device.
 
 `openat2` with RESOLVE_CACHED finds only what was looked up before. `cachestat` says whether all of
 a file is in the page cache: to read what is not there would ask the device for it ahead, and a
@@ -92,6 +92,16 @@ class CachedFile:
         content = bytearray(self._size_bytes)
         count = os.preadv(fd, [content], 0, os.RWF_NOWAIT)
         return bytes(content) if count == self._size_bytes else None
+
+
+def holds(fd: int, offset: int, length_bytes: int) -> bool:
+    """Tell whether memory has a part of an open file; no, where the kernel does not tell."""
+    if not available():
+        return False
+    counts = _Counts()
+    _count_call()(_CACHESTAT, fd, _RANGE.pack(offset, length_bytes), counts, 0)
+    pages = (offset + length_bytes - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1
+    return int(counts[0]) >= pages
 
 
 @cache

@@ -87,7 +87,7 @@ class Pump:
         self._threads_per_dataset = threads_per_dataset
         self._read_timeout_s = read_timeout_s
         self._check_s = min(_HANG_CHECK_S, read_timeout_s / 4)
-        self._turns_now = 0
+        self._sending = 0
         self._by_dataset: dict[int, DaemonThreads] = {}
         self._places = defaultdict[int, asyncio.Semaphore](
             partial(asyncio.Semaphore, _LENT_AT_ONCE)
@@ -142,6 +142,7 @@ class Pump:
             BodyTimeout: the client is too slow.
         """
         turn = self._turn(outlet, opened, start, end)
+        self._sending += 1
         try:
             while True:
                 before = turn.offset
@@ -161,6 +162,7 @@ class Pump:
                         pass
                 turn.patient = turn.offset - before >= _FAST_BYTES
         finally:
+            self._sending -= 1
             outlet.sent_bytes += turn.offset - start
             # Somebody may still be in it when the request was cancelled.
             turn.abandon()
@@ -186,15 +188,11 @@ class Pump:
         self, outlet: Outlet, opened: OpenArtifact, turn: Turn | LentTurn, end: int
     ) -> Outcome:
         """Take a turn, or send a little from memory if there is nothing left to take one with."""
-        self._turns_now += 1
-        try:
-            if isinstance(turn, LentTurn):
-                turn.mapped = turn.patient and self._is_lone(outlet)
-                outcome = await turn.take()
-            else:
-                outcome = await self._take(turn, opened.dataset)
-        finally:
-            self._turns_now -= 1
+        if isinstance(turn, LentTurn):
+            turn.mapped = turn.patient and self._is_lone(outlet)
+            outcome = await turn.take()
+        else:
+            outcome = await self._take(turn, opened.dataset)
         if outcome.state is not State.SHORT:
             return outcome
         try:
@@ -219,7 +217,7 @@ class Pump:
             threads.close()
 
     def _is_lone(self, outlet: Outlet) -> bool:
-        return self.way is Way.AUTO and self._turns_now == 1 and outlet.is_local()
+        return self.way is Way.AUTO and self._sending == 1 and outlet.is_local()
 
     async def _take(self, turn: Turn, dataset: int) -> Outcome:
         submitted = self._threads(dataset).submit(turn.run)

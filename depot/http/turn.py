@@ -2,8 +2,8 @@
 
 Rules kept here:
 - A turn is short: it ends when the socket has been full for `FULL_WAIT_S`, or full at all for a
-  client that was slow before, and after `TURN_BYTES` or `TURN_S`; so a slow reader never pins a
-  thread, and a fast one does not starve the others.
+  client that was slow before, and after `TURN_BYTES`, or the block that was under way after
+  `TURN_S`; so a slow reader never pins a thread, and a fast one does not starve the others.
 - A block is loaded before its first byte is sent, so after a failed read the offset is exact and
   another copy can continue from it, byte for byte (B2).
 - After its permit was taken back nothing more is sent, also by a read that hangs and ends later.
@@ -30,7 +30,7 @@ from depot.streams.blocks import BLOCK_SIZE_BYTES
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""
 TURN_BYTES: Final = 128 << 20
-TURN_S: Final = 0.25
+TURN_S: Final = 0.1
 FULL_WAIT_S: Final = 0.01
 
 
@@ -125,11 +125,13 @@ class Turn:
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
         end = turn_end(self.offset, self._end)
-        until_s = time.monotonic() + TURN_S
         with self._open_carrier(end) as carrier:
-            while self.offset < end and time.monotonic() < until_s:
+            until_s = time.monotonic() + TURN_S
+            while self.offset < end:
                 if outcome := self._carry(carrier, end - self.offset):
                     return outcome
+                if time.monotonic() >= until_s:
+                    break
         return Outcome(State.SENT if self.offset == self._end else State.SHARE_USED)
 
     def _open_carrier(self, end: int) -> AbstractContextManager[Carrier]:
@@ -156,6 +158,8 @@ class Turn:
         try:
             state = self._send(carrier, loaded_bytes)
         except OSError as error:
+            if error.errno == errno.EFAULT:  # a page that was mapped is not the file's any more
+                return Outcome(State.READ_FAILED, OSError(errno.EIO, "a page was taken away"))
             return Outcome(State.CLIENT_GONE, error)
         return Outcome(state) if state else None
 

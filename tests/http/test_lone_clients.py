@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final, TypeVar
 
 import pytest
@@ -35,12 +36,13 @@ class PlayedWorker:
         mapped: of each turn, whether it was to be sent out of a mapping.
     """
 
-    def __init__(self, step_bytes: int = STEP_BYTES) -> None:
+    def __init__(self, step_bytes: int = STEP_BYTES, ends_with: State = State.SHARE_USED) -> None:
         self.mapped: list[bool] = []
         self.called = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self._step_bytes = step_bytes
+        self._ends_with = ends_with
 
     def submit_in(self, lane: Lane, _function: Callable[..., T], /, *args: object) -> Future[Done]:
         _file, start, end, _read, manner, _lent = args
@@ -53,7 +55,7 @@ class PlayedWorker:
         answer: Future[Done] = Future()
         answer.set_running_or_notify_cancel()
         offset = min(start + self._step_bytes, end)
-        state = State.SENT if offset == end else State.SHARE_USED
+        state = State.SENT if offset == end else self._ends_with
         task = asyncio.create_task(self._answer(answer, Done(offset, Outcome(state))))
         answer.add_done_callback(lambda _: task.cancel())
         return answer
@@ -81,6 +83,7 @@ def connect() -> Iterator[Callable[..., Outlet]]:
             client.bind((source, 0))
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
+            select.select([listener], [], [], 30)
             listener.setblocking(False)
             return Outlet(held.enter_context(listener.accept()[0]), PACE)
 
@@ -119,3 +122,19 @@ async def test_one_of_two_is_not_until_the_other_was_served(
     assert not any(await send(pump, connect(), PlayedWorker()))
     held.may_answer.set()
     assert (await waiting)[1:] == [True] * (TURNS - 1)
+
+
+async def test_a_client_that_is_waited_for_is_company(connect: Callable[..., Outlet]) -> None:
+    pump, slow = Pump(), PlayedWorker(ends_with=State.SOCKET_FULL)
+    outlet = connect()
+    outlet.socket.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            outlet.socket.send(bytes(MIB))
+    waiting = asyncio.create_task(send(pump, outlet, slow))
+    await slow.called.wait()
+    await asyncio.sleep(0.05)
+    assert not any(await send(pump, connect(), PlayedWorker()))
+    assert len(slow.mapped) == 1, "or it did not wait"
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import socket
@@ -18,6 +19,8 @@ from depot.http.carrier import PIPE_BYTES, Carrier, open_carrier, read_into
 from depot.http.fed_carrier import FedCarrier
 from depot.http.turn import is_nobodys_fault
 from depot.http.window import WINDOW_BYTES, open_window_carrier
+from tests.locked_memory import MOST_BYTES, locked_bytes, need_locked_memory
+from tests.needs import need_page_cache
 
 CONTENT = os.urandom(WINDOW_BYTES + PIPE_BYTES) + b"the end"
 Opening = Callable[[], AbstractContextManager[Carrier]]
@@ -111,53 +114,75 @@ def test_without_a_descriptor_for_a_pipe_everything_goes_through_memory(
     assert client.recv(100) == CONTENT[:10]
 
 
-def locked_kib() -> int:
-    """How much memory of this process is locked."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmLck:"))
-
-
-@pytest.mark.parametrize("offset", [0, 4096, 4097, PIPE_BYTES - 1])
+@pytest.mark.parametrize("offset", [0, mmap.PAGESIZE, mmap.PAGESIZE + 1, PIPE_BYTES - 1])
 def test_b4_a_window_is_locked_in_memory_until_it_was_sent(
     fd: int, ends: tuple[socket.socket, socket.socket], offset: int
 ) -> None:
+    need_locked_memory()
     ours, client = ends
     with open_window_carrier() as carrier:
-        assert locked_kib() == 0
+        assert locked_bytes() == 0
         assert carrier.load(fd, offset, len(CONTENT) - offset) == WINDOW_BYTES
-        assert locked_kib() == (WINDOW_BYTES + 4096 * bool(offset % 4096)) >> 10
+        assert locked_bytes() == WINDOW_BYTES + mmap.PAGESIZE * bool(offset % mmap.PAGESIZE)
         count = carrier.unload(ours)
         assert client.recv(count, socket.MSG_WAITALL) == CONTENT[offset : offset + count]
         assert carrier.load(fd, offset, 10) == 10
-        assert locked_kib() <= 8
-    assert locked_kib() == 0
+        assert locked_bytes() <= 2 * mmap.PAGESIZE
+    assert locked_bytes() == 0
 
 
-SEND_WITHOUT_THE_RIGHT: Final = """
+def test_b4_what_memory_does_not_have_is_not_mapped(
+    tmp_path: Path, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    need_locked_memory()
+    need_page_cache(tmp_path)  # in memory itself, everything always is
+    ours, client = ends
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    with path.open("rb") as file, open_window_carrier() as carrier:
+        os.fsync(file.fileno())
+        begin = 2 * PIPE_BYTES
+        os.posix_fadvise(file.fileno(), begin, 0, os.POSIX_FADV_DONTNEED)
+        for offset, is_mapped in ((0, True), (begin, False), (100, True)):
+            loaded_bytes = carrier.load(file.fileno(), offset, 10_000)
+            assert (locked_bytes() > 0) is is_mapped
+            assert carrier.unload(ours) == loaded_bytes
+            assert (
+                client.recv(loaded_bytes, socket.MSG_WAITALL)
+                == (CONTENT[offset : offset + loaded_bytes])
+            )
+
+
+SEND_WITH_LITTLE_RIGHT: Final = """
 import os, socket, sys
 from depot.http.window import open_window_carrier
+from tests.locked_memory import locked_bytes
 
 ours, client = socket.socketpair()
+ours.setblocking(False)
 fd = os.open(sys.argv[1], os.O_RDONLY)
 with open_window_carrier() as carrier:
-    for offset in (0, 5000):
-        assert carrier.load(fd, offset, 100) == 100
-        assert "VmLck:\t       0 kB" in open("/proc/self/status").read()
-        assert carrier.unload(ours) == 100
-        assert client.recv(100) == os.pread(fd, 100, offset)
-print("sent")
+    for offset in (0, 5001):
+        assert carrier.load(fd, offset, 50_000) == 50_000
+        print(locked_bytes() > 0, sys.argv[1] in open("/proc/self/maps").read())
+        assert carrier.unload(ours) == 50_000
+        assert client.recv(50_000, socket.MSG_WAITALL) == os.pread(fd, 50_000, offset)
 """
 
 
-def test_who_may_not_lock_memory_sends_another_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("limit_bytes", "is_mapped"), [(0, False), (MOST_BYTES, True)])
+def test_who_may_not_lock_as_much_sends_another_way(
+    tmp_path: Path, limit_bytes: int, is_mapped: bool
+) -> None:
+    need_locked_memory()
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     # Both are of util-linux, which every Debian has; root needs no right, so it is taken away.
-    limits = ["prlimit", "--memlock=0"]
+    limits = ["prlimit", f"--memlock={limit_bytes}"]
     limits += ["setpriv", "--bounding-set=-ipc_lock"] if os.geteuid() == 0 else []
-    command = [*limits, sys.executable, "-c", SEND_WITHOUT_THE_RIGHT, str(path)]
+    command = [*limits, sys.executable, "-c", SEND_WITH_LITTLE_RIGHT, str(path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("sent\n", "")
+    assert (done.stdout, done.stderr) == (f"{is_mapped} {is_mapped}\n" * 2, "")
 
 
 class Unheard(Future[None]):

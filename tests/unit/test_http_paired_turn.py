@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pytest
 from depot.http.carrier import ReadInto, read_into
 from depot.http.paired_turn import PairedTurn
 from depot.http.permit import Gate
-from depot.http.turn import TURN_BYTES, Outcome, State, Turn
+from depot.http.turn import TURN_BYTES, TURN_S, Outcome, State, Turn
 from depot.streams.blocks import BLOCK_SIZE_BYTES
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def test_a_file_that_ends_early_is_a_read_error(rig: Rig) -> None:
     assert received == CONTENT[:offset]
 
 
-def test_a_turn_ends_after_its_share(rig: Rig) -> None:
+def test_a_turn_ends_after_its_share(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depot.http.paired_turn.TURN_S", 600.0)
+
     class Sink(socket.socket):
         """A client that takes everything at once."""
 
@@ -138,7 +141,19 @@ def test_a_turn_ends_after_its_share(rig: Rig) -> None:
     with Sink() as sink:
         turn = Turn(rig.fd, sink, 0, 2 * TURN_BYTES, read)
         assert PairedTurn(turn, rig.fd, read, 2 * TURN_BYTES).run().state is State.SHARE_USED
-    assert 0 < turn.offset <= TURN_BYTES
+    assert turn.offset == TURN_BYTES
+
+
+def test_a_turn_that_takes_long_ends_with_the_blocks_that_are_under_way(rig: Rig) -> None:
+    def read(fd: int, buffer: memoryview, offset: int) -> int:
+        time.sleep(TURN_S)
+        return read_into(fd, buffer, offset)
+
+    turn = Turn(rig.fd, rig.ours, 0, len(CONTENT), read)
+    turn.patient = False
+    rig.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * BLOCK_SIZE_BYTES)
+    assert PairedTurn(turn, rig.fd, read, len(CONTENT)).run().state is not State.SENT
+    assert turn.offset <= 2 * BLOCK_SIZE_BYTES
 
 
 def test_a_turn_whose_permit_was_taken_back_sends_nothing_more(rig: Rig) -> None:

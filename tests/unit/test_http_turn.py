@@ -4,13 +4,20 @@ import errno
 import os
 import random
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from depot.http.carrier import PIPE_BYTES, ReadInto, read_into
-from depot.http.turn import TURN_BYTES, State, Turn, read_part, turn_end
+from depot.http.turn import TURN_BYTES, TURN_S, State, Turn, read_part, turn_end
+from tests.locked_memory import locked_bytes, need_locked_memory
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 CONTENT = random.Random(4).randbytes(3 * PIPE_BYTES + 17)
 both_ways = pytest.mark.parametrize("read", [None, read_into], ids=["pipe", "memory"])
@@ -24,11 +31,11 @@ class Pair:
         self.ours.setblocking(False)
         self.client.setblocking(False)
 
-    def received(self) -> bytes:
-        """Everything that has arrived so far."""
+    def received(self, most_bytes: int = 1 << 30) -> bytes:
+        """Everything that has arrived so far, or the first of it."""
         content = b""
         try:
-            while block := self.client.recv(1 << 20):
+            while block := self.client.recv(min(1 << 20, most_bytes - len(content))):
                 content += block
         except BlockingIOError:
             pass
@@ -76,7 +83,11 @@ def test_a_full_socket_ends_the_turn_at_an_exact_offset(
     assert turn.reading_since_s is None
 
 
-def test_a_long_file_takes_more_than_one_turn(tmp_path: Path, pair: Pair) -> None:
+def test_a_long_file_takes_more_than_one_turn(
+    tmp_path: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("depot.http.turn.TURN_S", 600.0)
+
     def read_and_empty(fd: int, buffer: memoryview, offset: int) -> int:
         pair.received()
         return min(read_into(fd, buffer, offset), 50_000)
@@ -87,10 +98,69 @@ def test_a_long_file_takes_more_than_one_turn(tmp_path: Path, pair: Pair) -> Non
     with path.open("rb") as file:
         turn = Turn(file.fileno(), pair.ours, 0, TURN_BYTES + 1, read_and_empty)
         assert turn.run().state is State.SHARE_USED
-        assert 0 < turn.offset <= TURN_BYTES
-        while (state := turn.run().state) is State.SHARE_USED:
+        assert turn.offset == TURN_BYTES
+        assert turn.run().state is State.SENT
+
+
+def test_a_turn_that_takes_long_ends_with_the_block_that_is_under_way(fd: int, pair: Pair) -> None:
+    def read(fd: int, buffer: memoryview, offset: int) -> int:
+        time.sleep(TURN_S)
+        return read_into(fd, buffer[:1000], offset)
+
+    turn = Turn(fd, pair.ours, 0, len(CONTENT), read)
+    for number in (1, 2):
+        assert turn.run().state is State.SHARE_USED
+        assert turn.offset == number * 1000
+
+
+def test_b2_a_page_that_was_taken_away_is_a_read_error(tmp_path: Path, pair: Pair) -> None:
+    need_locked_memory()
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+
+    class Cutting(socket.socket):
+        """Has the file cut short before anything is sent."""
+
+        def send(self, content: Buffer, _flags: int = 0) -> int:
+            os.truncate(path, 0)
+            return super().send(content)
+
+    with path.open("rb") as file, Cutting(fileno=os.dup(pair.ours.fileno())) as cutting:
+        turn = Turn(file.fileno(), cutting, 5, len(CONTENT))
+        turn.mapped = True
+        outcome = turn.run()
+    assert outcome.state is State.READ_FAILED
+    assert outcome.error is not None
+    assert outcome.error.errno == errno.EIO
+    assert turn.offset == 5
+
+
+@both_ways
+@pytest.mark.parametrize("mapped", [False, True])
+def test_only_what_nobody_looks_at_leaves_out_of_a_mapping(
+    fd: int, pair: Pair, read: ReadInto | None, mapped: bool
+) -> None:
+    need_locked_memory()
+    turn = Turn(fd, pair.ours, 0, len(CONTENT), read)
+    turn.mapped, turn.patient = mapped, True
+    locked = []
+
+    def run() -> None:
+        while turn.run().state is not State.SENT:
             pass
-        assert state is State.SENT
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run)
+        received = b""
+        while not running.done():
+            # The client takes a little at a time, so that there are moments to look.
+            locked.append(locked_bytes())
+            received += pair.received(10_000)
+        running.result()
+    received += pair.received()
+    assert received == CONTENT
+    assert (max(locked) > 0) is (mapped and read is None)
+    assert locked_bytes() == 0
 
 
 @pytest.mark.parametrize("start", [0, 77])

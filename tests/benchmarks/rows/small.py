@@ -83,7 +83,7 @@ def put(rig: Rig) -> list[Row]:
             _check_stored(node.agent.datasets, bodies)
         return found
 
-    runs = rig.pairs(ours, partial(_put_to, rig, peers.naive))
+    runs = rig.pairs(ours, partial(_put_to, rig, "naive", peers.naive))
     row = versus(
         "small-put",
         f"PUT {number:,} x 1 KiB, {PUT_CONNECTIONS} connections, 2 mirrors",
@@ -108,7 +108,7 @@ def files_limit(rig: Rig) -> list[Row]:
         return write_small_twice(number, PUT_BYTES, PUT_CONNECTIONS, targets)
 
     work = f"limit: {number:,} x 1 KiB written by a process for each of 2 directories, 64 at a time"
-    runs = rig.pairs(written, partial(_put_to, rig, peers.naive))
+    runs = rig.pairs(written, partial(_put_to, rig, "naive", peers.naive))
     return [versus("limit-small-put-files", work, runs, NAIVELY, unit=REQUESTS_PER_S)]
 
 
@@ -116,14 +116,17 @@ def server_limit(rig: Rig) -> list[Row]:
     """The same requests to a server that does nothing else with them, beside the naive store."""
     number = rig.scale.small_puts
     work = f"limit: PUT {number:,} x 1 KiB, hashed and written by a server with no other duty"
-    runs = rig.pairs(partial(_put_to, rig, peers.bare_put), partial(_put_to, rig, peers.naive))
+    ours = partial(_put_to, rig, "bare", peers.bare_put)
+    runs = rig.pairs(ours, partial(_put_to, rig, "naive", peers.naive))
     return [versus("limit-small-put-server", work, runs, NAIVELY, unit=REQUESTS_PER_S)]
 
 
-def _put_to(rig: Rig, serving: Callable[[Path], AbstractContextManager[Server]]) -> Sample:
+def _put_to(
+    rig: Rig, name: str, serving: Callable[[Path], AbstractContextManager[Server]]
+) -> Sample:
     bodies, home = _bodies(rig.scale.small_puts), rig.home()
     with serving(home) as server:
-        rig.memory.watch("naive", server.pid)
+        rig.memory.watch(name, server.pid)
         requests = {f"{server.url}/{each}": body for each, body in bodies.items()}
         found = _put_all(requests, server.pid)
         _check_stored([home / "a", home / "b"], bodies)
