@@ -14,13 +14,13 @@ from xml.sax.saxutils import escape
 
 from tests.benchmarks.measure import Row
 
-LEFT: Final = 560
+LEFT: Final = 690
 WIDTH: Final = 480
 RIGHT: Final = 90
-LINE: Final = 22
+LINE: Final = 34
 TOP: Final = 40
 STYLE: Final = """
-  text { font: 12px sans-serif; fill: #222 }
+  text { font: 12px sans-serif; fill: #222 } .beside { fill: #767676 }
   .met { fill: #4c9a5b } .missed { fill: #c8553d } .plain { fill: #8b98a5 }
   .grid { stroke: #ccc } .one { stroke: #666 } .spread { stroke: #222; stroke-width: 1.5 }
   .target { stroke: #1d3557; stroke-width: 3 }
@@ -73,17 +73,21 @@ def _bar(axis: _Axis, row: Row, top: int) -> list[str]:
     kind = row.verdict or "plain"
     middle, begin = top + LINE / 2, min(axis.x(1), axis.x(ratio.median))
     width = round(abs(axis.x(ratio.median) - axis.x(1)), 1)
-    name = escape(f"{row.work} : {row.there.name}")
     parts = [
-        f'<text x="{LEFT - 8}" y="{middle + 4}" text-anchor="end">{name}</text>',
-        f'<rect class="{kind}" x="{begin}" y="{top + 4}" width="{width}" height="{LINE - 8}"/>',
+        _label(row.work, middle - 3),
+        _label(f"beside {row.there.name}", middle + 11, "beside"),
+        f'<rect class="{kind}" x="{begin}" y="{top + 8}" width="{width}" height="{LINE - 16}"/>',
         _line("spread", axis.x(ratio.least), middle, axis.x(ratio.most), middle),
         f'<text x="{LEFT + WIDTH + 8}" y="{middle + 4}">{ratio.median:.2f}</text>',
     ]
     if row.target:
         at = axis.x(row.target.bound)
-        parts.append(_line("target", at, top + 2, at, top + LINE - 2))
+        parts.append(_line("target", at, top + 6, at, top + LINE - 6))
     return parts
+
+
+def _label(text: str, y: float, kind: str = "name") -> str:
+    return f'<text class="{kind}" x="{LEFT - 8}" y="{y}" text-anchor="end">{escape(text)}</text>'
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:

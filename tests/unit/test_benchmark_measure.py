@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,6 +24,8 @@ from tests.benchmarks.measure import (
     versus,
 )
 from tests.benchmarks.processes import Memory
+
+ROOT = Path(__file__).parents[2]
 
 
 def runs(*seconds: float) -> list[Sample]:
@@ -112,6 +115,13 @@ def test_every_ratio_is_drawn_whatever_its_row_is_called() -> None:
 
     bars = [each for each in drawn.iter() if each.tag.endswith("rect") and each.get("class")]
     assert [each.get("class") for each in bars] == ["met", "plain"]
+
+
+def test_no_label_of_the_last_run_is_wider_than_its_place() -> None:
+    rows = json.loads((ROOT / "docs" / "performance.json").read_text())["rows"]
+    longest = max(len(row["work"]) for row in rows if row["ratios"])
+    # A letter of 12 px sans-serif takes 6.3 px in the mean.
+    assert 6.3 * longest + 8 <= plot.LEFT
 
 
 def test_a_measurement_is_chosen_by_its_name_or_by_what_it_begins_with() -> None:
