@@ -14,11 +14,24 @@ class SyncFailed(OSError):
     """
 
 
-class WrongBytes(OSError):
+class OwnWords(OSError):
+    """Found by this program, and told by its own words, which hold no path.
+
+    Whoever handles it goes by its number; nobody is to look for what the kernel would mean by that.
+    """
+
+
+class WrongBytes(OwnWords):
     """The device gave bytes, without an error, that are not what the artifact is known to be.
 
-    For whoever reads on it is an I/O error of the copy; for people it is told by its own words,
-    which hold no path: nobody is to look for an error of the device where there was none.
+    For whoever reads on it is an I/O error of the copy.
+    """
+
+
+class FileChanged(WrongBytes):
+    """Somebody changed a file that is never changed, while it was read.
+
+    What was taken from it by reference, and is still on its way, may have changed with it.
     """
 
 
@@ -39,7 +52,7 @@ def is_shortage(error: OSError) -> bool:
 
 def describe_error(error: OSError) -> str:
     """Name an OS error without the path it carries: `EIO: Input/output error`."""
-    if isinstance(error, WrongBytes):
+    if isinstance(error, OwnWords):
         return str(error.strerror)
     if error.errno is None:
         return type(error).__name__

@@ -23,6 +23,7 @@ from depot.dataset.disk import Disk
 from depot.dataset.durability import Durability
 from depot.dataset.found_files import FoundFiles
 from depot.dataset.small_files import directory
+from depot.streams.file_state import FileState
 
 ARTIFACT_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _BAD_INODE: Final = (errno.EIO, errno.EUCLEAN)
@@ -70,8 +71,8 @@ def _found(
     return found
 
 
-def open_file(root_fd: int, artifact: ArtifactHash, disk: Disk) -> tuple[int, int]:
-    """Open an artifact for reading: descriptor and size in bytes.
+def open_file(root_fd: int, artifact: ArtifactHash, disk: Disk) -> tuple[int, FileState]:
+    """Open an artifact for reading: descriptor and state of its file.
 
     Raises:
         FileNotFoundError: there is none; a link or directory of its name is not one.
@@ -91,4 +92,4 @@ def open_file(root_fd: int, artifact: ArtifactHash, disk: Disk) -> tuple[int, in
     except OSError:
         os.close(fd)
         raise
-    return fd, found.st_size
+    return fd, FileState(found.st_size, found.st_mtime_ns)

@@ -13,6 +13,7 @@ from depot.dataset.found_files import FoundFiles
 from depot.dataset.probing import probe
 from depot.dataset.space import Space
 from depot.device.resident import RemoteFile, file_here, forget
+from depot.streams.file_state import FileState
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +56,28 @@ class Opened:
     Attributes:
         file: a descriptor there; None when `content` is all there is to read.
         exempt: its filesystem checks what is read, but not of this file.
+        state: of the file; None: it is still being written, or is not read again.
     """
 
     file: int | RemoteFile | None
     size_bytes: int
     content: bytes | None = None
     exempt: bool = False
+    state: FileState | None = None
 
 
 def open_here(dataset: Dataset, artifact: ArtifactHash) -> Opened:
     """Open an artifact in this process."""
-    fd, size_bytes = dataset.open_artifact(artifact)
-    return Opened(fd, size_bytes, exempt=_is_exempt(dataset, fd))
+    fd, state = dataset.open_artifact(artifact)
+    return Opened(fd, state.size_bytes, exempt=_is_exempt(dataset, fd), state=state)
 
 
 def open_for_another(dataset: Dataset, artifact: ArtifactHash, content_bytes: int) -> Opened:
     """Open an artifact for another process; read it at once if it has at most `content_bytes`."""
-    fd, size_bytes = dataset.open_artifact(artifact)
-    exempt = _is_exempt(dataset, fd)
+    fd, state = dataset.open_artifact(artifact)
+    size_bytes, exempt = state.size_bytes, _is_exempt(dataset, fd)
     if size_bytes > content_bytes:
-        return Opened(file_here(fd), size_bytes, exempt=exempt)
+        return Opened(file_here(fd), size_bytes, exempt=exempt, state=state)
     try:
         content = bytearray(size_bytes)
         with memoryview(content) as view:

@@ -50,6 +50,7 @@ from depot.dataset.verification import Verifications
 from depot.device.resident import stay
 from depot.errors import DatasetUnusable
 from depot.os_errors import SyncFailed, full_disk
+from depot.streams.file_state import FileState
 
 BLOCKS: Final = f"{METADATA}/blocks"
 
@@ -174,8 +175,8 @@ class Dataset:
         file = found.find(artifact) if found else None  # a put asks, and there is none
         return None if file is None else file.size_bytes
 
-    def open_artifact(self, artifact: ArtifactHash) -> tuple[int, int]:
-        """Open an artifact for reading: descriptor and size in bytes.
+    def open_artifact(self, artifact: ArtifactHash) -> tuple[int, FileState]:
+        """Open an artifact for reading: descriptor and state of its file.
 
         Raises:
             FileNotFoundError: there is none; a link or directory of its name is not one.

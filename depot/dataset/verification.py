@@ -200,7 +200,7 @@ def begin(dataset: Dataset, artifact: ArtifactHash, *, ask_digests: bool = False
         FileNotFoundError: there is none.
         OSError: it cannot be opened.
     """
-    fd, size_bytes = dataset.open_artifact(artifact)
+    fd, (size_bytes, _) = dataset.open_artifact(artifact)
     name = dataset.verifications.add(Verification(dataset.disk, fd, size_bytes))
     # In this call, since another one for each copy would be felt by whoever verifies them all.
     lacks_digests = ask_digests and _lacks_digests(dataset, artifact, size_bytes)

@@ -14,6 +14,8 @@ from depot.device.host import Host, Lane
 from depot.device.messages import Passed
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
+from depot.os_errors import OwnWords
+from depot.streams.file_state import too_short
 
 _PART_BYTES: Final = 16 << 20
 """Fed in one call, so that a device's deadline never depends on an artifact's size."""
@@ -172,8 +174,8 @@ class FedSource:
         try:
             self._feeding.result(_ANSWER_TIMEOUT_S)
         except DatasetUnusable as error:
-            raise OSError(errno.ENODEV, str(error)) from error
-        raise OSError(errno.EIO, f"the file ends at byte {self._offset}")
+            raise OwnWords(errno.ENODEV, str(error)) from error
+        raise too_short(self._offset, self._size_bytes)
 
 
 class _Silence:
@@ -186,7 +188,7 @@ class _Silence:
         """Raises OSError when it has lasted too long."""
         self._left_ms -= _LOOK_EVERY_MS
         if self._left_ms < 0:
-            raise OSError(errno.ENODEV, "the device does not answer")
+            raise OwnWords(errno.ENODEV, "the device does not answer")
 
 
 def _given_up() -> OSError:

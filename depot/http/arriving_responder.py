@@ -26,7 +26,7 @@ import structlog
 from aiohttp import web
 
 from depot.artifact import ArtifactHash
-from depot.errors import BodyTimeout, NotFound, TooManyConnections
+from depot.errors import BodyTimeout, Io, NotFound, TooManyConnections
 from depot.http.conditional import Plan, entity_tag, plan_answer
 from depot.http.limits import HttpLimits
 from depot.http.outlet import Outlet, outlet
@@ -117,6 +117,8 @@ class ArrivingResponder:
             offset = sent.offset
             if sent.error is not None:
                 copies.failed(sent.error, offset, copy_is_bad=sent.copy_is_bad)
+            if sent.in_doubt:
+                raise Io(f"{copies.arrival.sha256}: what was sent of it may be wrong")
 
     async def _await_part(
         self, request: web.Request, copies: _Copies, offset: int, end: int

@@ -24,6 +24,8 @@ from depot.device.messages import Passed
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
 from depot.http.carrier import PIPE_BYTES, Carrier
+from depot.os_errors import OwnWords
+from depot.streams.file_state import FileState
 from depot.streams.verified_read import only_for
 
 _LOOK_EVERY_MS: Final = 250
@@ -82,10 +84,10 @@ class FedCarrier:
             self._feeding.result(_ANSWER_TIMEOUT_S)
         except TimeoutError as error:
             if not self._feeding.done():  # or it is the device's
-                raise OSError(errno.EBUSY, "the worker did not say why") from error
+                raise OwnWords(errno.EBUSY, "the worker did not say why") from error
             raise
         except DatasetUnusable as error:
-            raise OSError(errno.ENODEV, str(error)) from error
+            raise OwnWords(errno.ENODEV, str(error)) from error
 
 
 @contextmanager
@@ -95,6 +97,7 @@ def fed_carrier(
     start: int,
     end: int,
     read: ReadInto | None,
+    state: FileState | None,
     given_up: Callable[[], bool],
 ) -> Iterator[Carrier]:
     """Have a range fed for the block.
@@ -107,7 +110,7 @@ def fed_carrier(
         with suppress(OSError):  # a user's pipes have a quota; a small pipe only takes more rounds
             fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         part = only_for(read, start, end)
-        feeding = host.submit_in(Lane.FEEDS, feed, file, start, end, part, Passed(inlet))
+        feeding = host.submit_in(Lane.FEEDS, feed, file, start, end, part, Passed(inlet), state)
     except BaseException:
         os.close(outlet)
         raise

@@ -29,6 +29,8 @@ from depot.http.outlet import Outlet
 from depot.http.permit import Lent
 from depot.http.turn import TURN_S, Outcome, State, not_read, turn_end
 from depot.http.written import written_bytes
+from depot.os_errors import OwnWords
+from depot.streams.file_state import FileState
 from depot.streams.verified_read import only_for
 
 TAKE_BACK_S: Final = 15.0
@@ -48,6 +50,7 @@ class LentTurn:
         offset: first byte that was not sent yet; exact whenever no turn runs.
         patient: whether to wait a moment for a client that takes no more.
         mapped: whether to send out of a mapping, where nothing is read through memory.
+        state: in which the file is to be still; None: its bytes tell.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class LentTurn:
         self.offset = start
         self.patient = False
         self.mapped = False
+        self.state: FileState | None = None
         self._file, self._host = remote
         self._outlet = outlet
         self._socket = outlet.socket
@@ -135,7 +139,7 @@ class LentTurn:
             self.offset,
             self._end,
             only_for(self._read, self.offset, turn_end(self.offset, self._end)),
-            Manner(self.patient, self.mapped),
+            Manner(self.patient, self.mapped, self.state),
             passed,
         )
         lent.passed()
@@ -150,14 +154,14 @@ class LentTurn:
             ):
                 return turn.result()
         except DatasetUnusable as error:
-            lost = OSError(errno.ENODEV, str(error))
+            lost = OwnWords(errno.ENODEV, str(error))
             lost.__cause__ = error
             return Outcome(State.READ_FAILED, lost)
         except OSError as error:
             return not_read(error)
         if turn.cancelled():
             return Outcome(State.ABANDONED)
-        silence = OSError(errno.ETIMEDOUT, f"no answer in {self._timeout_s:g} s")
+        silence = OwnWords(errno.ETIMEDOUT, f"no answer in {self._timeout_s:g} s")
         return Outcome(State.READ_FAILED, silence)
 
     async def _take_back(self, lent: Lent) -> None:

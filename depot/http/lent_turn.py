@@ -15,6 +15,7 @@ from depot.http.carrier import ReadInto
 from depot.http.paired_turn import PairedTurn
 from depot.http.permit import PassedPermit
 from depot.http.turn import Outcome, Turn
+from depot.streams.file_state import FileState
 from depot.streams.verified_read import VerifiedRead
 
 
@@ -24,6 +25,7 @@ class Manner:
 
     patient: bool = False
     mapped: bool = False
+    state: FileState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def take_lent_turn(
         turn = Turn(own_fd, sock, start, end, read, permit=PassedPermit(outlet, inlet))
         turn.patient = manner.patient
         turn.mapped = manner.mapped
+        turn.state = manner.state
         if manner.patient and isinstance(read, VerifiedRead):
             outcome = PairedTurn(turn, own_fd, read, end).run()
         else:

@@ -14,8 +14,9 @@ import threading
 import time
 
 from depot.http.carrier import Carrier, ReadInto, open_carrier
-from depot.http.turn import TURN_S, Outcome, State, Turn, not_read, too_short, turn_end
+from depot.http.turn import TURN_S, Outcome, State, Turn, not_read, turn_end
 from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.file_state import too_short
 
 
 class PairedTurn:

@@ -18,7 +18,9 @@ import asyncio
 import errno
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -27,14 +29,15 @@ from depot.concurrency.threads import DaemonThreads, ended_within
 from depot.device.host import FEEDS_AT_ONCE, Host, Lane
 from depot.device.resident import RemoteFile
 from depot.errors import DatasetUnusable
-from depot.http.carrier import ReadInto, read_into, send_some
+from depot.http.carrier import Carrier, ReadInto, read_into, send_some
 from depot.http.fed_carrier import fed_carrier
 from depot.http.lending import LentTurn
 from depot.http.outlet import Outlet
 from depot.http.turn import Feeder, Outcome, State, Turn, not_read, read_part
 from depot.http.way import Way
 from depot.mirrors.open_artifact import OpenArtifact
-from depot.os_errors import is_shortage
+from depot.os_errors import FileChanged, OwnWords, is_shortage
+from depot.streams.file_state import FileState, too_short
 from depot.streams.verified_read import only_for
 
 THREADS_PER_DATASET: Final = 4
@@ -54,11 +57,13 @@ class Sent:
     Attributes:
         error: why not all was sent; None when it was.
         copy_is_bad: the error is the copy's, so that it must not be served again.
+        in_doubt: what was sent of it may be wrong, so that nothing may be sent behind it.
     """
 
     offset: int
     error: OSError | None = None
     copy_is_bad: bool = False
+    in_doubt: bool = False
 
 
 class Pump:
@@ -118,21 +123,22 @@ class Pump:
     async def _read_part(self, opened: OpenArtifact, start: int, length_bytes: int) -> bytes:
         read = opened.read or self._read or read_into
         if opened.remote is not None:
-            reading = _begin_remote(opened.remote, start, length_bytes, read)
+            reading = _begin_remote(opened, *opened.remote, start, length_bytes, read)
         else:
             threads = self._threads(opened.dataset)
-            reading = threads.submit(read_part, opened.fd, start, length_bytes, read)
+            state = _state_of(opened)
+            reading = threads.submit(read_part, opened.fd, start, length_bytes, read, state)
         timeout_s = self._read_timeout_s
         if not await ended_within(
             reading, queue_s=timeout_s, run_s=timeout_s, check_s=self._check_s
         ):
             if reading.cancelled():  # it was never begun
-                raise OSError(errno.EBUSY, "every reader is busy")
-            raise OSError(errno.ETIMEDOUT, f"no answer in {timeout_s:g} s")
+                raise OwnWords(errno.EBUSY, "every reader is busy")
+            raise OwnWords(errno.ETIMEDOUT, f"no answer in {timeout_s:g} s")
         try:
             return reading.result()
         except DatasetUnusable as error:
-            raise OSError(errno.ENODEV, str(error)) from error
+            raise OwnWords(errno.ENODEV, str(error)) from error
 
     async def send(self, outlet: Outlet, opened: OpenArtifact, start: int, end: int) -> Sent:
         """Send bytes `start` to `end`, or as many as the copy gives.
@@ -142,6 +148,7 @@ class Pump:
             BodyTimeout: the client is too slow.
         """
         turn = self._turn(outlet, opened, start, end)
+        turn.state = _state_of(opened)
         self._sending += 1
         try:
             while True:
@@ -153,9 +160,13 @@ class Pump:
                     case State.SOCKET_FULL:
                         await outlet.writable()
                     case State.READ_FAILED:
-                        return Sent(turn.offset, outcome.error, copy_is_bad=True)
+                        # What was copied was looked at after that, and what was not was not sent.
+                        in_doubt = (
+                            isinstance(outcome.error, FileChanged) and self.way is not Way.COPY
+                        )
+                        return Sent(turn.offset, outcome.error, copy_is_bad=True, in_doubt=in_doubt)
                     case State.ABANDONED | State.SHORT:
-                        return Sent(turn.offset, OSError(errno.EBUSY, "every reader is busy"))
+                        return Sent(turn.offset, OwnWords(errno.EBUSY, "every reader is busy"))
                     case State.CLIENT_GONE:
                         raise ConnectionResetError("the client is gone") from outcome.error
                     case State.SHARE_USED:
@@ -228,7 +239,7 @@ class Pump:
                 now_s = time.monotonic()
                 if self._hangs(turn, now_s):
                     turn.abandon()
-                    error = OSError(errno.ETIMEDOUT, f"no answer in {self._read_timeout_s:g} s")
+                    error = OwnWords(errno.ETIMEDOUT, f"no answer in {self._read_timeout_s:g} s")
                     return Outcome(State.READ_FAILED, error)
                 if now_s - queued_s > self._read_timeout_s and submitted.cancel():
                     return Outcome(State.ABANDONED)
@@ -254,15 +265,32 @@ def _feeder(opened: OpenArtifact) -> Feeder | None:
     if opened.remote is None:
         return None
     file, host = opened.remote
-    return partial(fed_carrier, host, file)
+    state = _state_of(opened)
+
+    def feed(
+        start: int, end: int, read: ReadInto | None, given_up: Callable[[], bool]
+    ) -> AbstractContextManager[Carrier]:
+        return fed_carrier(host, file, start, end, read, state, given_up)
+
+    return feed
+
+
+def _state_of(opened: OpenArtifact) -> FileState | None:
+    """In which a file is to be still that is read without looking at its bytes."""
+    return opened.state if opened.read is None else None
 
 
 def _begin_remote(
-    remote: tuple[RemoteFile, Host], start: int, length_bytes: int, read: ReadInto
+    opened: OpenArtifact,
+    file: RemoteFile,
+    host: Host,
+    start: int,
+    length_bytes: int,
+    read: ReadInto,
 ) -> Future[bytes]:
-    file, host = remote
     part = only_for(read, start, start + length_bytes)
-    return host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, part)
+    state = _state_of(opened)
+    return host.submit_in(Lane.FEEDS, read_part, file, start, length_bytes, part, state)
 
 
 def _part(opened: OpenArtifact, content: bytes, start: int, length_bytes: int) -> bytes:
@@ -270,5 +298,5 @@ def _part(opened: OpenArtifact, content: bytes, start: int, length_bytes: int) -
         opened.read.check_whole(content)
     part = content[start : start + length_bytes]
     if len(part) < length_bytes:
-        raise OSError(errno.EIO, f"the file ends at {len(content)}")
+        raise too_short(len(content), start + length_bytes)
     return part

@@ -5,7 +5,8 @@ Rules kept here:
   hash, and there is no modification date.
 - A copy that cannot be read is left for the other mirror at the exact byte where it failed. When
   that one fails too, further on, the first is asked for this part: each may be bad elsewhere. When
-  no copy has it the connection is cut short of Content-Length: never a clean end (B2).
+  no copy has it the connection is cut short of Content-Length: never a clean end (B2). So it is
+  when the file was changed while references to it were sent: they are what it has become.
 - What fits into memory is read before the head is sent, so that its failure is a proper refusal.
 - The zstd coding is sent in chunks, and only a whole stream gets the last one: what fails before
   cuts the connection, as it does without a coding (B2).
@@ -25,7 +26,7 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from depot.artifact import ArtifactHash
-from depot.errors import BodyTimeout, NotFound, PreconditionFailed, RangeNotSatisfiable
+from depot.errors import BodyTimeout, Io, NotFound, PreconditionFailed, RangeNotSatisfiable
 from depot.http.compressing import Compressor, ReadPart
 from depot.http.conditional import (
     Choice,
@@ -122,7 +123,7 @@ class _Copies:
         Raises:
             NotFound, NoDataset: there is none.
         """
-        self._give_up(error, offset, copy_is_bad=copy_is_bad)
+        self.give_up(error, offset, copy_is_bad=copy_is_bad)
         try:
             await self._open_next(offset)
         except NotFound:
@@ -140,9 +141,10 @@ class _Copies:
             if self.current.size_bytes == self.size_bytes:
                 return
             wrong_size = f"{self.current.size_bytes} bytes, the copy before had {self.size_bytes}"
-            self._give_up(OSError(errno.EINVAL, wrong_size), offset, copy_is_bad=True)
+            self.give_up(OSError(errno.EINVAL, wrong_size), offset, copy_is_bad=True)
 
-    def _give_up(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
+    def give_up(self, error: OSError, offset: int, *, copy_is_bad: bool) -> None:
+        """Take note that the copy that is sent has failed."""
         failed = self.current
         log.error(
             "artifact copy failed while it was sent",
@@ -310,6 +312,9 @@ class ArtifactResponder:
                 sent = await self._pump.send(out, copies.current, offset, offset + step_bytes)
             offset = sent.offset
             if sent.error is not None:
+                if sent.in_doubt:
+                    copies.give_up(sent.error, offset, copy_is_bad=True)
+                    raise Io(f"{copies.current.sha256}: what was sent of it may be wrong")
                 await copies.fail_over(sent.error, offset, copy_is_bad=sent.copy_is_bad)
 
 

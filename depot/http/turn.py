@@ -6,6 +6,8 @@ Rules kept here:
   `TURN_S`; so a slow reader never pins a thread, and a fast one does not starve the others.
 - A block is loaded before its first byte is sent, so after a failed read the offset is exact and
   another copy can continue from it, byte for byte (B2).
+- What nobody looks at is not sent once its file was changed; what was sent before it may have
+  changed as well, so there is no going on behind it. See `state`.
 - After its permit was taken back nothing more is sent, also by a read that hangs and ends later.
 """
 
@@ -24,8 +26,9 @@ from typing import Final
 from depot.http.carrier import Carrier, ReadInto, open_carrier
 from depot.http.permit import Gate, Permit
 from depot.http.window import open_window_carrier
-from depot.os_errors import is_shortage
+from depot.os_errors import FileChanged, is_shortage
 from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.file_state import FileState, too_short
 
 Feeder = Callable[[int, int, ReadInto | None, Callable[[], bool]], AbstractContextManager[Carrier]]
 """Called with the start and end of a range, what it must be read through, and whether to go on."""
@@ -34,7 +37,9 @@ TURN_S: Final = 0.1
 FULL_WAIT_S: Final = 0.01
 
 
-def read_part(fd: int, start: int, length_bytes: int, read: ReadInto) -> bytes:
+def read_part(
+    fd: int, start: int, length_bytes: int, read: ReadInto, state: FileState | None = None
+) -> bytes:
     """Read a part of a file into memory; raises OSError when it is not there whole."""
     content = bytearray(length_bytes)
     done_bytes = 0
@@ -44,14 +49,9 @@ def read_part(fd: int, start: int, length_bytes: int, read: ReadInto) -> bytes:
             if count == 0:
                 raise too_short(start + done_bytes, start + length_bytes)
             done_bytes += count
+    if state is not None:
+        state.check(fd)
     return bytes(content)
-
-
-def too_short(found_bytes: int, expected_bytes: int) -> OSError:
-    """Make the error of a file that ends too early."""
-    return OSError(
-        errno.EIO, f"the file ends at {found_bytes}, expected at least {expected_bytes} bytes"
-    )
 
 
 class State(enum.Enum):
@@ -96,6 +96,7 @@ class Turn:
         patient: whether to wait a moment for a client that takes no more. Not for one that has not
             shown yet that it is fast.
         mapped: whether to send out of a mapping, where nothing is read through memory.
+        state: in which the file is to be still; None: its bytes tell.
         offset: first byte that was not sent yet; exact whenever no thread runs the turn.
         reading_since_s: monotonic time at which the running read began, None outside one.
     """
@@ -121,6 +122,7 @@ class Turn:
         self._feeder = feeder
         self.patient = False
         self.mapped = False
+        self.state: FileState | None = None
 
     def run(self) -> Outcome:
         """Send as much as one turn may; called again for the next turn."""
@@ -159,7 +161,8 @@ class Turn:
             state = self._send(carrier, loaded_bytes)
         except OSError as error:
             if error.errno == errno.EFAULT:  # a page that was mapped is not the file's any more
-                return Outcome(State.READ_FAILED, OSError(errno.EIO, "a page was taken away"))
+                changed = FileChanged(errno.EIO, "the file was cut short while it was sent")
+                return Outcome(State.READ_FAILED, changed)
             return Outcome(State.CLIENT_GONE, error)
         return Outcome(state) if state else None
 
@@ -167,6 +170,8 @@ class Turn:
         self.reading_since_s = time.monotonic()
         try:
             count = carrier.load(self._fd, self.offset, most_bytes)
+            if self.state is not None and self._feeder is None:
+                self.state.check(self._fd)
         finally:
             self.reading_since_s = None
         if count == 0:

@@ -14,6 +14,7 @@ from depot.artifact import ArtifactHash
 from depot.device.host import Host, Lane
 from depot.device.resident import RemoteFile
 from depot.device.source import ContentSource, FedSource, HostedSource
+from depot.streams.file_state import FileState
 from depot.streams.sources import Source
 from depot.streams.verified_read import VerifiedRead
 
@@ -34,6 +35,7 @@ class OpenArtifact:
         on_close: called once it is closed.
         place: the dataset's path, for the log; its number where nobody said.
         exempt: its filesystem checks what is read, but not of this file.
+        state: of its file when it was opened; None: it is still being written.
         copy: as it was recorded when it was opened; another record may be about another file.
     """
 
@@ -56,6 +58,7 @@ class OpenArtifact:
         self.content: bytes | None = None
         self.on_close: Callable[[], None] | None = None
         self.exempt = False
+        self.state: FileState | None = None
         self.copy = copy
         self.place = str(dataset)
         self.closed = False
@@ -70,6 +73,7 @@ class OpenArtifact:
             made.remote = (opened.file, host)
         made.content = opened.content
         made.exempt = opened.exempt
+        made.state = opened.state
         return made
 
     @contextmanager

@@ -18,7 +18,7 @@ def read_small_files(
 
 def _read(dataset: Dataset, artifact: ArtifactHash, most_bytes: int) -> bytes | None:
     try:
-        fd, size_bytes = dataset.open_artifact(artifact)
+        fd, (size_bytes, _) = dataset.open_artifact(artifact)
     except OSError:
         return None
     try:

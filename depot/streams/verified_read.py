@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from depot.os_errors import WrongBytes
 from depot.streams.block_digests import BlockDigests
 from depot.streams.blocks import BLOCK_SIZE_BYTES
+from depot.streams.file_state import too_short
 
 R = TypeVar("R")
 
@@ -76,7 +77,7 @@ class VerifiedRead:
         while filled < len(block):
             count = os.preadv(fd, [block[filled:]], start + filled)
             if not count:
-                raise WrongBytes(errno.EIO, f"the file ends at byte {start + filled}")
+                raise too_short(start + filled, self._digests.size_bytes)
             filled += count
         if ahead_bytes:
             # Whoever takes whole blocks goes on: the disk works while this one is hashed and sent.

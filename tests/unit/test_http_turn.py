@@ -189,7 +189,7 @@ def test_a_file_that_ends_early_is_a_read_error(fd: int, pair: Pair, read: ReadI
     turn = Turn(fd, pair.ours, len(CONTENT) - 10, len(CONTENT) + 10, read)
     outcome = turn.run()
     assert outcome.state is State.READ_FAILED
-    assert "the file ends at" in str(outcome.error)
+    assert "the file has nothing at byte" in str(outcome.error)
     assert pair.received() == CONTENT[-10:]
 
 
@@ -218,5 +218,5 @@ def test_a_part_is_read_whole_or_not_at_all(fd: int) -> None:
 
     assert read_part(fd, 5, 10, little_by_little) == CONTENT[5:15]
     assert read_part(fd, 5, 0, little_by_little) == b""
-    with pytest.raises(OSError, match=f"the file ends at {len(CONTENT)}"):
+    with pytest.raises(OSError, match=f"the file has nothing at byte {len(CONTENT)}"):
         read_part(fd, len(CONTENT) - 5, 6, read_into)
