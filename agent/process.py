@@ -1,7 +1,8 @@
 """What every long-lived process of this project does: signals, readiness, leaving.
 
 Rules kept here (S3):
-- The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
+- The first SIGTERM or SIGINT asks to stop, the second ends the process at once, unless it is the
+  first once more, from somebody who sends it to the process and to its group.
 - Nothing can keep the process from ending, not even a thread that waits for a dead device.
 """
 
@@ -16,6 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +34,8 @@ _EXIT_TIMEOUT_S: Final = 5.0
 # How long a thread that computes keeps the interpreter when another wants it. The event loop gives
 # it up with every system call: at the usual 5 ms, an answer in twenty pieces took 100 ms more.
 _SWITCH_INTERVAL_S: Final = 0.0005
+REPEAT_S: Final = 0.1
+"""A signal so soon after the first is the same one, sent to the process and to its group."""
 
 _log = structlog.get_logger("agent")
 
@@ -46,6 +50,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self._on_first: Callable[[], None] = lambda: None
+        self._second_from_s = 0.0
 
     def install(self, on_first: Callable[[], None]) -> None:
         """Listen from now on; `on_first` is called with the first signal."""
@@ -62,8 +67,11 @@ class StopSignals:
 
     def _received(self, number: signal.Signals) -> None:
         if self.requested.is_set():
+            if time.monotonic() < self._second_from_s:
+                return
             _log.warning("second signal: leaving at once", signal=number.name)
             leave_now(128 + number)
+        self._second_from_s = time.monotonic() + REPEAT_S
         _log.info("stopping", signal=number.name)
         self.ask()
 

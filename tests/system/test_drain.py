@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agent.process import REPEAT_S
 from tests import ondisk
 from tests.system.agents import RunningAgent
 from tests.system.asking import TIMEOUT_S, Answer, ask, put, put_config, read_answer
@@ -173,6 +174,7 @@ def test_a_second_signal_ends_a_drain_at_once_and_nothing_acknowledged_is_lost(
     _start(node)
     slow_put, slow_get = SlowPut(node), SlowGet(node)
     _begin_drain(node)
+    time.sleep(2 * REPEAT_S)
 
     assert node.stop() == 128 + signal.SIGTERM
     slow_put.close()

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agent.process import REPEAT_S
 from depot.config.ledger import Attestation, Ledger
 from depot.config.state_dir import StateDir
 from tests.needs import Need, lack
@@ -154,8 +156,21 @@ class TestRun:
         put = HalfPut(node)
         node.send(signal.SIGTERM)
         wait_for_log(node, '"stopping"')
+        time.sleep(2 * REPEAT_S)
         assert node.stop() == 128 + signal.SIGTERM
         put.socket.close()
+
+    def test_a_signal_that_is_sent_to_the_process_and_to_its_group_is_one(
+        self, node: RunningAgent
+    ) -> None:
+        node.start()
+        put = HalfPut(node)
+        node.send(signal.SIGTERM)
+        node.send(signal.SIGTERM)
+        wait_for_log(node, '"stopping"')
+        assert put.finish().startswith(b"HTTP/1.1 200 ")
+        assert node.process is not None
+        assert node.process.wait(60) == 0
 
     def test_a_second_agent_on_the_same_datasets_is_refused_and_the_first_lives(
         self, node: RunningAgent
