@@ -275,7 +275,7 @@ class DatasetScrubber:
         self._count(queued_bytes, verdict, bad=bad)
         if bad:
             _log.warning(
-                "scrub found no good copy",
+                "scrub found a bad copy",
                 sha256=str(artifact),
                 dataset=str(self.mirror.path),
                 found="damaged" if verdict is Verdict.BAD else "gone",

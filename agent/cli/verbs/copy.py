@@ -44,7 +44,7 @@ _COLUMNS: Final = (
     multiple=True,
     required=True,
     metavar="URL",
-    help="Depot to fetch from; several are tried in turn.",
+    help="Depot to fetch from; of several, some are asked at once (copy.max_sources).",
 )
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Stay until every copy has ended."

@@ -18,7 +18,7 @@ from tests.benchmarks.rig import Rig
 NGINX = "nginx, sendfile, 1 worker"
 BARE: Final = {
     "mapped": "of a file that stays mapped whole",
-    "spliced": "references through a pipe",
+    "spliced": "references by splice",
 }
 
 
