@@ -63,7 +63,10 @@ def test_b2_no_byte_of_a_block_leaves_when_any_bit_of_it_is_wrong(position: int,
 
 
 def test_a_file_that_ends_early_is_an_error_and_not_an_end() -> None:
-    with file_of(CONTENT[:-1]) as fd, pytest.raises(OSError, match=f"ends at byte {2 * MIB + 999}"):
+    with (
+        file_of(CONTENT[:-1]) as fd,
+        pytest.raises(OSError, match=f"nothing at byte {2 * MIB + 999}"),
+    ):
         read_all(fd, 0, MIB)
 
 
