@@ -219,7 +219,7 @@ class Node:
     async def read(self, index: int, content: bytes) -> bytes | None:
         """The file under the name of `content`."""
         path = self.file(index, content)
-        return await off_loop(lambda: path.read_bytes() if path.exists() else None)
+        return await off_loop(read_if_there, path)
 
     async def inode(self, index: int, content: bytes) -> int:
         return (await off_loop(self.file(index, content).stat)).st_ino
@@ -278,6 +278,14 @@ async def put_short(
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """A file that may be deleted at any moment; None: it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 async def read_back(store: ArtifactStore, content: bytes) -> bytes:
